@@ -1,0 +1,34 @@
+# make bench | make test | make lint: each does everything on a fresh machine.
+# PYTHON=python3.12     the interpreter that the virtual environment is made with
+# VENV=elsewhere        where that environment lies
+# VENV=                 none: use PYTHON with the torch that it already has, install nothing
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+
+ifeq ($(strip $(VENV)),)
+RUN := $(PYTHON)
+INSTALLED :=
+else
+RUN := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+endif
+
+.PHONY: bench test lint
+.DELETE_ON_ERROR:
+
+bench: $(INSTALLED)
+	$(RUN) -m benchmarks utilization $(ARGS)
+
+test: $(INSTALLED)
+	$(RUN) -m pytest $(ARGS)
+
+lint: $(INSTALLED)
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[bench,test,dev]'
+	touch $@
