@@ -1,0 +1,40 @@
+"""Interchangeable vector quantizers for PyTorch.
+
+import quantizers
+
+quantizer = quantizers.create("simvq", dim=256, codebook_size=8192, channel_dim=1)
+quantized, indices, loss = quantizer(z)  # z [B, 256, H, W]
+quantizer.decode(indices)  # == quantized
+"""
+
+from quantizers import metrics, schedules
+from quantizers.base import Quantizer, QuantizerOutput
+from quantizers.ema import EMAVectorQuantizer
+from quantizers.fsq import FSQ, levels_for
+from quantizers.gradients import rotation, straight_through
+from quantizers.gumbel import GumbelQuantizer
+from quantizers.identity import Identity
+from quantizers.registry import available, create, register
+from quantizers.simvq import SimVQ
+from quantizers.vector import VectorQuantizer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "FSQ",
+    "EMAVectorQuantizer",
+    "GumbelQuantizer",
+    "Identity",
+    "Quantizer",
+    "QuantizerOutput",
+    "SimVQ",
+    "VectorQuantizer",
+    "available",
+    "create",
+    "levels_for",
+    "metrics",
+    "register",
+    "rotation",
+    "schedules",
+    "straight_through",
+]

@@ -1,0 +1,172 @@
+"""The one interface that every quantizer keeps."""
+
+import abc
+import contextlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from quantizers.layout import Rows, from_rows, to_rows
+
+NO_CODE = -1  # the index of a vector that is masked or not finite
+
+
+class QuantizerOutput(NamedTuple):
+    """What every quantizer returns, in training and in evaluation."""
+
+    quantized: Tensor
+    """x's shape, dtype and device. Zero where masked, NaN where x is not finite."""
+    indices: Tensor
+    """int64, x's shape without the channel axis. −1 where masked or not finite."""
+    loss: Tensor
+    """0-d, float32 (float64 for float64 input), already weighted: add it to the model's loss."""
+
+
+class Quantizer(nn.Module, abc.ABC):
+    """Vectors in, codes out: layout, mask, precision and projection; subclasses say which code.
+
+    Inside, everything is computed in float32 (float64 for float64 input), whatever autocast or the module's
+    dtype say: `.half()` and `.bfloat16()` leave a quantizer's parameters and buffers in float32.
+
+    A subclass defines `_quantize`, `_encode`, `_decode` and `codebook`, all on rows [N, code_dim].
+
+    Args:
+        dim: channels of x.
+        codebook_size: K, the number of codes; 0 for a quantizer that has none.
+        code_dim: channels of a code; where it differs from `dim`, a learned linear projection leads in and
+            another out. Default: `dim`.
+        channel_dim: the axis of x that holds its channels: −1, or 1 for [B, C, H, W] and [B, C, T].
+
+    Raises: ValueError for a size below 1.
+    """
+
+    def __init__(
+        self, dim: int, codebook_size: int, *, code_dim: int | None = None, channel_dim: int = -1
+    ) -> None:
+        super().__init__()
+        self.dim = check_at_least("dim", dim, 1)
+        self.code_dim = check_at_least("code_dim", dim if code_dim is None else code_dim, 1)
+        self.codebook_size = codebook_size
+        self.num_codebooks = 1
+        self.channel_dim = channel_dim
+        projects = self.code_dim != dim
+        self.project_in: nn.Module = nn.Linear(dim, self.code_dim) if projects else nn.Identity()
+        self.project_out: nn.Module = nn.Linear(self.code_dim, dim) if projects else nn.Identity()
+
+    @property
+    @abc.abstractmethod
+    def codebook(self) -> Tensor:
+        """All codes, [K, code_dim]."""
+
+    @abc.abstractmethod
+    def _quantize(self, z: Tensor, valid: Tensor) -> QuantizerOutput:
+        """Quantize rows z [N, code_dim]; rows that are not valid [N] are zero and must not count."""
+
+    @abc.abstractmethod
+    def _encode(self, z: Tensor) -> Tensor:
+        """The indices [N] that evaluation gives for z [N, code_dim]."""
+
+    @abc.abstractmethod
+    def _decode(self, indices: Tensor) -> Tensor:
+        """Codes [N, code_dim] of indices [N], all within [0, K)."""
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> QuantizerOutput:
+        """Quantize x.
+
+        Args:
+            x: [..., dim], or with its channels on `channel_dim`; any floating dtype; leading axes are free.
+            mask: bool, x's shape without the channel axis, True for vectors that count. Masked vectors get
+                index −1, the zero vector, and no weight in losses and statistics.
+
+        A vector that is not finite gets index −1 and NaN, and touches neither loss nor state.
+
+        Raises: ValueError or TypeError where x or mask do not fit.
+        """
+        rows = to_rows(x, mask, self.dim, self.channel_dim)
+        with _without_autocast(x.device):
+            z, valid = self._enter(rows)
+            quantized, indices, loss = self._quantize(z, valid)
+            quantized = self._project(self.project_out, quantized)
+        fill = torch.where(rows.unmasked, torch.nan, 0.0)
+        quantized = quantized.where(valid[:, None], fill[:, None]).to(x.dtype)
+        indices = indices.where(valid, NO_CODE).reshape(rows.shape)
+        return QuantizerOutput(from_rows(quantized, rows.shape, self.channel_dim), indices, loss)
+
+    @torch.no_grad()
+    def encode(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The indices that evaluation gives for x, in either mode: int64, x's shape without the channel axis."""
+        rows = to_rows(x, mask, self.dim, self.channel_dim)
+        with _without_autocast(x.device):
+            z, valid = self._enter(rows)
+            return self._encode(z).where(valid, NO_CODE).reshape(rows.shape)
+
+    def decode(self, indices: Tensor) -> Tensor:
+        """The quantized vectors of indices: [..., dim], the channels on `channel_dim`. Index −1 gives zero.
+
+        Raises: TypeError for indices that are not integers, IndexError for one outside [−1, K).
+        """
+        self._check_indices(indices)
+        flat = indices.reshape(-1).long()
+        has_code = flat != NO_CODE
+        with _without_autocast(indices.device):
+            codes = self._project(self.project_out, self._decode(flat.where(has_code, 0)))
+        return from_rows(codes.where(has_code[:, None], 0.0), indices.shape, self.channel_dim)
+
+    def _enter(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Rows in code space [N, code_dim], and which of them are valid there: a projection may overflow."""
+        z = self._project(self.project_in, rows.vectors)
+        valid = rows.valid & z.isfinite().all(-1)
+        return z.where(valid[:, None], 0.0), valid
+
+    @staticmethod
+    def _project(projection: nn.Module, rows: Tensor) -> Tensor:
+        weight = next(projection.parameters(), rows)
+        projected: Tensor = projection(rows.to(weight.dtype))
+        return projected.to(rows.dtype)
+
+    def _check_indices(self, indices: Tensor) -> None:
+        if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
+            raise TypeError(f"indices have dtype {indices.dtype}, expected an integer dtype")
+        if torch.compiler.is_compiling() or not indices.numel():
+            return  # a compiled graph cannot branch on a value; the lookup itself refuses there
+        low, high = indices.aminmax()
+        if low < NO_CODE or high > self.codebook_size - 1:
+            raise IndexError(
+                f"indices range from {int(low)} to {int(high)}, expected 0 to {self.codebook_size - 1}, "
+                f"or {NO_CODE} for a vector without a code"
+            )
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Quantizer":
+        """`.to`, `.half`, `.cuda` and the like: everything but a step below float32 is carried out."""
+
+        def at_least_float32(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            if moved.is_floating_point() and moved.dtype.itemsize < 4:
+                return tensor.to(moved.device, torch.promote_types(tensor.dtype, torch.float32))
+            return moved
+
+        super()._apply(at_least_float32, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}, codebook_size={self.codebook_size}, code_dim={self.code_dim}"
+
+
+def check_at_least(name: str, value: int, least: int) -> int:
+    """`value`, if it is an integer ≥ `least`; else a ValueError that names it."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} is {value!r}, expected an integer of at least {least}")
+    return value
+
+
+def in_backward() -> bool:
+    """Whether a backward pass is running, as when activation checkpointing computes a forward again."""
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+
+
+def _without_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return contextlib.nullcontext()

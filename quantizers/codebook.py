@@ -1,0 +1,53 @@
+"""The state of a learned codebook: where it starts, how it is read, set, and moved by averages."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def init_codes_(codes: Tensor) -> Tensor:
+    """Fill codes [K, D] from N(0, 1/D), in place.
+
+    A code then has squared norm 1 on average, whatever K and D. A scale that shrinks with K (the uniform
+    ±1/K of the first VQ-VAE code) puts all codes into a speck around the origin: one of them wins the whole
+    batch, and the loss of a run depends on K before anything is learned. It is also the distribution of
+    SimVQ's basis (Zhu et al. 2024), so that comparisons start equal.
+    """
+    with torch.no_grad():
+        return codes.normal_(std=codes.shape[-1] ** -0.5)
+
+
+def lookup(codebook: Tensor, indices: Tensor) -> Tensor:
+    """Codes [N, D] of indices [N]; an index of −1 reads code 0, for the caller to discard."""
+    return F.embedding(indices.clamp(min=0), codebook)
+
+
+def check_codes(codes: Tensor, size: int, dim: int) -> Tensor:
+    """`codes`, if it is a finite [K, D] tensor; else a ValueError that says what came."""
+    if tuple(codes.shape) != (size, dim):
+        raise ValueError(f"codebook has shape {tuple(codes.shape)}, expected ({size}, {dim})")
+    if not codes.isfinite().all():
+        raise ValueError("codebook holds values that are not finite")
+    return codes
+
+
+def mean_squared_error(a: Tensor, b: Tensor, valid: Tensor) -> Tensor:
+    """Mean of (a − b)² over the channels of the valid rows, 0-d; zero where there is none. [N, D], [N] bool."""
+    per_vector = (a - b).square().mean(-1).where(valid, 0.0)
+    return per_vector.sum() / valid.sum().clamp(min=1)
+
+
+def blend_(average: Tensor, value: Tensor, weight: Tensor) -> None:
+    """average ← weight · average + (1 − weight) · value, in place, in the average's dtype."""
+    average.copy_(weight * average + (1 - weight) * value)
+
+
+def smoothed_codes(cluster_size: Tensor, embedding_sum: Tensor, epsilon: float) -> Tensor:
+    """Codes m_i / N̂_i, [K, D], with Laplace smoothing N̂_i = (N_i + ε) / (N + Kε) · N.
+
+    van den Oord et al. 2017, appendix A.1, with the smoothing of Razavi et al. 2019's published code. A
+    codebook that has never been used (N = 0) keeps its sums as codes.
+    """
+    total = cluster_size.sum()
+    smoothed = (cluster_size + epsilon) / (total + cluster_size.shape[0] * epsilon) * total
+    return embedding_sum / smoothed.where(smoothed > 0, 1.0)[:, None]

@@ -1,0 +1,113 @@
+"""Vector quantization whose codes are moving averages of the vectors that chose them."""
+
+import torch
+from torch import Tensor
+
+from quantizers.base import in_backward
+from quantizers.codebook import blend_, check_codes, init_codes_, smoothed_codes
+from quantizers.gradients import Gradient
+from quantizers.kernels.reference import code_sums
+from quantizers.nearest import Distance, NearestCodeQuantizer
+
+
+class EMAVectorQuantizer(NearestCodeQuantizer):
+    """EMA VQ: the codebook gets no gradient; it follows exponential moving averages.
+
+    van den Oord et al. 2017 (arXiv 1711.00937), appendix A.1; Razavi et al. 2019 (arXiv 1906.00446). With n_i
+    vectors of sum s_i at code i in this batch: N_i ← γN_i + (1−γ)n_i, m_i ← γm_i + (1−γ)s_i, e_i = m_i / N̂_i,
+    where N̂_i = (N_i + ε) / (N + Kε) · N. loss = commitment_weight · mean (z − sg[e])² over vectors and channels.
+
+    The state moves once in each forward in training mode, with or without `no_grad`, as BatchNorm's does; not
+    in the second forward that activation checkpointing runs inside the backward, which sees the codes of the
+    first. Masked vectors and vectors that are not finite do not count; a batch without any other leaves the
+    state as it is. A code that is no longer chosen decays towards the origin once N_i falls below ε.
+
+    Args:
+        dim: channels of x. codebook_size: K ≥ 1.
+        code_dim: channels of a code, default `dim`. channel_dim: axis of x's channels.
+        decay: γ in [0, 1). epsilon: ε > 0 of the smoothing.
+        distance: "euclidean", or "cosine" for codes on the unit sphere.
+        gradient: "straight_through", "rotation" or a function (z, codes) → [..., D].
+        commitment_weight: see above.
+
+    State (float32 under any module dtype): embedding e [K, code_dim], cluster_size N [K], embedding_sum m
+    [K, code_dim].
+
+    Shapes: x [..., dim] → quantized [..., dim], indices [...], loss [].
+
+    Raises: ValueError for a size below 1, decay outside [0, 1), ε ≤ 0, unknown distance or gradient.
+    """
+
+    embedding: Tensor
+    cluster_size: Tensor
+    embedding_sum: Tensor
+    previous_embedding: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        codebook_size: int,
+        *,
+        code_dim: int | None = None,
+        channel_dim: int = -1,
+        decay: float = 0.99,
+        epsilon: float = 1e-5,
+        distance: Distance = "euclidean",
+        gradient: str | Gradient = "straight_through",
+        commitment_weight: float = 0.25,
+    ) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay is {decay!r}, expected a number in [0, 1)")
+        if not epsilon > 0:
+            raise ValueError(f"epsilon is {epsilon!r}, expected a number above 0")
+        super().__init__(
+            dim,
+            codebook_size,
+            code_dim=code_dim,
+            channel_dim=channel_dim,
+            distance=distance,
+            gradient=gradient,
+            commitment_weight=commitment_weight,
+        )
+        self.decay = decay
+        self.epsilon = epsilon
+        shape = (codebook_size, self.code_dim)
+        self.register_buffer("embedding", torch.empty(shape))
+        self.register_buffer("cluster_size", torch.empty(codebook_size))
+        self.register_buffer("embedding_sum", torch.empty(shape))
+        self.register_buffer("previous_embedding", torch.empty(shape), persistent=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the codes from N(0, 1/code_dim), see `init_codes_`; each counts as one vector seen."""
+        self._restart(init_codes_(self.embedding))
+
+    @torch.no_grad()
+    def set_codebook(self, codes: Tensor) -> None:
+        """Replace all codes by `codes` [K, code_dim], and their averages with them: one vector seen each.
+
+        Raises: ValueError for another shape.
+        """
+        self._restart(check_codes(codes, self.codebook_size, self.code_dim))
+
+    @torch.no_grad()
+    def _restart(self, codes: Tensor) -> None:
+        self.embedding.copy_(self._metric(codes.to(self.embedding.dtype)))
+        self.previous_embedding.copy_(self.embedding)
+        self.cluster_size.fill_(1)
+        self.embedding_sum.copy_(self.embedding)
+
+    def _codes(self) -> Tensor:
+        return self.previous_embedding if self.training and in_backward() else self.embedding
+
+    @torch.no_grad()
+    def _observe(self, z: Tensor, indices: Tensor) -> None:
+        if in_backward():
+            return
+        counts, sums = (t[0] for t in code_sums(z[None], indices[None], self.codebook_size))
+        keep = torch.where(counts.sum() > 0, self.decay, 1.0)
+        blend_(self.cluster_size, counts, keep)
+        blend_(self.embedding_sum, sums, keep)
+        self.previous_embedding.copy_(self.embedding)
+        codes = smoothed_codes(self.cluster_size, self.embedding_sum, self.epsilon)
+        self.embedding.copy_(codes.where(counts.sum() > 0, self.embedding))

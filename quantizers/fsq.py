@@ -1,0 +1,147 @@
+"""Finite scalar quantization: each channel rounded to a few levels, the codebook an implicit grid."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from quantizers.base import Quantizer, QuantizerOutput, check_at_least
+from quantizers.gradients import Gradient, resolve_gradient
+from quantizers.kernels.reference import bound_levels, index_digits, level_values, round_levels
+
+LARGEST_LEVEL = 2**24  # float32 tells no more levels apart
+LARGEST_TABLE = 2**24  # values in a codebook that is built on demand: 64 MiB
+SLOPES = {"tanh": 1.0, "ifsq": 0.8}  # 2σ(1.6 z) − 1 = tanh(0.8 z)
+
+# Table 1 of the paper.
+PROPOSED_LEVELS = {
+    2**8: (8, 6, 5),
+    2**10: (8, 5, 5, 5),
+    2**12: (7, 5, 5, 5, 5),
+    2**14: (8, 8, 8, 6, 5),
+    2**16: (8, 8, 8, 5, 5, 5),
+}
+
+
+class FSQ(Quantizer):
+    """FSQ: bound d channels, round each to L_i levels; no codebook to learn, no loss.
+
+    Mentzer et al.: Finite Scalar Quantization: VQ-VAE Made Simple, 2023 (arXiv 2309.15505). Channel i becomes
+    u_i = ((L_i − 1)/2 · (1 + 10⁻³) · tanh(z_i + shift) − offset) / ⌊L_i/2⌋, with offset ½ for even L_i and the
+    shift that maps 0 to 0; the code is the nearest multiple of 1/⌊L_i/2⌋; index = Σ digit_i · Π_{j<i} L_j.
+    Two levels are the one case where the paper's shift is left out: it would put the threshold at z = −3.8.
+
+    bound="ifsq" puts 2σ(1.6 z) − 1 in the place of tanh (arXiv 2601.17124): for Gaussian z that is close to
+    uniform, and so are the levels.
+
+    With gradient="straight_through" the gradient of z is the bound's derivative times the decoder's gradient.
+
+    Args:
+        dim: channels of x.
+        levels: L_i ≥ 2 for each channel of the code; their product, the codebook size, is at most 2⁶³.
+            A code has len(levels) channels; where `dim` differs, x is projected.
+        channel_dim: axis of x's channels.
+        bound: "tanh" or "ifsq".
+        gradient: "straight_through", "rotation" or a function (u, codes) → [..., d] of the bounded vector u.
+
+    Shapes: x [..., dim] → quantized [..., dim], indices [...], loss [] (zero).
+
+    Raises: ValueError for empty levels, a level outside [2, 2²⁴], a product above 2⁶³, an unknown bound.
+    """
+
+    levels: Tensor
+    unit: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        levels: Sequence[int],
+        *,
+        channel_dim: int = -1,
+        bound: Literal["tanh", "ifsq"] = "tanh",
+        gradient: str | Gradient = "straight_through",
+    ) -> None:
+        self.level_counts = tuple(check_at_least("a level", level, 2) for level in levels)
+        size = math.prod(self.level_counts)
+        if not self.level_counts:
+            raise ValueError("levels is empty, expected a level count of at least 2 for each channel")
+        if max(self.level_counts) > LARGEST_LEVEL:
+            raise ValueError(f"levels holds {max(self.level_counts)}, expected at most {LARGEST_LEVEL}")
+        if size > 2**63:
+            raise ValueError(f"levels {self.level_counts} give {size} codes, more than 2**63, int64's range")
+        if bound not in SLOPES:
+            raise ValueError(f"bound is {bound!r}, expected one of {sorted(SLOPES)}")
+        super().__init__(dim, size, code_dim=len(self.level_counts), channel_dim=channel_dim)
+        self.bound = bound
+        self.gradient = resolve_gradient(gradient)
+        self.register_buffer("levels", torch.empty(self.code_dim, dtype=torch.int64), persistent=False)
+        self.register_buffer("unit", torch.empty(()), persistent=False)  # carries the dtype of decoded codes
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Write the levels into their buffer, as after construction on the meta device."""
+        self.levels.copy_(torch.tensor(self.level_counts))
+        self.unit.fill_(1)
+
+    @property
+    def codebook(self) -> Tensor:
+        """All codes, [K, len(levels)], built at each call.
+
+        Raises: ValueError for a codebook of more than 2²⁴ values.
+        """
+        if self.codebook_size * self.code_dim > LARGEST_TABLE:
+            raise ValueError(
+                f"the codebook of levels {self.level_counts} has {self.codebook_size} codes: too large to "
+                "build; decode the indices that you need instead"
+            )
+        return self._decode(torch.arange(self.codebook_size, device=self.levels.device))
+
+    def _quantize(self, z: Tensor, valid: Tensor) -> QuantizerOutput:
+        bounded = bound_levels(z, self.levels, SLOPES[self.bound])
+        codes, indices = round_levels(bounded, self.levels)
+        return QuantizerOutput(self.gradient(bounded, codes), indices, z.new_zeros(()))
+
+    def _encode(self, z: Tensor) -> Tensor:
+        return round_levels(bound_levels(z, self.levels, SLOPES[self.bound]), self.levels)[1]
+
+    def _decode(self, indices: Tensor) -> Tensor:
+        return level_values(index_digits(indices, self.levels), self.levels, self.unit.dtype)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}, levels={self.level_counts}, bound={self.bound!r}"
+
+
+def levels_for(codebook_size: int) -> tuple[int, ...]:
+    """Level counts whose product is near a codebook size.
+
+    The paper's own for 2⁸, 2¹⁰, 2¹², 2¹⁴ and 2¹⁶ (its table 1); else, by its rule of at least five levels a
+    channel, the counts from 5 to 8 whose product is nearest in ratio, the fewest channels first. Below 25 codes,
+    where two such channels are too many, one channel up to eight codes and two of three to five above.
+
+    Raises: ValueError for a size below 2 or above 2⁶³.
+    """
+    check_at_least("codebook_size", codebook_size, 2)
+    if codebook_size > 2**63:
+        raise ValueError(f"codebook_size is {codebook_size}, expected at most 2**63")
+    if codebook_size in PROPOSED_LEVELS:
+        return PROPOSED_LEVELS[codebook_size]
+    if codebook_size <= 8:
+        return (codebook_size,)
+    choices, channels = ((5, 4, 3), [2]) if codebook_size < 25 else ((8, 7, 6, 5), _channel_counts(codebook_size))
+    candidates = (
+        levels
+        for count in channels
+        for levels in itertools.combinations_with_replacement(choices, count)
+        if math.prod(levels) <= 2**63
+    )
+    return min(candidates, key=lambda levels: abs(math.log(math.prod(levels) / codebook_size)))
+
+
+def _channel_counts(codebook_size: int) -> list[int]:
+    """How many channels of five to eight levels can come near that many codes."""
+    fewest = math.floor(math.log(codebook_size, 8))
+    most = math.ceil(math.log(codebook_size, 5))
+    return list(range(max(fewest, 1), most + 1))

@@ -1,0 +1,104 @@
+"""How the decoder's gradient passes the quantizer: functions whose value is exactly the code.
+
+A gradient function takes the encoder's vectors x [..., D] and their codes [..., D] and returns [..., D]. Its
+value is the codes, bit for bit; what it does to the gradient is the method. What reaches `codes` is the
+caller's choice: a code that is detached gets nothing.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from quantizers.kernels.reference import rotate_grad
+
+Gradient = Callable[[Tensor, Tensor], Tensor]
+
+
+class _ExactValue(torch.autograd.Function):
+    """The value of `codes`, the gradient to both arguments unchanged.
+
+    Not `x + (codes - x).detach()`: that sum rounds, and is not the code.
+    """
+
+    @staticmethod
+    def forward(x: Tensor, codes: Tensor) -> Tensor:
+        return codes.clone()
+
+    @staticmethod
+    def setup_context(ctx: object, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        return gradient, gradient
+
+
+class _Rotation(torch.autograd.Function):
+    """The value of `codes`; to x goes λ Rᵀ g, to the codes g."""
+
+    @staticmethod
+    def forward(x: Tensor, codes: Tensor) -> Tensor:
+        return codes.clone()
+
+    @staticmethod
+    def setup_context(
+        ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Tensor, Tensor], output: Tensor
+    ) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        x, codes = ctx.saved_tensors  # type: ignore[attr-defined]
+        return rotate_grad(gradient, x.detach(), codes.detach()), gradient
+
+
+def exact_value(surrogate: Tensor, codes: Tensor) -> Tensor:
+    """The value of `codes` with the gradient of `surrogate` (and of the codes, where they are attached)."""
+    return _ExactValue.apply(surrogate, codes)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def straight_through(x: Tensor, codes: Tensor) -> Tensor:
+    """The gradient of x is the gradient of its code (van den Oord et al. 2017, §3.2)."""
+    return exact_value(x, codes)
+
+
+def rotation(x: Tensor, codes: Tensor) -> Tensor:
+    """The rotation trick (Fifty et al. 2024, §4.2): the gradient of x is λ Rᵀ g.
+
+    R rotates x's direction to its code's, λ = ‖code‖ / ‖x‖; both are held constant. The gradient stays finite
+    and within 1/100 to 100 times ‖g‖: λ is clamped to that range; where x or its code is zero, so that there
+    is no direction to rotate, it is g itself; where they point in opposite directions, so that the plane of
+    rotation is undefined, R is the reflection along x. Derived in kernels/README.md, equations (6) to (10).
+    """
+    return _Rotation.apply(x, codes)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _Surrogate:
+    """A caller's own function: its gradient, and the codes' exact value. A class, so that it pickles."""
+
+    def __init__(self, function: Gradient) -> None:
+        self.function = function
+
+    def __call__(self, x: Tensor, codes: Tensor) -> Tensor:
+        surrogate = self.function(x, codes)
+        if surrogate.shape != x.shape:
+            raise ValueError(
+                f"gradient function returned shape {tuple(surrogate.shape)}, expected x's {tuple(x.shape)}"
+            )
+        return exact_value(surrogate, codes.detach())
+
+
+GRADIENTS: dict[str, Gradient] = {"straight_through": straight_through, "rotation": rotation}
+
+
+def resolve_gradient(gradient: str | Gradient) -> Gradient:
+    """The function of that name, or the caller's own with the codes' exact value put over it.
+
+    Raises: ValueError for an unknown name.
+    """
+    if callable(gradient):
+        return gradient if gradient in GRADIENTS.values() else _Surrogate(gradient)
+    if gradient not in GRADIENTS:
+        raise ValueError(f"gradient is {gradient!r}, expected one of {sorted(GRADIENTS)} or a function")
+    return GRADIENTS[gradient]

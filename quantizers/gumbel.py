@@ -1,0 +1,123 @@
+"""Gumbel-softmax quantization: codes are sampled, and the gradient goes through the relaxed sample."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from quantizers.base import Quantizer, QuantizerOutput, check_at_least
+from quantizers.codebook import check_codes, init_codes_, lookup
+from quantizers.gradients import exact_value
+from quantizers.kernels.reference import highest_score, nearest_code, soft_codes
+
+
+class GumbelQuantizer(Quantizer):
+    """Gumbel-softmax: y = softmax((logits + Gumbel noise) / τ) over the K codes.
+
+    Jang, Gu, Poole: Categorical Reparameterization with Gumbel-Softmax, 2016 (arXiv 1611.01144); Maddison et
+    al. 2016 (arXiv 1611.00712); as a tokenizer, DALL-E's dVAE (arXiv 2102.12092).
+
+    In training the value is Σ y_k e_k (hard=False), or the code of the sampled index, argmax y, with the
+    gradient that Σ y_k e_k has in the logits (hard=True). In evaluation it is the code of the largest logit,
+    without noise. loss = kl_weight · KL(softmax(logits) ‖ uniform), in nats a vector, mean over vectors.
+
+    **The one exception to decode(indices) == quantized**: in training with hard=False the value is a mixture of
+    codes, which no index names. The indices are then those of the sample.
+
+    Args:
+        dim: channels of x. codebook_size: K ≥ 1.
+        code_dim: channels of a code, default `dim`. channel_dim: axis of x's channels.
+        logits: "linear" for a learned map of the vector, "distance" for −‖z − e‖².
+        hard: see above.
+        temperature: τ > 0, kept in `state_dict`. Set it from outside, `quantizer.temperature = 0.5`, or by
+            one of `quantizers.schedules`.
+        kl_weight: of the divergence, ≥ 0.
+
+    The noise follows torch's default CPU generator: `torch.manual_seed` makes a run repeatable.
+
+    Shapes: x [..., dim] → quantized [..., dim], indices [...], loss [].
+
+    Raises: ValueError for a size below 1, unknown logits, temperature ≤ 0.
+    """
+
+    _temperature: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        codebook_size: int,
+        *,
+        code_dim: int | None = None,
+        channel_dim: int = -1,
+        logits: Literal["linear", "distance"] = "linear",
+        hard: bool = False,
+        temperature: float = 1.0,
+        kl_weight: float = 5e-4,
+    ) -> None:
+        check_at_least("codebook_size", codebook_size, 1)
+        if logits not in ("linear", "distance"):
+            raise ValueError(f"logits is {logits!r}, expected 'linear' or 'distance'")
+        super().__init__(dim, codebook_size, code_dim=code_dim, channel_dim=channel_dim)
+        self.hard = hard
+        self.kl_weight = kl_weight
+        self.embedding = nn.Parameter(torch.empty(codebook_size, self.code_dim))
+        self.to_logits = nn.Linear(self.code_dim, codebook_size) if logits == "linear" else None
+        self.initial_temperature = temperature
+        self.register_buffer("_temperature", torch.empty(()))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the codes from N(0, 1/code_dim) and set the temperature back. The linear map resets itself."""
+        init_codes_(self.embedding)
+        self.temperature = self.initial_temperature
+
+    @property
+    def temperature(self) -> Tensor:
+        """τ, a 0-d tensor; assign a number to set it."""
+        return self._temperature
+
+    @temperature.setter
+    def temperature(self, value: float) -> None:
+        if not value > 0:
+            raise ValueError(f"temperature is {value!r}, expected a number above 0")
+        self._temperature.fill_(value)
+
+    @property
+    def codebook(self) -> Tensor:
+        """All codes, [K, code_dim]."""
+        return self.embedding
+
+    @torch.no_grad()
+    def set_codebook(self, codes: Tensor) -> None:
+        """Replace all codes by `codes` [K, code_dim]. Raises: ValueError for another shape."""
+        self.embedding.copy_(check_codes(codes, self.codebook_size, self.code_dim))
+
+    def _keys(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Keys [K, D] and bias [K] with logits = z·key + bias, up to a constant a vector, which softmax drops."""
+        if self.to_logits is not None:
+            return self.to_logits.weight.to(dtype), self.to_logits.bias.to(dtype)
+        codes = self.embedding.to(dtype)
+        return 2 * codes, -codes.square().sum(-1)
+
+    def _quantize(self, z: Tensor, valid: Tensor) -> QuantizerOutput:
+        codes = self.embedding.to(z.dtype)
+        keys, bias = self._keys(z.dtype)
+        # Drawn on the CPU, where reading it waits for no device.
+        seed = int(torch.randint(2**62, ()))
+        values = codes.detach() if self.hard else codes
+        soft, sample, divergence = soft_codes(z, keys, bias, values, self._temperature.to(z.dtype), seed)
+        loss = self.kl_weight * divergence.where(valid, 0.0).sum() / valid.sum().clamp(min=1)
+        if not self.training:
+            indices = self._encode(z)
+            return QuantizerOutput(exact_value(soft, lookup(codes, indices)), indices, loss)
+        if self.hard:
+            return QuantizerOutput(exact_value(soft, lookup(codes, sample)), sample, loss)
+        return QuantizerOutput(soft, sample, loss)
+
+    def _encode(self, z: Tensor) -> Tensor:
+        if self.to_logits is None:
+            return nearest_code(z[None], self.embedding[None])[0][0]
+        return highest_score(z, self.to_logits.weight, self.to_logits.bias)
+
+    def _decode(self, indices: Tensor) -> Tensor:
+        return lookup(self.embedding, indices)

@@ -1,0 +1,65 @@
+"""From a model's tensor to rows of vectors and back: axes, masks, and vectors that are not finite."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from quantizers.kernels.reference import compute_dtype
+
+
+class Rows(NamedTuple):
+    """A model's tensor as rows."""
+
+    vectors: Tensor  # [N, dim], float32 or float64; a row that is not valid is zero
+    valid: Tensor  # [N] bool: unmasked and finite
+    unmasked: Tensor  # [N] bool
+    shape: torch.Size  # of x without its channel axis
+
+
+def to_rows(x: Tensor, mask: Tensor | None, dim: int, channel_dim: int) -> Rows:
+    """Flatten x to rows of `dim` channels and clear those that take no part.
+
+    Args:
+        x: floating, `dim` channels on axis `channel_dim`. mask: bool, x's shape without that axis, True for
+            vectors that count; None for all.
+
+    Raises: ValueError or TypeError with a sentence for a shape or dtype that does not fit.
+    """
+    _check_input(x, dim, channel_dim)
+    channels_last = x.movedim(channel_dim, -1)
+    shape = channels_last.shape[:-1]
+    vectors = channels_last.reshape(-1, dim)
+    finite = vectors.isfinite().all(-1)
+    unmasked = torch.ones_like(finite) if mask is None else _check_mask(mask, shape).reshape(-1)
+    valid = finite & unmasked
+    # Zeroed before any arithmetic: 0 · NaN is NaN, in a loss as in a weight's gradient.
+    vectors = vectors.to(compute_dtype(x)).where(valid[:, None], 0.0)
+    return Rows(vectors, valid, unmasked, shape)
+
+
+def from_rows(rows: Tensor, shape: torch.Size, channel_dim: int) -> Tensor:
+    """[N, dim] back to `shape` with the channels on axis `channel_dim`."""
+    return rows.reshape(*shape, rows.shape[-1]).movedim(-1, channel_dim)
+
+
+def _check_input(x: Tensor, dim: int, channel_dim: int) -> None:
+    if not x.is_floating_point():
+        raise TypeError(f"x has dtype {x.dtype}, expected a floating dtype")
+    if not -x.ndim <= channel_dim < x.ndim:
+        raise ValueError(f"x has shape {tuple(x.shape)}, which has no axis channel_dim={channel_dim}")
+    if x.shape[channel_dim] != dim:
+        raise ValueError(
+            f"x has {x.shape[channel_dim]} channels on axis {channel_dim} (shape {tuple(x.shape)}), "
+            f"expected dim={dim}"
+        )
+
+
+def _check_mask(mask: Tensor, shape: torch.Size) -> Tensor:
+    if mask.dtype != torch.bool:
+        raise TypeError(f"mask has dtype {mask.dtype}, expected torch.bool, True for vectors that count")
+    if mask.shape != shape:
+        raise ValueError(
+            f"mask has shape {tuple(mask.shape)}, expected x's shape without its channels, {tuple(shape)}"
+        )
+    return mask

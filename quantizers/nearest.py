@@ -1,0 +1,92 @@
+"""The nearest code of a codebook, whoever holds it: shared by VQ, EMA VQ and SimVQ."""
+
+import abc
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from quantizers.base import Quantizer, QuantizerOutput, check_at_least
+from quantizers.codebook import lookup, mean_squared_error
+from quantizers.gradients import Gradient, resolve_gradient
+from quantizers.kernels.reference import nearest_code, normalize
+
+Distance = Literal["euclidean", "cosine"]
+
+
+class NearestCodeQuantizer(Quantizer):
+    """k = argmin_j ‖z − e_j‖, the lowest index on ties; value e_k.
+
+    A subclass says where the codes live (`_codes`) and what they learn from an assignment (`_observe`).
+
+    With distance="cosine" vectors and codes are divided by their norms first: codes, output and losses live
+    on the unit sphere, and the gradient passes the division. A zero vector has no direction; it takes the
+    code that rounding makes the nearest.
+
+    Args:
+        gradient: what the encoder gets, see `quantizers.gradients`: a name or a function (z, codes) → [..., D].
+        commitment_weight: of mean (z − sg[e])², which moves the encoder. β, eq. 3 of van den Oord et al. 2017.
+        codebook_weight: of mean (sg[z] − e)², which moves the chosen codes.
+        decoder_gradient: let the decoder's gradient reach the chosen codes too.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        codebook_size: int,
+        *,
+        code_dim: int | None,
+        channel_dim: int,
+        distance: Distance,
+        gradient: str | Gradient,
+        commitment_weight: float,
+        codebook_weight: float = 0.0,
+        decoder_gradient: bool = False,
+    ) -> None:
+        check_at_least("codebook_size", codebook_size, 1)
+        if distance not in ("euclidean", "cosine"):
+            raise ValueError(f"distance is {distance!r}, expected 'euclidean' or 'cosine'")
+        super().__init__(dim, codebook_size, code_dim=code_dim, channel_dim=channel_dim)
+        self.distance = distance
+        self.gradient = resolve_gradient(gradient)
+        self.commitment_weight = commitment_weight
+        self.codebook_weight = codebook_weight
+        self.decoder_gradient = decoder_gradient
+
+    @abc.abstractmethod
+    def _codes(self) -> Tensor:
+        """The codes [K, code_dim], before any normalisation, attached to what they are learned through."""
+
+    def _observe(self, z: Tensor, indices: Tensor) -> None:
+        """Learn from rows z [N, code_dim] and their indices [N] (−1: does not count). Nothing by default."""
+
+    @property
+    def codebook(self) -> Tensor:
+        """All codes, [K, code_dim]; of unit norm for distance="cosine"."""
+        return self._metric(self._codes())
+
+    def _metric(self, vectors: Tensor) -> Tensor:
+        return normalize(vectors) if self.distance == "cosine" else vectors
+
+    def _quantize(self, z: Tensor, valid: Tensor) -> QuantizerOutput:
+        z = self._metric(z)
+        codebook = self.codebook
+        indices = _search(z, codebook).where(valid, -1)
+        codes = lookup(codebook, indices).to(z.dtype)
+        loss = self.commitment_weight * mean_squared_error(z, codes.detach(), valid)
+        loss = loss + self.codebook_weight * mean_squared_error(z.detach(), codes, valid)
+        quantized = self.gradient(z, codes if self.decoder_gradient else codes.detach())
+        if self.training:
+            self._observe(z.detach(), indices)
+        return QuantizerOutput(quantized, indices, loss)
+
+    def _encode(self, z: Tensor) -> Tensor:
+        return _search(self._metric(z), self.codebook)
+
+    def _decode(self, indices: Tensor) -> Tensor:
+        return lookup(self.codebook, indices)
+
+
+def _search(z: Tensor, codebook: Tensor) -> Tensor:
+    indices, _ = nearest_code(z[None], codebook[None])
+    return torch.squeeze(indices, 0)

@@ -1,0 +1,76 @@
+"""Quantizers by name."""
+
+import difflib
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from quantizers.base import Quantizer
+from quantizers.ema import EMAVectorQuantizer
+from quantizers.fsq import FSQ, levels_for
+from quantizers.gumbel import GumbelQuantizer
+from quantizers.identity import Identity
+from quantizers.simvq import SimVQ
+from quantizers.vector import VectorQuantizer
+
+Builder = Callable[..., Quantizer]
+
+
+def _fsq(
+    dim: int, codebook_size: int | None = None, levels: Sequence[int] | None = None, **options: object
+) -> FSQ:
+    """FSQ from levels, or from a codebook size by `levels_for`, so that one line of configuration fits all."""
+    if (codebook_size is None) == (levels is None):
+        raise ValueError("fsq takes either levels or codebook_size, and one of them is needed")
+    chosen = levels_for(codebook_size) if codebook_size is not None else levels
+    return FSQ(dim, chosen or (), **options)  # type: ignore[arg-type]
+
+
+def _identity(dim: int, codebook_size: int | None = None, **options: object) -> Identity:
+    """Identity; it has no codes, and a codebook size that stands in the configuration is left aside."""
+    return Identity(dim, **options)  # type: ignore[arg-type]
+
+
+_BUILDERS: dict[str, Builder] = {
+    "vq": VectorQuantizer,
+    "ema_vq": EMAVectorQuantizer,
+    "simvq": SimVQ,
+    "rotation_vq": partial(VectorQuantizer, gradient="rotation"),
+    "fsq": _fsq,
+    "gumbel": GumbelQuantizer,
+    "none": _identity,
+}
+
+
+def available() -> tuple[str, ...]:
+    """The names that `create` knows, sorted."""
+    return tuple(sorted(_BUILDERS))
+
+
+def register(name: str, builder: Builder) -> None:
+    """Make `create(name, ...)` call `builder`: a Quantizer class, a partial, or a function that returns one.
+
+    Raises: ValueError for a name that is taken.
+    """
+    if name in _BUILDERS:
+        raise ValueError(f"a quantizer named {name!r} is registered already")
+    _BUILDERS[name] = builder
+
+
+def create(quantizer: str | Builder, **options: object) -> Quantizer:
+    """Build a quantizer from its name, its class, or a partial of it.
+
+        create("simvq", dim=256, codebook_size=8192, channel_dim=1)
+
+    Args:
+        quantizer: one of `available()`, or what to call.
+        options: its constructor's arguments. Every name takes dim, codebook_size and channel_dim.
+
+    Raises: ValueError for an unknown name, with those that are near it.
+    """
+    if callable(quantizer):
+        return quantizer(**options)
+    if quantizer not in _BUILDERS:
+        near = difflib.get_close_matches(quantizer, _BUILDERS, n=3, cutoff=0.4)
+        hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+        raise ValueError(f"no quantizer is named {quantizer!r}; {hint}there are {', '.join(available())}")
+    return _BUILDERS[quantizer](**options)

@@ -1,0 +1,72 @@
+"""Vector quantization with a learned codebook."""
+
+import torch
+from torch import Tensor, nn
+
+from quantizers.codebook import check_codes, init_codes_
+from quantizers.gradients import Gradient
+from quantizers.nearest import Distance, NearestCodeQuantizer
+
+
+class VectorQuantizer(NearestCodeQuantizer):
+    """VQ: the codebook is a parameter, moved towards its vectors by a loss.
+
+    van den Oord, Vinyals, Kavukcuoglu: Neural Discrete Representation Learning, 2017 (arXiv 1711.00937),
+    equations 1 to 3: k = argmin_j ‖z − e_j‖, value e_k, the gradient of z is the gradient of e_k, and
+    loss = codebook_weight · mean (sg[z] − e_k)² + commitment_weight · mean (z − sg[e_k])². The paper sums over
+    channels; here both terms are means over vectors and channels, so that the weights mean the same at any D.
+
+    With gradient="rotation" this is the rotation trick (Fifty et al. 2024, arXiv 2410.06424), registered as
+    "rotation_vq".
+
+    Args:
+        dim: channels of x. codebook_size: K ≥ 1.
+        code_dim: channels of a code, default `dim`. channel_dim: axis of x's channels.
+        distance: "euclidean", or "cosine" for codes on the unit sphere.
+        gradient: "straight_through", "rotation" or a function (z, codes) → [..., D].
+        commitment_weight, codebook_weight: see above.
+        decoder_gradient: also pass the decoder's gradient to the chosen codes.
+
+    Shapes: x [..., dim] → quantized [..., dim], indices [...], loss [].
+
+    Raises: ValueError for a size below 1 or an unknown distance or gradient.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        codebook_size: int,
+        *,
+        code_dim: int | None = None,
+        channel_dim: int = -1,
+        distance: Distance = "euclidean",
+        gradient: str | Gradient = "straight_through",
+        commitment_weight: float = 0.25,
+        codebook_weight: float = 1.0,
+        decoder_gradient: bool = False,
+    ) -> None:
+        super().__init__(
+            dim,
+            codebook_size,
+            code_dim=code_dim,
+            channel_dim=channel_dim,
+            distance=distance,
+            gradient=gradient,
+            commitment_weight=commitment_weight,
+            codebook_weight=codebook_weight,
+            decoder_gradient=decoder_gradient,
+        )
+        self.embedding = nn.Parameter(torch.empty(codebook_size, self.code_dim))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the codes from N(0, 1/code_dim), see `init_codes_`."""
+        init_codes_(self.embedding)
+
+    @torch.no_grad()
+    def set_codebook(self, codes: Tensor) -> None:
+        """Replace all codes by `codes` [K, code_dim]. Raises: ValueError for another shape."""
+        self.embedding.copy_(check_codes(codes, self.codebook_size, self.code_dim))
+
+    def _codes(self) -> Tensor:
+        return self.embedding
