@@ -30,8 +30,8 @@ def nearest_code(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
         codebook: [H, K, D] codes, K ≥ 1. A code that is not finite is never chosen.
 
     Returns:
-        indices: [H, N] int64. The smallest exact distance up to a relative error of (D + 8)·2⁻⁵³; among
-            distances equal to that accuracy the lowest index; −1 where a vector (or every code) is not finite.
+        indices: [H, N] int64. The smallest exact distance up to a relative error of (2D + 16)·2⁻⁵³; among
+            distances that are equal the lowest index; −1 where a vector (or every code) is not finite.
         squared_distance: [H, N], the difference form Σ(x − e)² in float32 (float64 if an input is float64);
             NaN where the index is −1.
     """
@@ -190,6 +190,8 @@ def round_levels(bounded: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
     """The nearest code of a bounded vector [..., d], and its index [...] = Σ digit_i Π_{j<i} L_j (int64)."""
     half = levels // 2
     digits = (bounded * half).round().to(torch.int64) + half
+    # Near 2²⁴ levels the bound's own rounding reaches past the outermost one.
+    digits = digits.clamp(min=0).minimum(levels - 1)
     return level_values(digits, levels, bounded.dtype), (digits * digit_weights(levels)).sum(-1)
 
 
@@ -217,7 +219,7 @@ def gumbel_noise(like: Tensor, seed: int) -> Tensor:
 
 
 def soft_codes(
-    x: Tensor, keys: Tensor, bias: Tensor, values: Tensor, temperature: Tensor, seed: int
+    x: Tensor, keys: Tensor, bias: Tensor, values: Tensor, temperature: Tensor, seed: int | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Softmax-weighted codes under Gumbel noise, equations (12) to (14).
 
@@ -225,7 +227,7 @@ def soft_codes(
 
     Args:
         x: [N, D] vectors. keys: [K, D], bias: [K]; logits are x·key + bias. values: [K, V] codes.
-        temperature: 0-d, > 0. seed: of the noise; block b of the rows uses seed + b.
+        temperature: 0-d, > 0. seed: of the noise; block b of the rows uses seed + b. None: no noise.
 
     Returns:
         value: [N, V], Σ_k y_k value_k with y = softmax((logits + noise) / temperature).
@@ -241,7 +243,7 @@ def soft_codes(
             bias,
             values,
             temperature,
-            seed + number,
+            None if seed is None else seed + number,
             use_reentrant=False,
             preserve_rng_state=False,
         )
@@ -252,10 +254,11 @@ def soft_codes(
 
 
 def _soft_rows(
-    x: Tensor, keys: Tensor, bias: Tensor, values: Tensor, temperature: Tensor, seed: int
+    x: Tensor, keys: Tensor, bias: Tensor, values: Tensor, temperature: Tensor, seed: int | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     logits = torch.addmm(bias, x, keys.T)
-    noisy = (logits + gumbel_noise(logits, seed)) / temperature
+    noise = 0.0 if seed is None else gumbel_noise(logits, seed)
+    noisy = (logits + noise) / temperature
     log_p = logits.log_softmax(-1)
     divergence = (log_p.exp() * log_p).sum(-1) + math.log(keys.shape[0])
     return noisy.softmax(-1) @ values, noisy.argmax(-1), divergence

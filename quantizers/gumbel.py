@@ -100,19 +100,19 @@ class GumbelQuantizer(Quantizer):
         return 2 * codes, -codes.square().sum(-1)
 
     def _quantize(self, z: Tensor, valid: Tensor) -> QuantizerOutput:
+        relaxed = self.training and not self.hard
         codes = self.embedding.to(z.dtype)
         keys, bias = self._keys(z.dtype)
         # Drawn on the CPU, where reading it waits for no device.
-        seed = int(torch.randint(2**62, ()))
-        values = codes.detach() if self.hard else codes
+        seed = int(torch.randint(2**62, ())) if self.training else None
+        # Where the value is a code, that code gets the gradient itself, and the relaxed sample only the logits'.
+        values = codes if relaxed else codes.detach()
         soft, sample, divergence = soft_codes(z, keys, bias, values, self._temperature.to(z.dtype), seed)
         loss = self.kl_weight * divergence.where(valid, 0.0).sum() / valid.sum().clamp(min=1)
-        if not self.training:
-            indices = self._encode(z)
-            return QuantizerOutput(exact_value(soft, lookup(codes, indices)), indices, loss)
-        if self.hard:
-            return QuantizerOutput(exact_value(soft, lookup(codes, sample)), sample, loss)
-        return QuantizerOutput(soft, sample, loss)
+        if relaxed:
+            return QuantizerOutput(soft, sample, loss)
+        indices = sample if self.training else self._encode(z)
+        return QuantizerOutput(exact_value(soft, lookup(codes, indices)), indices, loss)
 
     def _encode(self, z: Tensor) -> Tensor:
         if self.to_logits is None:

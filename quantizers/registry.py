@@ -70,7 +70,7 @@ def create(quantizer: str | Builder, **options: object) -> Quantizer:
     if callable(quantizer):
         return quantizer(**options)
     if quantizer not in _BUILDERS:
-        near = difflib.get_close_matches(quantizer, _BUILDERS, n=3, cutoff=0.4)
+        near = difflib.get_close_matches(quantizer.lower(), _BUILDERS, n=3, cutoff=0.4)
         hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
         raise ValueError(f"no quantizer is named {quantizer!r}; {hint}there are {', '.join(available())}")
     return _BUILDERS[quantizer](**options)

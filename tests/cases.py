@@ -1,0 +1,111 @@
+"""Every registered quantizer, and the settings of each that change what it computes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import quantizers
+from quantizers import Quantizer
+
+DIM = 4
+SIZE = 32
+
+
+@dataclass(frozen=True)
+class Case:
+    """A quantizer to build, and the two places where the contract makes an exception."""
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def build(self, **options: Any) -> Quantizer:
+        return quantizers.create(self.name, **{"dim": DIM, "codebook_size": SIZE, **self.options, **options})
+
+    @property
+    def has_codes(self) -> bool:
+        """All but the unquantized baseline."""
+        return self.name != "none"
+
+    @property
+    def trains_on_codes(self) -> bool:
+        """Whether the value in training is a code: not for the relaxed Gumbel sample."""
+        return self.has_codes and not (self.name == "gumbel" and not self.options.get("hard"))
+
+    @property
+    def samples(self) -> bool:
+        """Whether training draws random numbers."""
+        return self.name == "gumbel"
+
+    @property
+    def projects(self) -> bool:
+        quantizer = self.build()
+        return quantizer.dim != quantizer.code_dim
+
+    def __str__(self) -> str:
+        return "-".join([self.name, *(f"{k}={_label(v)}" for k, v in self.options.items())])
+
+
+def _label(value: object) -> str:
+    if isinstance(value, nn.Module):
+        return type(value).__name__
+    return getattr(value, "__name__", str(value))
+
+
+def halved(z: Tensor, codes: Tensor) -> Tensor:
+    """A user's gradient function, whose value is not the code and whose gradient is half."""
+    return z / 2
+
+
+VARIANTS = [
+    Case("vq", {"distance": "cosine"}),
+    Case("vq", {"decoder_gradient": True}),
+    Case("vq", {"gradient": halved}),
+    Case("vq", {"code_dim": 2}),
+    Case("ema_vq", {"distance": "cosine"}),
+    Case("ema_vq", {"gradient": "rotation", "decay": 0.5}),
+    Case("ema_vq", {"code_dim": 3}),
+    Case("simvq", {"transform": "diagonal"}),
+    Case("simvq", {"learned_basis": True, "gradient": "rotation"}),
+    Case("simvq", {"transform": nn.Sequential(nn.Linear(DIM, 8), nn.GELU(), nn.Linear(8, DIM))}),
+    Case("simvq", {"distance": "cosine"}),
+    Case("rotation_vq", {"distance": "cosine"}),
+    Case("fsq", {"levels": (5, 4, 3, 2), "codebook_size": None}),
+    Case("fsq", {"levels": (7, 7, 7, 7), "codebook_size": None, "bound": "ifsq"}),
+    Case("fsq", {"levels": (8, 5, 6), "codebook_size": None, "gradient": "rotation"}),
+    Case("gumbel", {"hard": True}),
+    Case("gumbel", {"logits": "distance"}),
+    Case("gumbel", {"logits": "distance", "hard": True, "code_dim": 3}),
+]
+CASES = [*map(Case, quantizers.available()), *VARIANTS]
+
+every_case = pytest.mark.parametrize("case", CASES, ids=str)
+
+
+def cases_where(accept: Callable[[Case], bool]) -> pytest.MarkDecorator:
+    """Parametrize over the cases that `accept` takes."""
+    return pytest.mark.parametrize("case", [case for case in CASES if accept(case)], ids=str)
+
+
+def state_of(quantizer: Quantizer) -> dict[str, Tensor]:
+    """A copy of every parameter and buffer, also those that are not saved."""
+    return {
+        name: tensor.detach().clone()
+        for name, tensor in [*quantizer.named_parameters(), *quantizer.named_buffers()]
+    }
+
+
+def assert_same_state(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
+    """Bit for bit."""
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), f"{name} changed"
+
+
+def seeded(quantizer: Quantizer, *args: Any, seed: int = 7) -> quantizers.QuantizerOutput:
+    """A forward whose random draws are those of `seed`."""
+    torch.manual_seed(seed)
+    return quantizer(*args)

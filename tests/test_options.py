@@ -1,0 +1,144 @@
+"""Options that are one class's own: Gumbel's temperature, SimVQ's map, the first codes, wrong values."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+import quantizers
+from quantizers import GumbelQuantizer, SimVQ
+from quantizers.schedules import CosineTemperature, ExponentialTemperature
+
+LEARNED = ["vq", "ema_vq", "simvq", "gumbel"]
+
+
+@pytest.mark.parametrize("name", LEARNED)
+@pytest.mark.parametrize("size", [64, 4096])
+@pytest.mark.parametrize("dim", [4, 64])
+def test_first_codes_have_unit_square_norm_at_any_size(name: str, size: int, dim: int) -> None:
+    """‖e‖² has mean 1 and variance 2/D over KD normal numbers; within five standard errors."""
+    square = quantizers.create(name, dim=dim, codebook_size=size).codebook.detach().square().sum(-1).mean()
+    assert abs(float(square) - 1) < 5 * (2 / dim / size) ** 0.5
+
+
+@pytest.mark.parametrize("name", ["vq", "rotation_vq", "gumbel"])
+def test_set_codebook(name: str) -> None:
+    quantizer = quantizers.create(name, dim=3, codebook_size=5)
+    codes = torch.randn(5, 3)
+    quantizer.set_codebook(codes)
+    assert torch.equal(quantizer.codebook, codes)
+    with pytest.raises(ValueError, match=r"codebook has shape \(4, 3\), expected \(5, 3\)"):
+        quantizer.set_codebook(codes[:4])
+
+
+@pytest.mark.parametrize("name", ["vq", "rotation_vq", "ema_vq", "simvq", "gumbel"])
+@pytest.mark.parametrize("size", [0, -3, 1.5])
+def test_codebook_size_is_checked(name: str, size: object) -> None:
+    with pytest.raises(ValueError, match=f"codebook_size is {size}, expected an integer of at least 1"):
+        quantizers.create(name, dim=4, codebook_size=size)
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_one_code_is_enough(name: str) -> None:
+    quantizer = quantizers.create(name, dim=4, codebook_size=1)
+    for _ in range(2):
+        assert (quantizer(torch.randn(7, 4)).indices == 0).all()
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_meta_device_and_reset(name: str) -> None:
+    with torch.device("meta"):
+        quantizer = quantizers.create(name, dim=4, codebook_size=8, code_dim=2)
+    quantizer = quantizer.to_empty(device="cpu")
+    for module in quantizer.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+    assert all(tensor.isfinite().all() for tensor in [*quantizer.parameters(), *quantizer.buffers()])
+    assert quantizer(torch.randn(3, 4)).loss.isfinite()
+
+
+# Gumbel
+
+
+@pytest.mark.parametrize("schedule", [ExponentialTemperature, CosineTemperature])
+def test_schedules_go_from_start_to_end_and_hold(schedule) -> None:  # type: ignore[no-untyped-def]
+    quantizer = GumbelQuantizer(4, 8)
+    schedule = schedule(quantizer, start=2.0, end=0.5, steps=10)
+    seen = [float(quantizer.temperature), *(schedule.step() for _ in range(12))]
+    assert seen[0] == 2.0
+    assert seen[10:] == pytest.approx([0.5] * 3)
+    assert seen == sorted(seen, reverse=True)
+    assert float(quantizer.temperature) == pytest.approx(seen[-1])
+    # Half way: the geometric mean for the exponential, the arithmetic one for the cosine.
+    assert seen[5] == pytest.approx(1.0 if schedule.__class__ is ExponentialTemperature else 1.25)
+
+
+def test_schedule_goes_on_from_a_checkpoint() -> None:
+    quantizer = GumbelQuantizer(4, 8)
+    schedule = ExponentialTemperature(quantizer, start=2.0, end=0.5, steps=10)
+    for _ in range(4):
+        schedule.step()
+    restored = GumbelQuantizer(4, 8)
+    restored.load_state_dict(quantizer.state_dict())
+    assert torch.equal(restored.temperature, quantizer.temperature)
+    resumed = ExponentialTemperature(restored, start=2.0, end=0.5, steps=10)
+    resumed.load_state_dict(schedule.state_dict())
+    assert resumed.step() == schedule.step()
+    assert torch.equal(restored.temperature, quantizer.temperature)
+
+
+@given(temperature=st.sampled_from([0.0, -1.0, float("nan")]))
+def test_temperature_is_checked(temperature: float) -> None:
+    quantizer = GumbelQuantizer(4, 8)
+    with pytest.raises(ValueError, match=r"temperature is .*, expected a number above 0"):
+        quantizer.temperature = temperature
+    with pytest.raises(ValueError, match="temperatures are"):
+        ExponentialTemperature(quantizer, start=1.0, end=temperature, steps=5)
+    with pytest.raises(ValueError, match="steps is 0"):
+        ExponentialTemperature(quantizer, start=1.0, end=0.5, steps=0)
+
+
+def test_low_temperature_is_nearly_hard() -> None:
+    """At τ → 0 the relaxed sample tends to the code of its index."""
+    quantizer = GumbelQuantizer(4, 8, temperature=1e-4)
+    out = quantizer(torch.randn(50, 4))
+    near = (out.quantized - quantizer.codebook[out.indices]).norm(dim=-1) < 1e-3
+    assert near.float().mean() > 0.9
+
+
+def test_gumbel_noise_is_repeatable_and_new_each_step() -> None:
+    quantizer = GumbelQuantizer(4, 8)
+    x = torch.randn(100, 4)
+    torch.manual_seed(1)
+    first, second = quantizer(x).indices, quantizer(x).indices
+    torch.manual_seed(1)
+    assert torch.equal(quantizer(x).indices, first)
+    assert not torch.equal(first, second)
+
+
+def test_unknown_logits_are_named() -> None:
+    with pytest.raises(ValueError, match="logits is 'dot', expected 'linear' or 'distance'"):
+        GumbelQuantizer(4, 8, logits="dot")
+
+
+# SimVQ
+
+
+def test_simvq_starts_as_its_basis_and_saves_it() -> None:
+    for transform in ("linear", "diagonal"):
+        quantizer = SimVQ(4, 8, transform=transform)
+        assert torch.equal(quantizer.codebook, quantizer.basis)
+        assert set(quantizer.state_dict()) == {"basis", "transform.weight"}
+
+
+def test_simvq_module_that_changes_the_shape_is_named() -> None:
+    with pytest.raises(ValueError, match=r"transform returned shape \(8, 2\), expected \(8, 4\)"):
+        _ = SimVQ(4, 8, transform=nn.Linear(4, 2)).codebook
+
+
+def test_unknown_choices_are_named() -> None:
+    with pytest.raises(ValueError, match="transform is 'full', expected 'linear', 'diagonal' or a module"):
+        SimVQ(4, 8, transform="full")
+    with pytest.raises(ValueError, match="distance is 'dot', expected 'euclidean' or 'cosine'"):
+        SimVQ(4, 8, distance="dot")
