@@ -71,8 +71,8 @@ def _nearest_rows(x: Tensor, codes: Tensor, centre: Tensor, half_norms: Tensor) 
     bound = (x.shape[1] + 8) * ROUNDOFF * (length * radius + 0.5 * radius.square())
     near = scores <= (scores.amin(-1) + 2 * bound)[:, None]
     indices = _first(near)
-    uncertain = near.sum(-1) > 1
-    if uncertain.any():
+    if near.count_nonzero() > len(x):
+        uncertain = near.sum(-1) > 1
         indices[uncertain] = _nearest_by_difference(x[uncertain], codes, half_norms)
     return indices.where(finite & half_norms.isfinite().any(), -1)
 
@@ -87,7 +87,7 @@ def _nearest_by_difference(x: Tensor, codes: Tensor, half_norms: Tensor) -> Tens
 
 def _first(flags: Tensor) -> Tensor:
     """The lowest column that is set in each row of a boolean matrix [R, K]."""
-    return flags.to(torch.uint8).argmax(-1)
+    return flags.view(torch.uint8).argmax(-1)
 
 
 @torch.no_grad()

@@ -30,7 +30,7 @@ def run(*command: str | Path, cwd: Path = ROOT) -> str:
 
 
 def test_import_brings_neither_triton_nor_an_optional_package(tmp_path: Path) -> None:
-    """Nothing that `import torch` has not brought itself; run from elsewhere, so the installed package is meant."""
+    """Nothing that `import torch` has not brought itself; run from elsewhere, so that it is the installed one."""
     program = (
         "import json, sys; import torch; before = set(sys.modules); import quantizers;"
         "print(json.dumps(sorted({name.split('.')[0] for name in set(sys.modules) - before})))"
@@ -103,7 +103,8 @@ def test_version_stands_in_one_place() -> None:
 def test_constraints_pin_what_the_extras_ask_for() -> None:
     """Every package of every extra, and the core's, is pinned, so that a fresh machine tests what was tested."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    asked = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    extras = project["optional-dependencies"].values()
+    asked = [*project["dependencies"], *(requirement for extra in extras for requirement in extra)]
     names = {re.match(r"[\w-]+", requirement)[0] for requirement in asked}  # type: ignore[index]
     pinned = {line.split("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
     assert names == pinned
