@@ -1,0 +1,15 @@
+"""What is measured, on what, against whom: `python -m benchmarks --help` from the repository root.
+
+    data.py, crops.py        photographs; training batches and held-out tiles cut from them
+    autoencoder.py           the one small model that every quantizer is put into
+    variants.py              quantizers by name, with options
+    training.py              the one recipe: batches, optimiser, loss, temperature
+    evaluation.py, cost.py   held-out quality and code statistics; time and memory
+    parts.py                 finished quantizers on disk, so that a run can be continued
+    utilization.py           the command's work: these pieces in order
+    report.py, plots.py      table, JSON, Markdown; pictures
+    machine.py, files.py     where and with what a number was measured; atomic writing
+    cli.py, __main__.py      the command line
+
+Not installed with the library. Needs the extra `quantizers-torch[bench]`.
+"""

@@ -1,0 +1,144 @@
+"""The command line. Each benchmark is a sub-command; what cannot be used is a sentence and exit code 2."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+import quantizers
+from benchmarks import plots, report
+from benchmarks.crops import held_out_views, to_unit_range
+from benchmarks.data import LONGEST_SIDE, Photographs, bundled, from_folder
+from benchmarks.errors import InputError
+from benchmarks.evaluation import to_display
+from benchmarks.files import write_json, write_text
+from benchmarks.progress import Terminal
+from benchmarks.training import Recipe
+from benchmarks.utilization import Outcome, check, run
+from benchmarks.variants import split_list
+
+BAD_INPUT = 2
+INTERRUPTED = 130  # what a shell reports for Ctrl-C
+LARGEST_SEED = 2**63 - 1
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+)
+
+
+@app.callback()
+def benchmarks() -> None:
+    """Measure the quantizers. Each benchmark is a command and has its own --help."""
+
+
+@app.command()
+def utilization(
+    quantizer_names: Annotated[
+        list[str],
+        typer.Option(
+            "--quantizers",
+            metavar="NAMES",
+            help=f"Which to compare, separated by commas or by repeating the option: "
+            f"{', '.join(quantizers.available())}; or all. Options of a constructor follow its name: "
+            "ema_vq:decay=0.8:gradient=rotation.",
+        ),
+    ] = ["all"],  # noqa: B006  typer copies it
+    codebook_size: Annotated[
+        int, typer.Option(min=2, metavar="K", help="Codes in each codebook.")
+    ] = Recipe.codebook_size,
+    dim: Annotated[int, typer.Option(min=1, metavar="D", help="Channels of the latent vectors.")] = Recipe.dim,
+    steps: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Training steps for each quantizer.")
+    ] = Recipe.steps,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Your own pictures, at least two, searched with subfolders; one in five is held out, those "
+            f"longer than {LONGEST_SIDE} pixels are reduced. Without it: photographs that come with scikit-image "
+            "and scikit-learn.",
+        ),
+    ] = None,
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="Where to train: cpu, cuda, cuda:1, ...")
+    ] = Recipe.device,
+    seed: Annotated[
+        int,
+        typer.Option(
+            min=0, max=LARGEST_SEED, metavar="N", help="Decides initial weights and the order of the data."
+        ),
+    ] = Recipe.seed,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where report and pictures go.")] = Path(
+        "runs/utilization"
+    ),
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Train all again, also those whose results are in the folder already.")
+    ] = False,
+) -> None:
+    """Compare how much of their codebooks quantizers use, and at what quality.
+
+    Trains the same small autoencoder once around each quantizer, with the same photographs, initial weights and
+    steps, then measures on photographs that were held out: codes used, bits, PSNR and SSIM, time and memory.
+
+    Writes utilization.json, utilization.md and pictures. Ctrl-C keeps what is finished, and running
+    the same command again continues there.
+    """
+    console = Console()
+    recipe = Recipe(codebook_size=codebook_size, dim=dim, steps=steps, seed=seed, device=device)
+    try:
+        names = parse_names(quantizer_names)
+        check(names, recipe)
+        photographs = bundled() if images is None else from_folder(images)
+        parts_folder = make_folder(out)
+    except InputError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(BAD_INPUT) from None
+    for sentence in photographs.skipped:
+        console.print(f"skipped {sentence}", highlight=False, markup=False)
+    terminal = Terminal(console, len(names), steps)
+    with terminal.progress:
+        outcome = run(names, recipe, photographs, parts_folder, fresh=fresh, watcher=terminal)
+    write_report(console, out, outcome, recipe, photographs)
+    if outcome.interrupted:
+        raise typer.Exit(INTERRUPTED)
+
+
+def parse_names(given: list[str]) -> list[str]:
+    """Names from comma-separated lists, each once, in the order given; `all` stands for every known one."""
+    names = [name for group in given for name in split_list(group)]
+    if not names:
+        raise InputError("--quantizers: no name given")
+    if "all" in names:
+        return list(quantizers.available())
+    return list(dict.fromkeys(names))
+
+
+def make_folder(out: Path) -> Path:
+    """Make `out` and the folder of parts in it, and try to write there before hours of training."""
+    parts_folder = out / "parts"
+    try:
+        parts_folder.mkdir(parents=True, exist_ok=True)
+        for folder in (out, parts_folder):
+            write_text(folder / ".writable", "")
+            (folder / ".writable").unlink()
+    except OSError as error:
+        raise InputError(f"--out: cannot write in {out}: {error.strerror or error}") from error
+    return parts_folder
+
+
+def write_report(console: Console, out: Path, outcome: Outcome, recipe: Recipe, photographs: Photographs) -> None:
+    """Table, JSON, Markdown and pictures of what is finished; where nothing is, an earlier report stays."""
+    if not outcome.finished:
+        console.print(f"Interrupted before any quantizer was finished; {out} holds no new report.")
+        return
+    record = report.full_record(outcome, recipe, photographs)
+    originals = to_display(to_unit_range(held_out_views(photographs.held_out)))
+    write_json(out / "utilization.json", record)
+    write_text(out / "utilization.md", report.markdown(outcome, record))
+    pictures = plots.write_all(out, outcome.finished, originals.numpy())
+    console.print(report.table(outcome.finished))
+    if outcome.missing:
+        console.print(f"Not finished: {', '.join(outcome.missing)}. The same command continues there.")
+    written = ["utilization.json", "utilization.md", *(path.name for path in pictures)]
+    console.print(f"In {out}: {', '.join(written)}", highlight=False)

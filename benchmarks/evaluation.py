@@ -1,0 +1,105 @@
+"""Quality and code statistics on held-out images, every count starting from zero."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from skimage.metrics import structural_similarity
+
+from benchmarks.autoencoder import Autoencoder
+from benchmarks.crops import to_unit_range
+from quantizers import metrics
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Means over all held-out tiles; the code statistics are None for a quantizer without codes.
+
+    mse             on the [0, 1] scale, of clipped but not rounded reconstructions
+    psnr_db         of that mean: 10 log10(1 / mse), not the mean of each tile's
+    ssim            scikit-image's structural similarity, its default 7×7 window, mean over tiles
+    codes_used      codes that occur at least once
+    utilization     codes_used / codebook_size
+    perplexity      2 ** entropy_bits: that many codes used equally often carry as much
+    entropy_bits    bits per code, of the codes' frequencies
+    bits_per_pixel  entropy_bits times codes per pixel
+    """
+
+    mse: float
+    psnr_db: float
+    ssim: float
+    codes_used: int | None
+    utilization: float | None
+    perplexity: float | None
+    entropy_bits: float | None
+    bits_per_pixel: float | None
+
+
+@torch.no_grad()
+def evaluate(model: Autoencoder, tiles: torch.Tensor, batch_size: int = 64) -> tuple[Evaluation, torch.Tensor]:
+    """Evaluate on `tiles` [B, 3, 32, 32] in [−1, 1]; also returns how often each code occurred, int64 [K]."""
+    model.eval()
+    reconstructions, indices = [], []
+    for batch in tiles.split(batch_size):
+        reconstruction, out = model(batch.to(_device(model)))
+        reconstructions.append(reconstruction.cpu())
+        indices.append(out.indices.cpu())
+    original, copy = to_unit_range(tiles), to_unit_range(torch.cat(reconstructions))
+    mse = (original - copy).square().double().mean().item()
+    codes = torch.cat(indices)
+    counts = count_codes(codes, model.quantizer.codebook_size)
+    codes_per_pixel = codes.numel() / tiles[:, 0].numel()
+    evaluation = Evaluation(mse, psnr(mse), ssim(original, copy), *code_statistics(counts, codes_per_pixel))
+    return evaluation, counts
+
+
+@torch.no_grad()
+def reconstruct(model: Autoencoder, images: torch.Tensor) -> torch.Tensor:
+    """uint8 [B, H, W, 3], for pictures."""
+    model.eval()
+    unit = to_unit_range(model(images.to(_device(model)))[0].cpu())
+    return to_display(unit)
+
+
+def to_display(unit: torch.Tensor) -> torch.Tensor:
+    """[B, 3, H, W] in [0, 1] to uint8 [B, H, W, 3]"""
+    return (unit * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def psnr(mse: float) -> float:
+    """Peak signal-to-noise ratio in dB of a mean squared error on the [0, 1] scale; infinite for zero."""
+    return math.inf if mse == 0 else -10 * math.log10(mse)
+
+
+def ssim(original: torch.Tensor, copy: torch.Tensor) -> float:
+    """Mean over the images of two [B, 3, H, W] in [0, 1]."""
+    pairs = zip(original.numpy(), copy.numpy(), strict=True)
+    values = [structural_similarity(a, b, channel_axis=0, data_range=1.0) for a, b in pairs]
+    return float(sum(values) / len(values))
+
+
+def count_codes(indices: torch.Tensor, codebook_size: int) -> torch.Tensor:
+    """int64 [K]; empty for a quantizer without codes."""
+    if codebook_size == 0:
+        return torch.zeros(0, dtype=torch.int64)
+    return metrics.code_counts(indices, codebook_size)
+
+
+def code_statistics(
+    counts: torch.Tensor, codes_per_pixel: float
+) -> tuple[int | None, float | None, float | None, float | None, float | None]:
+    """The last five fields of Evaluation, from counts [K]; all None where K is 0."""
+    if counts.numel() == 0:
+        return None, None, None, None, None
+    entropy = float(metrics.entropy(counts))
+    return (
+        int((counts > 0).sum()),
+        float(metrics.utilization(counts)),
+        float(metrics.perplexity(counts)),
+        entropy,
+        entropy * codes_per_pixel,
+    )
+
+
+def _device(model: Autoencoder) -> torch.device:
+    return next(model.parameters()).device

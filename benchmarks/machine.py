@@ -1,0 +1,80 @@
+"""Where and with what a number was measured. Needs nothing but torch and numpy."""
+
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import quantizers
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Processor, cores that this process may use, torch's threads, platform; the accelerator where one is used."""
+    return {
+        "processor": processor_name(),
+        "cores": usable_cores(),
+        "threads": torch.get_num_threads(),
+        "platform": platform.platform(),
+        "accelerator": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+    }
+
+
+def versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "quantizers": quantizers.__version__,
+    }
+
+
+def revision(folder: Path = ROOT) -> dict[str, Any] | None:
+    """The git commit of `folder` and whether its tree differs from it; None outside git or before a commit."""
+    commit = _output_of("git", "-C", str(folder), "rev-parse", "--verify", "HEAD")
+    if not commit:
+        return None
+    return {"commit": commit, "dirty": _output_of("git", "-C", str(folder), "status", "--porcelain") != ""}
+
+
+def date() -> str:
+    """Now, as ISO 8601 in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def record(device: torch.device) -> dict[str, Any]:
+    """All of the above, in the shape that every benchmark's JSON carries."""
+    return {"machine": machine(device), "versions": versions(), "revision": revision(), "date": date()}
+
+
+def processor_name() -> str:
+    """The processor as its maker calls it; Python's own answer is often empty or just the architecture."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    on_mac = _output_of("sysctl", "-n", "machdep.cpu.brand_string") if platform.system() == "Darwin" else None
+    return on_mac or platform.processor() or platform.machine()
+
+
+def usable_cores() -> int:
+    """Fewer than the machine has where a container or `taskset` restricts the process."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _output_of(*command: str) -> str | None:
+    """What the command prints, stripped; None where it fails or does not exist."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

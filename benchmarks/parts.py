@@ -1,0 +1,105 @@
+"""Finished quantizers on disk: `parts/<name>.json` with the numbers, `parts/<name>.npz` with the arrays.
+
+Each carries a fingerprint of everything that decides its result. One that has another fingerprint, or that
+is damaged, counts as not there, so the quantizer is trained again.
+"""
+
+import hashlib
+import io
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import quantizers
+from benchmarks import machine
+from benchmarks.data import Photographs
+from benchmarks.files import write_bytes, write_json
+from benchmarks.training import Recipe
+from benchmarks.variants import file_name
+
+# The files here whose text decides a result; reports and plots do not.
+DECIDING = ("autoencoder", "cost", "crops", "data", "evaluation", "training", "utilization", "variants")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One quantizer's result.
+
+    numbers          "quantizer", "codebook_size", "train_seconds", "date", and the fields of Evaluation and Cost
+    counts           int64 [K]: how often each code occurred on held-out images
+    train_mse        float32 [steps], on the [0, 1] scale
+    train_codes_used int64 [steps]: codes used in a sliding window of steps
+    views            uint8 [V, S, S, 3]: reconstructions of the held-out views
+    """
+
+    numbers: dict[str, Any]
+    counts: np.ndarray
+    train_mse: np.ndarray
+    train_codes_used: np.ndarray
+    views: np.ndarray
+
+    @property
+    def name(self) -> str:
+        return str(self.numbers["quantizer"])
+
+    @property
+    def has_codes(self) -> bool:
+        return bool(self.numbers["codebook_size"])
+
+
+def fingerprint(name: str, recipe: Recipe, photographs: Photographs) -> str:
+    """A digest of quantizer, recipe, data, machine, versions and source text."""
+    decides = {
+        "quantizer": name,
+        "recipe": asdict(recipe),
+        "data": photographs.describe(),
+        "machine": machine.machine(torch.device(recipe.device)),
+        "versions": machine.versions(),
+        "source": source_digest(),
+    }
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+
+def source_digest() -> str:
+    """A digest of the code: the version alone does not change while somebody works on a quantizer."""
+    package, here = Path(quantizers.__file__).parent, Path(__file__).parent
+    # The folder kernels is a link, which rglob does not follow.
+    library = {path for folder in (package, package / "kernels") for path in folder.rglob("*.py")}
+    digest = hashlib.sha256()
+    for path in [*sorted(library), *(here / f"{module}.py" for module in DECIDING)]:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def save(folder: Path, key: str, part: Part) -> None:
+    """The arrays first: the JSON names their digest, so it is what makes a part complete."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **{name: getattr(part, name) for name in _ARRAYS})
+    arrays = buffer.getvalue()
+    write_bytes(folder / f"{file_name(part.name)}.npz", arrays)
+    digest = hashlib.sha256(arrays).hexdigest()
+    write_json(
+        folder / f"{file_name(part.name)}.json",
+        {"fingerprint": key, "arrays_sha256": digest, "numbers": part.numbers},
+    )
+
+
+def load(folder: Path, name: str, key: str) -> Part | None:
+    """The stored part; None where there is none with this fingerprint or it is damaged."""
+    try:
+        stored = json.loads((folder / f"{file_name(name)}.json").read_bytes())
+        arrays = (folder / f"{file_name(name)}.npz").read_bytes()
+        whole = stored["arrays_sha256"] == hashlib.sha256(arrays).hexdigest()
+        if stored["fingerprint"] != key or not whole:
+            return None
+        with np.load(io.BytesIO(arrays)) as read:
+            return Part(stored["numbers"], **{array: read[array] for array in _ARRAYS})
+    except (OSError, ValueError, KeyError, TypeError):  # absent, cut off, or not what save() wrote
+        return None
+
+
+_ARRAYS = ("counts", "train_mse", "train_codes_used", "views")

@@ -1,0 +1,157 @@
+"""The pictures of the utilization benchmark. One colour a quantizer, the same in all of them."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure  # not pyplot: no display, no global state
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+import quantizers
+from benchmarks.files import write_bytes
+from benchmarks.parts import Part
+from benchmarks.training import USAGE_WINDOW
+from benchmarks.variants import base_name
+
+DPI = 130
+GREY = "#666666"
+# Okabe and Ito's colours, told apart by colour-blind people too, without their yellow (too pale on white).
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7")
+DASHES = ("-", "--", ":")  # for variants, and for more quantizers than colours
+
+PLAIN_NUMBERS = FuncFormatter(lambda value, _: f"{value:g}")  # 0.01, not a power of ten
+
+
+def write_all(folder: Path, finished: Sequence[Part], originals: np.ndarray) -> list[Path]:
+    """Draw what the finished parts allow; `originals` are the held-out views, uint8 [V, S, S, 3].
+
+    Returns the paths. Bars and rank-frequency need one part that has codes.
+    """
+    figures = {"curves.png": curves(finished), "reconstructions.png": reconstructions(finished, originals)}
+    if any(part.has_codes for part in finished):
+        figures |= {"bars.png": bars(finished), "rank_frequency.png": rank_frequency(finished)}
+    for name, figure in figures.items():
+        buffer = io.BytesIO()
+        figure.savefig(buffer, dpi=DPI, format="png")
+        write_bytes(folder / name, buffer.getvalue())
+    return [folder / name for name in sorted(figures)]
+
+
+def bars(finished: Sequence[Part]) -> Figure:
+    """Utilization and PSNR on held-out images side by side; without a quantizer: a line."""
+    coded = [part for part in finished if part.has_codes]
+    figure = Figure(figsize=(9, 1.4 + 0.42 * len(coded)), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    _bar_panel(left, coded, [100 * part.numbers["utilization"] for part in coded], "{:.1f} %")
+    left.set(xlabel="codes used on held-out images (%)", xlim=(0, 100))
+    left.set_yticks(range(len(coded)), [part.name for part in coded])
+    left.invert_yaxis()
+    _bar_panel(right, coded, [_number(part, "psnr_db") for part in coded], "{:.2f} dB")
+    right.set(xlabel="PSNR on held-out images (dB)")
+    for part in finished:
+        if not part.has_codes:
+            level = _number(part, "psnr_db")
+            right.axvline(level, color=GREY, linestyle="--", linewidth=1.2)
+            right.set_title(f"dashed: no quantizer, {level:.2f} dB", fontsize=9, color=GREY)
+    return figure
+
+
+def rank_frequency(finished: Sequence[Part]) -> Figure:
+    """How often each code occurs, from the most to the least frequent; a line ends where the used codes end."""
+    figure = Figure(figsize=(6.4, 4.6), layout="constrained")
+    axes = figure.subplots()
+    coded = [part for part in finished if part.has_codes]
+    for part in coded:
+        counts = np.sort(part.counts[part.counts > 0])[::-1]
+        ranks, shares = np.arange(1, len(counts) + 1), 100 * counts / counts.sum()
+        axes.plot(ranks, shares, **appearance(part.name), label=part.name)
+    size = max(part.numbers["codebook_size"] for part in coded)
+    axes.plot([1, size], [100 / size] * 2, color=GREY, linestyle=(0, (2, 2)), linewidth=1, label="all equal")
+    axes.set(xscale="log", yscale="log", xlabel="rank of the code", ylabel="share of held-out vectors (%)")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PLAIN_NUMBERS)
+    _plain(axes)
+    axes.legend(frameon=False, loc="upper right", fontsize=9)
+    return figure
+
+
+def curves(finished: Sequence[Part]) -> Figure:
+    """Codes used and mean squared error while training."""
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    longest = max(len(part.train_mse) for part in finished)
+    window = max(1, min(USAGE_WINDOW, longest // 10))
+    for part in finished:
+        look = appearance(part.name)
+        steps = np.arange(1, len(part.train_mse) + 1)
+        if part.has_codes:
+            left.plot(steps, 100 * part.train_codes_used / part.numbers["codebook_size"], **look)
+        smooth = np.convolve(part.train_mse, np.full(window, 1 / window), mode="valid")
+        right.plot(steps[window - 1 :], smooth, **look, label=part.name)
+    left.set(xlabel="training step", ylabel=f"codes used in the last {USAGE_WINDOW} steps (%)", ylim=(0, 103))
+    if any(base_name(part.name) == "gumbel" for part in finished):
+        left.set_title("gumbel samples its codes while it trains", fontsize=9, color=GREY)
+    right.set(xlabel="training step", ylabel=f"mean squared error, mean of {window} steps", yscale="log")
+    right.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    right.yaxis.set_major_formatter(PLAIN_NUMBERS)
+    right.yaxis.set_minor_formatter(NullFormatter())
+    for axes in (left, right):
+        _plain(axes)
+    figure.legend(loc="outside lower center", ncols=min(len(finished), 7), frameon=False, fontsize=9)
+    return figure
+
+
+def reconstructions(finished: Sequence[Part], originals: np.ndarray) -> Figure:
+    """Held-out views: the originals, then each quantizer's reconstructions, with its PSNR over all tiles."""
+    rows = [("original", originals)] + [(_with_psnr(part), part.views) for part in finished]
+    # Placed by hand, in inches: cells in which 160 pixels are shown one to one, and even gaps.
+    cell, gap, labels = 160 / DPI, 4 / DPI, 1.2
+    width = labels + len(originals) * (cell + gap)
+    height = len(rows) * (cell + gap) + gap
+    figure = Figure(figsize=(width, height))
+    for row, (label, images) in enumerate(rows):
+        bottom = height - (row + 1) * (cell + gap)
+        place = {"x": (labels - 0.1) / width, "y": (bottom + cell / 2) / height}
+        figure.text(**place, s=label.replace(":", ":\n"), ha="right", va="center")
+        for column, image in enumerate(images):
+            left = labels + column * (cell + gap)
+            axes = figure.add_axes((left / width, bottom / height, cell / width, cell / height))
+            axes.imshow(image)
+            axes.axis("off")
+    return figure
+
+
+def appearance(name: str) -> dict[str, str]:
+    """Colour of a quantizer, whichever others are drawn; dashes for a variant; grey for the one without codes."""
+    base = base_name(name)
+    if base == "none":
+        return {"color": GREY, "linestyle": "-"}
+    place = [known for known in quantizers.available() if known != "none"].index(base)
+    turn = place // len(PALETTE) + (name != base)
+    return {"color": PALETTE[place % len(PALETTE)], "linestyle": DASHES[turn % len(DASHES)]}
+
+
+def _bar_panel(axes: Axes, coded: Sequence[Part], values: Sequence[float], form: str) -> None:
+    """Bars, and their values in a column beside the panel, where no line crosses them."""
+    colors = [appearance(part.name)["color"] for part in coded]
+    axes.barh(range(len(coded)), values, color=colors, height=0.7)
+    for row, value in enumerate(values):
+        axes.text(1.03, row, form.format(value), transform=axes.get_yaxis_transform(), va="center", fontsize=9)
+    _plain(axes)
+    axes.tick_params(axis="y", length=0)
+
+
+def _plain(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _number(part: Part, key: str) -> float:
+    """NaN, which matplotlib leaves out, for what is null in the JSON."""
+    value = part.numbers[key]
+    return float("nan") if value is None else float(value)
+
+
+def _with_psnr(part: Part) -> str:
+    return f"{part.name}\n{_number(part, 'psnr_db'):.2f} dB"

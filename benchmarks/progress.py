@@ -1,0 +1,49 @@
+"""What a person sees while quantizers train."""
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from benchmarks.parts import Part
+from benchmarks.training import OnStep
+from benchmarks.utilization import Watcher
+
+UPDATE_EVERY = 10  # steps: reading a number waits for the device
+
+
+class Terminal(Watcher):
+    """A bar over the steps of the quantizer in training, and a line for each that is finished."""
+
+    def __init__(self, console: Console, quantizers: int, steps: int) -> None:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[state]}"),
+            TimeRemainingColumn(),
+        )
+        self.progress = Progress(*columns, console=console, transient=True)
+        self.overall = self.progress.add_task("all quantizers", total=quantizers, state="")
+        self.current = self.progress.add_task("", total=steps, state="", visible=False)
+        self.steps = steps
+
+    def reused(self, part: Part) -> None:
+        self._say(f"{part.name}: finished earlier ({part.numbers['date']}), taken from disk; --fresh trains anew")
+
+    def started(self, name: str) -> OnStep:
+        self.progress.reset(self.current, description=name, visible=True, state="")
+
+        def on_step(step: int, mse: torch.Tensor, codes_used: torch.Tensor) -> None:
+            if step % UPDATE_EVERY == 0 or step == self.steps:
+                state = f"mse {mse.item():.4f}, {codes_used.item()} codes"
+                self.progress.update(self.current, completed=step, state=state)
+
+        return on_step
+
+    def finished(self, part: Part) -> None:
+        self._say(f"{part.name}: {self.steps} steps in {part.numbers['train_seconds']:.0f} s")
+
+    def _say(self, line: str) -> None:
+        self.progress.console.print(line, highlight=False)
+        self.progress.update(self.current, visible=False)
+        self.progress.advance(self.overall)

@@ -1,0 +1,109 @@
+"""The table on the terminal and in Markdown, and the JSON with everything."""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from rich import box
+from rich.table import Table
+
+from benchmarks import machine
+from benchmarks.data import Photographs
+from benchmarks.parts import Part
+from benchmarks.training import USAGE_WINDOW, Recipe
+from benchmarks.utilization import Outcome
+
+NOTHING = "-"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A heading, broken so that the table fits 80 columns, and how a part's numbers fill its cells."""
+
+    heading: str
+    cell: Callable[[dict[str, Any]], str]
+
+
+def number(key: str, form: str, scale: float = 1.0) -> Callable[[dict[str, Any]], str]:
+    """A cell of numbers[key] · scale, or a dash where there is no such number."""
+
+    def cell(numbers: dict[str, Any]) -> str:
+        value = numbers[key]
+        return NOTHING if value is None or not math.isfinite(value) else format(value * scale, form)
+
+    return cell
+
+
+def codes_used(numbers: dict[str, Any]) -> str:
+    if numbers["codes_used"] is None:
+        return NOTHING
+    return f"{numbers['codes_used']}/{numbers['codebook_size']}"
+
+
+COLUMNS = (
+    Column("quantizer", lambda numbers: numbers["quantizer"]),
+    Column("codes\nused", codes_used),
+    Column("used\n%", number("utilization", ".1f", 100)),
+    Column("perpl.", number("perplexity", ".0f")),
+    Column("bits/\ncode", number("entropy_bits", ".2f")),
+    Column("bits/\npixel", number("bits_per_pixel", ".3f")),
+    Column("PSNR\ndB", number("psnr_db", ".2f")),
+    Column("SSIM", number("ssim", ".3f")),
+    Column("step\nms", number("step_ms", ".1f")),
+    Column("quant.\n%", number("quantizer_share", ".0f", 100)),
+    Column("peak\nMiB", number("peak_memory_bytes", ".1f", 2**-20)),
+)
+
+
+def table(finished: list[Part]) -> Table:
+    """One row a quantizer."""
+    shown = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    for i, column in enumerate(COLUMNS):
+        shown.add_column(column.heading, justify="right" if i else "left", no_wrap=True)
+    for part in finished:
+        shown.add_row(*(column.cell(part.numbers) for column in COLUMNS))
+    return shown
+
+
+def markdown(outcome: Outcome, record: dict[str, Any]) -> str:
+    """The same table, with a line on what was run and where."""
+    lines = [
+        "| " + " | ".join(column.heading.replace("/\n", "/").replace("\n", " ") for column in COLUMNS) + " |",
+        "| --- |" + " ---: |" * (len(COLUMNS) - 1),
+    ]
+    for part in outcome.finished:
+        lines.append("| " + " | ".join(column.cell(part.numbers) for column in COLUMNS) + " |")
+    settings, data, where = record["settings"], record["data"], record["machine"]
+    lines += [
+        "",
+        f"Held out: {_names(data['held_out'])}. Training: {len(data['train'])} photographs "
+        f"({data['source']}), {settings['steps']} steps of {settings['batch_size']} crops, "
+        f"seed {settings['seed']}. PSNR of the mean squared error on the [0, 1] scale. "
+        "quant. %: the quantizer's share of a training step. peak: tensor memory during a training step.",
+        "",
+        f"{where['accelerator'] or where['processor']}, {where['threads']} threads, "
+        f"torch {record['versions']['torch']}, {record['date'][:10]}.",
+    ]
+    if outcome.missing:
+        lines += ["", f"Not finished: {', '.join(outcome.missing)}."]
+    return "\n".join(lines) + "\n"
+
+
+def full_record(outcome: Outcome, recipe: Recipe, photographs: Photographs) -> dict[str, Any]:
+    """The JSON: settings, data, where and with what, one result a quantizer, and what is missing."""
+    return {
+        "benchmark": "utilization",
+        "settings": {**asdict(recipe), "usage_window_steps": USAGE_WINDOW},
+        "data": photographs.describe(),
+        **machine.record(torch.device(recipe.device)),
+        "results": [part.numbers for part in outcome.finished],
+        "missing": outcome.missing,
+        "interrupted": outcome.interrupted,
+    }
+
+
+def _names(files: list[dict[str, Any]], most: int = 5) -> str:
+    names = [file["name"] for file in files[:most]]
+    return ", ".join(names) + (f" and {len(files) - most} more" if len(files) > most else "")

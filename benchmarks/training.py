@@ -1,0 +1,109 @@
+"""The one training recipe, the same for every quantizer.
+
+Adam at one learning rate for a fixed number of steps, falling to zero over the last quarter of them: without
+that, PSNR depends on the step at which training happens to stop. The loss is the mean squared error of images
+in [−1, 1] plus the quantizer's own loss, which is already weighted. The one thing that differs: a Gumbel
+quantizer's temperature falls over the run.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+import quantizers
+from benchmarks.autoencoder import Autoencoder
+from quantizers.schedules import ExponentialTemperature
+
+USAGE_WINDOW = 50  # steps
+FINAL_TEMPERATURE = 1 / 16
+FALLING = 0.25  # of the steps, at their end: the learning rate falls
+
+OnStep = Callable[[int, torch.Tensor, torch.Tensor], None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All choices that decide what a training run gives, apart from quantizer and data."""
+
+    codebook_size: int = 1024
+    dim: int = 32
+    steps: int = 1000
+    seed: int = 0
+    device: str = "cpu"
+    batch_size: int = 16
+    learning_rate: float = 3e-3
+
+
+@dataclass(frozen=True)
+class Curves:
+    """One number a step: mean squared error of the batch on the [0, 1] scale, and codes used in the window."""
+
+    mse: torch.Tensor  # float32 [steps]
+    codes_used: torch.Tensor  # int64 [steps]
+
+
+class UsageWindow:
+    """How many codes were used in the last USAGE_WINDOW steps (fewer steps at the start of a run)."""
+
+    def __init__(self, codebook_size: int, device: torch.device) -> None:
+        self.last_step = torch.full((codebook_size,), -USAGE_WINDOW, device=device)
+
+    def update(self, step: int, indices: torch.Tensor) -> torch.Tensor:
+        """Count the codes of this step, numbered from zero, and return the number in use, a 0-d int64 tensor."""
+        self.last_step[indices[indices >= 0]] = step
+        return (self.last_step > step - USAGE_WINDOW).sum()
+
+
+def make_optimizer(model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
+    """Adam over what is trained: SimVQ's basis, for one, is not."""
+    return torch.optim.Adam((p for p in model.parameters() if p.requires_grad), lr=learning_rate)
+
+
+def learning_rate_schedule(optimizer: torch.optim.Optimizer, steps: int) -> LambdaLR:
+    """Constant, then a straight line to zero."""
+    return LambdaLR(optimizer, lambda step: min(1.0, (steps - step) / (FALLING * steps)))
+
+
+def training_step(
+    model: Autoencoder, optimizer: torch.optim.Optimizer, images: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Forward, backward, update; returns the mean squared error on the [0, 1] scale (0-d) and the indices."""
+    optimizer.zero_grad(set_to_none=True)
+    reconstruction, out = model(images)
+    mse = nn.functional.mse_loss(reconstruction, images)
+    (mse + out.loss).backward()
+    optimizer.step()
+    return mse.detach() / 4, out.indices  # an interval twice as long makes squared errors four times as large
+
+
+def temperature_schedule(quantizer: nn.Module, steps: int) -> ExponentialTemperature | None:
+    """From 1 to 1/16, the range of DALL·E's dVAE (Ramesh et al. 2021); None for all but a Gumbel quantizer."""
+    if not isinstance(quantizer, quantizers.GumbelQuantizer):
+        return None
+    return ExponentialTemperature(quantizer, start=1.0, end=FINAL_TEMPERATURE, steps=steps)
+
+
+def train(model: Autoencoder, batches: Iterator[torch.Tensor], recipe: Recipe, on_step: OnStep) -> Curves:
+    """Train in place. `on_step(step, mse, codes_used)` is called after each step, counted from 1.
+
+    Its two tensors are 0-d and on the device: reading them waits for the device.
+    """
+    device = torch.device(recipe.device)
+    optimizer = make_optimizer(model, recipe.learning_rate)
+    learning_rate = learning_rate_schedule(optimizer, recipe.steps)
+    temperature = temperature_schedule(model.quantizer, recipe.steps)
+    window = UsageWindow(model.quantizer.codebook_size, device)
+    mse = torch.zeros(recipe.steps, device=device)
+    codes_used = torch.zeros(recipe.steps, dtype=torch.int64, device=device)
+    model.train()
+    for step in range(recipe.steps):
+        mse[step], indices = training_step(model, optimizer, next(batches).to(device))
+        learning_rate.step()
+        if temperature is not None:
+            temperature.step()
+        codes_used[step] = window.update(step, indices)
+        on_step(step + 1, mse[step], codes_used[step])
+    return Curves(mse.cpu(), codes_used.cpu())

@@ -1,0 +1,126 @@
+"""Train the same autoencoder around each quantizer and measure what becomes of its codes."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from benchmarks import machine, parts, variants
+from benchmarks.autoencoder import build
+from benchmarks.cost import measure_cost
+from benchmarks.crops import held_out_tiles, held_out_views, training_batches
+from benchmarks.data import Photographs
+from benchmarks.errors import InputError
+from benchmarks.evaluation import evaluate, reconstruct
+from benchmarks.parts import Part
+from benchmarks.training import OnStep, Recipe, train
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run has: the finished parts in the order asked for, and the names of those that are missing."""
+
+    finished: list[Part]
+    missing: list[str]
+    interrupted: bool
+
+
+class Watcher:
+    """Is told how a run goes; this one says nothing."""
+
+    def reused(self, part: Part) -> None:
+        """A stored result is taken instead of training."""
+
+    def started(self, name: str) -> OnStep:
+        """Training begins; returns what is to be called after each step (see training.train)."""
+        return lambda step, mse, codes_used: None
+
+    def finished(self, part: Part) -> None:
+        """A quantizer is trained, measured and stored."""
+
+
+def check(names: Sequence[str], recipe: Recipe) -> None:
+    """Try the device and make each quantizer once, so that a mistake is found before any training.
+
+    Raises: InputError.
+    """
+    try:
+        torch.zeros(1, device=recipe.device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"--device: {recipe.device!r} cannot be used: {_first_line(error)}") from error
+    for name in names:
+        try:
+            variants.create(name, dim=recipe.dim, codebook_size=recipe.codebook_size, channel_dim=1)
+        except (ValueError, TypeError, RuntimeError) as error:  # RuntimeError: no memory for such a codebook
+            raise InputError(_first_line(error)) from error
+
+
+def measure(name: str, recipe: Recipe, photographs: Photographs, on_step: OnStep) -> Part:
+    """Train, evaluate on held-out images, then measure time and memory (which trains on, so it comes last)."""
+    start = time.perf_counter()
+    device = torch.device(recipe.device)
+    model = build(name, dim=recipe.dim, codebook_size=recipe.codebook_size, seed=recipe.seed).to(device)
+    batches = training_batches(photographs.train, recipe.batch_size, recipe.seed)
+    with _repeatable_convolutions():
+        curves = train(model, batches, recipe, on_step)
+        train_seconds = time.perf_counter() - start
+        evaluation, counts = evaluate(model, held_out_tiles(photographs.held_out))
+        views = reconstruct(model, held_out_views(photographs.held_out))
+        cost = measure_cost(model, next(batches).to(device), recipe.learning_rate)
+    numbers = {
+        "quantizer": name,
+        "codebook_size": model.quantizer.codebook_size,
+        **asdict(evaluation),
+        **asdict(cost),
+        "train_seconds": train_seconds,
+        "date": machine.date(),
+    }
+    return Part(numbers, counts.numpy(), curves.mse.numpy(), curves.codes_used.numpy(), views.numpy())
+
+
+def run(
+    names: Sequence[str],
+    recipe: Recipe,
+    photographs: Photographs,
+    folder: Path,
+    *,
+    fresh: bool = False,
+    watcher: Watcher | None = None,
+) -> Outcome:
+    """Measure each quantizer that `folder` has no result of (each one, if `fresh`), storing as it goes.
+
+    Ctrl-C ends the run early; what is finished is returned.
+    """
+    watcher = watcher or Watcher()
+    keys = {name: parts.fingerprint(name, recipe, photographs) for name in names}
+    finished: dict[str, Part] = {}
+    interrupted = False
+    try:
+        for name in names:
+            stored = None if fresh else parts.load(folder, name, keys[name])
+            if stored is not None:
+                watcher.reused(stored)
+                finished[name] = stored
+                continue
+            part = measure(name, recipe, photographs, watcher.started(name))
+            parts.save(folder, keys[name], part)
+            finished[name] = part
+            watcher.finished(part)
+    except KeyboardInterrupt:
+        interrupted = True
+    return Outcome(list(finished.values()), [n for n in names if n not in finished], interrupted)
+
+
+@contextmanager
+def _repeatable_convolutions() -> Iterator[None]:
+    """cuDNN's fastest backward passes add in no fixed order; on the CPU this changes nothing."""
+    cudnn = torch.backends.cudnn
+    with cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=cudnn.allow_tf32):
+        yield
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
