@@ -16,7 +16,7 @@ from benchmarks.files import write_json, write_text
 from benchmarks.progress import Terminal
 from benchmarks.training import Recipe
 from benchmarks.utilization import Outcome, check, run
-from benchmarks.variants import split_list
+from benchmarks.variants import COMPARED, split_list
 
 BAD_INPUT = 2
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
@@ -43,7 +43,7 @@ def utilization(
             f"{', '.join(quantizers.available())}; or all. Options of a constructor follow its name: "
             "ema_vq:decay=0.8:gradient=rotation.",
         ),
-    ] = ["all"],  # noqa: B006  typer copies it
+    ] = COMPARED,
     codebook_size: Annotated[
         int, typer.Option(min=2, metavar="K", help="Codes in each codebook.")
     ] = Recipe.codebook_size,
@@ -105,12 +105,10 @@ def utilization(
 
 
 def parse_names(given: list[str]) -> list[str]:
-    """Names from comma-separated lists, each once, in the order given; `all` stands for every known one."""
+    """Variants from comma-separated lists, each once, in the order given."""
     names = [name for group in given for name in split_list(group)]
     if not names:
         raise InputError("--quantizers: no name given")
-    if "all" in names:
-        return list(quantizers.available())
     return list(dict.fromkeys(names))
 
 

@@ -13,7 +13,7 @@ import quantizers
 from benchmarks.files import write_bytes
 from benchmarks.parts import Part
 from benchmarks.training import USAGE_WINDOW
-from benchmarks.variants import base_name
+from benchmarks.variants import base_name, label
 
 DPI = 130
 GREY = "#666666"
@@ -42,11 +42,11 @@ def write_all(folder: Path, finished: Sequence[Part], originals: np.ndarray) -> 
 def bars(finished: Sequence[Part]) -> Figure:
     """Utilization and PSNR on held-out images side by side; without a quantizer: a line."""
     coded = [part for part in finished if part.has_codes]
-    figure = Figure(figsize=(9, 1.4 + 0.42 * len(coded)), layout="constrained")
+    figure = Figure(figsize=(9, 1.4 + 0.45 * len(coded)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     _bar_panel(left, coded, [100 * part.numbers["utilization"] for part in coded], "{:.1f} %")
     left.set(xlabel="codes used on held-out images (%)", xlim=(0, 100))
-    left.set_yticks(range(len(coded)), [part.name for part in coded])
+    left.set_yticks(range(len(coded)), [label(part.name) for part in coded], fontsize=9)
     left.invert_yaxis()
     _bar_panel(right, coded, [_number(part, "psnr_db") for part in coded], "{:.2f} dB")
     right.set(xlabel="PSNR on held-out images (dB)")
@@ -99,7 +99,7 @@ def curves(finished: Sequence[Part]) -> Figure:
     right.yaxis.set_minor_formatter(NullFormatter())
     for axes in (left, right):
         _plain(axes)
-    figure.legend(loc="outside lower center", ncols=min(len(finished), 7), frameon=False, fontsize=9)
+    figure.legend(loc="outside lower center", ncols=min(len(finished), 4), frameon=False, fontsize=9)
     return figure
 
 
@@ -107,14 +107,14 @@ def reconstructions(finished: Sequence[Part], originals: np.ndarray) -> Figure:
     """Held-out views: the originals, then each quantizer's reconstructions, with its PSNR over all tiles."""
     rows = [("original", originals)] + [(_with_psnr(part), part.views) for part in finished]
     # Placed by hand, in inches: cells in which 160 pixels are shown one to one, and even gaps.
-    cell, gap, labels = 160 / DPI, 4 / DPI, 1.2
+    cell, gap, labels = 160 / DPI, 4 / DPI, 1.35
     width = labels + len(originals) * (cell + gap)
     height = len(rows) * (cell + gap) + gap
     figure = Figure(figsize=(width, height))
-    for row, (label, images) in enumerate(rows):
+    for row, (caption, images) in enumerate(rows):
         bottom = height - (row + 1) * (cell + gap)
         place = {"x": (labels - 0.1) / width, "y": (bottom + cell / 2) / height}
-        figure.text(**place, s=label.replace(":", ":\n"), ha="right", va="center")
+        figure.text(**place, s=caption, ha="right", va="center", fontsize=9)
         for column, image in enumerate(images):
             left = labels + column * (cell + gap)
             axes = figure.add_axes((left / width, bottom / height, cell / width, cell / height))
@@ -154,4 +154,4 @@ def _number(part: Part, key: str) -> float:
 
 
 def _with_psnr(part: Part) -> str:
-    return f"{part.name}\n{_number(part, 'psnr_db'):.2f} dB"
+    return f"{label(part.name)}\n{_number(part, 'psnr_db'):.2f} dB"

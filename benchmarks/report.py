@@ -14,6 +14,7 @@ from benchmarks.data import Photographs
 from benchmarks.parts import Part
 from benchmarks.training import USAGE_WINDOW, Recipe
 from benchmarks.utilization import Outcome
+from benchmarks.variants import label
 
 NOTHING = "-"
 
@@ -63,7 +64,7 @@ def table(finished: list[Part]) -> Table:
     for i, column in enumerate(COLUMNS):
         shown.add_column(column.heading, justify="right" if i else "left", no_wrap=True)
     for part in finished:
-        shown.add_row(*(column.cell(part.numbers) for column in COLUMNS))
+        shown.add_row(*(label(column.cell(part.numbers)) for column in COLUMNS))
     return shown
 
 

@@ -11,17 +11,27 @@ from typing import Any
 import quantizers
 from benchmarks.errors import InputError
 
+# Besides every registered name: the rotation trick on codes that are moving averages, with a memory that is
+# short enough for a run of a thousand steps.
+COMPARED = ["all", "ema_vq:decay=0.8:gradient=rotation"]
+
 BETWEEN = re.compile(r",(?![^()]*\))")  # commas that stand in no parentheses
 
 
 def split_list(text: str) -> list[str]:
-    """The variants of a comma-separated list."""
-    return [part.strip() for part in BETWEEN.split(text) if part.strip()]
+    """The variants of a comma-separated list, with every registered name in the place of `all`."""
+    given = [part.strip() for part in BETWEEN.split(text) if part.strip()]
+    return [name for part in given for name in (quantizers.available() if part == "all" else [part])]
 
 
 def base_name(variant: str) -> str:
     """The registered name that a variant starts with."""
     return variant.split(":", 1)[0]
+
+
+def label(variant: str) -> str:
+    """The variant for a picture or a narrow column: each option on a line of its own."""
+    return variant.replace(":", "\n")
 
 
 def file_name(variant: str) -> str:

@@ -90,7 +90,7 @@ class SimVQ(NearestCodeQuantizer):
             self.basis = nn.Parameter(basis)
         else:
             self.register_buffer("basis", basis)
-        self.transform = _build_transform(transform, self.code_dim)
+        self.transform = _build_transform(transform, self.code_dim).to(basis.dtype)  # state: never in half
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -98,8 +98,7 @@ class SimVQ(NearestCodeQuantizer):
         init_codes_(self.basis)
 
     def _codes(self) -> Tensor:
-        weight = next(self.transform.parameters(), self.basis)
-        codes: Tensor = self.transform(self.basis.to(weight.dtype))
+        codes: Tensor = self.transform(self.basis)
         if codes.shape != self.basis.shape:
             raise ValueError(f"transform returned shape {tuple(codes.shape)}, expected {tuple(self.basis.shape)}")
         return codes

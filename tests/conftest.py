@@ -1,10 +1,13 @@
 """Every test runs seeded, and with uninitialised memory poisoned: `torch.empty` gives NaN."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from PIL import Image
 
 settings.register_profile(
     "default",
@@ -21,3 +24,15 @@ def _seeded_and_poisoned() -> Iterator[None]:
     torch.use_deterministic_algorithms(True)  # among others, fills `torch.empty` with NaN
     yield
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of three small pictures, one of them in a subfolder and grey."""
+    folder = tmp_path_factory.mktemp("pictures")
+    noise = np.random.default_rng(0).integers(0, 256, (3, 64, 96, 3), dtype=np.uint8)
+    (folder / "sub").mkdir()
+    Image.fromarray(noise[0]).save(folder / "a.png")
+    Image.fromarray(noise[1]).save(folder / "b.jpg")
+    Image.fromarray(noise[2, :, :, 0]).save(folder / "sub" / "grey.png")
+    return folder

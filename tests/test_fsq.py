@@ -123,8 +123,8 @@ def test_levels_for_comes_near(size: int) -> None:
     levels = levels_for(size)
     assert math.prod(levels) <= 2**63
     assert all(count >= (5 if size >= 25 else 2) for count in levels)
-    # Neighbouring products of levels 5 to 8 lie within a factor 1.25 from 25 on, 1.34 below.
-    assert max(math.prod(levels) / size, size / math.prod(levels)) <= 1.34
+    # The widest gap between products lies between 8·8 and 5·5·5; at worst a size is in the middle of it.
+    assert max(math.prod(levels) / size, size / math.prod(levels)) <= math.sqrt(125 / 64)
     FSQ(len(levels), levels)
 
 

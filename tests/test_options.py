@@ -132,6 +132,13 @@ def test_simvq_starts_as_its_basis_and_saves_it() -> None:
         assert set(quantizer.state_dict()) == {"basis", "transform.weight"}
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_simvq_takes_a_module_of_any_dtype(dtype: torch.dtype) -> None:
+    quantizer = SimVQ(4, 8, transform=nn.Linear(4, 4, dtype=dtype))
+    assert quantizer.codebook.dtype == torch.float32
+    assert quantizer(torch.randn(3, 4)).loss.dtype == torch.float32
+
+
 def test_simvq_module_that_changes_the_shape_is_named() -> None:
     with pytest.raises(ValueError, match=r"transform returned shape \(8, 2\), expected \(8, 4\)"):
         _ = SimVQ(4, 8, transform=nn.Linear(4, 2)).codebook

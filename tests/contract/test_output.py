@@ -1,0 +1,129 @@
+"""What comes back: its form, that decode gives the same, and where the channels may stand."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quantizers import QuantizerOutput
+from tests.cases import (
+    Case,
+    assert_same_state,
+    batch,
+    cases_where,
+    every_case,
+    modes,
+    rounding_tolerance,
+    seeded,
+    state_of,
+)
+
+FLOAT_TYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+
+
+# 1: one output
+
+
+@every_case
+@modes
+@pytest.mark.parametrize("dtype", FLOAT_TYPES, ids=str)
+def test_output_has_one_form(case: Case, training: bool, dtype: torch.dtype) -> None:
+    x = batch(2, 3, dtype=dtype)
+    out = case.build().train(training)(x)
+    quantized, indices, loss = out
+    assert isinstance(out, QuantizerOutput)
+    assert (quantized.shape, quantized.dtype, quantized.device) == (x.shape, dtype, x.device)
+    assert (indices.shape, indices.dtype) == ((2, 3), torch.int64)
+    assert loss.shape == ()
+    assert loss.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+
+
+@every_case
+@modes
+def test_output_is_fresh(case: Case, training: bool) -> None:
+    """Writing to what came back changes neither the input nor the state."""
+    quantizer = case.build().train(training)
+    x = batch(5)
+    before = x.clone()
+    out = quantizer(x)
+    state = state_of(quantizer)
+    for tensor in out:
+        tensor.detach().zero_()
+    assert torch.equal(x, before)
+    assert_same_state(state, state_of(quantizer))
+
+
+# 2: decode(indices) == quantized
+
+
+@cases_where(lambda case: case.trains_on_codes)
+@given(seed=st.integers(0, 99), scale=st.sampled_from([0.01, 1.0, 30.0]))
+def test_decode_equals_quantized_in_training(case: Case, seed: int, scale: float) -> None:
+    quantizer = case.build()
+    for step in range(2):
+        frozen = copy.deepcopy(quantizer)  # the codebook that the forward uses, before its own step
+        quantized, indices, _ = quantizer(scale * batch(40, seed=seed + step))
+        gap = (frozen.decode(indices) - quantized).abs().max()
+        assert gap <= rounding_tolerance(frozen)
+
+
+@cases_where(lambda case: case.has_codes)
+@given(seed=st.integers(0, 99))
+def test_decode_equals_quantized_in_evaluation(case: Case, seed: int) -> None:
+    quantizer = case.build()
+    quantizer(batch(40, seed=seed))
+    quantizer.eval()
+    x = batch(40, seed=seed + 1)
+    quantized, indices, _ = quantizer(x)
+    assert (quantizer.decode(indices) - quantized).abs().max() <= rounding_tolerance(quantizer)
+    assert torch.equal(quantizer.encode(x), indices)
+    assert torch.equal(quantizer.train().encode(x), indices)
+    if not case.projects:
+        assert (quantizer.codebook[indices] - quantized).abs().max() <= rounding_tolerance(quantizer)
+
+
+@cases_where(lambda case: case.has_codes)
+def test_codebook_lists_every_code(case: Case) -> None:
+    quantizer = case.build()
+    assert quantizer.codebook.shape == (quantizer.codebook_size, quantizer.code_dim)
+
+
+# 3: leading axes are free
+
+
+@every_case
+@given(shape=st.lists(st.integers(0, 3), max_size=4), channel_dim=st.integers(-5, 4), training=st.booleans())
+def test_channels_may_stand_on_any_axis(case: Case, shape: list[int], channel_dim: int, training: bool) -> None:
+    axes = len(shape) + 1
+    if not -axes <= channel_dim < axes:
+        channel_dim = -1
+    last = batch(*shape)
+    moved = last.movedim(-1, channel_dim)
+    torch.manual_seed(0)
+    reference = case.build().train(training)
+    quantizer = copy.deepcopy(reference)
+    quantizer.channel_dim = channel_dim
+    expected, actual = seeded(reference, last), seeded(quantizer, moved)
+    assert torch.equal(actual.quantized.movedim(channel_dim, -1), expected.quantized)
+    assert torch.equal(actual.indices, expected.indices)
+    assert torch.equal(actual.loss, expected.loss)
+    if case.has_codes:
+        decoded = quantizer.decode(actual.indices)
+        assert decoded.shape == moved.shape
+
+
+@every_case
+@modes
+def test_empty_batch(case: Case, training: bool) -> None:
+    quantizer = case.build().train(training)
+    before = state_of(quantizer)
+    x = batch(0, 7).requires_grad_()
+    out = quantizer(x)
+    assert out.quantized.shape == x.shape
+    assert out.indices.shape == (0, 7)
+    assert out.loss == 0
+    assert_same_state(before, state_of(quantizer))
+    (out.quantized.sum() + out.loss).backward()
+    assert x.grad is not None
