@@ -21,7 +21,7 @@ def machine(device: torch.device) -> dict[str, Any]:
         "processor": processor_name(),
         "cores": usable_cores(),
         "threads": torch.get_num_threads(),
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
         "accelerator": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
     }
 

@@ -107,8 +107,7 @@ class Quantizer(nn.Module, abc.ABC):
 
         Raises: TypeError for indices that are not integers, IndexError for one outside [−1, K).
         """
-        self._check_indices(indices)
-        flat = indices.reshape(-1).long()
+        flat = self._check_indices(indices).reshape(-1)
         has_code = flat != NO_CODE
         with _without_autocast(indices.device):
             codes = self._project(self.project_out, self._decode(flat.where(has_code, 0)))
@@ -126,17 +125,19 @@ class Quantizer(nn.Module, abc.ABC):
         projected: Tensor = projection(rows.to(weight.dtype))
         return projected.to(rows.dtype)
 
-    def _check_indices(self, indices: Tensor) -> None:
+    def _check_indices(self, indices: Tensor) -> Tensor:
         if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
             raise TypeError(f"indices have dtype {indices.dtype}, expected an integer dtype")
+        indices = indices.long()
         if torch.compiler.is_compiling() or not indices.numel():
-            return  # a compiled graph cannot branch on a value; the lookup itself refuses there
+            return indices  # a compiled graph cannot branch on a value; the lookup itself refuses there
         low, high = indices.aminmax()
         if low < NO_CODE or high > self.codebook_size - 1:
             raise IndexError(
                 f"indices range from {int(low)} to {int(high)}, expected 0 to {self.codebook_size - 1}, "
                 f"or {NO_CODE} for a vector without a code"
             )
+        return indices
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Quantizer":
         """`.to`, `.half`, `.cuda` and the like: everything but a step below float32 is carried out."""

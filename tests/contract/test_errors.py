@@ -36,6 +36,14 @@ def test_index_out_of_range_is_an_error(case: Case, index: int) -> None:
 
 
 @cases_where(lambda case: case.has_codes)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.uint16])
+def test_indices_may_be_stored_small(case: Case, dtype: torch.dtype) -> None:
+    quantizer = case.build()
+    indices = torch.arange(8)
+    assert torch.equal(quantizer.decode(indices.to(dtype)), quantizer.decode(indices))
+
+
+@cases_where(lambda case: case.has_codes)
 def test_indices_must_be_integers(case: Case) -> None:
     with pytest.raises(TypeError, match=r"indices have dtype torch.float32, expected an integer dtype"):
         case.build().decode(torch.zeros(2))
