@@ -59,10 +59,10 @@ COLUMNS = (
 
 
 def table(finished: list[Part]) -> Table:
-    """One row a quantizer."""
+    """One row a quantizer. On a narrow terminal the names give way, not the numbers."""
     shown = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     for i, column in enumerate(COLUMNS):
-        shown.add_column(column.heading, justify="right" if i else "left", no_wrap=True)
+        shown.add_column(column.heading, justify="right" if i else "left", no_wrap=i > 0, overflow="fold")
     for part in finished:
         shown.add_row(*(label(column.cell(part.numbers)) for column in COLUMNS))
     return shown

@@ -137,9 +137,8 @@ def normalize(x: Tensor) -> Tensor:
     Dividing by the largest component first keeps the squares in range. The direction does not depend on that
     divisor, so holding it constant leaves the gradient exact.
     """
-    tiny = torch.finfo(x.dtype).tiny
-    scale = x.detach().abs().amax(-1, keepdim=True).clamp(min=tiny)
-    scaled = x / scale.where(scale > tiny, 1.0)
+    largest = x.detach().abs().amax(-1, keepdim=True)
+    scaled = x / largest.clamp(min=torch.finfo(x.dtype).tiny).where(largest > 0, 1.0)
     norm = torch.linalg.vector_norm(scaled, dim=-1, keepdim=True)
     unit: Tensor = scaled / norm.where(norm > 0, 1.0)
     return unit

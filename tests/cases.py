@@ -136,3 +136,8 @@ def rounding_tolerance(quantizer: Quantizer) -> float:
         largest = 1.13 * (row_sum * largest + bias)
         error = 1.13 * row_sum * error + 2 * (layer.in_features + 1) * eps * largest
     return error
+
+
+def normal(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Normal numbers of a seed, drawn in float64 and rounded to `dtype`."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)

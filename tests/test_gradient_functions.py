@@ -12,16 +12,12 @@ import quantizers
 from quantizers import rotation, straight_through
 from quantizers.gradients import resolve_gradient
 from quantizers.kernels.reference import LARGEST_RATIO, rotate_grad
-from tests.cases import halved
+from tests.cases import halved, normal
 
 EPS = torch.finfo(torch.float64).eps
 seeds = st.integers(0, 2**31)
 dims = st.sampled_from([1, 2, 3, 8, 65])
 plane_dims = st.sampled_from([2, 3, 8, 65])  # where opposite vectors are not met by chance
-
-
-def normal(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
 # Straight-through

@@ -11,15 +11,10 @@ from torch.nn import functional as F
 
 import quantizers
 from quantizers.kernels.reference import gumbel_noise
+from tests.cases import normal
 
 EPS = torch.finfo(torch.float64).eps
 seeds = st.integers(0, 2**31)
-dims = st.sampled_from([1, 2, 3, 8, 65])
-plane_dims = st.sampled_from([2, 3, 8, 65])  # where opposite vectors are not met by chance
-
-
-def normal(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
 # VQ's two losses
