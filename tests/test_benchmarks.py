@@ -70,7 +70,7 @@ def test_report_and_pictures(command, tmp_path):
 
 
 def test_results_repeat(command, tmp_path):
-    keys = ("mse", "ssim", "codes_used", "entropy_bits", "peak_memory_bytes")
+    keys = ("mse", "ssim", "codes_used", "entropy_bits")
     results = []
     for options in ((), ("--fresh",)):
         assert command(*options, names="vq,gumbel").exit_code == 0

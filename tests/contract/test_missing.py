@@ -5,38 +5,64 @@ import copy
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
-from tests.cases import DIM, Case, assert_same_state, batch, cases_where, every_case, modes, seeded, state_of
+from tests.cases import (
+    DIM,
+    Case,
+    assert_same_state,
+    batch,
+    cases_where,
+    every_case,
+    modes,
+    rounding_tolerance,
+    seeded,
+    state_of,
+)
 
 # 5: masks
 
 
+masks = st.lists(st.booleans(), min_size=1, max_size=20).map(torch.tensor)
+
+
 @every_case
-@given(data=st.data(), training=st.booleans())
-def test_masked_vectors_leave_no_trace(case: Case, data: st.DataObject, training: bool) -> None:
-    """A masked batch is the batch of its unmasked vectors, whatever stands under the mask."""
-    mask = torch.tensor(data.draw(st.lists(st.booleans(), min_size=1, max_size=20)))
-    garbage = data.draw(st.sampled_from([0.0, 1e30, torch.nan, torch.inf]))
+@given(mask=masks, training=st.booleans(), garbage=st.sampled_from([1e30, torch.nan, torch.inf, -torch.inf]))
+def test_what_stands_under_a_mask_leaves_no_trace(
+    case: Case, mask: Tensor, training: bool, garbage: float
+) -> None:
+    """Neither in what comes back, nor in a gradient, nor in state: bit for bit what zeros there would give."""
     torch.manual_seed(0)
+    quantizers = [case.build().train(training)]
+    quantizers.append(copy.deepcopy(quantizers[0]))
+    results = []
+    for quantizer, padding in zip(quantizers, [garbage, 0.0], strict=True):
+        x = batch(len(mask)).where(mask[:, None], padding).requires_grad_()
+        out = seeded(quantizer, x, mask)
+        (out.quantized.square().sum() + out.loss).backward()
+        gradients = [p.grad for p in quantizer.parameters() if p.grad is not None]
+        results.append([*out, x.grad, *gradients, *state_of(quantizer).values()])
+        assert (out.indices[~mask] == -1).all()
+        assert (out.quantized[~mask] == 0).all()
+        assert (x.grad[~mask] == 0).all()
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    assert all(tensor.isfinite().all() for tensor in results[0])
+
+
+# Not where a projection rounds in an order that may depend on the number of rows.
+@cases_where(lambda case: not case.projects)
+@given(mask=masks, training=st.booleans())
+def test_a_masked_batch_is_the_batch_of_its_unmasked_vectors(case: Case, mask: Tensor, training: bool) -> None:
+    training = training and not case.samples  # there the draws of the rows before move those of the rows after
     whole = case.build().train(training)
     part = copy.deepcopy(whole)
     x = batch(len(mask))
-    padded = torch.where(mask[:, None], x, garbage).requires_grad_()
-    kept = x[mask].requires_grad_()
-    masked, dense = seeded(whole, padded, mask), seeded(part, kept)
-
-    assert (masked.indices[~mask] == -1).all()
-    assert (masked.quantized[~mask] == 0).all()
-    if not (case.samples and training):  # there the draws of the rows before move those of the rows after
-        assert torch.equal(masked.indices[mask], dense.indices)
-        torch.testing.assert_close(masked.quantized[mask], dense.quantized, rtol=1e-6, atol=1e-6)
-        torch.testing.assert_close(masked.loss, dense.loss)
-        for name, value in state_of(part).items():
-            torch.testing.assert_close(state_of(whole)[name], value, rtol=1e-6, atol=1e-7)
-    (masked.quantized.square().sum() + masked.loss).backward()
-    assert (padded.grad[~mask] == 0).all()
-    assert padded.grad.isfinite().all()
-    assert all(p.grad is None or p.grad.isfinite().all() for p in whole.parameters())
+    masked, dense = whole(x, mask), part(x[mask])
+    assert torch.equal(masked.indices[mask], dense.indices)
+    assert ((masked.quantized[mask] - dense.quantized).abs() <= rounding_tolerance(whole)).all()
+    torch.testing.assert_close(masked.loss, dense.loss)
+    for name, value in state_of(part).items():
+        torch.testing.assert_close(state_of(whole)[name], value, rtol=1e-6, atol=1e-7)
 
 
 @every_case

@@ -23,12 +23,10 @@ from tests.cases import (
 # 7: the nearest code, wherever a vector stands (exactness itself is tested in test_reference.py)
 
 
-@cases_where(lambda case: case.has_codes)
+@cases_where(lambda case: case.has_codes and not case.projects)  # a projection's rounding may depend on the batch
 @settings(max_examples=10)  # each example encodes 64 vectors one by one
 @given(seed=st.integers(0, 99), offset=st.sampled_from([0.0, 1.0, 1000.0]))
 def test_index_does_not_depend_on_the_batch(case: Case, seed: int, offset: float) -> None:
-    if case.projects:
-        offset = 0.0  # a projection rounds, in an order that may depend on the batch
     quantizer = case.build().eval()
     x = batch(64, seed=seed) + offset
     together = quantizer.encode(x)
