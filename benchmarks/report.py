@@ -47,14 +47,15 @@ COLUMNS = (
     Column("quantizer", lambda numbers: numbers["quantizer"]),
     Column("codes\nused", codes_used),
     Column("used\n%", number("utilization", ".1f", 100)),
-    Column("perpl.", number("perplexity", ".0f")),
+    Column("PPL", number("perplexity", ".0f")),
     Column("bits/\ncode", number("entropy_bits", ".2f")),
     Column("bits/\npixel", number("bits_per_pixel", ".3f")),
+    Column("MSE\n10⁻³", number("mse", ".2f", 1000)),
     Column("PSNR\ndB", number("psnr_db", ".2f")),
     Column("SSIM", number("ssim", ".3f")),
-    Column("step\nms", number("step_ms", ".1f")),
+    Column("step\nms", number("step_ms", ".0f")),
     Column("quant.\n%", number("quantizer_share", ".0f", 100)),
-    Column("peak\nMiB", number("peak_memory_bytes", ".1f", 2**-20)),
+    Column("peak\nMiB", number("peak_memory_bytes", ".0f", 2**-20)),
 )
 
 
@@ -81,7 +82,7 @@ def markdown(outcome: Outcome, record: dict[str, Any]) -> str:
         "",
         f"Held out: {_names(data['held_out'])}. Training: {len(data['train'])} photographs "
         f"({data['source']}), {settings['steps']} steps of {settings['batch_size']} crops, "
-        f"seed {settings['seed']}. PSNR of the mean squared error on the [0, 1] scale. "
+        f"seed {settings['seed']}. PPL: perplexity. MSE on the [0, 1] scale, PSNR of that mean. "
         "quant. %: the quantizer's share of a training step. peak: tensor memory during a training step.",
         "",
         f"{where['accelerator'] or where['processor']}, {where['threads']} threads, "
