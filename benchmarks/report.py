@@ -54,7 +54,7 @@ COLUMNS = (
     Column("PSNR\ndB", number("psnr_db", ".2f")),
     Column("SSIM", number("ssim", ".3f")),
     Column("step\nms", number("step_ms", ".0f")),
-    Column("quant.\n%", number("quantizer_share", ".0f", 100)),
+    Column("quant\n%", number("quantizer_share", ".0f", 100)),
     Column("peak\nMiB", number("peak_memory_bytes", ".0f", 2**-20)),
 )
 
@@ -83,7 +83,7 @@ def markdown(outcome: Outcome, record: dict[str, Any]) -> str:
         f"Held out: {_names(data['held_out'])}. Training: {len(data['train'])} photographs "
         f"({data['source']}), {settings['steps']} steps of {settings['batch_size']} crops, "
         f"seed {settings['seed']}. PPL: perplexity. MSE on the [0, 1] scale, PSNR of that mean. "
-        "quant. %: the quantizer's share of a training step. peak: tensor memory during a training step.",
+        "quant %: the quantizer's share of a training step. peak: tensor memory during a training step.",
         "",
         f"{where['accelerator'] or where['processor']}, {where['threads']} threads, "
         f"torch {record['versions']['torch']}, {record['date'][:10]}.",
