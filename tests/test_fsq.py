@@ -105,6 +105,12 @@ def test_ifsq_bounds_gaussian_input_to_near_uniform() -> None:
     assert gaps["ifsq"] + scatter < gaps["tanh"] - scatter
 
 
+def test_ifsq_is_the_more_even_where_levels_are_many() -> None:
+    z = torch.randn(1_000_000, 1)
+    bits = {bound: entropy(code_counts(FSQ(1, [257], bound=bound).encode(z), 257)) for bound in SLOPES}
+    assert bits["ifsq"] > bits["tanh"] + 257 / 1_000_000  # what the entropy of as many samples scatters by
+
+
 def test_at_few_levels_tanh_is_the_more_even() -> None:
     """What the class says against that claim: the outermost levels have half-wide bins."""
     z = torch.randn(100_000, 1)
