@@ -20,7 +20,8 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
     The state moves once in each forward in training mode, with or without `no_grad`, as BatchNorm's does; not
     in the second forward that activation checkpointing runs inside the backward, which sees the codes of the
     first. Masked vectors and vectors that are not finite do not count; a batch without any other leaves the
-    state as it is. A code that is no longer chosen decays towards the origin once N_i falls below ε.
+    state as it is, and a code whose vectors' sum leaves float32 takes none of them. A code that is no longer
+    chosen decays towards the origin once N_i falls below ε.
 
     Args:
         dim: channels of x. codebook_size: K ≥ 1.
@@ -105,6 +106,8 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
         if in_backward():
             return
         counts, sums = (t[0] for t in code_sums(z[None], indices[None], self.codebook_size))
+        fits = sums.isfinite().all(-1)  # near float32's largest numbers a sum may not
+        counts, sums = counts.where(fits, 0.0), sums.where(fits[:, None], 0.0)
         keep = torch.where(counts.sum() > 0, self.decay, 1.0)
         blend_(self.cluster_size, counts, keep)
         blend_(self.embedding_sum, sums, keep)

@@ -74,7 +74,8 @@ class NearestCodeQuantizer(Quantizer):
         indices = _search(z, codebook).where(valid, -1)
         codes = lookup(codebook, indices).to(z.dtype)
         loss = self.commitment_weight * mean_squared_error(z, codes.detach(), valid)
-        loss = loss + self.codebook_weight * mean_squared_error(z.detach(), codes, valid)
+        if self.codebook_weight:
+            loss = loss + self.codebook_weight * mean_squared_error(z.detach(), codes, valid)
         quantized = self.gradient(z, codes if self.decoder_gradient else codes.detach())
         if self.training:
             self._observe(z.detach(), indices)

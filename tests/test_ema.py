@@ -84,6 +84,18 @@ def test_a_new_codebook_is_its_own_average(distance: str) -> None:
     torch.testing.assert_close(quantizer.codebook, before)
 
 
+@given(scale=st.sampled_from([1e20, 1e30, 3e38]), n=st.integers(1, 40))
+def test_the_codebook_survives_vectors_at_the_end_of_the_range(scale: float, n: int) -> None:
+    """Their sum may leave float32; then they do not count."""
+    quantizer = EMAVectorQuantizer(3, 6)
+    for _ in range(3):
+        out = quantizer(scale * (0.5 + 0.5 * torch.rand(n, 3)))
+        assert all(tensor.isfinite().all() for tensor in state_of(quantizer).values())
+        assert not out.loss.isnan()
+    quantizer(torch.randn(10, 3))
+    assert quantizer.eval()(torch.randn(10, 3)).quantized.isfinite().all()
+
+
 def test_wrong_codebooks_are_refused() -> None:
     quantizer = EMAVectorQuantizer(3, 6)
     with pytest.raises(ValueError, match=r"codebook has shape \(6, 2\), expected \(6, 3\)"):
