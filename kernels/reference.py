@@ -5,6 +5,7 @@ ever alive. Numbers in parentheses, as in (3), are the equations of README.md be
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,47 +41,58 @@ def nearest_code(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
     rows = max(1, SCORE_BUDGET // max(size, d))
     indices = torch.full((heads, n), -1, dtype=torch.int64, device=x.device)
     for head in range(heads):
-        codes, centre, half_norms = _pack(codebook[head])
+        packed = _pack(codebook[head])
         for start in range(0, n, rows):
             block = x[head, start : start + rows].double()
-            indices[head, start : start + rows] = _nearest_rows(block, codes, centre, half_norms)
+            indices[head, start : start + rows] = _nearest_rows(block, packed)
     dtype = compute_dtype(x, codebook)
     chosen = codebook.gather(1, indices.clamp(min=0)[..., None].expand(-1, -1, d)).to(dtype)
     distance = (x.to(dtype) - chosen).square().sum(-1)
     return indices, distance.masked_fill(indices < 0, torch.nan)
 
 
-def _pack(codebook: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes [K, D], their mean [D] and half squared norms around it [K], in float64; +inf for a broken code."""
+class _Packed(NamedTuple):
+    """What a search needs of a codebook, in float64, computed once for all blocks of rows."""
+
+    codes: Tensor  # [K, D], zero where a code is broken
+    finite: Tensor  # [K] bool: not broken
+    centre: Tensor  # [D], the mean code
+    centred: Tensor  # [K, D], codes − centre
+    half_norms: Tensor  # [K], ½‖centred‖², +inf for a broken code
+    radius: Tensor  # 0-d, the largest ‖centred‖
+
+
+def _pack(codebook: Tensor) -> _Packed:
     codes = codebook.double()
     finite = codes.isfinite().all(-1)
     codes = codes.where(finite[:, None], 0.0)
     centre = codes.sum(0) / finite.sum().clamp(min=1)
-    half_norms = 0.5 * (codes - centre).square().sum(-1)
-    return codes, centre, half_norms.where(finite, torch.inf)
+    centred = codes - centre
+    half_norms = 0.5 * centred.square().sum(-1)
+    radius = (2 * half_norms.where(finite, 0.0).amax()).sqrt()
+    return _Packed(codes, finite, centre, centred, half_norms.where(finite, torch.inf), radius)
 
 
-def _nearest_rows(x: Tensor, codes: Tensor, centre: Tensor, half_norms: Tensor) -> Tensor:
+def _nearest_rows(x: Tensor, packed: _Packed) -> Tensor:
     """Indices [R] of rows x [R, D]: scores (1), certificate (3), and the difference form (4) where it fails."""
     finite = x.isfinite().all(-1)
     x = x.where(finite[:, None], 0.0)
-    centred = x - centre
-    scores = torch.addmm(half_norms, centred, (codes - centre).T, alpha=-1)
-    radius = (2 * half_norms.where(half_norms.isfinite(), 0.0).amax()).sqrt()
+    centred = x - packed.centre
+    scores = torch.addmm(packed.half_norms, centred, packed.centred.T, alpha=-1)
     length = torch.linalg.vector_norm(centred, dim=-1)
-    bound = (x.shape[1] + 8) * ROUNDOFF * (length * radius + 0.5 * radius.square())
+    bound = (x.shape[1] + 8) * ROUNDOFF * (length * packed.radius + 0.5 * packed.radius.square())
     near = scores <= (scores.amin(-1) + 2 * bound)[:, None]
     indices = _first(near)
     if near.count_nonzero() > len(x):
         uncertain = near.sum(-1) > 1
-        indices[uncertain] = _nearest_by_difference(x[uncertain], codes, half_norms)
-    return indices.where(finite & half_norms.isfinite().any(), -1)
+        indices[uncertain] = _nearest_by_difference(x[uncertain], packed)
+    return indices.where(finite & packed.finite.any(), -1)
 
 
-def _nearest_by_difference(x: Tensor, codes: Tensor, half_norms: Tensor) -> Tensor:
+def _nearest_by_difference(x: Tensor, packed: _Packed) -> Tensor:
     """Indices [R] by the difference form ‖x − e‖, relatively accurate however close the codes lie: (4), (5)."""
-    distance = torch.cdist(x, codes, compute_mode="donot_use_mm_for_euclid_dist")
-    distance = distance.masked_fill(half_norms.isinf(), torch.inf)
+    distance = torch.cdist(x, packed.codes, compute_mode="donot_use_mm_for_euclid_dist")
+    distance = distance.masked_fill(~packed.finite, torch.inf)
     nearest = distance.amin(-1, keepdim=True)
     return _first(distance <= nearest * (1 + (x.shape[1] + 8) * ROUNDOFF))
 
