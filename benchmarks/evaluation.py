@@ -91,11 +91,11 @@ def code_statistics(
     """The last five fields of Evaluation, from counts [K]; all None where K is 0."""
     if counts.numel() == 0:
         return None, None, None, None, None
-    entropy = float(metrics.entropy(counts))
+    entropy = metrics.entropy(counts)
     return (
         int((counts > 0).sum()),
-        float(metrics.utilization(counts)),
-        float(metrics.perplexity(counts)),
+        metrics.utilization(counts),
+        metrics.perplexity(counts),
         entropy,
         entropy * codes_per_pixel,
     )

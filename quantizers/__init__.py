@@ -1,10 +1,12 @@
 """Interchangeable vector quantizers for PyTorch.
 
-import quantizers
+    import quantizers
 
-quantizer = quantizers.create("simvq", dim=256, codebook_size=8192, channel_dim=1)
-quantized, indices, loss = quantizer(z)  # z [B, 256, H, W]
-quantizer.decode(indices)  # == quantized
+    quantizer = quantizers.create("vq", dim=256, codebook_size=8192, channel_dim=1)
+    quantized, indices, loss = quantizer(z)  # z [B, 256, H, W]
+    quantizer.decode(indices)  # == quantized
+
+`available()` lists the names that `create` takes.
 """
 
 from quantizers import metrics, schedules

@@ -45,9 +45,9 @@ def blend_(average: Tensor, value: Tensor, weight: Tensor) -> None:
 def smoothed_codes(cluster_size: Tensor, embedding_sum: Tensor, epsilon: float) -> Tensor:
     """Codes m_i / N̂_i, [K, D], with Laplace smoothing N̂_i = (N_i + ε) / (N + Kε) · N.
 
-    van den Oord et al. 2017, appendix A.1, with the smoothing of Razavi et al. 2019's published code. A
-    codebook that has never been used (N = 0) keeps its sums as codes.
+    van den Oord et al. 2017, appendix A.1, with the smoothing of Razavi et al. 2019's published code. N > 0:
+    some vector has been seen.
     """
     total = cluster_size.sum()
     smoothed = (cluster_size + epsilon) / (total + cluster_size.shape[0] * epsilon) * total
-    return embedding_sum / smoothed.where(smoothed > 0, 1.0)[:, None]
+    return embedding_sum / smoothed[:, None]

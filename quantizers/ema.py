@@ -108,9 +108,10 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
         counts, sums = (t[0] for t in code_sums(z[None], indices[None], self.codebook_size))
         fits = sums.isfinite().all(-1)  # near float32's largest numbers a sum may not
         counts, sums = counts.where(fits, 0.0), sums.where(fits[:, None], 0.0)
-        keep = torch.where(counts.sum() > 0, self.decay, 1.0)
+        steps = counts.sum() > 0
+        keep = torch.where(steps, self.decay, 1.0)
         blend_(self.cluster_size, counts, keep)
         blend_(self.embedding_sum, sums, keep)
         self.previous_embedding.copy_(self.embedding)
         codes = smoothed_codes(self.cluster_size, self.embedding_sum, self.epsilon)
-        self.embedding.copy_(codes.where(counts.sum() > 0, self.embedding))
+        self.embedding.copy_(codes.where(steps, self.embedding))

@@ -1,5 +1,7 @@
 """How a codebook is used, from the counts of its codes."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -28,7 +30,7 @@ def utilization(counts: Tensor) -> float:
 def entropy(counts: Tensor) -> float:
     """Entropy of the code distribution, −Σ p log₂ p, in bits a code: the least a static coder can spend."""
     p = counts.double() / counts.sum().clamp(min=1)
-    return float(torch.special.entr(p).sum() / torch.log(torch.tensor(2.0, dtype=torch.float64)))
+    return float(torch.special.entr(p).sum()) / math.log(2)
 
 
 def perplexity(counts: Tensor) -> float:

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from quantizers.base import Quantizer, QuantizerOutput, check_at_least
+from quantizers.base import NO_CODE, Quantizer, QuantizerOutput, check_at_least
 from quantizers.codebook import lookup, mean_squared_error
 from quantizers.gradients import Gradient, resolve_gradient
 from quantizers.kernels.reference import nearest_code, normalize
@@ -27,7 +27,8 @@ class NearestCodeQuantizer(Quantizer):
         gradient: what the encoder gets, see `quantizers.gradients`: a name or a function (z, codes) → [..., D].
         commitment_weight: of mean (z − sg[e])², which moves the encoder. β, eq. 3 of van den Oord et al. 2017.
         codebook_weight: of mean (sg[z] − e)², which moves the chosen codes.
-        decoder_gradient: let the decoder's gradient reach the chosen codes too.
+        decoder_gradient: let the decoder's gradient reach the chosen codes too; with a function of your own, what
+            that function passes on to them.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class NearestCodeQuantizer(Quantizer):
     def _quantize(self, z: Tensor, valid: Tensor) -> QuantizerOutput:
         z = self._metric(z)
         codebook = self.codebook
-        indices = _search(z, codebook).where(valid, -1)
+        indices = _search(z, codebook).where(valid, NO_CODE)
         codes = lookup(codebook, indices).to(z.dtype)
         loss = self.commitment_weight * mean_squared_error(z, codes.detach(), valid)
         if self.codebook_weight:
