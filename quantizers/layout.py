@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from quantizers.kernels.reference import compute_dtype
+from quantizers.kernels.vectors import compute_dtype
 
 
 class Rows(NamedTuple):

@@ -1,0 +1,121 @@
+"""The nearest code, exactly, in float64: equations (1) to (5) of kernels/README.md.
+
+Scores come in blocks of rows, so that no N × K matrix of more than `SCORE_BUDGET` elements is ever alive.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from quantizers.kernels.vectors import compute_dtype
+
+SCORE_BUDGET = 2**21  # elements of the largest score block: 16 MiB in float64
+ROUNDOFF = 2.0**-53  # unit roundoff u of float64
+
+
+@torch.no_grad()
+def nearest_code(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
+    """The nearest code of each vector in Euclidean distance, by equations (1) to (5).
+
+    Args:
+        x: [H, N, D] vectors, any floating dtype, finite or not.
+        codebook: [H, K, D] codes, K ≥ 1. A code that is not finite is never chosen.
+
+    Returns:
+        indices: [H, N] int64. The smallest exact distance up to a relative error of (2D + 16)·2⁻⁵³; among
+            distances that are equal the lowest index; −1 where a vector (or every code) is not finite.
+        squared_distance: [H, N], the difference form Σ(x − e)² in float32 (float64 if an input is float64);
+            NaN where the index is −1.
+    """
+    heads, n, d = x.shape
+    size = codebook.shape[1]
+    rows = max(1, SCORE_BUDGET // max(size, d))
+    indices = torch.full((heads, n), -1, dtype=torch.int64, device=x.device)
+    for head in range(heads):
+        packed = _pack(codebook[head])
+        for start in range(0, n, rows):
+            block = x[head, start : start + rows].double()
+            indices[head, start : start + rows] = _nearest_rows(block, packed)
+    dtype = compute_dtype(x, codebook)
+    chosen = codebook.gather(1, indices.clamp(min=0)[..., None].expand(-1, -1, d)).to(dtype)
+    distance = (x.to(dtype) - chosen).square().sum(-1)
+    return indices, distance.masked_fill(indices < 0, torch.nan)
+
+
+@torch.no_grad()
+def nearest_lookup(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`nearest_code` and the chosen codes: indices [H, N], codes [H, N, D], squared distance [H, N].
+
+    The codes are float32 (float64 if an input is float64), zero where the index is −1.
+    """
+    indices, distance = nearest_code(x, codebook)
+    chosen = codebook.gather(1, indices.clamp(min=0)[..., None].expand(-1, -1, x.shape[-1]))
+    return indices, chosen.to(distance.dtype).masked_fill((indices < 0)[..., None], 0.0), distance
+
+
+class _Packed(NamedTuple):
+    """What a search needs of a codebook, in float64, computed once for all blocks of rows."""
+
+    codes: Tensor  # [K, D], zero where a code is broken
+    finite: Tensor  # [K] bool: not broken
+    centre: Tensor  # [D], the mean code
+    centred: Tensor  # [K, D], codes − centre
+    half_norms: Tensor  # [K], ½‖centred‖², +inf for a broken code
+    radius: Tensor  # 0-d, the largest ‖centred‖
+
+
+def _pack(codebook: Tensor) -> _Packed:
+    codes = codebook.double()
+    finite = codes.isfinite().all(-1)
+    codes = codes.where(finite[:, None], 0.0)
+    centre = codes.sum(0) / finite.sum().clamp(min=1)
+    centred = codes - centre
+    half_norms = 0.5 * centred.square().sum(-1)
+    radius = (2 * half_norms.where(finite, 0.0).amax()).sqrt()
+    return _Packed(codes, finite, centre, centred, half_norms.where(finite, torch.inf), radius)
+
+
+def _nearest_rows(x: Tensor, packed: _Packed) -> Tensor:
+    """Indices [R] of rows x [R, D]: scores (1), certificate (3), and the difference form (4) where it fails."""
+    finite = x.isfinite().all(-1)
+    x = x.where(finite[:, None], 0.0)
+    centred = x - packed.centre
+    scores = torch.addmm(packed.half_norms, centred, packed.centred.T, alpha=-1)
+    length = torch.linalg.vector_norm(centred, dim=-1)
+    bound = (x.shape[1] + 8) * ROUNDOFF * (length * packed.radius + 0.5 * packed.radius.square())
+    near = scores <= (scores.amin(-1) + 2 * bound)[:, None]
+    indices = _first(near)
+    if near.count_nonzero() > len(x):
+        uncertain = near.sum(-1) > 1
+        indices[uncertain] = _nearest_by_difference(x[uncertain], packed)
+    return indices.where(finite & packed.finite.any(), -1)
+
+
+def _nearest_by_difference(x: Tensor, packed: _Packed) -> Tensor:
+    """Indices [R] by the difference form ‖x − e‖, relatively accurate however close the codes lie: (4), (5)."""
+    distance = torch.cdist(x, packed.codes, compute_mode="donot_use_mm_for_euclid_dist")
+    distance = distance.masked_fill(~packed.finite, torch.inf)
+    nearest = distance.amin(-1, keepdim=True)
+    return _first(distance <= nearest * (1 + (x.shape[1] + 8) * ROUNDOFF))
+
+
+def _first(flags: Tensor) -> Tensor:
+    """The lowest column that is set in each row of a boolean matrix [R, K]."""
+    return flags.view(torch.uint8).argmax(-1)
+
+
+@torch.no_grad()
+def highest_score(x: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
+    """argmax_k x·key_k + bias_k in float64, [N, D], [K, D], [K] → int64 [N]; lowest index on ties as in (3)."""
+    keys, bias = keys.double(), bias.double()
+    largest_key = torch.linalg.vector_norm(keys, dim=-1).amax()
+    indices = torch.empty(x.shape[0], dtype=torch.int64, device=x.device)
+    rows = max(1, SCORE_BUDGET // max(keys.shape))
+    for start in range(0, x.shape[0], rows):
+        block = x[start : start + rows].double()
+        scores = torch.addmm(bias, block, keys.T)
+        length = torch.linalg.vector_norm(block, dim=-1)
+        bound = (x.shape[1] + 8) * ROUNDOFF * (length * largest_key + bias.abs().amax())
+        indices[start : start + rows] = _first(scores >= (scores.amax(-1) - 2 * bound)[:, None])
+    return indices

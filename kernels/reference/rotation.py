@@ -1,0 +1,35 @@
+"""The backward of the rotation trick: equations (6) to (10) of kernels/README.md."""
+
+import torch
+from torch import Tensor
+
+LARGEST_RATIO = 100.0  # bound on the rotation's scale: 1/100 ≤ λ ≤ 100, equation (9)
+OPPOSITE = 2.0**-26.5  # √u of float64: below this ‖x̂ + q̂‖ the reflection (10) is the more accurate
+
+
+def rotate_grad(gradient: Tensor, x: Tensor, quantized: Tensor) -> Tensor:
+    """λ Rᵀ g, the backward of the rotation trick (Fifty et al. 2024, §4.2), by equations (6) to (10).
+
+    Args: [..., D] each; `x` the encoder's vector, `quantized` its code.
+
+    Returns: [..., D] in the gradient's dtype, of norm λ‖g‖ with 1/100 ≤ λ ≤ 100 for all finite vectors;
+        g itself where x or its code is zero.
+    """
+    g, x, q = gradient.double(), x.double(), quantized.double()
+    x_norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    q_norm = torch.linalg.vector_norm(q, dim=-1, keepdim=True)
+    rotates = (x_norm > 0) & (q_norm > 0)  # else there is no direction to rotate: straight-through
+    x_norm, q_norm = x_norm.where(rotates, 1.0), q_norm.where(rotates, 1.0)
+    ratio = (q_norm / x_norm).clamp(1 / LARGEST_RATIO, LARGEST_RATIO)
+    x_unit, q_unit = x / x_norm, q / q_norm
+    middle = x_unit + q_unit
+    middle_norm = torch.linalg.vector_norm(middle, dim=-1, keepdim=True)
+    opposite = middle_norm < OPPOSITE
+    w = (middle / middle_norm.where(~opposite, 1.0)).where(~opposite, 0.0)
+    rotated = g - 2 * w * _dot(w, g) + 2 * x_unit * _dot(q_unit, g)
+    result: Tensor = (ratio * rotated).where(rotates, g).to(gradient.dtype)
+    return result
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum(-1, keepdim=True)

@@ -1,0 +1,22 @@
+"""Vectors of any floating dtype: what they are computed in, and their direction."""
+
+import torch
+from torch import Tensor
+
+
+def compute_dtype(*tensors: Tensor) -> torch.dtype:
+    """float64 if any tensor is float64, else float32: what distances, losses and state are computed in."""
+    return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
+
+
+def normalize(x: Tensor) -> Tensor:
+    """x / ‖x‖₂ along the last axis, at any scale of float32; a zero vector stays zero and passes its gradient.
+
+    Dividing by the largest component first keeps the squares in range. The direction does not depend on that
+    divisor, so holding it constant leaves the gradient exact.
+    """
+    largest = x.detach().abs().amax(-1, keepdim=True)
+    scaled = x / largest.clamp(min=torch.finfo(x.dtype).tiny).where(largest > 0, 1.0)
+    norm = torch.linalg.vector_norm(scaled, dim=-1, keepdim=True)
+    unit: Tensor = scaled / norm.where(norm > 0, 1.0)
+    return unit
