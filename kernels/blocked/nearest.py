@@ -1,0 +1,138 @@
+"""The nearest code in two levels of plain PyTorch: for a CPU without a compiler, and for devices without Triton.
+
+Scores come from a matrix product, tile by tile; of each group of neighbouring codes only the smallest is kept
+(`amin` streams at memory speed, `argmin` does not). The groups that may hold a row's nearest code, by the bound
+(3) of kernels/README.md in float32, are then scored again; where one code alone is left it is the nearest, and the
+other rows are decided in float64, as in the reference.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from quantizers.kernels.reference import nearest as reference
+from quantizers.kernels.vectors import compute_dtype
+
+ROWS, CODES = 2048, 1024  # of a tile of scores
+SMALL_GROUP, LARGE_GROUP, LARGE_CODEBOOK = 128, 256, 4096
+ROUNDOFF = 2.0**-24  # unit roundoff of float32
+SMALLEST = 2.0**-126  # what a product may lose below float32's normal range
+LARGEST_SCORE = 1e37  # beyond this a float32 score may overflow
+PAIR_BUDGET = 2**19  # elements of a float64 block of (row, group) pairs
+
+
+class _Packed(NamedTuple):
+    """A codebook in groups: float32 for the scores, float64 for the decision."""
+
+    exact: reference._Packed
+    centre: Tensor  # [D] float32
+    weights: Tensor  # [groups · group, D + 1] float32: −centred and ½‖centred‖², +inf for padding and broken codes
+    group: int
+
+
+@torch.no_grad()
+def nearest_code(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
+    """As in kernels/reference/nearest.py."""
+    indices, _, distance = nearest_lookup(x, codebook)
+    return indices, distance
+
+
+@torch.no_grad()
+def nearest_lookup(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As in kernels/reference/nearest.py."""
+    if compute_dtype(x, codebook) == torch.float64:
+        return reference.nearest_lookup(x, codebook)  # plain PyTorch already, and float64 is its own certificate
+    indices = torch.empty(x.shape[:2], dtype=torch.int64, device=x.device)
+    for head, (vectors, codes) in enumerate(zip(x, codebook, strict=True)):
+        indices[head] = _search(vectors.float(), codes.float())
+    chosen = codebook.float().gather(1, indices.clamp(min=0)[..., None].expand(-1, -1, x.shape[-1]))
+    distance = (x.float() - chosen).square().sum(-1).masked_fill(indices < 0, torch.nan)
+    return indices, chosen.masked_fill((indices < 0)[..., None], 0.0), distance
+
+
+def _search(x: Tensor, codebook: Tensor) -> Tensor:
+    packed = _pack(codebook)
+    parts = [_search_rows(x[start : start + ROWS], packed) for start in range(0, x.shape[0], ROWS)]
+    return torch.cat(parts) if parts else torch.empty(0, dtype=torch.int64, device=x.device)
+
+
+def _pack(codebook: Tensor) -> _Packed:
+    exact = reference._pack(codebook)
+    size, dim = codebook.shape
+    group = min(LARGE_GROUP if size >= LARGE_CODEBOOK else SMALL_GROUP, size)
+    padding = -size % group
+    centre = exact.centre.float()
+    centred = (exact.codes.float() - centre).where(exact.finite[:, None], 0.0)
+    bias = (0.5 * centred.double().square().sum(-1)).float().where(exact.finite, torch.inf)
+    weights = torch.cat([-centred, bias[:, None]], -1)
+    absent = torch.cat([centred.new_zeros(padding, dim), centred.new_full((padding, 1), torch.inf)], -1)
+    return _Packed(exact, centre, torch.cat([weights, absent]), group)
+
+
+def _search_rows(x: Tensor, packed: _Packed) -> Tensor:
+    """Indices [R] of a block of rows [R, D]."""
+    finite = x.isfinite().all(-1)
+    x = x.where(finite[:, None], 0.0)
+    centred = x - packed.centre
+    # A column of ones takes the bias into the product: `addmm` would first write it to every row of the result.
+    augmented = torch.cat([centred, torch.ones_like(centred[:, :1])], -1)
+    minima = _group_minima(augmented, packed)
+    length = torch.linalg.vector_norm(centred.double(), dim=-1)
+    radius = packed.exact.radius * (1 + ROUNDOFF)
+    scale = length * radius + 0.5 * radius.square()
+    bound = (x.shape[1] + 8) * (ROUNDOFF * scale + SMALLEST * (2 + length + radius))
+    # An eighth more than 2E for the rounding of the threshold.
+    threshold = (minima.amin(-1) + 2.25 * bound).float().where(scale <= LARGEST_SCORE, -torch.inf)
+    indices, uncertain = _decide(augmented, minima, threshold, packed)
+    if uncertain.any():
+        indices[uncertain] = _in_blocks(x[uncertain], packed)
+    return indices.where(finite & packed.exact.finite.any(), -1)
+
+
+def _group_minima(augmented: Tensor, packed: _Packed) -> Tensor:
+    """The smallest score of each row in each group, [R, groups]."""
+    step = max(1, CODES // packed.group) * packed.group
+    minima = augmented.new_empty(augmented.shape[0], packed.weights.shape[0] // packed.group)
+    buffer = augmented.new_empty(step * augmented.shape[0])  # one for all tiles, which an allocator would spread
+    for start in range(0, packed.weights.shape[0], step):
+        weights = packed.weights[start : start + step]
+        scores = buffer[: augmented.shape[0] * weights.shape[0]].view(augmented.shape[0], -1)
+        torch.mm(augmented, weights.T, out=scores)
+        groups = slice(start // packed.group, start // packed.group + weights.shape[0] // packed.group)
+        torch.amin(scores.view(scores.shape[0], -1, packed.group), -1, out=minima[:, groups])
+    return minima
+
+
+def _decide(augmented: Tensor, minima: Tensor, threshold: Tensor, packed: _Packed) -> tuple[Tensor, Tensor]:
+    """Indices [R], and which rows [R] have not exactly one code below their threshold: those indices are void."""
+    # Ordered by group, so that each group is one matrix product.
+    groups, rows = (minima <= threshold[:, None]).T.nonzero(as_tuple=True)
+    near, first = torch.zeros_like(rows), torch.zeros_like(rows)
+    for part, group in _pairs(groups, packed.group):
+        codes = slice(group * packed.group, (group + 1) * packed.group)
+        scores = augmented[rows[part]] @ packed.weights[codes].T
+        close = scores <= threshold[rows[part]][:, None]
+        near[part] = close.sum(-1)
+        first[part] = reference._first(close) + codes.start
+    total = torch.zeros(augmented.shape[0], dtype=torch.int64, device=augmented.device).index_add_(0, rows, near)
+    indices = torch.zeros_like(total).index_copy_(0, rows[near > 0], first[near > 0])
+    return indices, total != 1
+
+
+def _in_blocks(x: Tensor, packed: _Packed) -> Tensor:
+    """Indices [R] of rows [R, D] as the reference finds them."""
+    step = max(1, PAIR_BUDGET // max(packed.exact.codes.shape))
+    return torch.cat([reference._nearest_rows(block.double(), packed.exact) for block in torch.split(x, step)])
+
+
+def _pairs(groups: Tensor, size: int) -> Iterator[tuple[slice, int]]:
+    """Slices of the pairs, each of one group and of at most PAIR_BUDGET scores."""
+    values, counts = torch.unique_consecutive(groups, return_counts=True)
+    start = 0
+    for group, count in zip(values.tolist(), counts.tolist(), strict=True):
+        step = max(1, PAIR_BUDGET // size)
+        for begin in range(start, start + count, step):
+            yield slice(begin, min(begin + step, start + count)), group
+        start += count

@@ -1,0 +1,142 @@
+"""The C++ sources beside this file as a shared library: compiled on first use, for this machine, and kept.
+
+PyTorch's own compiler and Triton build what they need with the system's C++ compiler at first use; so does this.
+The library lies in the folder that the environment variable QUANTIZERS_CACHE names, else in the user's cache
+folder (XDG_CACHE_HOME, ~/.cache), under a name made of everything that it depends on; where that cannot be
+written, in a temporary one of this process. Set CXX for another compiler.
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import torch
+
+FOLDER = Path(__file__).parent
+# What the sources are compiled for, by the name that torch has for this machine's vector instructions.
+INSTRUCTIONS = {
+    "AVX512": ("-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mavx2", "-mfma"),
+    "AVX2": ("-mavx2", "-mfma"),
+    "portable": (),
+}
+FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fno-math-errno", "-fno-trapping-math")
+
+
+class CompilationError(RuntimeError):
+    """The sources could not be compiled or loaded; the message says why."""
+
+
+def library(instructions: str | None = None) -> ctypes.CDLL:
+    """The library for these vector instructions: a key of INSTRUCTIONS, default this machine's.
+
+    Raises: CompilationError, again and at once on each call after the first.
+    """
+    outcome = _try_library(instructions or machine_instructions())
+    if isinstance(outcome, CompilationError):
+        raise outcome
+    return outcome
+
+
+def machine_instructions() -> str:
+    """The key of INSTRUCTIONS for this machine, asked of torch (which obeys ATEN_CPU_CAPABILITY)."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    return capability if capability in INSTRUCTIONS else "portable"
+
+
+@functools.cache
+def _try_library(instructions: str) -> "ctypes.CDLL | CompilationError":
+    try:
+        return _load(instructions)
+    except (OSError, subprocess.SubprocessError, CompilationError) as error:
+        return CompilationError(f"the compiled kernels are not available: {error}")
+
+
+def _load(instructions: str) -> ctypes.CDLL:
+    compiler = _compiler()
+    runtime = _openmp_runtime()
+    if runtime:  # its symbols must be found when the library is loaded
+        ctypes.CDLL(str(runtime), mode=ctypes.RTLD_GLOBAL)
+    name = _name(compiler, instructions, runtime is None)
+    folder = cache_folder()
+    if folder is None:
+        # Once loaded, the file may go.
+        with tempfile.TemporaryDirectory(prefix="quantizers-") as temporary:
+            return ctypes.CDLL(str(_compile(compiler, instructions, runtime is None, Path(temporary) / name)))
+    target = folder / name
+    if target.exists():
+        try:
+            return ctypes.CDLL(str(target))
+        except OSError:  # cut short, by a full disk for one
+            pass
+    return ctypes.CDLL(str(_compile(compiler, instructions, runtime is None, target)))
+
+
+def cache_folder() -> Path | None:
+    """Where compiled libraries are kept, made if it is not there; None where it cannot be written."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(os.environ.get("QUANTIZERS_CACHE") or Path(home) / "quantizers-torch")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError:
+        return None
+
+
+def _compiler() -> list[str]:
+    if chosen := os.environ.get("CXX"):
+        return shlex.split(chosen)
+    for name in ("g++", "clang++", "c++"):
+        if found := shutil.which(name):
+            return [found]
+    raise CompilationError("no C++ compiler (g++, clang++ or c++) is on the PATH; install one, or set CXX")
+
+
+def _openmp_runtime() -> Path | None:
+    """The OpenMP library that torch runs on, if it can be told: two of them in one process fight for the cores."""
+    try:
+        maps = Path("/proc/self/maps").read_text()
+    except OSError:
+        return None
+    paths = re.findall(r"(/\S*/lib(?:gomp|iomp5|omp)[^/\s]*\.so\S*)", maps)
+    return Path(paths[0]) if paths else None
+
+
+def _name(compiler: list[str], instructions: str, link_openmp: bool) -> str:
+    version = subprocess.run([*compiler, "--version"], capture_output=True, check=True).stdout
+    parts = [repr((compiler, FLAGS, INSTRUCTIONS[instructions], link_openmp)).encode(), version]
+    parts += [source.name.encode() + source.read_bytes() for source in _sources("*.h") + _sources("*.cpp")]
+    digest = hashlib.sha256(b"\0".join(parts)).hexdigest()[:20]
+    return f"quantizers-{platform.machine()}-{instructions.lower()}-{digest}.so"
+
+
+def _sources(pattern: str) -> list[Path]:
+    return sorted(FOLDER.glob(pattern))
+
+
+def _compile(compiler: list[str], instructions: str, link_openmp: bool, target: Path) -> Path:
+    """Compile beside the target and move it there at once: another process sees all of it or nothing."""
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix="building-") as building:
+        command = [*compiler, *FLAGS, *INSTRUCTIONS[instructions]]
+        objects = []
+        for source in _sources("*.cpp"):
+            objects.append(f"{building}/{source.stem}.o")
+            _run([*command, "-fopenmp", "-c", str(source), "-o", objects[-1]])
+        made = f"{building}/library.so"
+        _run([*compiler, "-shared", *objects, *(["-fopenmp"] if link_openmp else []), "-o", made])
+        os.replace(made, target)
+    return target
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise CompilationError(f"`{' '.join(command)}` failed:\n{done.stderr.strip()}")

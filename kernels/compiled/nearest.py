@@ -1,0 +1,88 @@
+"""The nearest code on a CPU, exactly, by the compiled search: equations (1) to (5) of kernels/README.md.
+
+float32, float16 and bfloat16 run in float32 with a certificate, and in float64 where that is not certain; float64
+input is searched in float64 throughout. The modes of `torch.get_float32_matmul_precision()` make no difference:
+exactness costs nothing here that could be saved.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from quantizers.kernels.compiled.call import call, threads
+from quantizers.kernels.compiled.library import library
+from quantizers.kernels.vectors import compute_dtype
+
+
+class _Packed(NamedTuple):
+    """A codebook as the search reads it; see quantizers_pack in nearest.cpp."""
+
+    codes: Tensor  # [K, D] float32, contiguous
+    packed: Tensor
+    bias: Tensor
+    centre: Tensor
+    extent: Tensor
+
+    def arguments(self) -> list[Tensor | int]:
+        return [self.codes, *self.codes.shape, self.packed, self.bias, self.centre, self.extent]
+
+
+def nearest_code(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
+    """As in kernels/reference/nearest.py; the squared distance is summed in float64 and rounded once."""
+    indices, _, distance = _search(x, codebook, False)
+    return indices, distance
+
+
+def nearest_lookup(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As in kernels/reference/nearest.py, in one pass."""
+    return _search(x, codebook, True)
+
+
+def highest_score(x: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
+    """As in kernels/reference/nearest.py."""
+    dtype = compute_dtype(x, keys, bias)
+    x, keys, bias = (tensor.detach().to(dtype).contiguous() for tensor in (x, keys, bias))
+    indices = torch.empty(x.shape[0], dtype=torch.int64)
+    number = _threads(x, keys)
+    if dtype == torch.float64:
+        call("quantizers_highest_score_double", [x, x.shape[0], keys, bias, *keys.shape, number, indices])
+    else:
+        packed = _pack(keys, bias)
+        call("quantizers_highest_score", [x, x.shape[0], *packed.arguments(), number, indices])
+    return indices
+
+
+def _search(x: Tensor, codebook: Tensor, with_codes: bool) -> tuple[Tensor, Tensor, Tensor]:
+    dtype = compute_dtype(x, codebook)
+    x, codebook = x.detach().to(dtype).contiguous(), codebook.detach().to(dtype).contiguous()
+    indices = torch.empty(x.shape[:2], dtype=torch.int64)
+    distance = torch.empty(x.shape[:2], dtype=dtype)
+    codes = torch.empty_like(x) if with_codes else x.new_empty(x.shape[0], 0)
+    for head in range(x.shape[0]):
+        outputs = [indices[head], distance[head], codes[head] if with_codes else None]
+        _search_head(x[head], codebook[head], outputs)
+    return indices, codes, distance
+
+
+def _search_head(x: Tensor, codebook: Tensor, outputs: list[Tensor | None]) -> None:
+    number = _threads(x, codebook)
+    if x.dtype == torch.float64:
+        call("quantizers_nearest_double", [x, x.shape[0], codebook, *codebook.shape, number, *outputs])
+    else:
+        call("quantizers_nearest", [x, x.shape[0], *_pack(codebook, None).arguments(), number, *outputs])
+
+
+def _pack(codes: Tensor, bias: Tensor | None) -> _Packed:
+    size, dim = codes.shape
+    tile = library().quantizers_codes_per_tile()
+    padded = (size + tile - 1) // tile * tile
+    margin = library().quantizers_padding()
+    packed, packed_bias = codes.new_empty(padded * dim + margin), codes.new_empty(padded + margin)
+    centre, extent = codes.new_empty(dim), codes.new_empty(2, dtype=torch.float64)
+    call("quantizers_pack", [codes, bias, size, dim, threads(size * dim), packed, packed_bias, centre, extent])
+    return _Packed(codes, packed, packed_bias, centre, extent)
+
+
+def _threads(x: Tensor, codebook: Tensor) -> int:
+    return threads(x.numel() * codebook.shape[0])

@@ -1,0 +1,228 @@
+// The nearest code, exactly: equations (1) to (5) of kernels/README.md, scores in float32, the decision in float64.
+//
+// Every tile of codes whose smallest score is within the rounding bound of the row's smallest is looked at again; where
+// one code alone is left, it is the nearest with certainty, else float64 decides.
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "tile.h"
+
+namespace {
+
+constexpr int PARTS = (CODES + WIDTH - 1) / WIDTH;
+constexpr int64_t SEGMENT_BYTES = 1 << 18;        // codes that stay in the second-level cache while rows pass
+constexpr int STRIDE = 4;                         // tiles whose minima are compared at once
+constexpr int64_t SEGMENT_TILES = 256;            // and their minima in the first
+constexpr int64_t BLOCK = 4 * ROWS;               // rows that pass them
+constexpr double ROUNDOFF = 0x1p-24, ROUNDOFF_DOUBLE = 0x1p-53;
+constexpr double SMALLEST = 0x1p-126;   // what a product may lose below float32's normal range, flushed or not
+constexpr double LARGEST_SCORE = 1e37;  // beyond this a float32 score may overflow: such a row is not scored
+constexpr float INFINITE = std::numeric_limits<float>::infinity(), LARGEST = std::numeric_limits<float>::max();
+
+struct Codebook {
+    const float *codes, *packed, *bias, *centre;
+    int64_t size, dim;
+    double radius, largest_bias;  // of the packed codes: norm and |bias|
+    int64_t tiles() const { return (size + CODES - 1) / CODES; }
+};
+
+struct Candidate {
+    int64_t tile;  // of codes
+    float score;   // the smallest in it
+};
+
+double squared_distance(const float* x, const float* code, int64_t dim) {
+    constexpr int HALF = WIDTH / 2;
+    Doubles total = {};
+    int64_t d = 0;
+    for (; d + HALF <= dim; d += HALF) {
+        Doubles difference = widen(x + d) - widen(code + d);
+        total += difference * difference;
+    }
+    double result = sum(total);
+    for (; d < dim; ++d) {
+        double difference = double(x[d]) - double(code[d]);
+        result += difference * difference;
+    }
+    return result;
+}
+
+// Codes are compared by distance: equation (5).
+struct ByDistance {
+    static double value(const float* x, const Codebook& book, int64_t k) {
+        return squared_distance(x, book.codes + k * book.dim, book.dim);
+    }
+    static double threshold(double smallest, const float*, const Codebook& book) {
+        double tie = 1 + (book.dim + 8) * ROUNDOFF_DOUBLE;
+        return smallest * tie * tie;
+    }
+};
+
+// Codes are compared by −(x·code + bias), where no form cancels nothing: scores within twice the bound are equal.
+struct ByScore {
+    static double value(const float* x, const Codebook& book, int64_t k) {
+        const float* code = book.codes + k * book.dim;
+        double score = book.bias[k];
+        for (int64_t d = 0; d < book.dim; ++d) score -= double(x[d]) * code[d];
+        return score;
+    }
+    static double threshold(double smallest, const float* x, const Codebook& book) {
+        double square = 0;
+        for (int64_t d = 0; d < book.dim; ++d) square += double(x[d]) * x[d];
+        double scale = std::sqrt(square) * book.radius + book.largest_bias;
+        return smallest + 2 * (book.dim + 8) * ROUNDOFF_DOUBLE * scale;
+    }
+};
+
+// A block of rows on its way through the codebook.
+template <class Compare>
+class Search {
+   public:
+    explicit Search(const Codebook& book)
+        : book(book),
+          score(choose_score_tile(book.dim)),
+          tiles(BLOCK * book.dim),
+          minima(SEGMENT_TILES * ROWS),
+          scratch(book.dim),
+          lists(BLOCK) {}
+
+    void run(const float* x, int64_t count, int64_t* indices, float* distances, float* chosen) {
+        enter(x, count);
+        int64_t step = std::clamp<int64_t>(SEGMENT_BYTES / (4 * CODES * book.dim), 1, SEGMENT_TILES);
+        for (int64_t first = 0; first < book.tiles(); first += step)
+            for (int64_t row = 0; row < count; row += ROWS) pass(row, first, std::min(first + step, book.tiles()));
+        for (int64_t row = 0; row < count; ++row) {
+            double nearest = std::numeric_limits<double>::quiet_NaN();
+            int64_t index = finite[row] ? decide(x + row * book.dim, row, &nearest) : -1;
+            indices[row] = index;
+            if (distances) distances[row] = float(nearest);
+            if (!chosen) continue;
+            if (index >= 0)
+                std::copy_n(book.codes + index * book.dim, book.dim, chosen + row * book.dim);
+            else
+                std::fill_n(chosen + row * book.dim, book.dim, 0.0f);
+        }
+    }
+
+   private:
+    const Codebook& book;
+    const ScoreTile score;
+    std::vector<float> tiles, minima, scratch;
+    std::vector<std::vector<Candidate>> lists;
+    std::vector<int64_t> codes;
+    std::vector<double> values;
+    float least[BLOCK], margin[BLOCK];
+    bool finite[BLOCK], scored[BLOCK];
+
+    // Centred rows, transposed into tiles [dim][ROWS]; the margin 2E of each; zeros where no row can be scored.
+    void enter(const float* x, int64_t count) {
+        for (int64_t row = 0; row < (count + ROWS - 1) / ROWS * ROWS; ++row) {
+            float square = row < count ? centre(x + row * book.dim, &finite[row]) : INFINITE;
+            double norm = std::sqrt(double(square));
+            double scale = norm * book.radius + book.largest_bias;
+            double bound = (book.dim + 8) * (ROUNDOFF * scale + SMALLEST * (2 + norm + book.radius));
+            scored[row] = scale <= LARGEST_SCORE && (row >= count || finite[row]);
+            least[row] = scored[row] ? INFINITE : -INFINITE;
+            margin[row] = scored[row] ? float(2.25 * bound) : 0.0f;  // 2E, and the rounding of the threshold
+            lists[row].clear();
+            float* tile = tiles.data() + row / ROWS * ROWS * book.dim + row % ROWS;
+            for (int64_t d = 0; d < book.dim; ++d) tile[d * ROWS] = scored[row] ? scratch[d] : 0.0f;
+        }
+    }
+
+    // x − centre to scratch; its squared norm.
+    float centre(const float* x, bool* is_finite) {
+        Vector squares = {}, zeros = {};
+        float square = 0, zero = 0;
+        int64_t d = 0;
+        for (; d + WIDTH <= book.dim; d += WIDTH) {
+            Vector value = load(x + d) - load(book.centre + d);
+            zeros += load(x + d) * 0.0f;
+            squares += value * value;
+            store(scratch.data() + d, value);
+        }
+        for (; d < book.dim; ++d) {
+            float value = x[d] - book.centre[d];
+            zero += x[d] * 0.0f;
+            square += value * value;
+            scratch[d] = value;
+        }
+        *is_finite = zero + sum(zeros) == 0.0f;
+        return square + sum(squares);
+    }
+
+    // One tile of rows past the code tiles [first, last): those that may hold a nearest code join the rows' lists.
+    void pass(int64_t row, int64_t first, int64_t last) {
+        for (int64_t tile = first; tile < last; ++tile)
+            score(tiles.data() + row * book.dim, book.packed + tile * CODES * book.dim, book.bias + tile * CODES,
+                  book.dim, minima.data() + (tile - first) * ROWS);
+        for (int64_t t = last - first; t % STRIDE; ++t) std::fill_n(minima.data() + t * ROWS, ROWS, INFINITE);
+        for (int64_t lanes = row; lanes < row + ROWS; lanes += WIDTH) {
+            const float* column = minima.data() + (lanes - row);
+            Vector smallest = load(least + lanes);
+            for (int64_t t = 0; t < last - first; ++t) smallest = minimum(smallest, load(column + t * ROWS));
+            store(least + lanes, smallest);
+            Vector threshold = minimum(smallest + load(margin + lanes), broadcast(LARGEST));  // not absent codes
+            for (int64_t t = 0; t < last - first; t += STRIDE) {
+                uint64_t near = 0;  // few tiles hold any: one branch for all of them
+                for (int i = 0; i < STRIDE; ++i)
+                    near |= uint64_t(at_most(load(column + (t + i) * ROWS), threshold)) << i * WIDTH;
+                for (; near; near &= near - 1) {
+                    int bit = __builtin_ctzll(near), lane = bit % WIDTH;
+                    int64_t tile = t + bit / WIDTH;
+                    lists[lanes + lane].push_back({first + tile, column[tile * ROWS + lane]});
+                }
+            }
+        }
+    }
+
+    // The code of a row: the only one whose score is near the smallest, or else the lowest of the best in float64.
+    int64_t decide(const float* x, int64_t row, double* best) {
+        codes.clear();
+        if (scored[row])
+            for (const Candidate& candidate : lists[row]) rescore(candidate, row);
+        if (codes.empty())  // not scored
+            for (int64_t k = 0; k < book.size; ++k) codes.push_back(k);
+        values.clear();
+        double smallest = std::numeric_limits<double>::infinity();
+        for (int64_t k : codes) {
+            values.push_back(Compare::value(x, book, k));
+            smallest = values.back() < smallest ? values.back() : smallest;
+        }
+        if (!(smallest < std::numeric_limits<double>::infinity())) return -1;
+        double threshold = Compare::threshold(smallest, x, book);
+        size_t first = 0;
+        while (!(values[first] <= threshold)) ++first;
+        *best = values[first];
+        return codes[first];
+    }
+
+    // The codes of a candidate group whose score is near the row's smallest, to `codes`.
+    void rescore(const Candidate& candidate, int64_t row) {
+        float threshold = least[row] + margin[row];
+        if (!(candidate.score <= threshold)) return;
+        const float* packed = book.packed + candidate.tile * CODES * book.dim;
+        const float* tile = tiles.data() + row / ROWS * ROWS * book.dim + row % ROWS;
+        Vector scores[PARTS], partial[4][PARTS] = {};  // four sums, so that none waits for another
+        int64_t d = 0;
+        for (; d + 4 <= book.dim; d += 4)
+            for (int i = 0; i < 4; ++i)
+                for (int p = 0; p < PARTS; ++p)
+                    partial[i][p] += tile[(d + i) * ROWS] * load(packed + (d + i) * CODES + p * WIDTH);
+        for (; d < book.dim; ++d)
+            for (int p = 0; p < PARTS; ++p) partial[0][p] += tile[d * ROWS] * load(packed + d * CODES + p * WIDTH);
+        for (int p = 0; p < PARTS; ++p)
+            scores[p] = load(book.bias + candidate.tile * CODES + p * WIDTH) -
+                        (partial[0][p] + partial[1][p] + (partial[2][p] + partial[3][p]));
+        for (int p = 0; p < PARTS; ++p)
+            for (unsigned near = at_most(scores[p], broadcast(threshold)); near; near &= near - 1) {
+                int lane = p * WIDTH + __builtin_ctz(near);
+                if (lane < CODES && scores[p][lane % WIDTH] < INFINITE) codes.push_back(candidate.tile * CODES + lane);
+            }
+    }
+};
+
+}  // namespace

@@ -1,0 +1,69 @@
+// A vector of WIDTH floats: 16 with AVX-512, 8 with AVX2, else 4, which every 64-bit machine has.
+#pragma once
+#include <cstdint>
+#if defined(__AVX512F__) || defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#if defined(__AVX512F__)
+constexpr int WIDTH = 16;
+#elif defined(__AVX2__)
+constexpr int WIDTH = 8;
+#else
+constexpr int WIDTH = 4;
+#endif
+
+typedef float Vector __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
+typedef double Doubles __attribute__((vector_size(4 * WIDTH), aligned(8), may_alias));  // half as many
+
+static inline Vector load(const float* from) { return *reinterpret_cast<const Vector*>(from); }
+static inline void store(float* to, Vector value) { *reinterpret_cast<Vector*>(to) = value; }
+static inline Vector broadcast(float value) { return value - Vector{}; }
+
+static inline Vector minimum(Vector a, Vector b) {
+#if defined(__AVX512F__)
+    return _mm512_min_ps(a, b);
+#elif defined(__AVX2__)
+    return _mm256_min_ps(a, b);
+#else
+    return a < b ? a : b;
+#endif
+}
+
+// A bit for each lane of a that is at most that of b.
+static inline unsigned at_most(Vector a, Vector b) {
+#if defined(__AVX512F__)
+    return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ);
+#elif defined(__AVX2__)
+    return unsigned(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_LE_OQ)));
+#else
+    unsigned bits = 0;
+    for (int i = 0; i < WIDTH; ++i) bits |= unsigned(a[i] <= b[i]) << i;
+    return bits;
+#endif
+}
+
+// WIDTH / 2 floats, each exactly as a double.
+static inline Doubles widen(const float* from) {
+#if defined(__AVX512F__)
+    return _mm512_cvtps_pd(_mm256_loadu_ps(from));
+#elif defined(__AVX2__)
+    return _mm256_cvtps_pd(_mm_loadu_ps(from));
+#else
+    Doubles result;
+    for (int i = 0; i < WIDTH / 2; ++i) result[i] = from[i];
+    return result;
+#endif
+}
+
+static inline double sum(Doubles a) {
+    double result = 0;
+    for (int i = 0; i < WIDTH / 2; ++i) result += a[i];
+    return result;
+}
+
+static inline float sum(Vector a) {
+    float result = 0;
+    for (int i = 0; i < WIDTH; ++i) result += a[i];
+    return result;
+}
