@@ -31,17 +31,6 @@ def check_codes(codes: Tensor, size: int, dim: int) -> Tensor:
     return codes
 
 
-def mean_squared_error(a: Tensor, b: Tensor, valid: Tensor) -> Tensor:
-    """Mean of (a − b)² over the channels of the valid rows, 0-d; zero where there is none. [N, D], [N] bool."""
-    per_vector = (a - b).square().mean(-1).where(valid, 0.0)
-    return per_vector.sum() / valid.sum().clamp(min=1)
-
-
-def blend_(average: Tensor, value: Tensor, weight: Tensor) -> None:
-    """average ← weight · average + (1 − weight) · value, in place, in the average's dtype."""
-    average.copy_(weight * average + (1 - weight) * value)
-
-
 def smoothed_codes(cluster_size: Tensor, embedding_sum: Tensor, epsilon: float) -> Tensor:
     """Codes m_i / N̂_i, [K, D], with Laplace smoothing N̂_i = (N_i + ε) / (N + Kε) · N.
 

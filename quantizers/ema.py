@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from quantizers.base import in_backward
-from quantizers.codebook import blend_, check_codes, init_codes_, smoothed_codes
+from quantizers.codebook import check_codes, init_codes_, smoothed_codes
 from quantizers.gradients import Gradient
-from quantizers.kernels.reference import code_sums
+from quantizers.kernels.ops.sums import ema_code_sums
 from quantizers.nearest import Distance, NearestCodeQuantizer
 
 
@@ -105,13 +105,14 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
     def _observe(self, z: Tensor, indices: Tensor) -> None:
         if in_backward():
             return
-        counts, sums = (t[0] for t in code_sums(z[None], indices[None], self.codebook_size))
-        fits = sums.isfinite().all(-1)  # near float32's largest numbers a sum may not
-        counts, sums = counts.where(fits, 0.0), sums.where(fits[:, None], 0.0)
-        steps = counts.sum() > 0
-        keep = torch.where(steps, self.decay, 1.0)
-        blend_(self.cluster_size, counts, keep)
-        blend_(self.embedding_sum, sums, keep)
+        averages = ema_code_sums(
+            z[None], indices[None], self.cluster_size[None], self.embedding_sum[None], self.decay
+        )
+        cluster_size, embedding_sum = (average[0] for average in averages)
         self.previous_embedding.copy_(self.embedding)
-        codes = smoothed_codes(self.cluster_size, self.embedding_sum, self.epsilon)
-        self.embedding.copy_(codes.where(steps, self.embedding))
+        codes = smoothed_codes(cluster_size, embedding_sum, self.epsilon)
+        # A batch without a vector that counts moves no average, and must not round the codes anew either.
+        moved = (cluster_size != self.cluster_size).any() | (embedding_sum != self.embedding_sum).any()
+        self.embedding.copy_(codes.where(moved, self.embedding))
+        self.cluster_size.copy_(cluster_size)
+        self.embedding_sum.copy_(embedding_sum)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from quantizers.base import Quantizer, QuantizerOutput, check_at_least
-from quantizers.gradients import Gradient, resolve_gradient
-from quantizers.kernels.reference import bound_levels, index_digits, level_values, round_levels
+from quantizers.gradients import Gradient, resolve_gradient, straight_through
+from quantizers.kernels.ops.levels import round_levels
+from quantizers.kernels.reference.levels import bound_levels, index_digits, level_values
 
 LARGEST_LEVEL = 2**24  # float32 tells no more levels apart
 LARGEST_TABLE = 2**24  # values in a codebook that is built on demand: 64 MiB
@@ -102,12 +103,13 @@ class FSQ(Quantizer):
         return self._decode(torch.arange(self.codebook_size, device=self.levels.device))
 
     def _quantize(self, z: Tensor, valid: Tensor) -> QuantizerOutput:
-        bounded = bound_levels(z, self.levels, SLOPES[self.bound])
-        codes, indices = round_levels(bounded, self.levels)
-        return QuantizerOutput(self.gradient(bounded, codes), indices, z.new_zeros(()))
+        codes, indices = round_levels(z, self.levels, SLOPES[self.bound])
+        if self.gradient is not straight_through:  # which the operation's own gradient is
+            codes = self.gradient(bound_levels(z, self.levels, SLOPES[self.bound]), codes.detach())
+        return QuantizerOutput(codes, indices, z.new_zeros(()))
 
     def _encode(self, z: Tensor) -> Tensor:
-        return round_levels(bound_levels(z, self.levels, SLOPES[self.bound]), self.levels)[1]
+        return round_levels(z, self.levels, SLOPES[self.bound])[1]
 
     def _decode(self, indices: Tensor) -> Tensor:
         return level_values(index_digits(indices, self.levels), self.levels, self.unit.dtype)

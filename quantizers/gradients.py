@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from quantizers.kernels.reference import rotate_grad
+from quantizers.kernels.ops.rotation import rotate_grad
 
 Gradient = Callable[[Tensor, Tensor], Tensor]
 

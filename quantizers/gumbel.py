@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from quantizers.base import Quantizer, QuantizerOutput, check_at_least
 from quantizers.codebook import check_codes, init_codes_, lookup
 from quantizers.gradients import exact_value
-from quantizers.kernels.reference import highest_score, nearest_code, soft_codes
+from quantizers.kernels.ops.nearest import highest_score, nearest_code
+from quantizers.kernels.ops.soft import soft_codes
 
 
 class GumbelQuantizer(Quantizer):
@@ -33,7 +34,7 @@ class GumbelQuantizer(Quantizer):
             one of `quantizers.schedules`.
         kl_weight: of the divergence, ≥ 0.
 
-    The noise follows torch's default CPU generator: `torch.manual_seed` makes a run repeatable.
+    The noise follows the default generator of x's device: `torch.manual_seed` makes a run repeatable.
 
     Shapes: x [..., dim] → quantized [..., dim], indices [...], loss [].
 
@@ -103,8 +104,7 @@ class GumbelQuantizer(Quantizer):
         relaxed = self.training and not self.hard
         codes = self.embedding.to(z.dtype)
         keys, bias = self._keys(z.dtype)
-        # Drawn on the CPU, where reading it waits for no device.
-        seed = int(torch.randint(2**62, ())) if self.training else None
+        seed = torch.randint(2**62, (), device=z.device) if self.training else None
         # Where the value is a code, that code gets the gradient itself, and the relaxed sample only the logits'.
         values = codes if relaxed else codes.detach()
         soft, sample, divergence = soft_codes(z, keys, bias, values, self._temperature.to(z.dtype), seed)

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from quantizers.base import NO_CODE, Quantizer, QuantizerOutput, check_at_least
-from quantizers.codebook import lookup, mean_squared_error
+from quantizers.codebook import lookup
 from quantizers.gradients import Gradient, resolve_gradient
-from quantizers.kernels.reference import nearest_code, normalize
+from quantizers.kernels.ops.nearest import nearest_code, nearest_lookup
+from quantizers.kernels.vectors import normalize
 
 Distance = Literal["euclidean", "cosine"]
 
@@ -72,11 +73,10 @@ class NearestCodeQuantizer(Quantizer):
     def _quantize(self, z: Tensor, valid: Tensor) -> QuantizerOutput:
         z = self._metric(z)
         codebook = self.codebook
-        indices = _search(z, codebook).where(valid, NO_CODE)
-        codes = lookup(codebook, indices).to(z.dtype)
-        loss = self.commitment_weight * mean_squared_error(z, codes.detach(), valid)
-        if self.codebook_weight:
-            loss = loss + self.codebook_weight * mean_squared_error(z.detach(), codes, valid)
+        outputs = nearest_lookup(z[None], codebook[None], self.commitment_weight, self.codebook_weight)
+        codes, indices, losses = (output[0] for output in outputs)
+        indices = indices.where(valid, NO_CODE)
+        loss = losses.where(valid, 0.0).sum() / (valid.sum().clamp(min=1) * self.code_dim)
         quantized = self.gradient(z, codes if self.decoder_gradient else codes.detach())
         if self.training:
             self._observe(z.detach(), indices)

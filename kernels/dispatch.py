@@ -1,0 +1,138 @@
+"""Which implementation of an operation runs.
+
+- `reference`: the specification, in plain PyTorch; any device with float64.
+- `blocked`: the nearest code in plain PyTorch, faster; every other operation is the reference's.
+- `compiled`: C++ for a CPU, compiled on first use.
+- `triton`: kernels for a GPU.
+
+By itself (`auto`) an operation takes the fastest that can run where its tensors are. One asked for by name runs or
+raises; it never gives way to another.
+"""
+
+import contextlib
+import functools
+import importlib
+import importlib.util
+import os
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any
+
+from torch import Tensor
+
+IMPLEMENTATIONS = ("auto", "reference", "blocked", "compiled", "triton")
+ROOMS = {
+    "nearest_code": "nearest",
+    "nearest_lookup": "nearest",
+    "highest_score": "nearest",
+    "code_sums": "sums",
+    "ema_code_sums": "sums",
+    "rotate_grad": "rotation",
+    "round_levels": "levels",
+    "round_levels_backward": "levels",
+    "soft_codes": "soft",
+    "soft_codes_backward": "soft",
+}
+BLOCKED = ("nearest_code", "nearest_lookup")
+
+Ran = Counter[tuple[str, str]]
+_chosen: ContextVar[str] = ContextVar("chosen", default="auto")
+_records: ContextVar[tuple[Ran, ...]] = ContextVar("records", default=())
+
+
+@contextlib.contextmanager
+def use_implementation(name: str = "auto") -> Iterator[Ran]:
+    """Run the operations in this block, in this thread, by the implementation of that name.
+
+    Yields: a counter of what ran, by (operation, implementation), those of nested blocks included:
+
+        with use_implementation("compiled") as ran:
+            quantizer(x)
+        print(ran)  # Counter({("nearest_lookup", "compiled"): 1})
+
+    The backward of a forward in the block runs by the same implementation, wherever it is called.
+
+    Raises: ValueError for an unknown name. Inside the block, an operation that the implementation cannot run
+    raises a RuntimeError that says why.
+    """
+    if name not in IMPLEMENTATIONS:
+        raise ValueError(f"implementation is {name!r}, expected one of {list(IMPLEMENTATIONS)}")
+    ran: Ran = Counter()
+    chosen, records = _chosen.set(name), _records.set((*_records.get(), ran))
+    try:
+        yield ran
+    finally:
+        _chosen.reset(chosen)
+        _records.reset(records)
+
+
+def chosen_implementation() -> str:
+    """The name that holds here: "auto" outside of any `use_implementation`."""
+    return _chosen.get()
+
+
+def run(operation: str, *arguments: Any) -> Any:
+    """The result of an operation on tensors, the first of which tells the device."""
+    tensor: Tensor = arguments[0]
+    name = _chosen.get()
+    if name == "auto":
+        name = _fastest(operation, tensor)
+    elif reason := _obstacle(name, tensor):
+        raise RuntimeError(f"implementation {name!r} cannot run {operation}: {reason}")
+    if name == "blocked" and operation not in BLOCKED:
+        name = "reference"
+    for record in _records.get():
+        record[operation, name] += 1
+    return _function(name, operation)(*arguments)
+
+
+def _fastest(operation: str, tensor: Tensor) -> str:
+    if tensor.device.type == "cuda" and not _obstacle("triton", tensor):
+        return "triton"
+    if tensor.device.type == "cpu":
+        reason = _obstacle("compiled", tensor)
+        if not reason:
+            return "compiled"
+        _warn_once(reason)
+    return "blocked" if operation in BLOCKED else "reference"
+
+
+@functools.cache
+def _warn_once(reason: str) -> None:
+    warnings.warn(f"{reason}\nSlower functions in plain PyTorch take their place.", RuntimeWarning, stacklevel=2)
+
+
+def _obstacle(name: str, tensor: Tensor) -> str:
+    """Why an implementation cannot run on the device of this tensor; empty where it can."""
+    device = tensor.device.type
+    if name == "compiled":
+        return (
+            f"it runs on a CPU, and the tensors are on {tensor.device}"
+            if device != "cpu"
+            else _compiler_obstacle()
+        )
+    if name == "triton":
+        if importlib.util.find_spec("triton") is None:
+            return "the package triton is not installed"
+        if device != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+            return f"it needs a CUDA device (or TRITON_INTERPRET=1), and the tensors are on {tensor.device}"
+    return ""
+
+
+def _compiler_obstacle() -> str:
+    from quantizers.kernels.compiled.library import CompilationError, library
+
+    try:
+        library()
+    except CompilationError as error:
+        return str(error)
+    return ""
+
+
+@functools.cache
+def _function(name: str, operation: str) -> Callable[..., Any]:
+    module = importlib.import_module(f"quantizers.kernels.{name}.{ROOMS[operation]}")
+    function: Callable[..., Any] = getattr(module, operation)
+    return function

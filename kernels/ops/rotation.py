@@ -1,0 +1,41 @@
+"""The backward of the rotation trick: a registered operation."""
+
+import torch
+from torch import Tensor
+
+from quantizers.kernels import dispatch
+from quantizers.kernels.ops.arguments import check_device, check_floating
+from quantizers.kernels.ops.gradient import without_gradient
+
+
+def rotate_grad(gradient: Tensor, x: Tensor, quantized: Tensor) -> Tensor:
+    """λ Rᵀ g, the backward of the rotation trick (Fifty et al. 2024, §4.2), by equations (6) to (10).
+
+    Args: [..., D] each, of floating dtype; `x` the encoder's vector, `quantized` its code.
+
+    Returns: [..., D] in the gradient's dtype, of norm λ‖g‖ with 1/100 ≤ λ ≤ 100 for all finite vectors;
+        g itself where x or its code is zero. Without a gradient of its own.
+
+    Raises: ValueError or TypeError where the tensors do not fit together.
+    """
+    check_floating(gradient=gradient, x=x, quantized=quantized)
+    check_device(gradient=gradient, x=x, quantized=quantized)
+    if not gradient.shape == x.shape == quantized.shape:
+        shapes = [tuple(tensor.shape) for tensor in (gradient, x, quantized)]
+        raise ValueError(f"gradient, x and quantized have shapes {shapes}, expected one shape")
+    result: Tensor = _rotate_grad(gradient, x, quantized)
+    return result
+
+
+@torch.library.custom_op("quantizers::rotate_grad", mutates_args=())
+def _rotate_grad(gradient: Tensor, x: Tensor, quantized: Tensor) -> Tensor:
+    result: Tensor = dispatch.run("rotate_grad", gradient, x, quantized)
+    return result
+
+
+@_rotate_grad.register_fake
+def _(gradient: Tensor, x: Tensor, quantized: Tensor) -> Tensor:
+    return gradient.new_empty(gradient.shape)
+
+
+without_gradient(_rotate_grad)

@@ -1,0 +1,124 @@
+"""Softmax-weighted codes: a registered operation, with a backward that recomputes."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from quantizers.kernels import dispatch
+from quantizers.kernels.ops.arguments import check_axes, check_device, check_equal, check_floating, check_keys
+from quantizers.kernels.vectors import compute_dtype
+
+Outputs = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def soft_codes(
+    x: Tensor, keys: Tensor, bias: Tensor, values: Tensor, temperature: Tensor, seed: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Softmax-weighted codes under Gumbel noise, without an N × K matrix in either direction: (12) to (17).
+
+    Args:
+        x: [N, D] vectors. keys: [K, D], bias: [K]; logits are x·key + bias. values: [K, V] codes.
+        temperature: 0-d, > 0; gets no gradient.
+        seed: 0-d int64, of the noise, which is the same for the same seed, row and code under every
+            implementation (`quantizers.kernels.reference.noise`). None: no noise.
+
+    Returns, in float32 (float64 if an input is float64):
+        value: [N, V], Σ_k y_k value_k with y = softmax((logits + noise) / temperature).
+        indices: [N] int64, argmax of the noisy logits: a sample of softmax(logits), within rounding.
+        divergence: [N] in nats, KL(softmax(logits) ‖ uniform).
+
+    Raises: ValueError or TypeError where the tensors do not fit together.
+    """
+    check_keys(x, keys, bias)
+    check_axes("values", values, "[K, V]")
+    check_floating(values=values, temperature=temperature)
+    check_equal("codes", "keys", keys.shape[0], "values", values.shape[0])
+    check_device(x=x, values=values, temperature=temperature)
+    if seed is not None and (seed.dtype != torch.int64 or seed.dim()):
+        raise TypeError(f"seed is {seed.dtype} of shape {tuple(seed.shape)}, expected 0-d torch.int64")
+    value, indices, divergence, _ = _soft_codes(x, keys, bias, values, temperature, seed)
+    return value, indices, divergence
+
+
+@torch.library.custom_op("quantizers::soft_codes", mutates_args=())
+def _soft_codes(
+    x: Tensor, keys: Tensor, bias: Tensor, values: Tensor, temperature: Tensor, seed: Tensor | None
+) -> Outputs:
+    value, indices, divergence, log_sums = dispatch.run("soft_codes", x, keys, bias, values, temperature, seed)
+    return value, indices, divergence, log_sums
+
+
+@_soft_codes.register_fake
+def _(x: Tensor, keys: Tensor, bias: Tensor, values: Tensor, temperature: Tensor, seed: Tensor | None) -> Outputs:
+    count, dtype = x.shape[0], compute_dtype(x, keys, bias, values)
+    return (
+        x.new_empty(count, values.shape[1], dtype=dtype),
+        x.new_empty(count, dtype=torch.int64),
+        x.new_empty(count, dtype=dtype),
+        x.new_empty(count, 2, dtype=dtype),
+    )
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
+    value, indices, divergence, log_sums = output
+    ctx.mark_non_differentiable(indices, log_sums)
+    ctx.has_seed = inputs[5] is not None
+    tensors = inputs if ctx.has_seed else inputs[:5]
+    ctx.save_for_backward(*tensors, value, divergence, log_sums)
+    ctx.implementation = dispatch.chosen_implementation()
+
+
+def _backward(
+    ctx: Any, value_gradient: Tensor, _: Tensor, divergence_gradient: Tensor, __: Tensor
+) -> tuple[Tensor | None, ...]:
+    *inputs, value, divergence, log_sums = ctx.saved_tensors
+    seed = inputs[5] if ctx.has_seed else None
+    with dispatch.use_implementation(ctx.implementation):
+        gradients = _soft_codes_backward(
+            value_gradient, divergence_gradient, *inputs[:5], seed, value, divergence, log_sums
+        )
+    return (*gradients, None, None)
+
+
+_soft_codes.register_autograd(_backward, setup_context=_save)
+
+
+@torch.library.custom_op("quantizers::soft_codes_backward", mutates_args=())
+def _soft_codes_backward(
+    value_gradient: Tensor,
+    divergence_gradient: Tensor,
+    x: Tensor,
+    keys: Tensor,
+    bias: Tensor,
+    values: Tensor,
+    temperature: Tensor,
+    seed: Tensor | None,
+    value: Tensor,
+    divergence: Tensor,
+    log_sums: Tensor,
+) -> Outputs:
+    tensors = (value_gradient, divergence_gradient, x, keys, bias, values, temperature, seed)
+    gradients = dispatch.run("soft_codes_backward", *tensors, value, divergence, log_sums)
+    x_gradient, keys_gradient, bias_gradient, values_gradient = gradients
+    return x_gradient, keys_gradient, bias_gradient, values_gradient
+
+
+@_soft_codes_backward.register_fake
+def _(
+    value_gradient: Tensor,
+    divergence_gradient: Tensor,
+    x: Tensor,
+    keys: Tensor,
+    bias: Tensor,
+    values: Tensor,
+    temperature: Tensor,
+    seed: Tensor | None,
+    value: Tensor,
+    divergence: Tensor,
+    log_sums: Tensor,
+) -> Outputs:
+    x_gradient, keys_gradient, bias_gradient, values_gradient = (
+        tensor.new_empty(tensor.shape) for tensor in (x, keys, bias, values)
+    )
+    return x_gradient, keys_gradient, bias_gradient, values_gradient
