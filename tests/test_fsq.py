@@ -10,7 +10,7 @@ from torch import Tensor
 
 from quantizers import FSQ, create, levels_for
 from quantizers.fsq import SLOPES
-from quantizers.kernels.reference import bound_levels
+from quantizers.kernels.reference.levels import bound_levels
 from quantizers.metrics import code_counts, entropy
 
 level_lists = st.lists(st.integers(2, 17), min_size=1, max_size=6)

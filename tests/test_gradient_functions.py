@@ -11,7 +11,8 @@ from torch import Tensor
 import quantizers
 from quantizers import rotation, straight_through
 from quantizers.gradients import resolve_gradient
-from quantizers.kernels.reference import LARGEST_RATIO, rotate_grad
+from quantizers.kernels.ops.rotation import rotate_grad
+from quantizers.kernels.reference.rotation import LARGEST_RATIO
 from tests.cases import halved, normal
 
 EPS = torch.finfo(torch.float64).eps

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import quantizers
-from quantizers.kernels.reference import gumbel_noise
+from quantizers.kernels.reference.noise import gumbel_noise
 from tests.cases import normal
 
 EPS = torch.finfo(torch.float64).eps
@@ -169,10 +169,10 @@ def test_gumbel_gradient_is_softmax(logits: str, hard: bool, training: bool) -> 
     to_z, to_parameters = gradients(quantizer, z, (out.quantized * g).sum() + out.loss)
 
     torch.manual_seed(4)
-    seed = int(torch.randint(2**62, ()))
+    seed = torch.randint(2**62, ())
     codes = quantizer.embedding
     scores = quantizer.to_logits(z) if logits == "linear" else -(z[:, None] - codes).square().sum(-1)
-    noise = gumbel_noise(torch.empty(n, k, dtype=torch.float64), seed) if training else 0.0
+    noise = gumbel_noise(seed, torch.arange(n), k) if training else 0.0
     y = ((scores + noise) / float(quantizer.temperature)).softmax(-1)
     p = scores.softmax(-1)
     one_hot = F.one_hot(y.argmax(-1), k).double()

@@ -1,0 +1,28 @@
+"""Every implementation of the operations that this machine can run, as a context to test under."""
+
+import contextlib
+from collections.abc import Iterator
+
+import pytest
+
+from quantizers.kernels.compiled import library
+from quantizers.kernels.dispatch import use_implementation
+
+RUNNABLE = {"AVX512": ("AVX512", "AVX2", "portable"), "AVX2": ("AVX2", "portable"), "portable": ("portable",)}
+COMPILED = tuple(f"compiled:{name}" for name in RUNNABLE[library.machine_instructions()])
+IMPLEMENTATIONS = ("reference", "blocked", *COMPILED)
+
+
+@contextlib.contextmanager
+def under(name: str) -> Iterator[None]:
+    """Run a block under an implementation; "compiled:AVX2" is the compiled one for those vector instructions."""
+    implementation, _, instructions = name.partition(":")
+    with pytest.MonkeyPatch.context() as patch, use_implementation(implementation):
+        if instructions:
+            patch.setattr(library, "machine_instructions", lambda: instructions)
+        if implementation == "compiled":
+            try:
+                library.library()
+            except library.CompilationError as error:
+                pytest.skip(str(error))
+        yield

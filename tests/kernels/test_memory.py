@@ -1,0 +1,71 @@
+"""No operation holds an N × K matrix."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from quantizers.kernels.blocked import nearest as blocked
+from quantizers.kernels.compiled import soft as compiled_soft
+from quantizers.kernels.dispatch import chosen_implementation
+from quantizers.kernels.ops.nearest import highest_score, nearest_lookup
+from quantizers.kernels.ops.soft import soft_codes
+from quantizers.kernels.ops.sums import code_sums
+from quantizers.kernels.reference import nearest as reference_nearest
+from quantizers.kernels.reference import soft as reference_soft
+
+
+class LargestTensor(TorchDispatchMode):
+    """Records the most elements that one result of an operation had."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple | list) else [out]:
+            if isinstance(tensor, Tensor):
+                self.elements = max(self.elements, tensor.numel())
+        return out
+
+
+@pytest.mark.parametrize("degenerate", [False, True], ids=["normal", "all codes equal"])
+def test_no_matrix_of_n_by_k(monkeypatch: pytest.MonkeyPatch, degenerate: bool) -> None:
+    n, k, d, budget = 512, 512, 4, 16384
+    for module in (reference_nearest, reference_soft, compiled_soft):
+        monkeypatch.setattr(module, "SCORE_BUDGET", budget)
+    monkeypatch.setattr(blocked, "ROWS", 16)
+    monkeypatch.setattr(blocked, "PAIR_BUDGET", budget)
+    x = torch.randn(n, d, requires_grad=True)
+    codebook = (torch.zeros if degenerate else torch.randn)(k, d, requires_grad=True)
+    with LargestTensor() as largest:
+        codes, indices, loss = nearest_lookup(x[None], codebook[None])
+        highest_score(x, codebook, codebook[:, 0])
+        value, _, divergence = soft_codes(x, codebook, codebook[:, 0], codebook, torch.ones(()), torch.tensor(1))
+        (codes.sum() + loss.sum() + value.sum() + divergence.sum()).backward()
+        code_sums(x[None], indices, k)
+    assert largest.elements <= budget
+    assert largest.elements < n * k
+
+
+def test_peak_memory_of_a_search() -> None:
+    """At most 64 MiB and 8·(N + K)·D bytes beyond inputs and outputs, by the process's own high-water mark."""
+    program = """
+import resource, torch
+from quantizers.kernels.dispatch import use_implementation
+from quantizers.kernels.ops.nearest import nearest_code
+n, k, d = 16384, 16384, 64
+x, codebook = torch.randn(1, n, d), torch.randn(1, k, d)
+with use_implementation(NAME):
+    nearest_code(x[:, :64], codebook[:, :64])  # libraries, threads and caches
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    nearest_code(x, codebook)
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 - 12 * n)
+"""
+    name = repr(chosen_implementation())
+    done = subprocess.run(
+        [sys.executable, "-c", program.replace("NAME", name)], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) <= 64 * 2**20 + 8 * (16384 + 16384) * 64
