@@ -95,12 +95,13 @@ def _fastest(operation: str, tensor: Tensor) -> str:
         reason = _obstacle("compiled", tensor)
         if not reason:
             return "compiled"
-        _warn_once(reason)
+        warn_once(reason)
     return "blocked" if operation in BLOCKED else "reference"
 
 
 @functools.cache
-def _warn_once(reason: str) -> None:
+def warn_once(reason: str) -> None:
+    """Say, the first time for each reason, why something slower runs."""
     warnings.warn(f"{reason}\nSlower functions in plain PyTorch take their place.", RuntimeWarning, stacklevel=2)
 
 

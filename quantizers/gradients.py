@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from quantizers.kernels.dispatch import chosen_implementation, use_implementation
 from quantizers.kernels.ops.rotation import rotate_grad
 
 Gradient = Callable[[Tensor, Tensor], Tensor]
@@ -46,11 +47,13 @@ class _Rotation(torch.autograd.Function):
         ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Tensor, Tensor], output: Tensor
     ) -> None:
         ctx.save_for_backward(*inputs)
+        ctx.implementation = chosen_implementation()  # type: ignore[attr-defined]
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, Tensor]:
         x, codes = ctx.saved_tensors  # type: ignore[attr-defined]
-        return rotate_grad(gradient, x.detach(), codes.detach()), gradient
+        with use_implementation(ctx.implementation):  # type: ignore[attr-defined]
+            return rotate_grad(gradient, x.detach(), codes.detach()), gradient
 
 
 def exact_value(surrogate: Tensor, codes: Tensor) -> Tensor:

@@ -30,6 +30,9 @@ INSTRUCTIONS = {
 FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fno-math-errno", "-fno-trapping-math")
 
 
+WHOLE = b"quantizers: the last bytes of a whole library"
+
+
 class CompilationError(RuntimeError):
     """The sources could not be compiled or loaded; the message says why."""
 
@@ -43,6 +46,11 @@ def library(instructions: str | None = None) -> ctypes.CDLL:
     if isinstance(outcome, CompilationError):
         raise outcome
     return outcome
+
+
+def forget() -> None:
+    """Look for the compiler and the library anew at the next call."""
+    _try_library.cache_clear()
 
 
 def machine_instructions() -> str:
@@ -71,12 +79,9 @@ def _load(instructions: str) -> ctypes.CDLL:
         with tempfile.TemporaryDirectory(prefix="quantizers-") as temporary:
             return ctypes.CDLL(str(_compile(compiler, instructions, runtime is None, Path(temporary) / name)))
     target = folder / name
-    if target.exists():
-        try:
-            return ctypes.CDLL(str(target))
-        except OSError:  # cut short, by a full disk for one
-            pass
-    return ctypes.CDLL(str(_compile(compiler, instructions, runtime is None, target)))
+    return ctypes.CDLL(
+        str(target if _is_whole(target) else _compile(compiler, instructions, runtime is None, target))
+    )
 
 
 def cache_folder() -> Path | None:
@@ -106,7 +111,7 @@ def _openmp_runtime() -> Path | None:
         maps = Path("/proc/self/maps").read_text()
     except OSError:
         return None
-    paths = re.findall(r"(/\S*/lib(?:gomp|iomp5|omp)[^/\s]*\.so\S*)", maps)
+    paths = re.findall(r"(/.*/lib(?:gomp|iomp5|omp)[^/]*\.so[^/]*)$", maps, re.MULTILINE)
     return Path(paths[0]) if paths else None
 
 
@@ -125,18 +130,30 @@ def _sources(pattern: str) -> list[Path]:
 def _compile(compiler: list[str], instructions: str, link_openmp: bool, target: Path) -> Path:
     """Compile beside the target and move it there at once: another process sees all of it or nothing."""
     with tempfile.TemporaryDirectory(dir=target.parent, prefix="building-") as building:
-        command = [*compiler, *FLAGS, *INSTRUCTIONS[instructions]]
-        objects = []
-        for source in _sources("*.cpp"):
-            objects.append(f"{building}/{source.stem}.o")
-            _run([*command, "-fopenmp", "-c", str(source), "-o", objects[-1]])
-        made = f"{building}/library.so"
-        _run([*compiler, "-shared", *objects, *(["-fopenmp"] if link_openmp else []), "-o", made])
+        objects = {source: f"{building}/{source.stem}.o" for source in _sources("*.cpp")}
+        command = [*compiler, *FLAGS, *INSTRUCTIONS[instructions], "-fopenmp", "-c"]
+        _run_all([[*command, str(source), "-o", made] for source, made in objects.items()])
+        made = Path(building) / "library.so"
+        openmp = ["-fopenmp"] if link_openmp else []
+        _run_all([[*compiler, "-shared", *objects.values(), *openmp, "-o", str(made)]])
+        with made.open("ab") as file:
+            file.write(WHOLE)
         os.replace(made, target)
     return target
 
 
-def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise CompilationError(f"`{' '.join(command)}` failed:\n{done.stderr.strip()}")
+def _is_whole(path: Path) -> bool:
+    """Whether all of a library is there: to load one that was cut short would end the process."""
+    try:
+        return path.read_bytes().endswith(WHOLE)
+    except OSError:
+        return False
+
+
+def _run_all(commands: list[list[str]]) -> None:
+    """Run commands side by side. Raises: CompilationError with the first that failed."""
+    running = [subprocess.Popen(c, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for c in commands]
+    outputs = [process.communicate()[0] for process in running]
+    for command, process, output in zip(commands, running, outputs, strict=True):
+        if process.returncode:
+            raise CompilationError(f"`{' '.join(command)}` failed:\n{output.strip()}")

@@ -5,27 +5,12 @@ input is searched in float64 throughout. The modes of `torch.get_float32_matmul_
 exactness costs nothing here that could be saved.
 """
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
 from quantizers.kernels.compiled.call import call, threads
-from quantizers.kernels.compiled.library import library
+from quantizers.kernels.compiled.packed import codebooks, pack
 from quantizers.kernels.vectors import compute_dtype
-
-
-class _Packed(NamedTuple):
-    """A codebook as the search reads it; see quantizers_pack in nearest.cpp."""
-
-    codes: Tensor  # [K, D] float32, contiguous
-    packed: Tensor
-    bias: Tensor
-    centre: Tensor
-    extent: Tensor
-
-    def arguments(self) -> list[Tensor | int]:
-        return [self.codes, *self.codes.shape, self.packed, self.bias, self.centre, self.extent]
 
 
 def nearest_code(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
@@ -48,7 +33,7 @@ def highest_score(x: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
     if dtype == torch.float64:
         call("quantizers_highest_score_double", [x, x.shape[0], keys, bias, *keys.shape, number, indices])
     else:
-        packed = _pack(keys, bias)
+        packed = pack(keys, bias)
         call("quantizers_highest_score", [x, x.shape[0], *packed.arguments(), number, indices])
     return indices
 
@@ -70,18 +55,7 @@ def _search_head(x: Tensor, codebook: Tensor, outputs: list[Tensor | None]) -> N
     if x.dtype == torch.float64:
         call("quantizers_nearest_double", [x, x.shape[0], codebook, *codebook.shape, number, *outputs])
     else:
-        call("quantizers_nearest", [x, x.shape[0], *_pack(codebook, None).arguments(), number, *outputs])
-
-
-def _pack(codes: Tensor, bias: Tensor | None) -> _Packed:
-    size, dim = codes.shape
-    tile = library().quantizers_codes_per_tile()
-    padded = (size + tile - 1) // tile * tile
-    margin = library().quantizers_padding()
-    packed, packed_bias = codes.new_empty(padded * dim + margin), codes.new_empty(padded + margin)
-    centre, extent = codes.new_empty(dim), codes.new_empty(2, dtype=torch.float64)
-    call("quantizers_pack", [codes, bias, size, dim, threads(size * dim), packed, packed_bias, centre, extent])
-    return _Packed(codes, packed, packed_bias, centre, extent)
+        call("quantizers_nearest", [x, x.shape[0], *codebooks.get(codebook).arguments(), number, *outputs])
 
 
 def _threads(x: Tensor, codebook: Tensor) -> int:

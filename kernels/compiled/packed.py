@@ -1,0 +1,82 @@
+"""Codebooks as the compiled search reads them, kept while they do not change."""
+
+import threading
+from collections import OrderedDict
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from quantizers.kernels.compiled.call import Argument, call, threads
+from quantizers.kernels.compiled.library import library
+
+CACHE_BYTES = 2**25  # of all packed codebooks that are kept
+
+
+class Packed(NamedTuple):
+    """See quantizers_pack in nearest.cpp."""
+
+    codes: Tensor  # [K, D] float32, contiguous
+    packed: Tensor
+    bias: Tensor
+    centre: Tensor
+    extent: Tensor
+
+    def arguments(self) -> list[Argument]:
+        """As the functions of nearest.cpp take them."""
+        return [self.codes, *self.codes.shape, self.packed, self.bias, self.centre, self.extent]
+
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self)
+
+
+def pack(codes: Tensor, bias: Tensor | None = None) -> Packed:
+    """Pack codes [K, D], float32 and contiguous, for a search by distance, or by score with a bias [K]."""
+    size, dim = codes.shape
+    tile = library().quantizers_codes_per_tile()
+    padded = (size + tile - 1) // tile * tile
+    margin = library().quantizers_padding()
+    packed, packed_bias = codes.new_empty(padded * dim + margin), codes.new_empty(padded + margin)
+    centre, extent = codes.new_empty(dim), codes.new_empty(2, dtype=torch.float64)
+    call("quantizers_pack", [codes, bias, size, dim, threads(size * dim), packed, packed_bias, centre, extent])
+    return Packed(codes, packed, packed_bias, centre, extent)
+
+
+class PackedCodebooks:
+    """The codebooks that were searched last, packed.
+
+    An entry is found by the memory that a codebook lies in, and holds a copy of its values: only one that is equal
+    to the last value is used, so that no way of changing a codebook (in place, through `.data`, from numpy) can be
+    missed. The comparison is a small part of packing, and packing of a search through many vectors: this is for
+    serving, a few vectors at a time.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._entries: OrderedDict[tuple[int, ...], Packed] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, codebook: Tensor) -> Packed:
+        """`pack(codebook)`, of a codebook [K, D], float32 and contiguous."""
+        key = (codebook.data_ptr(), *codebook.shape)
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is not None and torch.equal(entry.codes, codebook):
+                self._entries.move_to_end(key)
+                return entry
+            self._entries.pop(key, None)
+        if 3 * codebook.nbytes > self.capacity:
+            return pack(codebook)
+        entry = pack(codebook.clone())
+        with self._lock:
+            self._entries[key] = entry
+            while self.nbytes() > self.capacity:
+                self._entries.popitem(last=False)
+        return entry
+
+    def nbytes(self) -> int:
+        """Memory of all that is kept."""
+        return sum(entry.nbytes() for entry in self._entries.values())
+
+
+codebooks = PackedCodebooks(CACHE_BYTES)

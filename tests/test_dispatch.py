@@ -1,0 +1,131 @@
+"""Which implementation runs, and what is said when one cannot."""
+
+import threading
+import warnings
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+import quantizers
+from quantizers.kernels import dispatch
+from quantizers.kernels.compiled import library
+from quantizers.kernels.dispatch import use_implementation
+from quantizers.kernels.ops.nearest import nearest_code
+from quantizers.kernels.ops.rotation import rotate_grad
+
+X, CODES = torch.randn(1, 5, 3), torch.randn(1, 4, 3)
+
+
+def test_auto_takes_the_compiled_one_on_a_cpu() -> None:
+    with use_implementation() as ran:
+        nearest_code(X, CODES)
+    assert ran == {("nearest_code", "compiled"): 1}
+
+
+@pytest.mark.parametrize("name", ["reference", "blocked", "compiled"])
+def test_one_by_name_runs(name: str) -> None:
+    with use_implementation(name) as ran:
+        nearest_code(X, CODES)
+        rotate_grad(X, X, X)
+    assert ran["nearest_code", name] == 1
+    assert ran["rotate_grad", "reference" if name == "blocked" else name] == 1
+    assert dispatch.chosen_implementation() == "auto"
+
+
+def test_blocks_nest_and_the_outer_one_counts_too() -> None:
+    with use_implementation("reference") as outer:
+        with use_implementation("compiled") as inner:
+            nearest_code(X, CODES)
+        nearest_code(X, CODES)
+    assert inner == {("nearest_code", "compiled"): 1}
+    assert outer == {("nearest_code", "compiled"): 1, ("nearest_code", "reference"): 1}
+
+
+def test_a_block_ends_with_an_error_too() -> None:
+    with pytest.raises(KeyError), use_implementation("reference"):
+        raise KeyError
+    assert dispatch.chosen_implementation() == "auto"
+
+
+@pytest.mark.parametrize("name", ["vq", "fsq", "gumbel", "rotation_vq"])
+def test_the_backward_runs_by_the_implementation_of_its_forward(name: str) -> None:
+    options = {"levels": (5, 5, 5)} if name == "fsq" else {"codebook_size": 8}
+    quantizer = quantizers.create(name, dim=3, **options)
+    x = torch.randn(6, 3, requires_grad=True)
+    with use_implementation() as ran:
+        with use_implementation("reference"):
+            out = quantizer(x)
+        (out.quantized.sum() + out.loss).backward()
+    assert {implementation for _, implementation in ran} == {"reference"}
+
+
+def test_another_thread_chooses_for_itself() -> None:
+    names = []
+    with use_implementation("reference"):
+        thread = threading.Thread(target=lambda: names.append(dispatch.chosen_implementation()))
+        thread.start()
+        thread.join()
+    assert names == ["auto"]
+
+
+def test_unknown_name() -> None:
+    with pytest.raises(ValueError, match=r"implementation is 'cpu', expected one of \['auto'"):
+        use_implementation("cpu").__enter__()
+
+
+def test_triton_needs_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with (
+        use_implementation("triton"),
+        pytest.raises(RuntimeError, match="cannot run nearest_code: it needs a CUDA"),
+    ):
+        nearest_code(X, CODES)
+
+
+def test_triton_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch.importlib.util, "find_spec", lambda name: None)
+    with use_implementation("triton"), pytest.raises(RuntimeError, match="triton is not installed"):
+        nearest_code(X, CODES)
+
+
+def test_compiled_needs_a_cpu() -> None:
+    with (
+        use_implementation("compiled"),
+        pytest.raises(RuntimeError, match="it runs on a CPU, and the tensors are on"),
+    ):
+        dispatch.run("nearest_code", X.to("meta"), CODES.to("meta"))
+
+
+@pytest.fixture
+def no_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    library.forget()
+    dispatch.warn_once.cache_clear()
+    yield
+    monkeypatch.undo()
+    library.forget()
+
+
+@pytest.mark.usefixtures("no_compiler")
+def test_without_a_compiler_plain_torch_serves_and_says_so_once() -> None:
+    with pytest.warns(RuntimeWarning, match="no-such-compiler") as caught, use_implementation() as ran:
+        indices, _ = nearest_code(X, CODES)
+    assert len(caught) == 1
+    assert ran == {("nearest_code", "blocked"): 1}
+    with warnings.catch_warnings(), use_implementation() as ran:
+        warnings.simplefilter("error")
+        nearest_code(X, CODES)
+        rotate_grad(X, X, X)
+    assert ran == {("nearest_code", "blocked"): 1, ("rotate_grad", "reference"): 1}
+    with use_implementation("reference"):
+        assert torch.equal(nearest_code(X, CODES)[0], indices)
+
+
+@pytest.mark.usefixtures("no_compiler")
+def test_without_a_compiler_the_compiled_one_by_name_raises() -> None:
+    with (
+        use_implementation("compiled"),
+        pytest.raises(RuntimeError, match=r"cannot run nearest_code.*no-such-compiler"),
+    ):
+        nearest_code(X, CODES)

@@ -1,0 +1,108 @@
+"""Compiling on first use: once, whole, wherever there is room, by many processes at once."""
+
+import ctypes
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from quantizers.kernels.compiled import library
+
+PROGRAM = """
+import torch
+from quantizers.kernels.dispatch import use_implementation
+from quantizers.kernels.ops.nearest import nearest_code
+with use_implementation("compiled"):
+    print(nearest_code(torch.tensor([[[1.0], [5.0]]]), torch.tensor([[[4.0], [0.0]]]))[0].tolist())
+"""
+
+
+@pytest.fixture(autouse=True)
+def _compiler() -> None:
+    try:
+        library.library()
+    except library.CompilationError as error:
+        pytest.skip(str(error))
+
+
+def start(folder: Path, **variables: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "QUANTIZERS_CACHE": str(folder), **variables}
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def answer(process: subprocess.Popen[str]) -> str:
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    return out.strip()
+
+
+@pytest.mark.slow
+def test_processes_that_start_at_once_find_one_whole_library(tmp_path: Path) -> None:
+    folder = tmp_path / "made" / "when needed"
+    processes = [start(folder) for _ in range(2)]
+    assert [answer(process) for process in processes] == ["[[1, 0]]"] * 2
+    (made,) = folder.iterdir()  # nothing half-made is left behind
+    before = made.stat().st_mtime_ns
+    assert answer(start(folder)) == "[[1, 0]]"
+    assert made.stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_a_library_cut_short_is_made_again(tmp_path: Path) -> None:
+    answer(start(tmp_path))
+    (made,) = tmp_path.iterdir()
+    made.write_bytes(made.read_bytes()[:1000])
+    assert answer(start(tmp_path)) == "[[1, 0]]"
+    ctypes.CDLL(str(made))
+
+
+@pytest.mark.slow
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
+    """A file in its place: what also root cannot make a folder of."""
+    (tmp_path / "file").touch()
+    assert answer(start(tmp_path / "file")) == "[[1, 0]]"
+
+
+def test_a_folder_without_write_permission_is_not_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUANTIZERS_CACHE", str(tmp_path))
+    assert library.cache_folder() == tmp_path
+    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    if os.access(tmp_path, os.W_OK):
+        pytest.skip("this user may write anywhere")
+    assert library.cache_folder() is None
+
+
+def test_the_cache_is_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("QUANTIZERS_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert library.cache_folder() == tmp_path / "quantizers-torch"
+
+
+def test_a_compiler_that_fails_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = tmp_path / "compiler"
+    compiler.write_text('#!/bin/sh\n[ "$1" = --version ] && exit 0\necho "out of ideas" >&2\nexit 1\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    monkeypatch.setenv("QUANTIZERS_CACHE", str(tmp_path / "cache"))
+    library.forget()
+    with pytest.raises(library.CompilationError, match="out of ideas"):
+        library.library()
+    monkeypatch.undo()
+    library.forget()
+
+
+def test_no_compiler_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    library.forget()
+    with pytest.raises(library.CompilationError, match="no C\\+\\+ compiler"):
+        library.library()
+    monkeypatch.undo()
+    library.forget()

@@ -1,0 +1,136 @@
+"""Registered operations: schema, fake and autograd by PyTorch's own checker; arguments that do not fit."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from quantizers.kernels.ops.levels import round_levels
+from quantizers.kernels.ops.nearest import highest_score, nearest_code, nearest_lookup
+from quantizers.kernels.ops.rotation import rotate_grad
+from quantizers.kernels.ops.soft import soft_codes
+from quantizers.kernels.ops.sums import code_sums, ema_code_sums
+
+OPERATIONS = torch.ops.quantizers
+
+
+def normal(*shape: int, dtype: torch.dtype = torch.float32, learned: bool = False) -> Tensor:
+    return torch.randn(*shape, dtype=dtype, requires_grad=learned)
+
+
+INDICES = torch.tensor([[0, 2, -1, 1, 0], [1, 1, 1, 1, -1]])
+SAMPLES: dict[str, list[Callable[[], tuple[Any, ...]]]] = {
+    "nearest_code": [
+        lambda: (normal(2, 5, 3), normal(2, 4, 3)),
+        lambda: (normal(1, 0, 3), normal(1, 1, 3, dtype=torch.bfloat16)),
+        lambda: (normal(1, 5, 3, learned=True), normal(1, 4, 3, learned=True)),
+    ],
+    "nearest_lookup": [
+        lambda: (normal(2, 5, 3, learned=True), normal(2, 4, 3, learned=True), 0.25, 1.0),
+        lambda: (normal(1, 5, 3, dtype=torch.float16), normal(1, 4, 3, dtype=torch.float16), 1.0, 0.0),
+        lambda: (normal(1, 5, 3).double(), normal(1, 4, 3, dtype=torch.float64, learned=True), 1.0, 2.0),
+    ],
+    "highest_score": [lambda: (normal(5, 3), normal(4, 3), normal(4))],
+    "code_sums": [
+        lambda: (normal(2, 5, 3, learned=True), INDICES, 4),
+        lambda: (normal(2, 5, 3, dtype=torch.bfloat16), INDICES, 4),
+    ],
+    "ema_code_sums": [lambda: (normal(2, 5, 3), INDICES, torch.rand(2, 4), normal(2, 4, 3), 0.9)],
+    "rotate_grad": [
+        lambda: (normal(2, 5, 3), normal(2, 5, 3), normal(2, 5, 3)),
+        lambda: (normal(5, 3, dtype=torch.bfloat16), normal(5, 3), normal(5, 3)),
+    ],
+    "round_levels": [lambda: (normal(2, 5, 3, learned=True), torch.tensor([8, 5, 2]), 0.8)],
+    "round_levels_backward": [lambda: (normal(5, 3), normal(5, 3), torch.tensor([8, 5, 2]), 1.0)],
+    "soft_codes": [
+        lambda: (*soft_inputs(learned=True), torch.tensor(0.7), torch.tensor(3)),
+        lambda: (*soft_inputs(dtype=torch.float64), torch.tensor(0.7), None),
+    ],
+    "soft_codes_backward": [
+        lambda: (
+            normal(5, 2), normal(5), *soft_inputs(), torch.tensor(0.7), torch.tensor(3),
+            normal(5, 2), torch.rand(5), normal(5, 2),
+        ),
+    ],
+}  # fmt: skip
+
+
+def soft_inputs(**options: Any) -> tuple[Tensor, ...]:
+    return tuple(normal(*shape, **options) for shape in [(5, 3), (4, 3), (4,), (4, 2)])
+
+
+def test_every_operation_has_samples() -> None:
+    from quantizers.kernels.dispatch import ROOMS
+
+    assert set(SAMPLES) == set(ROOMS)
+
+
+@pytest.mark.parametrize(
+    ("name", "sample"), [(name, sample) for name, samples in SAMPLES.items() for sample in samples]
+)
+def test_opcheck(name: str, sample: Callable[[], tuple[Any, ...]]) -> None:
+    """Nothing undeclared is mutated or aliased, fakes have the real shapes and dtypes, gradients trace."""
+    torch.library.opcheck(getattr(OPERATIONS, name).default, sample())
+
+
+ERRORS: list[tuple[str, Callable[[], object], type[Exception]]] = [
+    ("x has 3 channels, codebook 4", lambda: nearest_code(normal(1, 5, 3), normal(1, 2, 4)), ValueError),
+    ("x has 2 heads, codebook 1", lambda: nearest_lookup(normal(2, 5, 3), normal(1, 2, 3)), ValueError),
+    (
+        r"x has shape \(5, 3\), expected \[H, N, D\]",
+        lambda: nearest_code(normal(5, 3), normal(1, 2, 3)),
+        ValueError,
+    ),
+    ("at least one code", lambda: nearest_code(normal(1, 5, 3), normal(1, 0, 3)), ValueError),
+    ("at least one code", lambda: nearest_code(normal(1, 5, 0), normal(1, 2, 0)), ValueError),
+    ("x has dtype torch.int64", lambda: nearest_code(torch.zeros(1, 5, 3, dtype=int), normal(1, 2, 3)), TypeError),
+    (
+        "codebook is on meta, x on cpu",
+        lambda: nearest_code(normal(1, 5, 3), torch.empty(1, 2, 3, device="meta")),
+        ValueError,
+    ),
+    ("keys has 4 codes, bias 5", lambda: highest_score(normal(5, 3), normal(4, 3), normal(5)), ValueError),
+    ("indices have dtype torch.int32", lambda: code_sums(normal(2, 5, 3), INDICES.int(), 4), TypeError),
+    ("indices have shape", lambda: code_sums(normal(2, 6, 3), INDICES, 4), ValueError),
+    (
+        "cluster_size has shape",
+        lambda: ema_code_sums(normal(2, 5, 3), INDICES, torch.rand(2, 5), normal(2, 4, 3), 0.9),
+        ValueError,
+    ),
+    ("expected one shape", lambda: rotate_grad(normal(5, 3), normal(5, 3), normal(5, 4)), ValueError),
+    ("expected torch.float32", lambda: round_levels(normal(5, 1).half(), torch.tensor([3])), TypeError),
+    ("expected torch.int64", lambda: round_levels(normal(5, 1), torch.tensor([3.0])), TypeError),
+    ("expected 2 channels", lambda: round_levels(normal(5, 3), torch.tensor([3, 5])), ValueError),
+    (
+        "keys has 4 codes, values 5",
+        lambda: soft_codes(normal(5, 3), normal(4, 3), normal(4), normal(5, 2), torch.ones(())),
+        ValueError,
+    ),
+    ("seed is torch.float32", lambda: soft_codes(*soft_inputs(), torch.ones(()), torch.ones(())), TypeError),
+]
+
+
+@pytest.mark.parametrize(("message", "function", "error"), ERRORS, ids=[message for message, _, _ in ERRORS])
+def test_arguments_that_do_not_fit(message: str, function: Callable[[], object], error: type[Exception]) -> None:
+    with pytest.raises(error, match=message):
+        function()
+
+
+def test_a_compiled_graph_holds_the_operations() -> None:
+    """One graph without a break, forward and backward, with the result of eager mode."""
+
+    def step(x: Tensor, codebook: Tensor) -> Tensor:
+        codes, _, loss = nearest_lookup(x, codebook, 0.25, 1.0)
+        return (codes * x).sum() + loss.mean()
+
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
+    results = []
+    for function in (step, compiled):
+        torch.manual_seed(0)
+        x, codebook = normal(1, 20, 3, learned=True), normal(1, 7, 3, learned=True)
+        value = function(x, codebook)
+        results.append((value, *torch.autograd.grad(value, [x, codebook])))
+    for eager, traced in zip(*results, strict=True):
+        assert torch.equal(eager, traced)

@@ -1,0 +1,74 @@
+"""A packed codebook is used again while its values are the same, and only then."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from quantizers.kernels.compiled import packed
+from quantizers.kernels.dispatch import use_implementation
+from quantizers.kernels.ops.nearest import nearest_code
+
+CHANGES: dict[str, Callable[[Tensor], object]] = {
+    "in place": lambda codes: codes.neg_(),
+    "through .data": lambda codes: codes.data.neg_(),
+    "through numpy": lambda codes: codes.numpy().__imul__(-1),
+    "one value": lambda codes: codes[-1, -1:].zero_(),
+    "to a NaN": lambda codes: codes[0, :1].fill_(torch.nan),
+}
+
+
+@pytest.fixture
+def packs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of the codebooks that were packed."""
+    sizes: list[int] = []
+    pack = packed.pack
+
+    def count(codes: Tensor, bias: Tensor | None = None) -> packed.Packed:
+        sizes.append(len(codes))
+        return pack(codes, bias)
+
+    monkeypatch.setattr(packed, "pack", count)
+    monkeypatch.setattr(packed.codebooks, "capacity", 2**20)
+    return sizes
+
+
+def search(codes: Tensor) -> Tensor:
+    with use_implementation("compiled"):
+        return nearest_code(torch.ones(1, 1, codes.shape[1]), codes[None])[0]
+
+
+def test_the_same_codebook_is_packed_once(packs: list[int]) -> None:
+    codes = torch.randn(50, 3)
+    assert torch.equal(search(codes), search(codes))
+    search(codes.view(50, 3))
+    assert packs == [50]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_is_never_missed(packs: list[int], change: str) -> None:
+    codes = torch.randn(50, 3)
+    search(codes)
+    CHANGES[change](codes)
+    fresh = search(codes.clone())
+    assert torch.equal(search(codes), fresh)
+
+
+def test_another_codebook_in_the_same_memory(packs: list[int]) -> None:
+    """An entry may outlive its codebook; what is allocated there next is not mistaken for it."""
+    memory = torch.randn(60)
+    first, second = search(memory.view(20, 3)), search(memory.view(30, 2))
+    assert torch.equal(first, search(memory.view(20, 3).clone()))
+    assert torch.equal(second, search(memory.view(30, 2).clone()))
+
+
+def test_memory_is_bounded(packs: list[int]) -> None:
+    many = [torch.randn(1000, 16) for _ in range(30)]
+    for codes in many:
+        search(codes)
+    assert 0 < packed.codebooks.nbytes() <= 2**20
+    large = torch.randn(2**16, 8)
+    before = packed.codebooks.nbytes()
+    search(large)
+    assert packed.codebooks.nbytes() == before
