@@ -13,6 +13,12 @@ from benchmarks.data import LONGEST_SIDE, Photographs, bundled, from_folder
 from benchmarks.errors import InputError
 from benchmarks.evaluation import to_display
 from benchmarks.files import write_json, write_text
+from benchmarks.kernels import plots as kernel_plots
+from benchmarks.kernels import report as kernel_report
+from benchmarks.kernels.results import Results
+from benchmarks.kernels.run import Settings, settle, tasks
+from benchmarks.kernels.run import run as run_kernels
+from benchmarks.kernels.progress import bar
 from benchmarks.progress import Terminal
 from benchmarks.training import Recipe
 from benchmarks.utilization import Outcome, check, run
@@ -104,6 +110,44 @@ def utilization(
         raise typer.Exit(INTERRUPTED)
 
 
+@app.command()
+def kernels(
+    device: Annotated[str, typer.Option(metavar="NAME", help="Where to run: cpu, cuda, cuda:1, ...")] = "cpu",
+    shapes: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NxKxD",
+            help="Vectors, codes and channels, as in 8192x512x64; repeat the option for more. Without it: a set "
+            "of shapes that real tokenizers have.",
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where report and picture go.")] = Path(
+        "runs/kernels"
+    ),
+) -> None:
+    """Time the search for the nearest code, and a whole training step, against other libraries.
+
+    All in one run and in turns: time, peak memory, wrong indices on data that are hard, growth with N, K and D, and
+    the bars that the project sets itself. Libraries that are not installed are left out.
+
+    Writes kernels.json, kernels.md and growth.png. Ctrl-C ends early and reports what is measured.
+    """
+    console = Console()
+    try:
+        settings = settle(device, shapes or [])
+        make_writable(out)
+    except InputError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(BAD_INPUT) from None
+    results = Results()
+    planned = tasks(settings, results)
+    with bar(console, len(planned)) as started:
+        run_kernels(settings, results, planned, started)
+    write_kernel_report(console, out, settings, results)
+    if results.interrupted:
+        raise typer.Exit(INTERRUPTED)
+
+
 def parse_names(given: list[str]) -> list[str]:
     """Variants from comma-separated lists, each once, in the order given."""
     names = [name for group in given for name in split_list(group)]
@@ -115,14 +159,19 @@ def parse_names(given: list[str]) -> list[str]:
 def make_folder(out: Path) -> Path:
     """Make `out` and the folder of parts in it, and try to write there before hours of training."""
     parts_folder = out / "parts"
+    make_writable(out, parts_folder)
+    return parts_folder
+
+
+def make_writable(out: Path, *inner: Path) -> None:
+    """Make `out` and folders in it, and write there once. Raises: InputError."""
     try:
-        parts_folder.mkdir(parents=True, exist_ok=True)
-        for folder in (out, parts_folder):
+        for folder in (out, *inner):
+            folder.mkdir(parents=True, exist_ok=True)
             write_text(folder / ".writable", "")
             (folder / ".writable").unlink()
     except OSError as error:
         raise InputError(f"--out: cannot write in {out}: {error.strerror or error}") from error
-    return parts_folder
 
 
 def write_report(console: Console, out: Path, outcome: Outcome, recipe: Recipe, photographs: Photographs) -> None:
@@ -140,3 +189,21 @@ def write_report(console: Console, out: Path, outcome: Outcome, recipe: Recipe, 
         console.print(f"Not finished: {', '.join(outcome.missing)}. The same command continues there.")
     written = ["utilization.json", "utilization.md", *(path.name for path in pictures)]
     console.print(f"In {out}: {', '.join(written)}", highlight=False)
+
+
+def write_kernel_report(console: Console, out: Path, settings: Settings, results: Results) -> None:
+    """Tables, JSON, Markdown and picture of what was measured; where nothing was, an earlier report stays."""
+    if not results.search:
+        console.print(f"Interrupted before anything was measured; {out} holds no new report.")
+        return
+    bars = kernel_report.judged(settings, results)
+    record = kernel_report.full_record(settings, results, bars)
+    pictures = [kernel_plots.write(out, results.growth, kernel_report.caption(record))] if results.growth else []
+    names = [path.name for path in pictures]
+    write_json(out / "kernels.json", record)
+    write_text(out / "kernels.md", kernel_report.markdown(results, bars, record, names))
+    for sheet in (*kernel_report.sheets(results), kernel_report.bar_sheet(bars)):
+        console.print(kernel_report.rich_table(sheet), "", highlight=False)
+    for sentence in kernel_report.notes(results):
+        console.print(sentence, highlight=False, markup=False)
+    console.print(f"In {out}: {', '.join(['kernels.json', 'kernels.md', *names])}", highlight=False)

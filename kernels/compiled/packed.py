@@ -58,7 +58,8 @@ class PackedCodebooks:
 
     def get(self, codebook: Tensor) -> Packed:
         """`pack(codebook)`, of a codebook [K, D], float32 and contiguous."""
-        key = (codebook.data_ptr(), *codebook.shape)
+        # The layout too: a process may use the libraries of several vector instructions.
+        key = (library().quantizers_codes_per_tile(), codebook.data_ptr(), *codebook.shape)
         with self._lock:
             entry = self._entries.get(key)
             if entry is not None and torch.equal(entry.codes, codebook):
