@@ -26,6 +26,8 @@ IMPLEMENTATIONS = ("auto", "reference", "blocked", "compiled", "triton")
 ROOMS = {
     "nearest_code": "nearest",
     "nearest_lookup": "nearest",
+    "lookup_vector_gradient": "nearest",
+    "lookup_codebook_gradient": "nearest",
     "highest_score": "nearest",
     "code_sums": "sums",
     "ema_code_sums": "sums",
@@ -74,8 +76,8 @@ def chosen_implementation() -> str:
 
 
 def run(operation: str, *arguments: Any) -> Any:
-    """The result of an operation on tensors, the first of which tells the device."""
-    tensor: Tensor = arguments[0]
+    """The result of an operation; its first tensor tells the device."""
+    tensor = next(argument for argument in arguments if isinstance(argument, Tensor))
     name = _chosen.get()
     if name == "auto":
         name = _fastest(operation, tensor)

@@ -9,6 +9,11 @@ def compute_dtype(*tensors: Tensor) -> torch.dtype:
     return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
 
 
+def are_finite(x: Tensor) -> Tensor:
+    """Which vectors [..., D] are finite, [...] bool; many times faster than `isfinite().all(-1)` on a CPU."""
+    return (x.detach() * 0).sum(-1) == 0  # 0 · ∞ and 0 · NaN are NaN
+
+
 def normalize(x: Tensor) -> Tensor:
     """x / ‖x‖₂ along the last axis, at any scale of float32; a zero vector stays zero and passes its gradient.
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from quantizers.kernels.vectors import are_finite
 from quantizers.layout import Rows, from_rows, to_rows
 
 NO_CODE = -1  # the index of a vector that is masked or not finite
@@ -115,8 +116,10 @@ class Quantizer(nn.Module, abc.ABC):
 
     def _enter(self, rows: Rows) -> tuple[Tensor, Tensor]:
         """Rows in code space [N, code_dim], and which of them are valid there: a projection may overflow."""
+        if self.code_dim == self.dim:
+            return rows.vectors, rows.valid
         z = self._project(self.project_in, rows.vectors)
-        valid = rows.valid & z.isfinite().all(-1)
+        valid = rows.valid & are_finite(z)
         return z.where(valid[:, None], 0.0), valid
 
     @staticmethod

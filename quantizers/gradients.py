@@ -24,7 +24,7 @@ class _ExactValue(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, codes: Tensor) -> Tensor:
-        return codes.clone()
+        return codes.view_as(codes)
 
     @staticmethod
     def setup_context(ctx: object, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
@@ -40,7 +40,7 @@ class _Rotation(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, codes: Tensor) -> Tensor:
-        return codes.clone()
+        return codes.view_as(codes)
 
     @staticmethod
     def setup_context(

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from quantizers.kernels.vectors import compute_dtype
+from quantizers.kernels.vectors import are_finite, compute_dtype
 
 
 class Rows(NamedTuple):
@@ -30,7 +30,7 @@ def to_rows(x: Tensor, mask: Tensor | None, dim: int, channel_dim: int) -> Rows:
     channels_last = x.movedim(channel_dim, -1)
     shape = channels_last.shape[:-1]
     vectors = channels_last.reshape(-1, dim)
-    finite = vectors.isfinite().all(-1)
+    finite = are_finite(vectors)
     unmasked = torch.ones_like(finite) if mask is None else _check_mask(mask, shape).reshape(-1)
     valid = finite & unmasked
     # Zeroed before any arithmetic: 0 · NaN is NaN, in a loss as in a weight's gradient.

@@ -32,6 +32,14 @@ SAMPLES: dict[str, list[Callable[[], tuple[Any, ...]]]] = {
         lambda: (normal(1, 5, 3, dtype=torch.float16), normal(1, 4, 3, dtype=torch.float16), 1.0, 0.0),
         lambda: (normal(1, 5, 3).double(), normal(1, 4, 3, dtype=torch.float64, learned=True), 1.0, 2.0),
     ],
+    "lookup_vector_gradient": [
+        lambda: (torch.rand(2, 5), normal(2, 5, 3), normal(2, 5, 3), INDICES, 0.25),
+        lambda: (torch.rand(2, 5), normal(2, 5, 3, dtype=torch.float16), normal(2, 5, 3), INDICES, 0.25),
+    ],
+    "lookup_codebook_gradient": [
+        lambda: (normal(2, 5, 3), torch.rand(2, 5), normal(2, 5, 3), normal(2, 5, 3), INDICES, 0.25, 4),
+        lambda: (None, torch.rand(2, 5), normal(2, 5, 3), normal(2, 5, 3), INDICES, 0.25, 4),
+    ],
     "highest_score": [lambda: (normal(5, 3), normal(4, 3), normal(4))],
     "code_sums": [
         lambda: (normal(2, 5, 3, learned=True), INDICES, 4),

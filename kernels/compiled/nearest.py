@@ -8,7 +8,7 @@ exactness costs nothing here that could be saved.
 import torch
 from torch import Tensor
 
-from quantizers.kernels.compiled.call import call, threads
+from quantizers.kernels.compiled.call import Argument, call, suffix, threads
 from quantizers.kernels.compiled.packed import codebooks, pack
 from quantizers.kernels.vectors import compute_dtype
 
@@ -22,6 +22,41 @@ def nearest_code(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
 def nearest_lookup(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """As in kernels/reference/nearest.py, in one pass."""
     return _search(x, codebook, True)
+
+
+def lookup_vector_gradient(
+    loss_gradient: Tensor, x: Tensor, codes: Tensor, indices: Tensor, weight: float
+) -> Tensor:
+    """As in kernels/reference/nearest.py, in one pass; see sums.cpp."""
+    dtype = codes.dtype
+    inputs = [tensor.detach().to(dtype).contiguous() for tensor in (loss_gradient, x, codes)]
+    result = torch.empty_like(inputs[1])
+    sizes: list[Argument] = [indices.numel(), x.shape[-1], float(weight), threads(x.numel())]
+    call("quantizers_vector_gradient" + suffix(result), [*inputs, indices.contiguous(), *sizes, result])
+    return result.to(x.dtype)
+
+
+def lookup_codebook_gradient(
+    codes_gradient: Tensor | None,
+    loss_gradient: Tensor,
+    x: Tensor,
+    codes: Tensor,
+    indices: Tensor,
+    weight: float,
+    codebook_size: int,
+) -> Tensor:
+    """As in kernels/reference/nearest.py, in one pass; see sums.cpp."""
+    dtype, (heads, count, dim) = codes.dtype, x.shape
+    inputs = [
+        None if tensor is None else tensor.detach().to(dtype).contiguous()
+        for tensor in (codes_gradient, loss_gradient, x, codes)
+    ]
+    indices, result = indices.contiguous(), codes.new_empty(heads, codebook_size, dim)
+    for head in range(heads):
+        vectors = [None if tensor is None else tensor[head] for tensor in inputs]
+        sizes: list[Argument] = [count, codebook_size, dim, float(weight), threads(count * dim)]
+        call("quantizers_codebook_gradient" + suffix(result), [*vectors, indices[head], *sizes, result[head]])
+    return result
 
 
 def highest_score(x: Tensor, keys: Tensor, bias: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ from torch import Tensor
 from quantizers.kernels import dispatch
 from quantizers.kernels.ops.arguments import check_codebook, check_keys
 from quantizers.kernels.ops.gradient import without_gradient
-from quantizers.kernels.ops.sums import code_sums
 from quantizers.kernels.vectors import compute_dtype
 
 
@@ -114,6 +113,7 @@ def _save_lookup(
     x, codebook, ctx.vector_weight, ctx.code_weight = inputs
     codes, indices, _ = output
     ctx.mark_non_differentiable(indices)
+    ctx.set_materialize_grads(False)
     # The codes, not the codebook: what moves it between forward and backward (EMA) must not move the gradient.
     ctx.save_for_backward(x, codes, indices)
     ctx.size, ctx.dtype = codebook.shape[1], codebook.dtype
@@ -121,22 +121,62 @@ def _save_lookup(
 
 
 def _lookup_backward(
-    ctx: Any, codes_gradient: Tensor, _: Tensor, loss_gradient: Tensor
+    ctx: Any, codes_gradient: Tensor | None, _: Tensor | None, loss_gradient: Tensor | None
 ) -> tuple[Tensor | None, Tensor | None, None, None]:
     x, codes, indices = ctx.saved_tensors
-    pull = 2 * loss_gradient[..., None] * (x.to(codes.dtype) - codes)
-    pull = pull.where((indices >= 0)[..., None], 0.0)
+    if loss_gradient is None:
+        loss_gradient = codes.new_zeros(indices.shape)
     x_gradient = codebook_gradient = None
-    if ctx.needs_input_grad[0]:
-        x_gradient = (ctx.vector_weight * pull).to(x.dtype)
-    if ctx.needs_input_grad[1]:
-        with dispatch.use_implementation(ctx.implementation):
-            _, sums = code_sums(codes_gradient - ctx.code_weight * pull, indices, ctx.size)
-        codebook_gradient = sums.to(ctx.dtype)
+    with dispatch.use_implementation(ctx.implementation):
+        if ctx.needs_input_grad[0]:
+            x_gradient = _vector_gradient(loss_gradient, x, codes, indices, ctx.vector_weight)
+        if ctx.needs_input_grad[1]:
+            codebook_gradient = _codebook_gradient(
+                codes_gradient, loss_gradient, x, codes, indices, ctx.code_weight, ctx.size
+            ).to(ctx.dtype)
     return x_gradient, codebook_gradient, None, None
 
 
 _nearest_lookup.register_autograd(_lookup_backward, setup_context=_save_lookup)
+
+
+@torch.library.custom_op("quantizers::lookup_vector_gradient", mutates_args=())
+def _vector_gradient(loss_gradient: Tensor, x: Tensor, codes: Tensor, indices: Tensor, weight: float) -> Tensor:
+    gradient: Tensor = dispatch.run("lookup_vector_gradient", loss_gradient, x, codes, indices, weight)
+    return gradient
+
+
+@_vector_gradient.register_fake
+def _(loss_gradient: Tensor, x: Tensor, codes: Tensor, indices: Tensor, weight: float) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+@torch.library.custom_op("quantizers::lookup_codebook_gradient", mutates_args=())
+def _codebook_gradient(
+    codes_gradient: Tensor | None,
+    loss_gradient: Tensor,
+    x: Tensor,
+    codes: Tensor,
+    indices: Tensor,
+    weight: float,
+    codebook_size: int,
+) -> Tensor:
+    arguments = (codes_gradient, loss_gradient, x, codes, indices, weight, codebook_size)
+    gradient: Tensor = dispatch.run("lookup_codebook_gradient", *arguments)
+    return gradient
+
+
+@_codebook_gradient.register_fake
+def _(
+    codes_gradient: Tensor | None,
+    loss_gradient: Tensor,
+    x: Tensor,
+    codes: Tensor,
+    indices: Tensor,
+    weight: float,
+    codebook_size: int,
+) -> Tensor:
+    return codes.new_empty(codes.shape[0], codebook_size, codes.shape[2])
 
 
 @torch.library.custom_op("quantizers::highest_score", mutates_args=())

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from quantizers.kernels.reference.sums import code_sums
 from quantizers.kernels.vectors import compute_dtype
 
 SCORE_BUDGET = 2**21  # elements of the largest score block: 16 MiB in float64
@@ -52,6 +53,41 @@ def nearest_lookup(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor, Tensor]
     indices, distance = nearest_code(x, codebook)
     chosen = codebook.gather(1, indices.clamp(min=0)[..., None].expand(-1, -1, x.shape[-1]))
     return indices, chosen.to(distance.dtype).masked_fill((indices < 0)[..., None], 0.0), distance
+
+
+@torch.no_grad()
+def lookup_vector_gradient(
+    loss_gradient: Tensor, x: Tensor, codes: Tensor, indices: Tensor, weight: float
+) -> Tensor:
+    """The gradient of the vectors, given that of the losses w ‖x − sg[e]‖²: 2w(x − e).
+
+    Args: loss_gradient [H, N]; x and codes [H, N, D] and indices [H, N] as `nearest_lookup` took and gave them.
+
+    Returns: [H, N, D] in x's dtype, zero where the index is −1.
+    """
+    pull = 2 * weight * loss_gradient[..., None] * (x.to(codes.dtype) - codes)
+    return pull.where((indices >= 0)[..., None], 0.0).to(x.dtype)
+
+
+@torch.no_grad()
+def lookup_codebook_gradient(
+    codes_gradient: Tensor | None,
+    loss_gradient: Tensor,
+    x: Tensor,
+    codes: Tensor,
+    indices: Tensor,
+    weight: float,
+    codebook_size: int,
+) -> Tensor:
+    """The gradient of the codebook, given that of the chosen codes (None: zero) and of w ‖sg[x] − e‖².
+
+    Args: as in `lookup_vector_gradient`; codes_gradient [H, N, D].
+
+    Returns: [H, K, D] in the codes' dtype: for each code the sum over its vectors of 2w(e − x) and the code's own.
+    """
+    push = 2 * weight * loss_gradient[..., None] * (codes - x.to(codes.dtype))
+    _, sums = code_sums(push if codes_gradient is None else push + codes_gradient, indices, codebook_size)
+    return sums
 
 
 class _Packed(NamedTuple):
