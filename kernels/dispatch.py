@@ -38,6 +38,13 @@ ROOMS = {
     "soft_codes_backward": "soft",
 }
 BLOCKED = ("nearest_code", "nearest_lookup")
+# Kernels that fill a file of their own.
+TRITON_ROOMS = {
+    "lookup_vector_gradient": "lookup_gradient",
+    "lookup_codebook_gradient": "lookup_gradient",
+    "highest_score": "highest",
+    "soft_codes_backward": "soft_backward",
+}
 
 Ran = Counter[tuple[str, str]]
 _chosen: ContextVar[str] = ContextVar("chosen", default="auto")
@@ -136,6 +143,7 @@ def _compiler_obstacle() -> str:
 
 @functools.cache
 def _function(name: str, operation: str) -> Callable[..., Any]:
-    module = importlib.import_module(f"quantizers.kernels.{name}.{ROOMS[operation]}")
+    room = ROOMS[operation] if name != "triton" else TRITON_ROOMS.get(operation, ROOMS[operation])
+    module = importlib.import_module(f"quantizers.kernels.{name}.{room}")
     function: Callable[..., Any] = getattr(module, operation)
     return function

@@ -55,12 +55,13 @@ def test_wheel_and_sdist_hold_the_package_and_nothing_else(built: Path) -> None:
         names = wheel.namelist()
     tops = {name.split("/")[0] for name in names}
     assert tops == {"quantizers", f"quantizers_torch-{quantizers.__version__}.dist-info"}
-    sources = [*ROOT.glob("quantizers/*.py"), *ROOT.glob("kernels/*.py")]
-    shipped = {Path(name).name for name in names if name.endswith(".py")}
-    assert shipped == {source.name for source in sources}
-    assert {"quantizers/py.typed", "quantizers/kernels/reference.py"} <= set(names)
+    modules = {f"quantizers/{path.name}" for path in ROOT.glob("quantizers/*.py")}
+    kernels = {path for path in (ROOT / "kernels").rglob("*") if path.suffix in (".py", ".cpp", ".h", ".md")}
+    arithmetic = {f"quantizers/{path.relative_to(ROOT)}" for path in kernels}
+    shipped = {name for name in names if ".dist-info/" not in name}
+    assert shipped == modules | arithmetic | {"quantizers/py.typed"}
     with tarfile.open(next(built.glob("*.tar.gz"))) as sdist:
-        assert any(name.endswith("quantizers/kernels/reference.py") for name in sdist.getnames())
+        assert any(name.endswith("quantizers/kernels/compiled/search.h") for name in sdist.getnames())
 
 
 @pytest.mark.slow
@@ -75,8 +76,8 @@ def test_wheel_lives_beside_hugging_faces_kernels(built: Path, tmp_path: Path) -
     run(python, "-m", "pip", "install", "--quiet", "--no-deps", f"kernels=={theirs.version}")
     (site / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
     program = (
-        "import kernels, quantizers, torch; from quantizers.kernels import reference;"
-        "print(kernels.__file__); print(kernels.get_kernel.__module__); print(reference.__file__);"
+        "import kernels, quantizers, torch; from quantizers.kernels import dispatch;"
+        "print(kernels.__file__); print(kernels.get_kernel.__module__); print(dispatch.__file__);"
         "print(tuple(quantizers.create('vq', dim=4, codebook_size=8)(torch.zeros(2, 4)).indices.shape))"
     )
     # From the repository's root too, where the folder kernels/ lies: it must not shadow the installed package.

@@ -1,0 +1,88 @@
+"""The nearest code on matrix units, exactly: equations (T1) to (T5) of kernels/README.md.
+
+Codebook and rows are packed (pack.py), scored (search.py), and the rows without a certificate scanned again
+in float64 (rescan.py); a last kernel gathers the codes and measures the distances (lookup.py).
+
+`torch.get_float32_matmul_precision()` chooses, for inputs of up to 32 bits:
+
+- "highest": tf32 products of split halves, every row certified or scanned again: as exact as the reference.
+- "high": one tf32 product of centred values, nothing certified.
+- "medium": one bfloat16 product of centred values, nothing certified.
+
+float64 inputs are scanned in float64 whatever the setting: exact, and slow.
+"""
+
+import torch
+import triton
+from torch import Tensor
+
+from quantizers.kernels.triton.lookup import lookup
+from quantizers.kernels.triton.pack import Frame, Packed, frame, pack
+from quantizers.kernels.triton.rescan import every_row, rescan
+from quantizers.kernels.triton.search import decide, search
+from quantizers.kernels.triton.tiles import BLOCK_N, Mode, Tiles, device_properties, matmul_mode, tiles
+from quantizers.kernels.vectors import compute_dtype
+
+CHUNK = 2**25  # elements of packed rows at a time: 256 MiB of split halves
+
+
+@torch.no_grad()
+def nearest_code(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
+    """The nearest code of each vector in Euclidean distance.
+
+    Args:
+        x: [H, N, D] vectors, any floating dtype, finite or not, contiguous or not.
+        codebook: [H, K, D] codes, K ≥ 1. A code that is not finite is never chosen.
+
+    Returns:
+        indices: [H, N] int64; −1 where a vector (or every code) is not finite. With "highest" or float64 the
+            smallest exact distance up to a relative error of (2D + 16)·2⁻⁵³, the lowest index among equal ones.
+        squared_distance: [H, N], the difference form Σ(x − e)² in float32 (float64 if an input is float64);
+            NaN where the index is −1.
+    """
+    indices, _, squared_distance = lookup(x, codebook, _search(x, codebook), codes=False)
+    return indices, squared_distance
+
+
+@torch.no_grad()
+def nearest_lookup(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`nearest_code`, and the chosen codes [H, N, D] in float32 (float64 if an input is); zero where it is −1.
+
+    Returns:
+        indices [H, N], codes [H, N, D], squared_distance [H, N].
+    """
+    return lookup(x, codebook, _search(x, codebook), codes=True)
+
+
+def _search(x: Tensor, codebook: Tensor) -> Tensor:
+    """[H, N] int32 index, negative or UNDECIDED where there is none."""
+    heads, n, d = x.shape
+    size = codebook.shape[1]
+    if n * heads == 0:
+        return x.new_empty((heads, n), dtype=torch.int32)
+    if compute_dtype(x, codebook) == torch.float64:
+        decision = every_row(x)
+        rescan(x, codebook, decision)
+        return decision.indices
+    mode, device = matmul_mode(), device_properties(x.device)
+    cut = tiles(heads * _round_up(n, BLOCK_N), size, d, mode, device.multiprocessors, device.shared_memory)
+    where, width = frame(codebook), triton.cdiv(d, cut.block_d) * cut.block_d
+    codes = pack(codebook, where, _round_up(size, cut.block_k), width, mode, is_x=False)
+    chunk = max(1, CHUNK // (heads * width))
+    found = [_search_rows(rows, codebook, where, codes, cut, mode) for rows in x.split(chunk, 1)]
+    return found[0] if len(found) == 1 else torch.cat(found, 1)
+
+
+def _search_rows(x: Tensor, codebook: Tensor, where: Frame, codes: Packed, cut: Tiles, mode: Mode) -> Tensor:
+    n, width = x.shape[1], codes.high.shape[2]
+    packed = pack(x, where, _round_up(n, cut.block_n), width, mode, is_x=True)
+    certify = mode == "exact"
+    partial = search(packed, codes, cut, mode)
+    decision = decide(partial, packed, codes, n, resident=width == cut.block_d, certify=certify)
+    if certify:
+        rescan(x, codebook, decision)
+    return decision.indices
+
+
+def _round_up(count: int, multiple: int) -> int:
+    return -(-count // multiple) * multiple

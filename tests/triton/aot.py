@@ -1,0 +1,107 @@
+"""Compile a Triton kernel for a GPU that is not here, and read what the compiler made of it.
+
+    kernel = compile_for(fn, {"x_ptr": "*fp32", "n": "i32"}, {"BLOCK": 64}, sm=90)
+    report(kernel, sm=90)  # {"registers": 124, "stack": 0, "spills": (0, 0), "shared": 32768, "loop": ...}
+
+Needs only the triton wheel, which carries ptxas, cuobjdump and nvdisasm; not under TRITON_INTERPRET=1, where
+`triton.jit` makes functions that cannot be compiled.
+"""
+
+import re
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.backends.nvidia.compiler import get_ptxas
+from triton.compiler import ASTSource
+
+SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024}  # bytes a block may use at most
+CAPABILITIES = tuple(SHARED_MEMORY)
+
+_TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+_MATRIX = ("HMMA", "HGMMA", "DMMA")
+_LABEL = re.compile(r"^\s*(\.L\w+):")
+_INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_]*)\S*\s*(.*)")
+
+
+def compile_for(
+    fn: Any,
+    signature: Mapping[str, str],
+    constexprs: Mapping[str, Any],
+    sm: int = 90,
+    num_warps: int = 4,
+    num_stages: int = 3,
+    aligned: Iterable[str] = (),
+    **options: Any,
+) -> Any:
+    """The triton.jit function `fn`, compiled for compute capability `sm` (80, 90).
+
+    Args:
+        signature: type of each argument that is not in `constexprs`: "*fp32", "*i64", "i32", "fp32".
+        aligned: arguments divisible by 16, which a launch finds out (most pointers) and a compile is told.
+    """
+    types = {name: "constexpr" if name in constexprs else signature[name] for name in fn.arg_names}
+    divisible = {(fn.arg_names.index(name),): [["tt.divisibility", 16]] for name in aligned}
+    source = ASTSource(fn=fn, signature=types, constexprs=dict(constexprs), attrs=divisible)
+    options = {"num_warps": num_warps, "num_stages": num_stages, "enable_fp_fusion": True, **options}
+    return triton.compile(source, target=GPUTarget("cuda", sm, 32), options=options)
+
+
+def report(kernel: Any, sm: int = 90) -> dict[str, Any]:
+    """Of a compiled kernel: registers and stack bytes a thread, spilled bytes (stores, loads), shared bytes
+    a block, warps, and how often each instruction occurs in the main loop."""
+    with tempfile.TemporaryDirectory() as folder:
+        cubin, ptx = Path(folder, "k.cubin"), Path(folder, "k.ptx")
+        cubin.write_bytes(kernel.asm["cubin"])
+        ptx.write_text(kernel.asm["ptx"])
+        usage = _output(_TOOLS / "cuobjdump", "-res-usage", cubin)
+        target = f"sm_{sm}a" if sm >= 90 else f"sm_{sm}"
+        verbose = _output(get_ptxas(sm).path, "-v", f"--gpu-name={target}", ptx, "-o", Path(folder, "out"))
+        assembly = _output(_TOOLS / "nvdisasm", "-c", cubin)
+    registers, stack = _integers(r"REG:(\d+) STACK:(\d+)", usage)
+    return {
+        "registers": registers,
+        "stack": stack,
+        "spills": _integers(r"(\d+) bytes spill stores, (\d+) bytes spill loads", verbose),
+        "shared": kernel.metadata.shared,
+        "warps": kernel.metadata.num_warps,
+        "loop": _main_loop(assembly),
+    }
+
+
+def _output(*command: Any) -> str:
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True)
+    return done.stdout + done.stderr
+
+
+def _integers(pattern: str, text: str) -> tuple[int, ...]:
+    match = re.search(pattern, text)
+    if match is None:
+        raise ValueError(f"no {pattern!r} in the compiler's output:\n{text}")
+    return tuple(int(group) for group in match.groups())
+
+
+def _main_loop(assembly: str) -> Counter[str]:
+    """Opcode counts between a backward branch and its target: of the loop that holds the most matrix (if none,
+    FFMA) instructions, and of those the innermost. Empty if there is no such loop."""
+    instructions: list[tuple[str, str]] = []
+    labels: dict[str, int] = {}
+    for line in assembly.splitlines():
+        if match := _LABEL.match(line):
+            labels[match[1]] = len(instructions)
+        elif match := _INSTRUCTION.match(line):
+            instructions.append((match[1], match[2]))
+    loops = []
+    for end, (opcode, operands) in enumerate(instructions):
+        target = re.search(r"\.L\w+", operands) if opcode == "BRA" else None
+        if target and labels.get(target[0], end + 1) <= end:
+            body = Counter(name for name, _ in instructions[labels[target[0]] : end + 1])
+            weight = 1000 * sum(body[name] for name in _MATRIX) + body["FFMA"]
+            loops.append((weight, -body.total(), body))
+    heaviest = max(loops, key=lambda loop: loop[:2], default=(0, 0, Counter()))
+    return heaviest[2] if heaviest[0] else Counter()

@@ -1,0 +1,158 @@
+"""Every search that the launcher can choose, and its companions, compiled for sm_80 and sm_90 without a GPU."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quantizers.kernels.triton import lookup, pack, rescan, search
+from quantizers.kernels.triton.tiles import Mode, Tiles, tiles
+from tests.triton.aot import CAPABILITIES, SHARED_MEMORY, compile_for, report
+from tests.triton.interpreter import compiles_kernels
+
+pytestmark = compiles_kernels
+
+MODES: list[Mode] = ["exact", "tf32", "bf16"]
+
+
+def configurations() -> list[tuple[int, Mode, bool, Tiles]]:
+    """All that `tiles` returns, up to the number of splits, which is no compile-time constant."""
+    found = {}
+    for sm in CAPABILITIES:
+        for mode in MODES:
+            for d in range(1, 400):
+                cut = tiles(10**6, 1024, d, mode, 100, SHARED_MEMORY[sm])
+                found[sm, mode, d <= cut.block_d, cut] = None
+    return list(found)
+
+
+CONFIGURATIONS = configurations()
+
+
+def fits(kernel: Any, sm: int) -> dict[str, Any]:
+    result = report(kernel, sm)
+    assert result["spills"] == (0, 0)
+    assert result["registers"] <= 255
+    assert result["shared"] <= SHARED_MEMORY[sm]
+    return result
+
+
+def types(fn: Any, pointers: dict[str, str], constants: dict[str, Any]) -> dict[str, str]:
+    """The type of each run-time argument: pointers as told or else to float32, the rest i32."""
+    names = [name for name in fn.arg_names if name not in constants]
+    return {name: pointers.get(name, "*fp32") if name.endswith("_ptr") else "i32" for name in names}
+
+
+def compiled(fn: Any, pointers: dict[str, str], constants: dict[str, Any], sm: int, **options: Any) -> Any:
+    signature = types(fn, pointers, constants)
+    aligned = [name for name in signature if name.endswith("_ptr")] + ["width"] * ("width" in signature)
+    return compile_for(fn, signature, constants, sm, aligned=aligned, **options)
+
+
+@pytest.mark.parametrize(("sm", "mode", "resident", "cut"), CONFIGURATIONS)
+def test_search_compiles(sm: int, mode: Mode, resident: bool, cut: Tiles) -> None:
+    half = "*bf16" if mode == "bf16" else "*fp32"
+    pointers = {f"{name}_{part}_ptr": half for name in "xe" for part in ("high", "low")}
+    constants = {
+        "SPLIT": mode == "exact",
+        "SECOND": mode == "exact",
+        "UPCAST": False,
+        "RESIDENT": resident,
+        "BLOCK_N": cut.block_n,
+        "BLOCK_K": cut.block_k,
+        "BLOCK_D": cut.block_d,
+    }
+    kernel = compiled(
+        search._search,
+        {**pointers, "index_ptr": "*i32"},
+        constants,
+        sm,
+        num_warps=cut.warps,
+        num_stages=cut.stages,
+    )
+    loop = fits(kernel, sm)["loop"]
+    assert loop["HGMMA" if sm == 90 else "HMMA"] > 0  # on matrix units, not emulated
+    pairs = cut.block_n * cut.block_k // (32 * cut.warps)  # of a thread, in one step
+    if mode == "exact":
+        # (T3) assumes that the codes' lengths are added after the products, not before: one FFMA a pair.
+        assert loop["FFMA"] >= pairs
+    if resident:
+        # Four or six instructions a pair on the scores, and some on addresses and barriers. A mask or a conversion
+        # in the loop, or predicates that go through registers, would each add one or more a pair.
+        fed = loop["HMMA"] + loop["LDSM"] + loop["HGMMA"] + loop["UIADD3"] + loop["UMOV"] + loop["NOP"]
+        assert loop.total() - fed <= (10 if mode == "exact" else 8) * pairs
+
+
+def test_there_are_few_configurations() -> None:
+    assert len({(mode, resident, cut) for _, mode, resident, cut in CONFIGURATIONS}) <= 36
+
+
+@given(
+    n=st.integers(1, 10**7),
+    k=st.integers(1, 10**6),
+    d=st.integers(1, 4096),
+    mode=st.sampled_from(MODES),
+    multiprocessors=st.integers(1, 200),
+    shared=st.sampled_from(list(SHARED_MEMORY.values())),
+)
+def test_tiles_fill_the_device(n: int, k: int, d: int, mode: Mode, multiprocessors: int, shared: int) -> None:
+    cut = tiles(n, k, d, mode, multiprocessors, shared)
+    steps = -(-k // cut.block_k)
+    assert 1 <= cut.splits <= steps
+    assert d <= cut.block_d or cut.block_d >= 32
+    rows = -(-n // cut.block_n)
+    assert cut.splits == 1 or rows * (cut.splits - 1) < 4 * multiprocessors  # no split more than wanted
+    assert rows * cut.splits >= 4 * multiprocessors or cut.splits == steps
+
+
+@pytest.mark.parametrize("sm", CAPABILITIES)
+@pytest.mark.parametrize("values", ["*fp32", "*bf16"])
+@pytest.mark.parametrize("mode", MODES)
+def test_pack_compiles(sm: int, values: str, mode: Mode) -> None:
+    blocks = {"ROWS": pack.ROWS, "CHANNELS": pack.CHANNELS}
+    half = "*bf16" if mode == "bf16" else "*fp32"
+    pointers = {"centre_ptr": "*fp64", "spread_ptr": "*fp64", "high_ptr": half, "low_ptr": half}
+    constants = {"X": True, "MODE": mode, **blocks}
+    fits(compiled(pack._pack, {**pointers, "vectors_ptr": values}, constants, sm), sm)
+
+
+@pytest.mark.parametrize("sm", CAPABILITIES)
+def test_frame_compiles(sm: int) -> None:
+    blocks = {"ROWS": pack.ROWS, "CHANNELS": pack.CHANNELS}
+    double = {f"{name}_ptr": "*fp64" for name in ("sum", "least", "most", "centre", "spread")}
+    for fn in (pack._summarize, pack._combine):
+        fits(compiled(fn, {**double, "count_ptr": "*i32"}, blocks, sm), sm)
+
+
+@pytest.mark.parametrize("sm", CAPABILITIES)
+@pytest.mark.parametrize("certify", [True, False])
+def test_decide_compiles(sm: int, certify: bool) -> None:
+    integers = {"index_ptr": "*i32", "indices_ptr": "*i32", "undecided_ptr": "*i32", "smallest_ptr": "*i64"}
+    fits(compiled(search._decide, integers, {"SUMS": 3, "CERTIFY": certify, "ROWS": search._ROWS}, sm), sm)
+
+
+@pytest.mark.parametrize("sm", CAPABILITIES)
+@pytest.mark.parametrize("values", ["*fp32", "*fp64"])
+def test_rescan_compiles(sm: int, values: str) -> None:
+    pointers = {
+        "x_ptr": values,
+        "codes_ptr": values,
+        "listed_ptr": "*i64",
+        "count_ptr": "*i64",
+        "smallest_ptr": "*i64",
+        "indices_ptr": "*i32",
+    }
+    for lowest in (True, False):
+        constants = {"LOWEST": lowest, "ROWS": rescan.ROWS, "CODES": rescan.CODES}
+        fits(compiled(rescan._rescan, pointers, constants, sm), sm)
+    listing = {"flag_ptr": "*i32", "position_ptr": "*i64", "listed_ptr": "*i64"}
+    fits(compiled(rescan._list_rows, listing, {"ROWS": rescan._COMPACT}, sm), sm)
+
+
+@pytest.mark.parametrize("sm", CAPABILITIES)
+@pytest.mark.parametrize("codes", [True, False])
+def test_lookup_compiles(sm: int, codes: bool) -> None:
+    pointers = {"found_ptr": "*i32", "indices_ptr": "*i64"}
+    constants = {"CODES": codes, "ROWS": lookup.ROWS, "CHANNELS": lookup.CHANNELS}
+    fits(compiled(lookup._lookup, pointers, constants, sm), sm)

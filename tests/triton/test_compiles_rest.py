@@ -1,0 +1,143 @@
+"""All kernels but the nearest code's, compiled ahead of time in every configuration that a launcher chooses.
+
+None may spill registers or ask for more shared memory than a block has, and logarithms must be accurate ones.
+"""
+
+from typing import Any
+
+import pytest
+
+from quantizers.kernels.triton import highest, levels, lookup_gradient, rotation, soft, soft_backward, sums
+from tests.triton.aot import CAPABILITIES, SHARED_MEMORY, compile_for, report
+from tests.triton.interpreter import compiles_kernels
+
+pytestmark = [compiles_kernels, pytest.mark.slow]
+
+# Types of arguments that do not follow the inputs' dtype; counts are int32.
+TYPES = {
+    "seed_ptr": "*i64",
+    "indices_ptr": "*i64",
+    "levels_ptr": "*i64",
+    "index_ptr": "*i64",
+    "order_ptr": "*i64",
+    "starts_ptr": "*i64",
+    "pieces_ptr": "*i64",
+    "owners_ptr": "*i64",
+    "partial_ptr": "*fp64",
+    "slack_ptr": "*fp64",
+    "overflows_ptr": "*i1",
+    "fits_ptr": "*i1",
+}
+ONE = {"d": 1}  # the one size that a launch turns into a constant
+UNALIGNED = ("seed_ptr", "temperature_ptr")  # 0-d tensors may lie anywhere
+
+
+def check(
+    kernel: Any, constants: dict[str, Any], dtype: str = "*fp32", aligned: bool = True, **options: int
+) -> None:
+    """Compile `kernel` for each capability, with inputs and results of `dtype`; `aligned` says that their channels
+    are a multiple of 16, which the compiler then uses."""
+    names = [name for name in kernel.arg_names if name not in constants]
+    signature = {name: TYPES.get(name, dtype if name.endswith("_ptr") else "i32") for name in names}
+    divisible = [name for name in names if name.endswith("_ptr") and name not in UNALIGNED]
+    divisible += [name for name in names if name in ("d", "width") and aligned]
+    for sm in CAPABILITIES:
+        compiled = compile_for(kernel, signature, constants, sm=sm, aligned=divisible, **options)
+        result = report(compiled, sm)
+        said = f"{kernel.__name__} {constants} sm_{sm}: {result}"
+        assert result["spills"] == (0, 0), said
+        assert result["shared"] <= SHARED_MEMORY[sm], said
+        assert "lg2.approx.f32" not in compiled.asm["ptx"], said  # absolute, not relative accuracy near 1
+
+
+def soft_constants(tiles: soft.Tiles, noisy: bool) -> dict[str, Any]:
+    sizes = {"BLOCK_N": tiles.rows, "BLOCK_K": tiles.codes, "CHUNK": tiles.chunk, "OUT": tiles.out}
+    return {"NOISY": noisy, **sizes}
+
+
+KERNELS = {
+    "forward": (soft._forward_kernel, soft.row_tiles),
+    "rows": (soft_backward._rows_kernel, soft.row_tiles),
+    "codes": (soft_backward._codes_kernel, soft_backward.code_tiles),
+}
+
+
+def check_soft(
+    kernel: str, out: int, dtype: str = "*fp32", *, noisy: bool = True, aligned: bool = False, **sizes: int
+) -> None:
+    function, choose = KERNELS[kernel]
+    tiles = choose(out)
+    assert tiles.out == out
+    constants = {**soft_constants(tiles, noisy), **sizes}
+    check(function, constants, dtype, aligned, num_warps=tiles.warps, num_stages=tiles.stages)
+
+
+@pytest.mark.parametrize("out", [16, 32, 64, 128])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_soft_codes(kernel: str, out: int) -> None:
+    """What takes the most registers: with noise, and channels that are no multiple of 16."""
+    check_soft(kernel, out)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_soft_codes_of_other_kinds(kernel: str) -> None:
+    check_soft(kernel, 128, aligned=True)
+    check_soft(kernel, 128, "*bf16")
+    check_soft(kernel, 16, noisy=False)
+    check_soft(kernel, 16, **ONE, width=1)
+
+
+def test_wider_results_take_the_widest_tiles() -> None:
+    """So the tests above see every configuration."""
+    widths = range(1, 2000)
+    assert {soft.row_tiles(width) for width in widths} == {soft.row_tiles(out) for out in (16, 32, 64, 128)}
+    expected = {soft_backward.code_tiles(out) for out in (16, 32, 64, 128)}
+    assert {soft_backward.code_tiles(width) for width in widths} == expected
+
+
+@pytest.mark.parametrize("dtype", ["*fp32", "*fp64"])
+def test_highest_score(dtype: str) -> None:
+    sizes = {"BLOCK_N": highest.BLOCK_N, "BLOCK_K": highest.BLOCK_K, "CHUNK": highest.CHUNK}
+    check(highest._highest_kernel, sizes, dtype)
+
+
+@pytest.mark.parametrize("dtype", ["*fp32", "*fp64"])
+@pytest.mark.parametrize("channels", [1, 8])
+def test_levels(channels: int, dtype: str) -> None:
+    block_n, block_d = levels._tile(channels)
+    for kernel in (levels._round_kernel, levels._slope_kernel):
+        constants = {"SLOPE": 0.8, "BLOCK_N": block_n, "BLOCK_D": block_d, **(ONE if channels == 1 else {})}
+        check(kernel, constants, dtype, aligned=False)
+
+
+@pytest.mark.parametrize(
+    ("channels", "dtype"),
+    [(1, "*fp32"), (64, "*fp32"), (64, "*bf16"), (64, "*fp64"), (2048, "*fp32"), (4096, "*fp32")],
+)
+def test_rotation(channels: int, dtype: str) -> None:
+    block_n, block_d = rotation._tile(channels)
+    constants = {
+        "BLOCK_N": block_n,
+        "BLOCK_D": block_d,
+        "WHOLE": channels <= block_d,
+        **(ONE if channels == 1 else {}),
+    }
+    check(rotation._rotate_kernel, constants, dtype)
+
+
+@pytest.mark.parametrize("dtype", ["*fp32", "*fp64"])
+@pytest.mark.parametrize("channels", [1, 128])
+def test_sums(channels: int, dtype: str) -> None:
+    block, block_d = sums._tile(channels)
+    single = ONE if channels == 1 else {}
+    constants = {"PIECE": sums.PIECE, "BLOCK_R": block, "BLOCK_D": block_d, **single}
+    check(sums._piece_kernel, constants, dtype)
+    check(sums._code_kernel, constants, dtype)
+    check(sums._average_kernel, {"BLOCK_K": block, "BLOCK_D": block_d, **single}, dtype)
+
+
+@pytest.mark.parametrize("has_other", [False, True])
+@pytest.mark.parametrize("dtype", ["*fp32", "*fp64"])
+def test_lookup_gradient(has_other: bool, dtype: str) -> None:
+    constants = {"HAS_OTHER": has_other, "BLOCK": lookup_gradient.BLOCK}
+    check(lookup_gradient._differences_kernel, constants, dtype)

@@ -1,0 +1,41 @@
+"""Every quantizer, forward and backward, on Triton kernels alone, agreeing with the reference."""
+
+import pytest
+import torch
+from torch import Tensor
+
+import quantizers
+from quantizers.kernels.dispatch import use_implementation
+from tests.cases import CASES, Case
+from tests.triton.interpreter import device, runs_kernels
+
+pytestmark = runs_kernels
+
+
+def step(case: Case, implementation: str) -> tuple[list[Tensor], set[str]]:
+    """A training step's outputs and gradients, the state after it and the evaluation's indices; what ran."""
+    torch.manual_seed(1)
+    quantizer = case.build().to(device())
+    x = torch.randn(2, 9, quantizer.dim).to(device()).requires_grad_()
+    torch.manual_seed(2)
+    with use_implementation(implementation) as ran:
+        out = quantizer(x)
+        (out.quantized.sin().sum() + out.loss).backward()
+        found = [x.grad, *(p.grad for p in quantizer.parameters()), *quantizer.state_dict().values()]
+        found += [*out, quantizer.eval().encode(x)]
+    return [tensor.detach().cpu() for tensor in found if tensor is not None], {name for _, name in ran}
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_agrees_with_the_reference(case: Case) -> None:
+    actual, ran = step(case, "triton")
+    expected, _ = step(case, "reference")
+    assert ran <= {"triton"}
+    assert ran or case.name == "none"
+    for a, b in zip(actual, expected, strict=True):
+        # float32's default, 1.3e-6 relative and 1e-5 absolute: a handful of roundings of numbers near 1
+        torch.testing.assert_close(a, b)
+
+
+def test_every_registered_quantizer_is_a_case() -> None:
+    assert {case.name for case in CASES} == set(quantizers.available())
