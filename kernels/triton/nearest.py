@@ -1,4 +1,4 @@
-"""The nearest code on matrix units, exactly: equations (T1) to (T5) of kernels/README.md.
+"""The nearest code on matrix units, exactly: equations (20) to (24) of kernels/README.md.
 
 Codebook and rows are packed (pack.py), scored (search.py), and the rows without a certificate scanned again
 in float64 (rescan.py); a last kernel gathers the codes and measures the distances (lookup.py).

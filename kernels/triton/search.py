@@ -1,6 +1,6 @@
 """The smallest scores over packed rows and codes, and the certificate that the smallest is right.
 
-Equations (T1) to (T4) of kernels/README.md.
+Equations (20) to (23) of kernels/README.md.
 """
 
 from typing import NamedTuple
@@ -17,7 +17,7 @@ UNDECIDED = 2**31 - 1  # in the place of an index: left to the rescan
 _UNDECIDED = tl.constexpr(UNDECIDED)
 _ROWS = 128  # of a program that decides
 _INFINITY_BITS = tl.constexpr(0x7FF0000000000000)  # +inf of float64
-# T2: u = 2⁻²⁴. Splitting costs 3·2⁻²², centring two roundings, the last subtraction one.
+# (22): u = 2⁻²⁴. Splitting costs 3·2⁻²², centring two roundings, the last subtraction one.
 _ROUNDOFF = tl.constexpr(2.0**-24)
 _SPLIT = tl.constexpr(15.0)
 # Of a sum inside a matrix unit it is assumed that every step of 8 products truncates nine terms to 23 bits of the
@@ -80,7 +80,7 @@ def search(x: Packed, codes: Packed, tiles: Tiles, mode: Mode) -> Partial:
 
 
 def decide(partial: Partial, x: Packed, codes: Packed, rows: int, *, resident: bool, certify: bool) -> Decision:
-    """Merge the splits; leave to the rescan the first `rows` rows whose second score is not safely larger (T3)."""
+    """Merge the splits; leave to the rescan the first `rows` rows whose second score is not safely larger (22)."""
     splits, heads, padded = partial.best.shape
     indices, undecided = partial.lowest.new_empty((2, heads, rows))
     smallest = torch.empty_like(indices, dtype=torch.int64)
@@ -146,7 +146,7 @@ def _search(
     BLOCK_K: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """Scores (T1) of a tile of rows against one split of the codes, no N × K matrix stored.
+    """Scores (20) of a tile of rows against one split of the codes, no N × K matrix stored.
 
     Each column of a step keeps its own running minima over the steps; the columns are compared at the end.
     """

@@ -75,7 +75,7 @@ def test_search_compiles(sm: int, mode: Mode, resident: bool, cut: Tiles) -> Non
     assert loop["HGMMA" if sm == 90 else "HMMA"] > 0  # on matrix units, not emulated
     pairs = cut.block_n * cut.block_k // (32 * cut.warps)  # of a thread, in one step
     if mode == "exact":
-        # (T3) assumes that the codes' lengths are added after the products, not before: one FFMA a pair.
+        # (22) assumes that the codes' lengths are added after the products, not before: one FFMA a pair.
         assert loop["FFMA"] >= pairs
     if resident:
         # Four or six instructions a pair on the scores, and some on addresses and barriers. A mask or a conversion

@@ -281,7 +281,7 @@ def test_rescan_of_some_rows() -> None:
 
 @pytest.mark.parametrize("scale", [1.0, 1e-30, 1e30])
 def test_split_halves_hold_the_value(scale: float) -> None:
-    """hi + lo is the centred value to 2⁻²² of it; each half has ten explicit bits of mantissa: (T2).
+    """hi + lo is the centred value to 2⁻²² of it; each half has ten explicit bits of mantissa: (21).
 
     Codes a and −a: the centre is zero, so the values packed are the codes up to the power of two.
     """
