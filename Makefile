@@ -9,9 +9,13 @@ ARGS ?=
 ifeq ($(strip $(VENV)),)
 RUN := $(PYTHON)
 INSTALLED :=
+TESTS := -m pytest
 else
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
+# A worker a core, and a thread a worker: workers that share cores by threads wait for each other.
+TESTS := -m pytest --numprocesses auto --dist worksteal --benchmark-disable
+test: export OMP_NUM_THREADS = 1
 endif
 
 .PHONY: bench test lint
@@ -21,7 +25,7 @@ bench: $(INSTALLED)
 	$(RUN) -m benchmarks utilization $(ARGS)
 
 test: $(INSTALLED)
-	$(RUN) -m pytest $(ARGS)
+	$(RUN) $(TESTS) $(ARGS)
 
 lint: $(INSTALLED)
 	$(RUN) -m ruff check .

@@ -15,10 +15,10 @@ from benchmarks.evaluation import to_display
 from benchmarks.files import write_json, write_text
 from benchmarks.kernels import plots as kernel_plots
 from benchmarks.kernels import report as kernel_report
+from benchmarks.kernels.progress import bar
 from benchmarks.kernels.results import Results
 from benchmarks.kernels.run import Settings, settle, tasks
 from benchmarks.kernels.run import run as run_kernels
-from benchmarks.kernels.progress import bar
 from benchmarks.progress import Terminal
 from benchmarks.training import Recipe
 from benchmarks.utilization import Outcome, check, run
@@ -127,8 +127,8 @@ def kernels(
 ) -> None:
     """Time the search for the nearest code, and a whole training step, against other libraries.
 
-    All in one run and in turns: time, peak memory, wrong indices on data that are hard, growth with N, K and D, and
-    the bars that the project sets itself. Libraries that are not installed are left out.
+    All in one run and in turns: time, peak memory, wrong indices on data that are hard, growth with N, K and D,
+    and the bars that the project sets itself. Libraries that are not installed are left out.
 
     Writes kernels.json, kernels.md and growth.png. Ctrl-C ends early and reports what is measured.
     """

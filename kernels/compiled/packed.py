@@ -75,6 +75,11 @@ class PackedCodebooks:
                 self._entries.popitem(last=False)
         return entry
 
+    def clear(self) -> None:
+        """Keep none of them."""
+        with self._lock:
+            self._entries.clear()
+
     def nbytes(self) -> int:
         """Memory of all that is kept."""
         return sum(entry.nbytes() for entry in self._entries.values())

@@ -1,0 +1,39 @@
+"""pytest-benchmark's groups, one a shape: `pytest benchmarks/bench_kernels.py`, by hand. `-k 8192x512x64` for one.
+
+The command `python -m benchmarks kernels` takes rivals in turns and judges them; this is for looking at one.
+"""
+
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from benchmarks.kernels.gemm import GEMMS
+from benchmarks.kernels.rivals import SEARCHES, Rival, usable
+from benchmarks.kernels.shapes import SHAPES, Shape, draw
+from benchmarks.kernels.steps import STEPS
+from benchmarks.kernels.timing import fits
+
+CPU = torch.device("cpu")
+
+
+def named(rivals: list[Rival]) -> list[object]:
+    return [pytest.param(rival, id=rival.name) for rival in rivals]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("rival", named(usable((*SEARCHES, *GEMMS), CPU)[0]))
+def test_search(benchmark: BenchmarkFixture, rival: Rival, shape: Shape) -> None:
+    time_one(benchmark, rival, shape, "search")
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("rival", named(usable(STEPS, CPU)[0]))
+def test_training_step(benchmark: BenchmarkFixture, rival: Rival, shape: Shape) -> None:
+    time_one(benchmark, rival, shape, "training step")
+
+
+def time_one(benchmark: BenchmarkFixture, rival: Rival, shape: Shape, kind: str) -> None:
+    if not fits(rival, shape, CPU):
+        pytest.skip("not enough memory")
+    benchmark.group = f"{kind} {shape}"
+    benchmark.pedantic(rival.prepare(*draw(shape, CPU)), rounds=3, warmup_rounds=1)

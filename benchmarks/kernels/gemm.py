@@ -1,0 +1,50 @@
+"""The matrix product that a search contains, in tiles whose results are thrown away: what a search cannot undercut
+without knowing more than the vectors.
+"""
+
+import torch
+from torch import Tensor
+
+from benchmarks.kernels.rivals import Rival, Work
+
+MM = "GEMM (torch.mm)"
+ONEDNN = "GEMM (oneDNN)"
+
+# Rows and codes of a tile. On a CPU the result stays in the cache; a GPU wants enough work to fill its chip.
+TILES = {"cpu": (2048, 1024), "cuda": (16384, 16384)}
+
+
+def prepare_mm(x: Tensor, codebook: Tensor) -> Work:
+    """torch.mm, into one buffer."""
+    rows, codes = TILES[x.device.type]
+    buffer = x.new_empty(min(rows, len(x)) * min(codes, len(codebook)))
+
+    def run() -> tuple[Tensor, ...]:
+        for vectors in x.split(rows):
+            for part in codebook.split(codes):
+                result = buffer[: len(vectors) * len(part)].view(len(vectors), len(part))
+                torch.mm(vectors, part.T, out=result)
+        return ()
+
+    return run
+
+
+def has_onednn() -> bool:
+    """Whether this build of torch has the operator, which is private to it."""
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def prepare_onednn(x: Tensor, codebook: Tensor) -> Work:
+    """oneDNN's product, which takes AVX-512 where MKL may not."""
+    rows, codes = TILES["cpu"]
+
+    def run() -> tuple[Tensor, ...]:
+        for vectors in x.split(rows):
+            for part in codebook.split(codes):
+                torch.ops.mkldnn._linear_pointwise(vectors, part, None, "none", [], "")
+        return ()
+
+    return run
+
+
+GEMMS = (Rival(MM, prepare_mm), *([Rival(ONEDNN, prepare_onednn, devices=("cpu",))] if has_onednn() else []))

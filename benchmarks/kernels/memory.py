@@ -1,0 +1,89 @@
+"""Peak memory of one run, beyond its inputs and outputs.
+
+On a CPU: the high-water mark of the resident memory of a process that does nothing else, so that what libraries
+take behind torch's allocator counts as well. On a GPU: torch's own statistics.
+"""
+
+import multiprocessing
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmarks.kernels.rivals import SEARCHES, Rival, Work
+from benchmarks.kernels.shapes import Shape, draw
+from benchmarks.kernels.steps import STEPS
+from benchmarks.kernels.timing import fits
+
+PRELOADED = ("torch._dynamo", "sklearn.metrics", "vector_quantize_pytorch")  # those not installed are passed over
+WARM_UP = 64  # vectors and codes of a first run, which loads libraries and starts threads
+
+
+def allowance(shape: Shape) -> int:
+    """The bytes that a run of ours may take beyond inputs and outputs: 64 MiB + 8·(N + K)·D."""
+    return 64 * 2**20 + 8 * (shape.n + shape.k) * shape.d
+
+
+def peak_memory(rival: Rival, shape: Shape, device: torch.device) -> int | None:
+    """Bytes; None where it cannot be told (no room, an error in the run, a CPU without /proc)."""
+    if not fits(rival, shape, device):
+        return None
+    if device.type == "cuda":
+        return _guarded(rival, shape, device)
+    if not Path("/proc/self/clear_refs").exists():
+        return None
+    # A server that has imported what takes seconds, and done nothing, forks a process for each measurement.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, *PRELOADED])
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        try:
+            return pool.submit(_in_process, rival.name, shape, device, torch.get_num_threads()).result()
+        except BrokenProcessPool:  # killed, for its memory most likely
+            return None
+
+
+def _in_process(name: str, shape: Shape, device: torch.device, threads: int) -> int | None:
+    """By name, since a rival's functions do not travel between processes."""
+    torch.set_num_threads(threads)
+    (rival,) = [rival for rival in (*SEARCHES, *STEPS) if rival.name == name]
+    return _guarded(rival, shape, device)
+
+
+def _guarded(rival: Rival, shape: Shape, device: torch.device) -> int | None:
+    try:
+        return measure(rival, shape, device)
+    except Exception:  # reported where the same run is timed
+        return None
+
+
+def measure(rival: Rival, shape: Shape, device: torch.device) -> int:
+    """In this process."""
+    rival.prepare(*draw(Shape(WARM_UP, WARM_UP, shape.d), device))()
+    work = rival.prepare(*draw(shape, device))
+    peak, outputs = _cuda_peak(work, device) if device.type == "cuda" else _resident_peak(work)
+    return max(0, peak - sum(output.nbytes for output in outputs))
+
+
+def _resident_peak(work: Work) -> tuple[int, Sequence[Tensor]]:
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark falls to what is resident now
+    before = _high_water_mark()
+    outputs = work()
+    return _high_water_mark() - before, outputs
+
+
+def _high_water_mark() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (line,) = [line for line in lines if line.startswith("VmHWM:")]
+    return int(line.split()[1]) * 1024
+
+
+def _cuda_peak(work: Work, device: torch.device) -> tuple[int, Sequence[Tensor]]:
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    outputs = work()
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device) - before, outputs

@@ -1,0 +1,214 @@
+"""The tables on the terminal and in Markdown, and the JSON with everything."""
+
+import importlib.metadata
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from benchmarks import machine
+from benchmarks.kernels.bars import Bar, judge
+from benchmarks.kernels.gemm import GEMMS
+from benchmarks.kernels.results import Results, Row, Wrong
+from benchmarks.kernels.run import Settings
+
+NOTHING = "-"
+BARE = "bare GEMM"
+DISTRIBUTIONS = ("faiss-cpu", "flash-kmeans", "scikit-learn", "triton", "vector-quantize-pytorch")
+EXPLANATION = (
+    "Each cell: median milliseconds; how many times that of ours (≈: the middle halves of the runs overlap); peak "
+    "MiB beyond inputs and outputs, and under the first column the most that is allowed to ours. Bare GEMM: the "
+    "matrix product of all vectors with all codes and nothing else, in tiles."
+)
+WRONG_EXPLANATION = (
+    "Percent of 4096 vectors whose index is not the nearest code's: its distance in float64 exceeds the smallest "
+    "by more than a relative 10⁻¹²."
+)
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table in words: a title, headings, rows of cells in which lines are separated by newlines."""
+
+    title: str
+    headings: list[str]
+    rows: list[list[str]]
+
+
+def sheets(results: Results) -> list[Sheet]:
+    """Those tables that something was measured for, and the bars."""
+    made = []
+    if results.search:
+        made.append(time_sheet("Nearest code", results.search, results.exactness))
+    if results.step:
+        made.append(time_sheet("Training step: forward, loss, statistics, backward", results.step, []))
+    if results.exactness:
+        made.append(wrong_sheet(results.exactness))
+    return made
+
+
+def time_sheet(title: str, rows: Sequence[Row], wrong: Sequence[Wrong]) -> Sheet:
+    """Rivals across, shapes down; the faster of the bare products is one column; the last row: wrong indices."""
+    bare = {rival.name for rival in GEMMS}
+    names = [rival.name for rival in rows[0].rivals if rival.name not in bare]
+    floors = list(rows[0].floors)
+    gemm = [BARE] if any(row.gemm for row in rows) else []
+    body = [
+        [
+            f"{row.shape.n}\n{row.shape.k}\n{row.shape.d}\n≤ {row.allowance / 2**20:.0f} MiB",
+            *(_cell(row, name) for name in names),
+            *([_cell(row, row.gemm)] if gemm else []),
+            *(_milliseconds(row.floors[kind]) for kind in floors),
+        ]
+        for row in rows
+    ]
+    if wrong:
+        worst = [max((each.shares[name] for each in wrong if name in each.shares), default=None) for name in names]
+        body.append(["wrong\nat worst", *map(_percent, worst), *[NOTHING] * (len(gemm) + len(floors))])
+    return Sheet(title, ["N\nK\nD", *names, *gemm, *(f"floor, {kind}" for kind in floors)], body)
+
+
+def wrong_sheet(wrong: Sequence[Wrong]) -> Sheet:
+    names = list(dict.fromkeys(name for each in wrong for name in (*each.shares, *each.failures)))
+    body = [
+        [f"{each.data}\nK {each.k}, D {each.d}", *(_percent(each.shares.get(name)) for name in names)]
+        for each in wrong
+    ]
+    return Sheet("Wrong indices", ["data", *names], body)
+
+
+def bar_sheet(bars: Sequence[Bar]) -> Sheet:
+    verdicts = {True: "met", False: "not met", None: NOTHING}
+    body = [[bar.requirement, verdicts[bar.met], _bar_number(bar), bar.where] for bar in bars]
+    return Sheet("Bars", ["asked", "", "worst", "where"], body)
+
+
+def rich_table(sheet: Sheet) -> Table:
+    """On a narrow terminal the headings break, not the numbers."""
+    shown = Table(title=sheet.title, title_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    for place, heading in enumerate(sheet.headings):
+        broken = heading.replace(" + ", "\n+ ").replace(", ", ",\n").replace("-", "-\n")
+        shown.add_column(broken, justify="right" if place else "left", overflow="fold")
+    for row in sheet.rows:
+        shown.add_row(*row, end_section="\n" in row[-1])
+    return shown
+
+
+def notes(results: Results) -> list[str]:
+    """Sentences on what was left out or failed."""
+    failures = {
+        f"{name} at {where}: {reason}."
+        for where, failed in (
+            *((str(row.shape), row.failures) for row in (*results.search, *results.step)),
+            *((each.data, each.failures) for each in results.exactness),
+        )
+        for name, reason in failed.items()
+    }
+    interrupted = ["Interrupted: what is missing was not measured."] if results.interrupted else []
+    return [*dict.fromkeys(results.left_out), *sorted(failures), *interrupted]
+
+
+def markdown(results: Results, bars: Sequence[Bar], record: dict[str, Any], pictures: Sequence[str]) -> str:
+    """All tables and pictures, with a line on what was run and where."""
+    libraries = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    lines: list[str] = []
+    for sheet in (*sheets(results), bar_sheet(bars)):
+        explanation = {"Wrong indices": WRONG_EXPLANATION, "Bars": ""}.get(sheet.title, EXPLANATION)
+        lines += [
+            f"**{sheet.title}**",
+            "",
+            *_markdown_rows(sheet),
+            "",
+            *([explanation, ""] if explanation else []),
+        ]
+    lines += [f"![Time against N, K and D]({name})\n" for name in pictures]
+    lines += [f"{sentence}\n" for sentence in notes(results)]
+    lines.append(f"{caption(record)}. Ours ran as `{results.implementation}`. Versions: {libraries}.")
+    return "\n".join(lines) + "\n"
+
+
+def caption(record: dict[str, Any]) -> str:
+    """On what, and when."""
+    where = record["machine"]
+    on = where["accelerator"] or f"{where['processor']}, {where['threads']} threads"
+    return f"{on}, torch {record['versions']['torch']}, {record['date'][:10]}"
+
+
+def full_record(settings: Settings, results: Results, bars: Sequence[Bar]) -> dict[str, Any]:
+    """The JSON: settings, where and with what, every number."""
+    where = machine.record(settings.device)
+    where["versions"] |= installed_versions()
+    return {
+        "benchmark": "kernels",
+        "settings": {
+            "device": str(settings.device),
+            "shapes": [asdict(shape) for shape in settings.shapes],
+            "seed": settings.seed,
+        },
+        **where,
+        "implementation": results.implementation,
+        "search": [row.record() for row in results.search],
+        "training_step": [row.record() for row in results.step],
+        "wrong_indices": [asdict(each) for each in results.exactness],
+        "growth": [asdict(point) for point in results.growth],
+        "bars": [asdict(bar) for bar in bars],
+        "left_out": results.left_out,
+        "interrupted": results.interrupted,
+    }
+
+
+def judged(settings: Settings, results: Results) -> list[Bar]:
+    return judge(results.search, results.step, results.exactness, settings.device.type)
+
+
+def installed_versions() -> dict[str, str]:
+    """Of the libraries that are compared, those that are installed."""
+    found = {}
+    for name in DISTRIBUTIONS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _cell(row: Row, name: str) -> str:
+    if name not in row.times:
+        return NOTHING
+    lines = [_milliseconds(row.times[name].median)]
+    if ratio := row.ratios().get(name):
+        lines.append("≈" if ratio["noise"] else _times_ours(ratio["ratio"]))
+    if name in row.memory:
+        memory = row.memory[name]
+        lines.append(NOTHING if memory is None else f"{memory / 2**20:.0f} MiB")
+    return "\n".join(lines)
+
+
+def _times_ours(ratio: float) -> str:
+    return f"{ratio:.{2 if ratio < 10 else 0}f}x"
+
+
+def _milliseconds(value: float) -> str:
+    """Three digits."""
+    decimals = 3 if value < 1 else 2 if value < 10 else 1 if value < 100 else 0
+    return f"{value:.{decimals}f}"
+
+
+def _percent(share: float | None) -> str:
+    """Three digits, and nothing rounded to zero."""
+    if share is None:
+        return NOTHING
+    return "0" if share == 0 else f"{100 * share:.3g}"
+
+
+def _bar_number(bar: Bar) -> str:
+    return NOTHING if bar.number is None else f"{bar.number:.3g} {bar.unit}".replace(" x", "x")
+
+
+def _markdown_rows(sheet: Sheet) -> list[str]:
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("\n", "<br>") for cell in cells) + " |"
+
+    return [line(sheet.headings), "| --- |" + " ---: |" * (len(sheet.headings) - 1), *map(line, sheet.rows)]

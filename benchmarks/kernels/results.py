@@ -1,0 +1,76 @@
+"""What a run has measured, as it grows."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from benchmarks.kernels.rivals import Rival
+from benchmarks.kernels.shapes import Shape
+from benchmarks.kernels.timing import Times, ratios
+
+
+@dataclass
+class Row:
+    """One shape: of searches or of training steps.
+
+    times in milliseconds, memory in bytes (None where it cannot be told), failures in words, each by rival;
+    allowance: bytes that ours may take; gemm: the faster bare product, empty where none was timed; floors in
+    milliseconds by kind of product, on a known accelerator.
+    """
+
+    shape: Shape
+    rivals: list[Rival]
+    allowance: int
+    times: dict[str, Times]
+    failures: dict[str, str]
+    gemm: str = ""
+    floors: dict[str, float] = field(default_factory=dict)
+    memory: dict[str, int | None] = field(default_factory=dict)
+
+    def ratios(self) -> dict[str, dict[str, float | bool]]:
+        return ratios(self.times, self.rivals)
+
+    def record(self) -> dict[str, Any]:
+        numbers = {
+            "shape": asdict(self.shape),
+            "times_ms": {name: asdict(times) for name, times in self.times.items()},
+            "ratios": self.ratios(),
+            "memory_bytes": self.memory,
+            "memory_bar_bytes": self.allowance,
+            "failures": self.failures,
+        }
+        if self.gemm:
+            gflops = self.shape.flops / self.times[self.gemm].median / 1e6
+            numbers |= {"gemm": self.gemm, "gemm_gflops_per_s": gflops}
+        return numbers | ({"floors_ms": self.floors} if self.floors else {})
+
+
+@dataclass
+class Wrong:
+    """Shares of wrong indices on one data set, by rival."""
+
+    data: str
+    k: int
+    d: int
+    shares: dict[str, float]
+    failures: dict[str, str]
+
+
+@dataclass
+class Point:
+    """Times at one shape of the growth picture, by rival."""
+
+    shape: Shape
+    times: dict[str, Times]
+
+
+@dataclass
+class Results:
+    """Everything, in the order in which it was measured."""
+
+    implementation: str = ""
+    left_out: list[str] = field(default_factory=list)
+    search: list[Row] = field(default_factory=list)
+    step: list[Row] = field(default_factory=list)
+    exactness: list[Wrong] = field(default_factory=list)
+    growth: list[Point] = field(default_factory=list)
+    interrupted: bool = False

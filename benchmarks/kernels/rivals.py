@@ -1,0 +1,161 @@
+"""The nearest code of every vector, by ours and by the others.
+
+A rival is prepared once on vectors x [N, D] and a codebook [K, D], and then run as often as wanted. Whatever
+depends on the codebook is in each run: it moves in every training step.
+"""
+
+import importlib.util
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from quantizers.kernels.compiled.packed import codebooks
+from quantizers.kernels.dispatch import use_implementation
+from quantizers.kernels.ops.nearest import nearest_code
+
+Work = Callable[[], tuple[Tensor, ...]]
+
+OURS = "ours"
+PLAIN = "plain torch"
+FAISS = "faiss"
+SKLEARN = "scikit-learn"
+CDIST = "cdist + argmin"
+ADDMM = "addmm + argmin"
+PEER = "vector-quantize-pytorch"
+FLASH = "flash-kmeans"
+
+
+@dataclass(frozen=True)
+class Rival:
+    """One way to do the work.
+
+    name: in tables and in the JSON.
+    prepare: (x, codebook) → a function without arguments that does the work once and returns its outputs, the
+        indices [N] first. It may raise what the library raises.
+    against: the one of ours that its time is divided by.
+    package: the import name of what it needs, empty for torch alone. devices: types of device it runs on.
+    matrices: how many N × K float32 matrices it holds at once, about: what cannot fit is not tried.
+    """
+
+    name: str
+    prepare: Callable[[Tensor, Tensor], Work]
+    against: str = OURS
+    package: str = ""
+    devices: tuple[str, ...] = ("cpu", "cuda")
+    matrices: int = 0
+
+
+def usable(rivals: Iterable[Rival], device: torch.device) -> tuple[list[Rival], list[str]]:
+    """Those that can run on this device here, and a sentence on each that lacks only its package."""
+    fitting = [rival for rival in rivals if device.type in rival.devices]
+    missing = [rival for rival in fitting if rival.package and importlib.util.find_spec(rival.package) is None]
+    sentences = [f"{rival.name} is left out: the package {rival.package} is not installed." for rival in missing]
+    return [rival for rival in fitting if rival not in missing], sentences
+
+
+def prepare_ours(x: Tensor, codebook: Tensor, implementation: str = "auto", precision: str = "highest") -> Work:
+    """As users get it; `precision` is torch's own setting for float32 products."""
+
+    def run() -> tuple[Tensor, ...]:
+        codebooks.clear()  # packed anew in each run, as in training
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision(precision)
+        try:
+            with use_implementation(implementation):
+                indices, distance = nearest_code(x[None], codebook[None])
+        finally:
+            torch.set_float32_matmul_precision(before)
+        return indices[0], distance[0]
+
+    return run
+
+
+def implementation_that_runs(device: torch.device) -> str:
+    """The name of what `nearest_code` takes by itself on this device."""
+    with use_implementation() as ran:
+        nearest_code(torch.zeros(1, 1, 1, device=device), torch.zeros(1, 1, 1, device=device))
+    ((_, name),) = ran
+    return name
+
+
+def prepare_cdist(x: Tensor, codebook: Tensor) -> Work:
+    return lambda: (torch.cdist(x, codebook).argmin(-1),)
+
+
+def prepare_addmm(x: Tensor, codebook: Tensor) -> Work:
+    """½‖e‖² − x·e in one matrix, then its smallest column."""
+
+    def run() -> tuple[Tensor, ...]:
+        half_norms = 0.5 * codebook.square().sum(-1)
+        return (torch.addmm(half_norms, x, codebook.T, alpha=-1).argmin(-1),)
+
+    return run
+
+
+def prepare_faiss(x: Tensor, codebook: Tensor) -> Work:
+    import faiss
+
+    faiss.omp_set_num_threads(torch.get_num_threads())
+    vectors, codes = x.numpy(), codebook.numpy()
+
+    def run() -> tuple[Tensor, ...]:
+        index = faiss.IndexFlatL2(codes.shape[1])
+        index.add(codes)
+        distance, indices = index.search(vectors, 1)
+        return torch.from_numpy(indices[:, 0]), torch.from_numpy(distance[:, 0])
+
+    return run
+
+
+def prepare_sklearn(x: Tensor, codebook: Tensor) -> Work:
+    from sklearn.metrics import pairwise_distances_argmin
+
+    vectors, codes = x.numpy(), codebook.numpy()
+    return lambda: (torch.from_numpy(pairwise_distances_argmin(vectors, codes)),)
+
+
+def prepare_peer(x: Tensor, codebook: Tensor) -> Work:
+    """Its module in evaluation mode; that looks the codes up as well."""
+    from vector_quantize_pytorch import VectorQuantize
+
+    module = VectorQuantize(dim=x.shape[1], codebook_size=codebook.shape[0]).to(x.device).eval()
+    with torch.no_grad():
+        module.codebook = codebook
+
+    @torch.no_grad()
+    def run() -> tuple[Tensor, ...]:
+        quantized, indices, _ = module(x[None])
+        return indices[0], quantized[0]
+
+    return run
+
+
+def prepare_flash(x: Tensor, codebook: Tensor) -> Work:
+    """The assignment of flash-kmeans; its earlier releases want the vectors' square norms."""
+    from flash_kmeans.assign_euclid_triton import euclid_assign_triton
+
+    wants_norms = "x_sq" in inspect.signature(euclid_assign_triton).parameters
+
+    def run() -> tuple[Tensor, ...]:
+        norms: dict[str, Any] = {"x_sq": x[None].square().sum(-1)} if wants_norms else {}
+        return (euclid_assign_triton(x[None], codebook[None], **norms)[0],)
+
+    return run
+
+
+SEARCHES = (
+    Rival(OURS, prepare_ours),
+    Rival("ours, high", lambda x, codebook: prepare_ours(x, codebook, precision="high"), devices=("cuda",)),
+    Rival("ours, medium", lambda x, codebook: prepare_ours(x, codebook, precision="medium"), devices=("cuda",)),
+    Rival(PLAIN, lambda x, codebook: prepare_ours(x, codebook, "blocked")),
+    Rival(FAISS, prepare_faiss, package="faiss", devices=("cpu",)),
+    Rival(SKLEARN, prepare_sklearn, package="sklearn", devices=("cpu",)),
+    Rival(ADDMM, prepare_addmm, matrices=1),
+    Rival(CDIST, prepare_cdist, matrices=2),
+    Rival(PEER, prepare_peer, package="vector_quantize_pytorch", matrices=5),
+    Rival(FLASH, prepare_flash, package="flash_kmeans", devices=("cuda",)),
+)

@@ -1,0 +1,124 @@
+"""The command's work: the pieces of this folder in order."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from benchmarks.errors import InputError
+from benchmarks.kernels import growth
+from benchmarks.kernels.exactness import DATA, Data, wrong_share
+from benchmarks.kernels.floors import DEVICE as FLOORS_OF
+from benchmarks.kernels.floors import floors_ms
+from benchmarks.kernels.gemm import GEMMS
+from benchmarks.kernels.memory import allowance, peak_memory
+from benchmarks.kernels.results import Point, Results, Row, Wrong
+from benchmarks.kernels.rivals import SEARCHES, Rival, implementation_that_runs, usable
+from benchmarks.kernels.shapes import CUDA_SHAPES, SHAPES, Shape, draw, parse
+from benchmarks.kernels.steps import STEPS
+from benchmarks.kernels.timing import first_line, interleave, prepare_all
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where and on what. The data are drawn from `seed`."""
+
+    device: torch.device
+    shapes: tuple[Shape, ...]
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Task:
+    """One measurement: what it is called, and the function that makes it and stores it."""
+
+    name: str
+    run: Callable[[], None]
+
+
+def settle(device: str, shapes: Sequence[str]) -> Settings:
+    """Settings from the command line's words; without shapes, those of the device. Raises: InputError."""
+    try:
+        place = torch.device(device)
+        torch.zeros(1, device=place).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"--device: {device!r} cannot be used: {first_line(error)}") from error
+    if place.type not in ("cpu", "cuda"):
+        raise InputError(f"--device: {device!r} cannot be used: expected cpu or cuda")
+    standard = CUDA_SHAPES if place.type == "cuda" else SHAPES
+    return Settings(place, tuple(dict.fromkeys(map(parse, shapes))) or standard)
+
+
+def tasks(settings: Settings, results: Results) -> list[Task]:
+    """All measurements, the quick and noisy after the long ones."""
+    device = settings.device
+    searches, no_search = usable(SEARCHES, device)
+    steps, no_step = usable(STEPS, device)
+    gemms, _ = usable(GEMMS, device)
+    results.implementation = implementation_that_runs(device)
+    results.left_out = [*no_search, *no_step]
+    planned: list[Task] = []
+
+    def plan(name: str, run: Callable[..., None], *arguments: object) -> None:
+        planned.append(Task(name, lambda: run(*arguments)))
+
+    for shape in settings.shapes:
+        plan(f"search {shape}", time_rivals, settings, shape, searches, gemms, results.search)
+    for shape in settings.shapes:
+        plan(f"training step {shape}", time_rivals, settings, shape, steps, [], results.step)
+    for place, shape in enumerate(settings.shapes):
+        plan(f"memory, search {shape}", weigh, settings, searches, results.search, place)
+        plan(f"memory, training step {shape}", weigh, settings, steps, results.step, place)
+    for data in DATA:
+        plan(f"wrong indices, {data.name}", count_wrong, settings, data, searches, results.exactness)
+    drawn = [rival for rival in (*searches, *gemms) if rival.name in growth.DRAWN]
+    for shape in growth.shapes():
+        plan(f"growth {shape}", time_point, settings, shape, drawn, results.growth)
+    return planned
+
+
+def run(settings: Settings, results: Results, planned: Sequence[Task], started: Callable[[str], None]) -> None:
+    """Do the tasks in order; `started` is told the name of each. Ctrl-C ends early, and keeps what is there."""
+    try:
+        for task in planned:
+            started(task.name)
+            task.run()
+            if settings.device.type == "cuda":
+                torch.cuda.empty_cache()
+    except KeyboardInterrupt:
+        results.interrupted = True
+
+
+def time_rivals(
+    settings: Settings, shape: Shape, rivals: list[Rival], gemms: list[Rival], rows: list[Row]
+) -> None:
+    device = settings.device
+    times, failures = interleave([*rivals, *gemms], *draw(shape, device, settings.seed))
+    timed = [rival.name for rival in gemms if rival.name in times]
+    row = Row(shape, [*rivals, *gemms], allowance(shape), times, failures)
+    row.gemm = min(timed, key=lambda name: times[name].median, default="")
+    if gemms and device.type == "cuda" and FLOORS_OF in torch.cuda.get_device_name(device):
+        row.floors = floors_ms(shape)
+    rows.append(row)
+
+
+def weigh(settings: Settings, rivals: list[Rival], rows: list[Row], place: int) -> None:
+    row = rows[place]
+    row.memory = {
+        rival.name: peak_memory(rival, row.shape, settings.device)
+        for rival in rivals
+        if rival.name not in row.failures
+    }
+
+
+def count_wrong(settings: Settings, data: Data, rivals: list[Rival], found: list[Wrong]) -> None:
+    x, codebook = data.tensors(settings.device, settings.seed)
+    works, failures = prepare_all(rivals, x, codebook)
+    shares = {name: wrong_share(work()[0], x, codebook) for name, work in works.items()}
+    found.append(Wrong(data.name, data.k, data.d, shares, failures))
+
+
+def time_point(settings: Settings, shape: Shape, rivals: list[Rival], points: list[Point]) -> None:
+    x, codebook = draw(shape, settings.device, settings.seed)
+    times, _ = interleave(rivals, x, codebook, budget_s=growth.BUDGET_S)
+    points.append(Point(shape, times))
