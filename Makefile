@@ -1,4 +1,5 @@
-# make bench | make test | make lint: each does everything on a fresh machine.
+# make bench | make kernels | make test | make lint: each does everything on a fresh machine.
+# make gpu: tests and measures the kernels on a CUDA device; writes benchmarks/results/kernels-cuda.
 # PYTHON=python3.12     the interpreter that the virtual environment is made with
 # VENV=elsewhere        where that environment lies
 # VENV=                 none: use PYTHON with the torch that it already has, install nothing
@@ -18,11 +19,18 @@ TESTS := -m pytest --numprocesses auto --dist worksteal --benchmark-disable
 test: export OMP_NUM_THREADS = 1
 endif
 
-.PHONY: bench test lint
+.PHONY: bench kernels gpu test lint
 .DELETE_ON_ERROR:
 
 bench: $(INSTALLED)
 	$(RUN) -m benchmarks utilization $(ARGS)
+
+kernels: $(INSTALLED)
+	$(RUN) -m benchmarks kernels $(ARGS)
+
+gpu: $(INSTALLED)
+	$(RUN) -m pytest tests/triton
+	$(RUN) -m benchmarks kernels --device cuda --out benchmarks/results/kernels-cuda $(ARGS)
 
 test: $(INSTALLED)
 	$(RUN) $(TESTS) $(ARGS)

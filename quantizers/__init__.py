@@ -6,7 +6,8 @@
     quantized, indices, loss = quantizer(z)  # z [B, 256, H, W]
     quantizer.decode(indices)  # == quantized
 
-`available()` lists the names that `create` takes.
+`available()` lists the names that `create` takes. `use_implementation` runs a block of code on one implementation of
+the arithmetic, by name.
 """
 
 from quantizers import metrics, schedules
@@ -16,6 +17,7 @@ from quantizers.fsq import FSQ, levels_for
 from quantizers.gradients import rotation, straight_through
 from quantizers.gumbel import GumbelQuantizer
 from quantizers.identity import Identity
+from quantizers.kernels.dispatch import use_implementation
 from quantizers.registry import available, create, register
 from quantizers.simvq import SimVQ
 from quantizers.vector import VectorQuantizer
@@ -39,4 +41,5 @@ __all__ = [
     "rotation",
     "schedules",
     "straight_through",
+    "use_implementation",
 ]

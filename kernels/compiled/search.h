@@ -12,7 +12,6 @@
 
 namespace {
 
-constexpr int PARTS = (CODES + WIDTH - 1) / WIDTH;
 constexpr int64_t SEGMENT_BYTES = 1 << 18;        // codes that stay in the second-level cache while rows pass
 constexpr int STRIDE = 4;                         // tiles whose minima are compared at once
 constexpr int64_t SEGMENT_TILES = 256;            // and their minima in the first
@@ -86,7 +85,7 @@ class Search {
           score(choose_score_tile(book.dim)),
           tiles(BLOCK * book.dim),
           minima(SEGMENT_TILES * ROWS),
-          scratch(book.dim),
+          rows(BLOCK * book.dim),
           lists(BLOCK) {}
 
     void run(const float* x, int64_t count, int64_t* indices, float* distances, float* chosen) {
@@ -110,17 +109,18 @@ class Search {
    private:
     const Codebook& book;
     const ScoreTile score;
-    std::vector<float> tiles, minima, scratch;
+    std::vector<float> rows, tiles, minima;
     std::vector<std::vector<Candidate>> lists;
     std::vector<int64_t> codes;
     std::vector<double> values;
     float least[BLOCK], margin[BLOCK];
     bool finite[BLOCK], scored[BLOCK];
 
-    // Centred rows, transposed into tiles [dim][ROWS]; the margin 2E of each; zeros where no row can be scored.
+    // Centred rows, and the same transposed into tiles [dim][ROWS]; the margin 2E of each; zeros where no row can be scored.
     void enter(const float* x, int64_t count) {
         for (int64_t row = 0; row < (count + ROWS - 1) / ROWS * ROWS; ++row) {
-            float square = row < count ? centre(x + row * book.dim, &finite[row]) : INFINITE;
+            float* centred = rows.data() + row * book.dim;
+            float square = row < count ? centre(x + row * book.dim, centred, &finite[row]) : INFINITE;
             double norm = std::sqrt(double(square));
             double scale = norm * book.radius + book.largest_bias;
             double bound = (book.dim + 8) * (ROUNDOFF * scale + SMALLEST * (2 + norm + book.radius));
@@ -128,13 +128,23 @@ class Search {
             least[row] = scored[row] ? INFINITE : -INFINITE;
             margin[row] = scored[row] ? float(2.25 * bound) : 0.0f;  // 2E, and the rounding of the threshold
             lists[row].clear();
-            float* tile = tiles.data() + row / ROWS * ROWS * book.dim + row % ROWS;
-            for (int64_t d = 0; d < book.dim; ++d) tile[d * ROWS] = scored[row] ? scratch[d] : 0.0f;
+            if (!scored[row]) std::fill_n(centred, book.dim, 0.0f);
         }
+        for (int64_t row = 0; row < count; row += ROWS)
+            transpose(rows.data() + row * book.dim, tiles.data() + row * book.dim);
     }
 
-    // x − centre to scratch; its squared norm.
-    float centre(const float* x, bool* is_finite) {
+    // [ROWS][dim] → [dim][ROWS], a cache line of channels at a time.
+    void transpose(const float* from, float* to) {
+        constexpr int64_t LINE = 16;
+        for (int64_t first = 0; first < book.dim; first += LINE)
+            for (int64_t row = 0; row < ROWS; ++row)
+                for (int64_t d = first; d < std::min(first + LINE, book.dim); ++d)
+                    to[d * ROWS + row] = from[row * book.dim + d];
+    }
+
+    // x − centre to `centred`; its squared norm.
+    float centre(const float* x, float* centred, bool* is_finite) {
         Vector squares = {}, zeros = {};
         float square = 0, zero = 0;
         int64_t d = 0;
@@ -142,13 +152,13 @@ class Search {
             Vector value = load(x + d) - load(book.centre + d);
             zeros += load(x + d) * 0.0f;
             squares += value * value;
-            store(scratch.data() + d, value);
+            store(centred + d, value);
         }
         for (; d < book.dim; ++d) {
             float value = x[d] - book.centre[d];
             zero += x[d] * 0.0f;
             square += value * value;
-            scratch[d] = value;
+            centred[d] = value;
         }
         *is_finite = zero + sum(zeros) == 0.0f;
         return square + sum(squares);
@@ -184,7 +194,11 @@ class Search {
         codes.clear();
         if (scored[row])
             for (const Candidate& candidate : lists[row]) rescore(candidate, row);
-        if (codes.empty())  // not scored
+        if (codes.size() == 1) {
+            *best = Compare::value(x, book, codes[0]);
+            return codes[0];
+        }
+        if (codes.empty())  // not scored, or every code broken
             for (int64_t k = 0; k < book.size; ++k) codes.push_back(k);
         values.clear();
         double smallest = std::numeric_limits<double>::infinity();
@@ -200,28 +214,25 @@ class Search {
         return codes[first];
     }
 
-    // The codes of a candidate group whose score is near the row's smallest, to `codes`.
+    // The codes of a candidate tile whose score is near the row's smallest, to `codes`.
     void rescore(const Candidate& candidate, int64_t row) {
-        float threshold = least[row] + margin[row];
+        float threshold = std::min(least[row] + margin[row], LARGEST);  // an absent code has an infinite score
         if (!(candidate.score <= threshold)) return;
         const float* packed = book.packed + candidate.tile * CODES * book.dim;
-        const float* tile = tiles.data() + row / ROWS * ROWS * book.dim + row % ROWS;
-        Vector scores[PARTS], partial[4][PARTS] = {};  // four sums, so that none waits for another
-        int64_t d = 0;
-        for (; d + 4 <= book.dim; d += 4)
-            for (int i = 0; i < 4; ++i)
-                for (int p = 0; p < PARTS; ++p)
-                    partial[i][p] += tile[(d + i) * ROWS] * load(packed + (d + i) * CODES + p * WIDTH);
-        for (; d < book.dim; ++d)
-            for (int p = 0; p < PARTS; ++p) partial[0][p] += tile[d * ROWS] * load(packed + d * CODES + p * WIDTH);
-        for (int p = 0; p < PARTS; ++p)
-            scores[p] = load(book.bias + candidate.tile * CODES + p * WIDTH) -
-                        (partial[0][p] + partial[1][p] + (partial[2][p] + partial[3][p]));
-        for (int p = 0; p < PARTS; ++p)
-            for (unsigned near = at_most(scores[p], broadcast(threshold)); near; near &= near - 1) {
-                int lane = p * WIDTH + __builtin_ctz(near);
-                if (lane < CODES && scores[p][lane % WIDTH] < INFINITE) codes.push_back(candidate.tile * CODES + lane);
+        const float* centred = rows.data() + row * book.dim;
+        for (int p = 0; p < CODES; p += WIDTH) {
+            Vector score = load(book.bias + candidate.tile * CODES + p), other[3] = {};  // none waits for another
+            int64_t d = 0;
+            for (; d + 4 <= book.dim; d += 4) {
+                score -= centred[d] * load(packed + d * CODES + p);
+                for (int i = 1; i < 4; ++i) other[i - 1] += centred[d + i] * load(packed + (d + i) * CODES + p);
             }
+            for (; d < book.dim; ++d) score -= centred[d] * load(packed + d * CODES + p);
+            score -= other[0] + other[1] + other[2];
+            unsigned near = at_most(score, broadcast(threshold));
+            if (p + WIDTH > CODES) near &= (1u << (CODES - p)) - 1;  // lanes past the tile
+            for (; near; near &= near - 1) codes.push_back(candidate.tile * CODES + p + __builtin_ctz(near));
+        }
     }
 };
 
