@@ -20,6 +20,7 @@ from benchmarks.kernels.results import Results, Row, Wrong
 from benchmarks.kernels.rivals import OURS, PEER, SEARCHES, Rival, usable
 from benchmarks.kernels.shapes import Shape, draw
 from benchmarks.kernels.steps import EMA, PEER_EMA, PEER_VQ, STEPS, VQ
+from benchmarks.kernels.summary import summary as readme_table
 from benchmarks.kernels.timing import Times, interleave, summary
 
 CPU = torch.device("cpu")
@@ -326,3 +327,11 @@ def test_times_are_medians() -> None:
     times, _ = interleave([one(OURS)], *draw(SMALL, CPU))
     assert times[OURS].least <= times[OURS].median <= times[OURS].most
     assert statistics.median([times[OURS].lower, times[OURS].median, times[OURS].upper]) == times[OURS].median
+
+
+def test_the_readme_shows_what_is_committed() -> None:
+    root = Path(__file__).parent.parent
+    record = json.loads((root / "benchmarks" / "results" / "kernels-cpu" / "kernels.json").read_text())
+    assert readme_table(record) in (root / "README.md").read_text()
+    assert not record["interrupted"]
+    assert record["implementation"] == "compiled"

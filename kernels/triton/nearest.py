@@ -20,7 +20,7 @@ from quantizers.kernels.triton.lookup import lookup
 from quantizers.kernels.triton.pack import Frame, Packed, frame, pack
 from quantizers.kernels.triton.rescan import every_row, rescan
 from quantizers.kernels.triton.search import decide, search
-from quantizers.kernels.triton.tiles import BLOCK_N, Mode, Tiles, device_properties, matmul_mode, tiles
+from quantizers.kernels.triton.tiles import BLOCK_N, Mode, Search, Tiles, device_properties, matmul_mode, tiles_of
 from quantizers.kernels.vectors import compute_dtype
 
 CHUNK = 2**25  # elements of packed rows at a time: 256 MiB of split halves
@@ -64,13 +64,19 @@ def _search(x: Tensor, codebook: Tensor) -> Tensor:
         decision = every_row(x)
         rescan(x, codebook, decision)
         return decision.indices
-    mode, device = matmul_mode(), device_properties(x.device)
-    cut = tiles(heads * _round_up(n, BLOCK_N), size, d, mode, device.multiprocessors, device.shared_memory)
+    cut, mode = tiles_of(search_of(x, codebook)), matmul_mode()
     where, width = frame(codebook), triton.cdiv(d, cut.block_d) * cut.block_d
     codes = pack(codebook, where, _round_up(size, cut.block_k), width, mode, is_x=False)
     chunk = max(1, CHUNK // (heads * width))
     found = [_search_rows(rows, codebook, where, codes, cut, mode) for rows in x.split(chunk, 1)]
     return found[0] if len(found) == 1 else torch.cat(found, 1)
+
+
+def search_of(x: Tensor, codebook: Tensor) -> Search:
+    """What decides how the search of these tensors is cut."""
+    heads, n, d = x.shape
+    rows = heads * _round_up(n, BLOCK_N)
+    return Search(rows, codebook.shape[1], d, matmul_mode(), device_properties(x.device))
 
 
 def _search_rows(x: Tensor, codebook: Tensor, where: Frame, codes: Packed, cut: Tiles, mode: Mode) -> Tensor:

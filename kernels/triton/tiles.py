@@ -32,7 +32,35 @@ class Device(NamedTuple):
     shared_memory: int  # bytes a block may use
 
 
-def tiles(n: int, k: int, d: int, mode: Mode, multiprocessors: int, shared_memory: int) -> Tiles:
+class Search(NamedTuple):
+    """What decides how a search is cut."""
+
+    n: int  # rows over all heads, each head padded to BLOCK_N
+    k: int
+    d: int
+    mode: Mode
+    device: Device
+
+
+# Programs a multiprocessor of searches that were measured; see tuning.py.
+tuned: dict[Search, int] = {}
+
+
+def tiles_of(search: Search) -> Tiles:
+    """`tiles`, with the number of programs that was measured for this search where one was."""
+    programs = tuned.get(search, PROGRAMS_A_MULTIPROCESSOR)
+    return tiles(*search[:4], *search.device, programs=programs)
+
+
+def tiles(
+    n: int,
+    k: int,
+    d: int,
+    mode: Mode,
+    multiprocessors: int,
+    shared_memory: int,
+    programs: int = PROGRAMS_A_MULTIPROCESSOR,
+) -> Tiles:
     """The tiles for `n` rows (over all heads, each padded to BLOCK_N), `k` codes and `d` channels.
 
     Rows of at most RESIDENT_WIDTH channels, padded to a power of two, are loaded once; wider ones are streamed.
@@ -41,6 +69,7 @@ def tiles(n: int, k: int, d: int, mode: Mode, multiprocessors: int, shared_memor
     Args:
         shared_memory: bytes a block may use. A device with much of it multiplies from there; with less (sm_80) the
             operands take registers too, and the steps of the exact mode are halved.
+        programs: a multiprocessor, that the codes are split for.
     """
     padded = max(16, 1 << (d - 1).bit_length())  # a matrix unit's step is 16 channels
     resident = padded <= RESIDENT_WIDTH[mode]
@@ -51,7 +80,7 @@ def tiles(n: int, k: int, d: int, mode: Mode, multiprocessors: int, shared_memor
     # A step of streamed rows holds rows and codes; resident rows are held once.
     held, step = (BLOCK_N * row, block_k * row) if resident else (0, (BLOCK_N + block_k) * row)
     stages = 3 if held + 3 * step <= shared_memory else 2
-    wanted = -(-PROGRAMS_A_MULTIPROCESSOR * multiprocessors // max(-(-n // BLOCK_N), 1))
+    wanted = -(-programs * multiprocessors // max(-(-n // BLOCK_N), 1))
     return Tiles(BLOCK_N, block_k, block_d, WARPS, stages, max(1, min(wanted, -(-k // block_k))))
 
 

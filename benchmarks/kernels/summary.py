@@ -1,0 +1,43 @@
+"""The two tables of times in one line a shape, for the README: from the JSON, so that the two agree."""
+
+from typing import Any
+
+from benchmarks.kernels.gemm import GEMMS
+from benchmarks.kernels.rivals import ADDMM, CDIST, FAISS, OURS, PEER, SKLEARN
+from benchmarks.kernels.steps import EMA, PEER_EMA, PEER_VQ, VQ
+
+SEARCH = (FAISS, SKLEARN, ADDMM, CDIST, PEER)
+HEADINGS = (
+    "N × K × D", "search ms", *SEARCH, "bare GEMM", "VQ step ms", f"{PEER}", "EMA step ms", f"{PEER}",
+)  # fmt: skip
+
+
+def summary(record: dict[str, Any]) -> str:
+    """Markdown: medians of ours in milliseconds, and how many times as long each rival takes.
+
+    Args: record: what `python -m benchmarks kernels` wrote, for a CPU, with every rival measured.
+    """
+    lines = ["| " + " | ".join(HEADINGS) + " |", "| --- |" + " ---: |" * (len(HEADINGS) - 1)]
+    for search, step in zip(record["search"], record["training_step"], strict=True):
+        times, steps = search["times_ms"], step["times_ms"]
+        gemm = min((rival.name for rival in GEMMS if rival.name in times), key=lambda name: times[name]["median"])
+        cells = [
+            " × ".join(str(search["shape"][axis]) for axis in "nkd"),
+            _milliseconds(times[OURS]),
+            *(_ratio(times[name], times[OURS]) for name in (*SEARCH, gemm)),
+        ]
+        for ours, theirs in ((VQ, PEER_VQ), (EMA, PEER_EMA)):
+            cells += [_milliseconds(steps[ours]), _ratio(steps[theirs], steps[ours])]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _milliseconds(times: dict[str, float]) -> str:
+    return f"{times['median']:.3g}"
+
+
+def _ratio(times: dict[str, float], ours: dict[str, float]) -> str:
+    """With "≈" where the middle halves of the runs overlap."""
+    ratio = times["median"] / ours["median"]
+    same = times["lower"] <= ours["upper"] and ours["lower"] <= times["upper"]
+    return f"{'≈ ' if same else ''}{ratio:.{2 if ratio < 10 else 0}f}"
