@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
+import torch
 from torch import Tensor
 
 IMPLEMENTATIONS = ("auto", "reference", "blocked", "compiled", "triton")
@@ -94,7 +95,10 @@ def run(operation: str, *arguments: Any) -> Any:
         name = "reference"
     for record in _records.get():
         record[operation, name] += 1
-    return _function(name, operation)(*arguments)
+    # A kernel is launched on the current device, which need not be that of its tensors.
+    on_device = torch.cuda.device_of(tensor)  # type: ignore[no-untyped-call]
+    with on_device if name == "triton" else contextlib.nullcontext():
+        return _function(name, operation)(*arguments)
 
 
 def _fastest(operation: str, tensor: Tensor) -> str:

@@ -6,8 +6,8 @@
     quantized, indices, loss = quantizer(z)  # z [B, 256, H, W]
     quantizer.decode(indices)  # == quantized
 
-`available()` lists the names that `create` takes. `use_implementation` runs a block of code on one implementation of
-the arithmetic, by name.
+`available()` lists the names that `create` takes. `use_implementation` runs a block of code on one implementation
+of the arithmetic, by name.
 """
 
 from quantizers import metrics, schedules

@@ -168,16 +168,8 @@ def _codebook_gradient(
 
 
 @_codebook_gradient.register_fake
-def _(
-    codes_gradient: Tensor | None,
-    loss_gradient: Tensor,
-    x: Tensor,
-    codes: Tensor,
-    indices: Tensor,
-    weight: float,
-    codebook_size: int,
-) -> Tensor:
-    return codes.new_empty(codes.shape[0], codebook_size, codes.shape[2])
+def _(codes_gradient: Tensor | None, loss_gradient: Tensor, x: Tensor, codes: Tensor, *rest: Any) -> Tensor:
+    return codes.new_empty(codes.shape[0], rest[-1], codes.shape[2])
 
 
 @torch.library.custom_op("quantizers::highest_score", mutates_args=())

@@ -105,20 +105,8 @@ def _soft_codes_backward(
 
 
 @_soft_codes_backward.register_fake
-def _(
-    value_gradient: Tensor,
-    divergence_gradient: Tensor,
-    x: Tensor,
-    keys: Tensor,
-    bias: Tensor,
-    values: Tensor,
-    temperature: Tensor,
-    seed: Tensor | None,
-    value: Tensor,
-    divergence: Tensor,
-    log_sums: Tensor,
-) -> Outputs:
+def _(value_gradient: Tensor, divergence_gradient: Tensor, *inputs: Tensor) -> Outputs:
     x_gradient, keys_gradient, bias_gradient, values_gradient = (
-        tensor.new_empty(tensor.shape) for tensor in (x, keys, bias, values)
+        tensor.new_empty(tensor.shape) for tensor in inputs[:4]
     )
     return x_gradient, keys_gradient, bias_gradient, values_gradient
