@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -66,6 +67,13 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
     """A file in its place: what also root cannot make a folder of."""
     (tmp_path / "file").touch()
     assert answer(start(tmp_path / "file")) == "[[1, 0]]"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("clang++") is None, reason="no clang++")
+def test_another_compiler_brings_its_own_openmp(tmp_path: Path) -> None:
+    """What clang calls for threads is not in GCC's runtime, which torch has loaded."""
+    assert answer(start(tmp_path, CXX="clang++")) == "[[1, 0]]"
 
 
 def test_a_folder_without_write_permission_is_not_the_cache(

@@ -6,6 +6,7 @@ folder (XDG_CACHE_HOME, ~/.cache), under a name made of everything that it depen
 written, in a temporary one of this process. Set CXX for another compiler.
 """
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -69,19 +70,26 @@ def _try_library(instructions: str) -> "ctypes.CDLL | CompilationError":
 
 def _load(instructions: str) -> ctypes.CDLL:
     compiler = _compiler()
-    runtime = _openmp_runtime()
-    if runtime:  # its symbols must be found when the library is loaded
-        ctypes.CDLL(str(runtime), mode=ctypes.RTLD_GLOBAL)
-    name = _name(compiler, instructions, runtime is None)
+    if runtime := _openmp_runtime():
+        ctypes.CDLL(str(runtime), mode=ctypes.RTLD_GLOBAL)  # where the library finds its symbols when it is loaded
+        with contextlib.suppress(
+            OSError
+        ):  # what this compiler calls is not in torch's runtime (clang and libgomp)
+            return _load_with(compiler, instructions, link_openmp=False)
+    return _load_with(compiler, instructions, link_openmp=True)
+
+
+def _load_with(compiler: list[str], instructions: str, link_openmp: bool) -> ctypes.CDLL:
+    name = _name(compiler, instructions, link_openmp)
     folder = cache_folder()
     if folder is None:
         # Once loaded, the file may go.
         with tempfile.TemporaryDirectory(prefix="quantizers-") as temporary:
-            return ctypes.CDLL(str(_compile(compiler, instructions, runtime is None, Path(temporary) / name)))
+            return ctypes.CDLL(str(_compile(compiler, instructions, link_openmp, Path(temporary) / name)))
     target = folder / name
-    return ctypes.CDLL(
-        str(target if _is_whole(target) else _compile(compiler, instructions, runtime is None, target))
-    )
+    if not _is_whole(target):
+        _compile(compiler, instructions, link_openmp, target)
+    return ctypes.CDLL(str(target))
 
 
 def cache_folder() -> Path | None:

@@ -22,7 +22,7 @@ template <class Compare>
 void search_all(const float* x, int64_t count, const Codebook& book, int64_t threads, int64_t* indices,
                 float* distances, float* chosen) {
     int64_t share = ((count + threads - 1) / threads + ROWS - 1) / ROWS * ROWS;
-    int64_t step = std::min(BLOCK, share);
+    int64_t step = std::clamp<int64_t>(share, ROWS, BLOCK);
 #pragma omp parallel num_threads(threads)
     {
         Search<Compare> search(book);
