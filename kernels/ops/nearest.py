@@ -16,8 +16,8 @@ def nearest_code(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
 
     Under `torch.set_float32_matmul_precision("highest")`, the default, the index is exact on every device, by the
     certificate of kernels/README.md. "high" and "medium" trade exactness for speed on a GPU (tf32 and bfloat16
-    products, centred; kernels/README.md says how much); on a CPU they change nothing. For cosine similarity, pass both through
-    `quantizers.kernels.vectors.normalize` first.
+    products, centred; kernels/README.md says how much); on a CPU they change nothing. For cosine similarity, pass
+    both through `quantizers.kernels.vectors.normalize` first.
 
     Args:
         x: [H, N, D] vectors: float16, bfloat16, float32 or float64, each exact in its own values.
