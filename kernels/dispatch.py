@@ -102,12 +102,11 @@ def run(operation: str, *arguments: Any) -> Any:
 
 
 def _fastest(operation: str, tensor: Tensor) -> str:
-    if tensor.device.type == "cuda" and not _obstacle("triton", tensor):
-        return "triton"
-    if tensor.device.type == "cpu":
-        reason = _obstacle("compiled", tensor)
+    fastest = {"cpu": "compiled", "cuda": "triton"}.get(tensor.device.type)
+    if fastest:
+        reason = _obstacle(fastest, tensor)
         if not reason:
-            return "compiled"
+            return fastest
         warn_once(reason)
     return "blocked" if operation in BLOCKED else "reference"
 

@@ -26,7 +26,7 @@ PAIR_BUDGET = 2**19  # elements of a float64 block of (row, group) pairs
 class _Packed(NamedTuple):
     """A codebook in groups: float32 for the scores, float64 for the decision."""
 
-    exact: reference._Packed
+    exact: reference.Packed
     centre: Tensor  # [D] float32
     weights: Tensor  # [groups · group, D + 1] float32: −centred and ½‖centred‖², +inf for padding and broken codes
     group: int
@@ -59,7 +59,7 @@ def _search(x: Tensor, codebook: Tensor) -> Tensor:
 
 
 def _pack(codebook: Tensor) -> _Packed:
-    exact = reference._pack(codebook)
+    exact = reference.pack(codebook)
     size, dim = codebook.shape
     group = min(LARGE_GROUP if size >= LARGE_CODEBOOK else SMALL_GROUP, size)
     padding = -size % group
@@ -115,7 +115,7 @@ def _decide(augmented: Tensor, minima: Tensor, threshold: Tensor, packed: _Packe
         scores = augmented[rows[part]] @ packed.weights[codes].T
         close = scores <= threshold[rows[part]][:, None]
         near[part] = close.sum(-1)
-        first[part] = reference._first(close) + codes.start
+        first[part] = reference.first_set(close) + codes.start
     total = torch.zeros(augmented.shape[0], dtype=torch.int64, device=augmented.device).index_add_(0, rows, near)
     indices = torch.zeros_like(total).index_copy_(0, rows[near > 0], first[near > 0])
     return indices, total != 1
@@ -124,7 +124,7 @@ def _decide(augmented: Tensor, minima: Tensor, threshold: Tensor, packed: _Packe
 def _in_blocks(x: Tensor, packed: _Packed) -> Tensor:
     """Indices [R] of rows [R, D] as the reference finds them."""
     step = max(1, PAIR_BUDGET // max(packed.exact.codes.shape))
-    return torch.cat([reference._nearest_rows(block.double(), packed.exact) for block in torch.split(x, step)])
+    return torch.cat([reference.nearest_rows(block.double(), packed.exact) for block in torch.split(x, step)])
 
 
 def _pairs(groups: Tensor, size: int) -> Iterator[tuple[slice, int]]:

@@ -34,10 +34,10 @@ def nearest_code(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
     rows = max(1, SCORE_BUDGET // max(size, d))
     indices = torch.full((heads, n), -1, dtype=torch.int64, device=x.device)
     for head in range(heads):
-        packed = _pack(codebook[head])
+        packed = pack(codebook[head])
         for start in range(0, n, rows):
             block = x[head, start : start + rows].double()
-            indices[head, start : start + rows] = _nearest_rows(block, packed)
+            indices[head, start : start + rows] = nearest_rows(block, packed)
     dtype = compute_dtype(x, codebook)
     chosen = codebook.gather(1, indices.clamp(min=0)[..., None].expand(-1, -1, d)).to(dtype)
     distance = (x.to(dtype) - chosen).square().sum(-1)
@@ -90,7 +90,7 @@ def lookup_codebook_gradient(
     return sums
 
 
-class _Packed(NamedTuple):
+class Packed(NamedTuple):
     """What a search needs of a codebook, in float64, computed once for all blocks of rows."""
 
     codes: Tensor  # [K, D], zero where a code is broken
@@ -101,7 +101,8 @@ class _Packed(NamedTuple):
     radius: Tensor  # 0-d, the largest ‖centred‖
 
 
-def _pack(codebook: Tensor) -> _Packed:
+def pack(codebook: Tensor) -> Packed:
+    """Prepare a codebook [K, D] of any floating dtype."""
     codes = codebook.double()
     finite = codes.isfinite().all(-1)
     codes = codes.where(finite[:, None], 0.0)
@@ -109,10 +110,10 @@ def _pack(codebook: Tensor) -> _Packed:
     centred = codes - centre
     half_norms = 0.5 * centred.square().sum(-1)
     radius = (2 * half_norms.where(finite, 0.0).amax()).sqrt()
-    return _Packed(codes, finite, centre, centred, half_norms.where(finite, torch.inf), radius)
+    return Packed(codes, finite, centre, centred, half_norms.where(finite, torch.inf), radius)
 
 
-def _nearest_rows(x: Tensor, packed: _Packed) -> Tensor:
+def nearest_rows(x: Tensor, packed: Packed) -> Tensor:
     """Indices [R] of rows x [R, D]: scores (1), certificate (3), and the difference form (4) where it fails."""
     finite = x.isfinite().all(-1)
     x = x.where(finite[:, None], 0.0)
@@ -121,22 +122,22 @@ def _nearest_rows(x: Tensor, packed: _Packed) -> Tensor:
     length = torch.linalg.vector_norm(centred, dim=-1)
     bound = (x.shape[1] + 8) * ROUNDOFF * (length * packed.radius + 0.5 * packed.radius.square())
     near = scores <= (scores.amin(-1) + 2 * bound)[:, None]
-    indices = _first(near)
+    indices = first_set(near)
     if near.count_nonzero() > len(x):
         uncertain = near.sum(-1) > 1
         indices[uncertain] = _nearest_by_difference(x[uncertain], packed)
     return indices.where(finite & packed.finite.any(), -1)
 
 
-def _nearest_by_difference(x: Tensor, packed: _Packed) -> Tensor:
+def _nearest_by_difference(x: Tensor, packed: Packed) -> Tensor:
     """Indices [R] by the difference form ‖x − e‖, relatively accurate however close the codes lie: (4), (5)."""
     distance = torch.cdist(x, packed.codes, compute_mode="donot_use_mm_for_euclid_dist")
     distance = distance.masked_fill(~packed.finite, torch.inf)
     nearest = distance.amin(-1, keepdim=True)
-    return _first(distance <= nearest * (1 + (x.shape[1] + 8) * ROUNDOFF))
+    return first_set(distance <= nearest * (1 + (x.shape[1] + 8) * ROUNDOFF))
 
 
-def _first(flags: Tensor) -> Tensor:
+def first_set(flags: Tensor) -> Tensor:
     """The lowest column that is set in each row of a boolean matrix [R, K]."""
     return flags.view(torch.uint8).argmax(-1)
 
@@ -153,5 +154,5 @@ def highest_score(x: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
         scores = torch.addmm(bias, block, keys.T)
         length = torch.linalg.vector_norm(block, dim=-1)
         bound = (x.shape[1] + 8) * ROUNDOFF * (length * largest_key + bias.abs().amax())
-        indices[start : start + rows] = _first(scores >= (scores.amax(-1) - 2 * bound)[:, None])
+        indices[start : start + rows] = first_set(scores >= (scores.amax(-1) - 2 * bound)[:, None])
     return indices
