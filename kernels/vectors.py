@@ -10,7 +10,9 @@ def compute_dtype(*tensors: Tensor) -> torch.dtype:
 
 
 def are_finite(x: Tensor) -> Tensor:
-    """Which vectors [..., D] are finite, [...] bool; many times faster than `isfinite().all(-1)` on a CPU."""
+    """Which vectors [..., D] are finite, [...] bool; in eager mode many times faster than `isfinite().all(-1)`."""
+    if torch.compiler.is_compiling():
+        return x.detach().isfinite().all(-1)  # one fused pass there; a compiler makes a product with zero zero
     return (x.detach() * 0).sum(-1) == 0  # 0 · ∞ and 0 · NaN are NaN
 
 

@@ -1,10 +1,11 @@
 """Directions of vectors at any scale."""
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantizers.kernels.vectors import normalize
+from quantizers.kernels.vectors import are_finite, normalize
 from tests.vectors import finite, vectors
 
 
@@ -40,3 +41,15 @@ def test_normalize_passes_the_gradient_of_a_zero_vector() -> None:
     g = torch.randn(2, 3)
     (gradient,) = torch.autograd.grad(normalize(x), x, g)
     assert torch.equal(gradient, g)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own, when its compiler is imported
+@pytest.mark.parametrize("compiles", [False, True])
+def test_vectors_that_are_not_finite_are_found(compiles: bool) -> None:
+    """Compiled too: there a product with zero, by which eager mode tells, becomes zero."""
+    x = torch.randn(7, 5)
+    x[1, 2], x[3, 0], x[4, 4] = torch.nan, torch.inf, -torch.inf
+    x[5] = torch.finfo(torch.float32).max
+    function = torch.compile(are_finite) if compiles else are_finite
+    assert function(x).tolist() == [True, False, True, False, False, True, True]
