@@ -95,10 +95,12 @@ def run(operation: str, *arguments: Any) -> Any:
         name = "reference"
     for record in _records.get():
         record[operation, name] += 1
+    function = _function(name, operation)
+    if name != "triton":
+        return function(*arguments)
     # A kernel is launched on the current device, which need not be that of its tensors.
-    on_device = torch.cuda.device_of(tensor)  # type: ignore[no-untyped-call]
-    with on_device if name == "triton" else contextlib.nullcontext():
-        return _function(name, operation)(*arguments)
+    with torch.cuda.device_of(tensor):  # type: ignore[no-untyped-call]
+        return function(*arguments)
 
 
 def _fastest(operation: str, tensor: Tensor) -> str:

@@ -38,12 +38,12 @@ class CompilationError(RuntimeError):
     """The sources could not be compiled or loaded; the message says why."""
 
 
-def library(instructions: str | None = None) -> ctypes.CDLL:
-    """The library for these vector instructions: a key of INSTRUCTIONS, default this machine's.
+def library() -> ctypes.CDLL:
+    """The library for this machine's vector instructions.
 
     Raises: CompilationError, again and at once on each call after the first.
     """
-    outcome = _try_library(instructions or machine_instructions())
+    outcome = _try_library(machine_instructions())
     if isinstance(outcome, CompilationError):
         raise outcome
     return outcome
@@ -72,9 +72,8 @@ def _load(instructions: str) -> ctypes.CDLL:
     compiler = _compiler()
     if runtime := _openmp_runtime():
         ctypes.CDLL(str(runtime), mode=ctypes.RTLD_GLOBAL)  # where the library finds its symbols when it is loaded
-        with contextlib.suppress(
-            OSError
-        ):  # what this compiler calls is not in torch's runtime (clang and libgomp)
+        # Not all that a compiler calls need be there: clang's calls are not in GCC's runtime.
+        with contextlib.suppress(OSError):
             return _load_with(compiler, instructions, link_openmp=False)
     return _load_with(compiler, instructions, link_openmp=True)
 

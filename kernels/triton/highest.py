@@ -26,22 +26,21 @@ def highest_score(x: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
     largest_key = torch.linalg.vector_norm(keys, dim=-1, dtype=torch.float64).amax()
     largest_bias = bias.double().abs().amax()
     slack = 2 * (d + 8) * ROUNDOFF * torch.stack([largest_key, largest_bias])
-    with torch.cuda.device_of(x):
-        if n:
-            _highest_kernel[(triton.cdiv(n, BLOCK_N),)](
-                x.contiguous(),
-                keys.contiguous(),
-                bias.contiguous(),
-                slack,
-                indices,
-                n,
-                size,
-                d,
-                BLOCK_N,
-                BLOCK_K,
-                CHUNK,
-                enable_fp_fusion=True,
-            )
+    if n:
+        _highest_kernel[(triton.cdiv(n, BLOCK_N),)](
+            x.contiguous(),
+            keys.contiguous(),
+            bias.contiguous(),
+            slack,
+            indices,
+            n,
+            size,
+            d,
+            BLOCK_N,
+            BLOCK_K,
+            CHUNK,
+            enable_fp_fusion=True,
+        )
     return indices
 
 

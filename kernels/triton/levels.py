@@ -24,21 +24,20 @@ def round_levels(z: Tensor, levels: Tensor, slope: float) -> tuple[Tensor, Tenso
     d, z = z.shape[-1], z.contiguous()
     codes, index = torch.empty_like(z), torch.empty(z.shape[:-1], dtype=torch.int64, device=z.device)
     block_n, block_d = _tile(d)
-    with torch.cuda.device_of(z):
-        if index.numel():
-            grid = (triton.cdiv(index.numel(), block_n),)
-            _round_kernel[grid](
-                z,
-                levels.contiguous(),
-                codes,
-                index,
-                index.numel(),
-                d,
-                slope,
-                block_n,
-                block_d,
-                enable_fp_fusion=True,
-            )
+    if index.numel():
+        grid = (triton.cdiv(index.numel(), block_n),)
+        _round_kernel[grid](
+            z,
+            levels.contiguous(),
+            codes,
+            index,
+            index.numel(),
+            d,
+            slope,
+            block_n,
+            block_d,
+            enable_fp_fusion=True,
+        )
     return codes, index
 
 
@@ -57,20 +56,19 @@ def round_levels_backward(gradient: Tensor, z: Tensor, levels: Tensor, slope: fl
     result = torch.empty_like(z)
     block_n, block_d = _tile(d)
     n = z.numel() // d
-    with torch.cuda.device_of(z):
-        if n:
-            _slope_kernel[(triton.cdiv(n, block_n),)](
-                gradient.contiguous(),
-                z,
-                levels.contiguous(),
-                result,
-                n,
-                d,
-                slope,
-                block_n,
-                block_d,
-                enable_fp_fusion=True,
-            )
+    if n:
+        _slope_kernel[(triton.cdiv(n, block_n),)](
+            gradient.contiguous(),
+            z,
+            levels.contiguous(),
+            result,
+            n,
+            d,
+            slope,
+            block_n,
+            block_d,
+            enable_fp_fusion=True,
+        )
     return result
 
 

@@ -21,20 +21,19 @@ def rotate_grad(gradient: Tensor, x: Tensor, quantized: Tensor) -> Tensor:
     d, result = x.shape[-1], torch.empty_like(gradient, memory_format=torch.contiguous_format)
     n = x.numel() // max(d, 1)
     block_n, block_d = _tile(d)
-    with torch.cuda.device_of(x):
-        if n:
-            _rotate_kernel[(triton.cdiv(n, block_n),)](
-                gradient.contiguous(),
-                x.contiguous(),
-                quantized.contiguous(),
-                result,
-                n,
-                d,
-                block_n,
-                block_d,
-                d <= block_d,
-                enable_fp_fusion=True,
-            )
+    if n:
+        _rotate_kernel[(triton.cdiv(n, block_n),)](
+            gradient.contiguous(),
+            x.contiguous(),
+            quantized.contiguous(),
+            result,
+            n,
+            d,
+            block_n,
+            block_d,
+            d <= block_d,
+            enable_fp_fusion=True,
+        )
     return result
 
 

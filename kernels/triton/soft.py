@@ -40,32 +40,31 @@ def soft_codes(
     value = torch.empty(n, width, device=x.device)
     indices = torch.empty(n, dtype=torch.int64, device=x.device)
     divergence, log_sums = torch.empty(n, device=x.device), torch.empty(n, 2, device=x.device)
-    with torch.cuda.device_of(x):
-        if n:
-            _forward_kernel[(triton.cdiv(n, tiles.rows), triton.cdiv(width, tiles.out))](
-                x.contiguous(),
-                keys.contiguous(),
-                bias.contiguous(),
-                values.contiguous(),
-                temperature,
-                temperature if seed is None else seed,
-                value,
-                indices,
-                divergence,
-                log_sums,
-                n,
-                size,
-                d,
-                width,
-                seed is not None,
-                tiles.rows,
-                tiles.codes,
-                tiles.chunk,
-                tiles.out,
-                num_warps=tiles.warps,
-                num_stages=tiles.stages,
-                enable_fp_fusion=True,
-            )
+    if n:
+        _forward_kernel[(triton.cdiv(n, tiles.rows), triton.cdiv(width, tiles.out))](
+            x.contiguous(),
+            keys.contiguous(),
+            bias.contiguous(),
+            values.contiguous(),
+            temperature,
+            temperature if seed is None else seed,
+            value,
+            indices,
+            divergence,
+            log_sums,
+            n,
+            size,
+            d,
+            width,
+            seed is not None,
+            tiles.rows,
+            tiles.codes,
+            tiles.chunk,
+            tiles.out,
+            num_warps=tiles.warps,
+            num_stages=tiles.stages,
+            enable_fp_fusion=True,
+        )
     return value, indices, divergence, log_sums
 
 

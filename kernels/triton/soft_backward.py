@@ -24,9 +24,9 @@ from quantizers.kernels.triton.soft import (
     product_tile,
     row_tiles,
 )
+from quantizers.kernels.triton.tiles import device_properties
 
 PROGRAMS = 2  # of the code kernel, for each multiprocessor, where the codes alone are fewer
-INTERPRETED_MULTIPROCESSORS = 2  # the CPU has none; few, so that the rows are split in a small test
 
 
 @torch.no_grad()
@@ -67,9 +67,8 @@ def soft_codes_backward(
         log_sums,
     ]
     inputs = [tensor.contiguous() for tensor in inputs]
-    with torch.cuda.device_of(x):
-        x_gradient, agreement = _rows(inputs, seed is not None)
-        sums = _codes(inputs, agreement, seed is not None)
+    x_gradient, agreement = _rows(inputs, seed is not None)
+    sums = _codes(inputs, agreement, seed is not None)
     keys_gradient, bias_gradient, values_gradient = (
         total.to(tensor.dtype) for total, tensor in zip(sums, (keys, bias, values), strict=True)
     )
@@ -109,7 +108,7 @@ def _codes(inputs: list[Tensor], agreement: Tensor, noisy: bool) -> tuple[Tensor
     tiles = code_tiles(max(d, width))
     blocks, outs = triton.cdiv(size, tiles.codes), triton.cdiv(max(d, width), tiles.out)
     row_blocks = triton.cdiv(n, tiles.rows)
-    splits = max(1, min(PROGRAMS * _multiprocessors(x.device) // (blocks * outs), row_blocks))
+    splits = max(1, min(PROGRAMS * device_properties(x.device).multiprocessors // (blocks * outs), row_blocks))
     span = triton.cdiv(row_blocks, splits) * tiles.rows
     splits = triton.cdiv(n, span)
     keys = torch.empty(splits, size, d, device=x.device)
@@ -136,13 +135,6 @@ def _codes(inputs: list[Tensor], agreement: Tensor, noisy: bool) -> tuple[Tensor
         enable_fp_fusion=True,
     )
     return keys.sum(0), bias.sum(0), codes.sum(0)
-
-
-def _multiprocessors(device: torch.device) -> int:
-    if device.type != "cuda":
-        return INTERPRETED_MULTIPROCESSORS
-    count: int = torch.cuda.get_device_properties(device).multi_processor_count
-    return count
 
 
 def code_tiles(out: int) -> Tiles:

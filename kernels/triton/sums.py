@@ -60,23 +60,22 @@ def ema_code_sums(
     new_size = torch.empty_like(cluster_size, memory_format=torch.contiguous_format)
     new_sum = torch.empty_like(embedding_sum, memory_format=torch.contiguous_format)
     block_k, block_d = _tile(d)
-    with torch.cuda.device_of(x):
-        _average_kernel[(triton.cdiv(heads * codebook_size, block_k), triton.cdiv(d, block_d))](
-            counts,
-            sums,
-            fits,
-            keep,
-            cluster_size.contiguous(),
-            embedding_sum.contiguous(),
-            new_size,
-            new_sum,
-            heads * codebook_size,
-            codebook_size,
-            d,
-            block_k,
-            block_d,
-            enable_fp_fusion=True,
-        )
+    _average_kernel[(triton.cdiv(heads * codebook_size, block_k), triton.cdiv(d, block_d))](
+        counts,
+        sums,
+        fits,
+        keep,
+        cluster_size.contiguous(),
+        embedding_sum.contiguous(),
+        new_size,
+        new_sum,
+        heads * codebook_size,
+        codebook_size,
+        d,
+        block_k,
+        block_d,
+        enable_fp_fusion=True,
+    )
     return new_size, new_sum
 
 
@@ -119,27 +118,24 @@ def _sums(x: Tensor, indices: Tensor, codebook_size: int) -> tuple[Tensor, Tenso
     counts = torch.empty(heads, codebook_size, dtype=dtype, device=x.device)
     sums = torch.empty(heads, codebook_size, d, dtype=dtype, device=x.device)
     overflows = torch.empty(heads, codebook_size, blocks, dtype=torch.bool, device=x.device)
-    with torch.cuda.device_of(x):
-        if pieces:
-            _piece_kernel[(pieces, blocks)](
-                x, *runs, partial, bins, d, PIECE, block_r, block_d, enable_fp_fusion=True
-            )
-        _code_kernel[(heads * codebook_size, blocks)](
-            x,
-            runs.order,
-            runs.starts,
-            runs.pieces,
-            partial,
-            counts,
-            sums,
-            overflows,
-            codebook_size,
-            d,
-            PIECE,
-            block_r,
-            block_d,
-            enable_fp_fusion=True,
-        )
+    if pieces:
+        _piece_kernel[(pieces, blocks)](x, *runs, partial, bins, d, PIECE, block_r, block_d, enable_fp_fusion=True)
+    _code_kernel[(heads * codebook_size, blocks)](
+        x,
+        runs.order,
+        runs.starts,
+        runs.pieces,
+        partial,
+        counts,
+        sums,
+        overflows,
+        codebook_size,
+        d,
+        PIECE,
+        block_r,
+        block_d,
+        enable_fp_fusion=True,
+    )
     return counts, sums, overflows
 
 
