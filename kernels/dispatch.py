@@ -62,7 +62,9 @@ def use_implementation(name: str = "auto") -> Iterator[Ran]:
             quantizer(x)
         print(ran)  # Counter({("nearest_lookup", "compiled"): 1})
 
-    The backward of a forward in the block runs by the same implementation, wherever it is called.
+    The backward of a forward in the block runs by the same implementation, wherever it is called. A graph made by
+    `torch.compile` or `torch.export` is not bound to what held when it was traced: its operations, backward ones
+    too, run by the implementation that holds when the graph runs.
 
     Raises: ValueError for an unknown name. Inside the block, an operation that the implementation cannot run
     raises a RuntimeError that says why.
@@ -79,8 +81,13 @@ def use_implementation(name: str = "auto") -> Iterator[Ran]:
 
 
 def chosen_implementation() -> str:
-    """The name that holds here: "auto" outside of any `use_implementation`."""
-    return _chosen.get()
+    """The name that holds here: "auto" outside of any `use_implementation`, and where a graph is traced."""
+    return "auto" if torch.compiler.is_compiling() else _chosen.get()
+
+
+def resume_implementation(name: str) -> contextlib.AbstractContextManager[object]:
+    """For a backward: the block runs by what `chosen_implementation` gave in the forward."""
+    return contextlib.nullcontext() if torch.compiler.is_compiling() else use_implementation(name)
 
 
 def run(operation: str, *arguments: Any) -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from quantizers.kernels.dispatch import chosen_implementation, use_implementation
+from quantizers.kernels.dispatch import chosen_implementation, resume_implementation
 from quantizers.kernels.ops.rotation import rotate_grad
 
 Gradient = Callable[[Tensor, Tensor], Tensor]
@@ -52,7 +52,7 @@ class _Rotation(torch.autograd.Function):
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, Tensor]:
         x, codes = ctx.saved_tensors  # type: ignore[attr-defined]
-        with use_implementation(ctx.implementation):  # type: ignore[attr-defined]
+        with resume_implementation(ctx.implementation):  # type: ignore[attr-defined]
             return rotate_grad(gradient, x.detach(), codes.detach()), gradient
 
 

@@ -55,7 +55,7 @@ def _save(ctx: Any, inputs: tuple[Tensor, Tensor, float], output: tuple[Tensor, 
 
 
 def _backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
-    with dispatch.use_implementation(ctx.implementation):
+    with dispatch.resume_implementation(ctx.implementation):
         return _round_levels_backward(gradient, *ctx.saved_tensors, ctx.slope), None, None
 
 

@@ -128,7 +128,7 @@ def _lookup_backward(
     if loss_gradient is None:
         loss_gradient = codes.new_zeros(indices.shape)
     x_gradient = codebook_gradient = None
-    with dispatch.use_implementation(ctx.implementation):
+    with dispatch.resume_implementation(ctx.implementation):
         if ctx.needs_input_grad[0]:
             x_gradient = _vector_gradient(loss_gradient, x, codes, indices, ctx.vector_weight)
         if ctx.needs_input_grad[1]:

@@ -74,7 +74,7 @@ def _backward(
 ) -> tuple[Tensor | None, ...]:
     *inputs, value, divergence, log_sums = ctx.saved_tensors
     seed = inputs[5] if ctx.has_seed else None
-    with dispatch.use_implementation(ctx.implementation):
+    with dispatch.resume_implementation(ctx.implementation):
         gradients = _soft_codes_backward(
             value_gradient, divergence_gradient, *inputs[:5], seed, value, divergence, log_sums
         )
