@@ -2,11 +2,12 @@
 
 import abc
 import contextlib
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from quantizers.kernels.vectors import are_finite
 from quantizers.layout import Rows, from_rows, to_rows
@@ -23,6 +24,10 @@ class QuantizerOutput(NamedTuple):
     """int64, x's shape without the channel axis. −1 where masked or not finite."""
     loss: Tensor
     """0-d, float32 (float64 for float64 input), already weighted: add it to the model's loss."""
+
+
+# torch.export writes an output's type by this name.
+pytree._register_namedtuple(QuantizerOutput, serialized_type_name="quantizers.QuantizerOutput")
 
 
 class Quantizer(nn.Module, abc.ABC):
@@ -42,6 +47,9 @@ class Quantizer(nn.Module, abc.ABC):
 
     Raises: ValueError for a size below 1.
     """
+
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """What parameters and buffers are called in older checkpoints, and what today."""
 
     def __init__(
         self, dim: int, codebook_size: int, *, code_dim: int | None = None, channel_dim: int = -1
@@ -106,13 +114,15 @@ class Quantizer(nn.Module, abc.ABC):
     def decode(self, indices: Tensor) -> Tensor:
         """The quantized vectors of indices: [..., dim], the channels on `channel_dim`. Index −1 gives zero.
 
-        Raises: TypeError for indices that are not integers, IndexError for one outside [−1, K).
+        Raises: TypeError for indices that are not integers, IndexError for one outside [−1, K). A compiled or
+            exported graph cannot raise for a value; there such an index gives NaN.
         """
         flat = self._check_indices(indices).reshape(-1)
-        has_code = flat != NO_CODE
+        has_code = (flat >= 0) & (flat <= self.codebook_size - 1)
         with _without_autocast(indices.device):
             codes = self._project(self.project_out, self._decode(flat.where(has_code, 0)))
-        return from_rows(codes.where(has_code[:, None], 0.0), indices.shape, self.channel_dim)
+        fill = torch.where(flat == NO_CODE, 0.0, torch.nan)
+        return from_rows(codes.where(has_code[:, None], fill[:, None]), indices.shape, self.channel_dim)
 
     def _enter(self, rows: Rows) -> tuple[Tensor, Tensor]:
         """Rows in code space [N, code_dim], and which of them are valid there: a projection may overflow."""
@@ -132,8 +142,8 @@ class Quantizer(nn.Module, abc.ABC):
         if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
             raise TypeError(f"indices have dtype {indices.dtype}, expected an integer dtype")
         indices = indices.long()
-        if torch.compiler.is_compiling() or not indices.numel():
-            return indices  # a compiled graph cannot branch on a value; the lookup itself refuses there
+        if _in_graph(indices) or not indices.numel():
+            return indices
         low, high = indices.aminmax()
         if low < NO_CODE or high > self.codebook_size - 1:
             raise IndexError(
@@ -141,6 +151,24 @@ class Quantizer(nn.Module, abc.ABC):
                 f"or {NO_CODE} for a vector without a code"
             )
         return indices
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        for old, new in self.renamed.items():
+            if prefix + old in state_dict:
+                state_dict[prefix + new] = state_dict.pop(prefix + old)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self._restore_unsaved()
+
+    def _restore_unsaved(self) -> None:
+        """Write the buffers that a checkpoint does not hold, after one was loaded. None by default."""
+
+    @torch.no_grad()
+    def _write_unsaved(self, name: str, value: Tensor) -> None:
+        buffer = getattr(self, name)
+        if (buffer.device, buffer.dtype) == (value.device, value.dtype):
+            buffer.copy_(value)  # in place: a CUDA graph may hold its address
+        else:
+            setattr(self, name, value.clone())
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Quantizer":
         """`.to`, `.half`, `.cuda` and the like: everything but a step below float32 is carried out."""
@@ -165,9 +193,9 @@ def check_at_least(name: str, value: int, least: int) -> int:
     return value
 
 
-def in_backward() -> bool:
-    """Whether a backward pass is running, as when activation checkpointing computes a forward again."""
-    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+def _in_graph(tensor: Tensor) -> bool:
+    """Whether a graph is being made, of `torch.compile`, `torch.export` or CUDA: it cannot branch on a value."""
+    return torch.compiler.is_compiling() or (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
 
 
 def _without_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:

@@ -3,11 +3,12 @@
 import torch
 from torch import Tensor
 
-from quantizers.base import in_backward
 from quantizers.codebook import check_codes, init_codes_, smoothed_codes
 from quantizers.gradients import Gradient
 from quantizers.kernels.ops.sums import ema_code_sums
 from quantizers.nearest import Distance, NearestCodeQuantizer
+from quantizers.parallel import ProcessGroup, Ranks, ema_code_sums_over_ranks
+from quantizers.recompute import choose, is_recomputing
 
 
 class EMAVectorQuantizer(NearestCodeQuantizer):
@@ -17,11 +18,18 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
     vectors of sum s_i at code i in this batch: N_i ← γN_i + (1−γ)n_i, m_i ← γm_i + (1−γ)s_i, e_i = m_i / N̂_i,
     where N̂_i = (N_i + ε) / (N + Kε) · N. loss = commitment_weight · mean (z − sg[e])² over vectors and channels.
 
-    The state moves once in each forward in training mode, with or without `no_grad`, as BatchNorm's does; not
-    in the second forward that activation checkpointing runs inside the backward, which sees the codes of the
-    first. Masked vectors and vectors that are not finite do not count; a batch without any other leaves the
-    state as it is, and a code whose vectors' sum leaves float32 takes none of them. A code that is no longer
-    chosen decays towards the origin once N_i falls below ε.
+    The state moves once in each forward in training mode, with or without `no_grad`, as BatchNorm's does: with
+    gradients accumulated over four forwards, four times a step. It does not move in the second forward that
+    activation checkpointing runs inside the backward; that one sees the codes of the last forward before it,
+    which is its own where each forward has its backward before the next. Masked vectors and vectors that are not
+    finite do not count; a batch without any other leaves the state as it is, and a code whose vectors' sum leaves
+    float32 takes none of them. A code that is no longer chosen decays towards the origin once N_i falls below ε.
+
+    Data parallel: in each such forward n_i and s_i are summed over the ranks of `process_group`, so each of them
+    must run it, if with an empty batch; also under DDP's `no_sync`, which is about gradients. The state is then
+    bit-equal on all ranks, and that of one process on the whole batch up to the order of summation. Ranks that
+    begin with different codes (FSDP leaves buffers as they are, DDP does not) have those of the first after a
+    step. Evaluation needs no other rank.
 
     Args:
         dim: channels of x. codebook_size: K ≥ 1.
@@ -30,13 +38,16 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
         distance: "euclidean", or "cosine" for codes on the unit sphere.
         gradient: "straight_through", "rotation" or a function (z, codes) → [..., D].
         commitment_weight: see above.
+        process_group: the ranks to sum over: "world" for all, a `torch.distributed` group, or None for each rank
+            by itself. May be assigned later.
 
     State (float32 under any module dtype): embedding e [K, code_dim], cluster_size N [K], embedding_sum m
     [K, code_dim].
 
     Shapes: x [..., dim] → quantized [..., dim], indices [...], loss [].
 
-    Raises: ValueError for a size below 1, decay outside [0, 1), ε ≤ 0, unknown distance or gradient.
+    Raises: ValueError for a size below 1, decay outside [0, 1), ε ≤ 0, unknown distance or gradient; TypeError for
+    another process_group.
     """
 
     embedding: Tensor
@@ -56,6 +67,7 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
         distance: Distance = "euclidean",
         gradient: str | Gradient = "straight_through",
         commitment_weight: float = 0.25,
+        process_group: ProcessGroup = "world",
     ) -> None:
         if not 0 <= decay < 1:
             raise ValueError(f"decay is {decay!r}, expected a number in [0, 1)")
@@ -70,6 +82,7 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
             gradient=gradient,
             commitment_weight=commitment_weight,
         )
+        self.ranks = Ranks(process_group)
         self.decay = decay
         self.epsilon = epsilon
         shape = (codebook_size, self.code_dim)
@@ -78,6 +91,15 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
         self.register_buffer("embedding_sum", torch.empty(shape))
         self.register_buffer("previous_embedding", torch.empty(shape), persistent=False)
         self.reset_parameters()
+
+    @property
+    def process_group(self) -> str | None:
+        """The name of the ranks to sum over, None for each by itself; assign as in the constructor."""
+        return self.ranks.name
+
+    @process_group.setter
+    def process_group(self, process_group: ProcessGroup) -> None:
+        self.ranks = Ranks(process_group)
 
     def reset_parameters(self) -> None:
         """Draw the codes from N(0, 1/code_dim), see `init_codes_`; each counts as one vector seen."""
@@ -91,6 +113,9 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
         """
         self._restart(check_codes(codes, self.codebook_size, self.code_dim))
 
+    def _restore_unsaved(self) -> None:
+        self._write_unsaved("previous_embedding", self.embedding)
+
     @torch.no_grad()
     def _restart(self, codes: Tensor) -> None:
         self.embedding.copy_(self._metric(codes.to(self.embedding.dtype)))
@@ -99,20 +124,33 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
         self.embedding_sum.copy_(self.embedding)
 
     def _codes(self) -> Tensor:
-        return self.previous_embedding if self.training and in_backward() else self.embedding
+        if not self.training:
+            return self.embedding
+        return choose(is_recomputing(self.embedding), self.previous_embedding, self.embedding)
 
     @torch.no_grad()
     def _observe(self, z: Tensor, indices: Tensor) -> None:
-        if in_backward():
+        recomputing = is_recomputing(self.embedding)
+        if recomputing is True:
             return
-        averages = ema_code_sums(
-            z[None], indices[None], self.cluster_size[None], self.embedding_sum[None], self.decay
-        )
-        cluster_size, embedding_sum = (average[0] for average in averages)
-        self.previous_embedding.copy_(self.embedding)
+        cluster_size, embedding_sum = self._averages(z, indices)
         codes = smoothed_codes(cluster_size, embedding_sum, self.epsilon)
         # A batch without a vector that counts moves no average, and must not round the codes anew either.
         moved = (cluster_size != self.cluster_size).any() | (embedding_sum != self.embedding_sum).any()
-        self.embedding.copy_(codes.where(moved, self.embedding))
-        self.cluster_size.copy_(cluster_size)
-        self.embedding_sum.copy_(embedding_sum)
+        moves = (
+            (self.previous_embedding, self.embedding),  # before the next one moves it
+            (self.embedding, codes.where(moved, self.embedding)),
+            (self.cluster_size, cluster_size),
+            (self.embedding_sum, embedding_sum),
+        )
+        for buffer, value in moves:
+            buffer.copy_(choose(recomputing, buffer, value))
+
+    def _averages(self, z: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+        group = self.ranks.group()
+        if group is not None:
+            return ema_code_sums_over_ranks(z, indices, self.cluster_size, self.embedding_sum, self.decay, group)
+        averages = ema_code_sums(
+            z[None], indices[None], self.cluster_size[None], self.embedding_sum[None], self.decay
+        )
+        return averages[0][0], averages[1][0]

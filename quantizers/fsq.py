@@ -89,6 +89,12 @@ class FSQ(Quantizer):
         self.levels.copy_(torch.tensor(self.level_counts))
         self.unit.fill_(1)
 
+    def _restore_unsaved(self) -> None:
+        # A module made on the meta device may meet its checkpoint before its memory; then nothing tells where.
+        device = "cpu" if self.levels.is_meta else self.levels.device
+        self._write_unsaved("levels", torch.tensor(self.level_counts, device=device))
+        self._write_unsaved("unit", torch.ones((), dtype=self.unit.dtype, device=device))
+
     @property
     def codebook(self) -> Tensor:
         """All codes, [K, len(levels)], built at each call.

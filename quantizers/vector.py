@@ -1,5 +1,8 @@
 """Vector quantization with a learned codebook."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -31,6 +34,9 @@ class VectorQuantizer(NearestCodeQuantizer):
 
     Raises: ValueError for a size below 1 or an unknown distance or gradient.
     """
+
+    # Of quantizers that hold their codes in an nn.Embedding.
+    renamed: ClassVar[Mapping[str, str]] = {"embedding.weight": "embedding"}
 
     def __init__(
         self,

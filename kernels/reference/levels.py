@@ -49,7 +49,9 @@ def level_values(digits: Tensor, levels: Tensor, dtype: torch.dtype) -> Tensor:
 
 def digit_weights(levels: Tensor) -> Tensor:
     """Π_{j<i} L_j for each channel i, int64 [d]. The product of all levels, which may be 2⁶³, is not formed."""
-    return torch.cat([torch.ones_like(levels[:1]), levels[:-1].cumprod(0)])
+    channels = torch.arange(levels.shape[0], device=levels.device)
+    before = channels < channels[:, None]
+    return levels.where(before, 1).prod(1)  # not cumprod, which ONNX does not have
 
 
 def index_digits(indices: Tensor, levels: Tensor) -> Tensor:

@@ -109,7 +109,7 @@ def pack(codebook: Tensor) -> Packed:
     centre = codes.sum(0) / finite.sum().clamp(min=1)
     centred = codes - centre
     half_norms = 0.5 * centred.square().sum(-1)
-    radius = (2 * half_norms.where(finite, 0.0).amax()).sqrt()
+    radius = (2 * half_norms.where(finite, 0.0).amax(0)).sqrt()
     return Packed(codes, finite, centre, centred, half_norms.where(finite, torch.inf), radius)
 
 

@@ -1,0 +1,94 @@
+"""Operations in PyTorch's own, without a loop over rows or a branch on a value, for graphs of other runtimes.
+
+A graph that `torch.export` makes holds this library's operations as they are, which only a process that imports
+the library can run. These functions say the same in operations that every runtime knows, ONNX's among them. They
+loop over blocks of codes, whose number is known when a graph is made: no graph holds an N × K matrix.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from quantizers.kernels.reference import levels as reference_levels
+from quantizers.kernels.reference import nearest as reference_nearest
+from quantizers.kernels.vectors import are_finite, compute_dtype
+
+BLOCK = 2048  # codes whose scores are held at once
+
+
+def nearest_code(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
+    """As kernels/reference/nearest.py up to its certificate, equation (3): codes nearer together than twice that
+    bound count as equally near, and the lowest of them is taken."""
+    indices, _, distance = nearest_lookup(x, codebook)
+    return indices, distance.where(indices >= 0, torch.nan)
+
+
+def nearest_lookup(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Indices [H, N], codes [H, N, D] and squared distances [H, N]; −1 and zeros where a vector is not finite."""
+    indices = torch.stack([_nearest_index(rows, codes) for rows, codes in zip(x, codebook, strict=True)])
+    dtype, known = compute_dtype(x, codebook), indices >= 0
+    positions = indices.clamp(min=0)[..., None].expand(-1, -1, x.shape[-1])
+    codes = codebook.to(dtype).gather(1, positions).where(known[..., None], 0.0)
+    distance = (x.to(dtype) - codes).square().sum(-1)
+    return indices, codes, distance.where(known, 0.0)
+
+
+def highest_score(x: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
+    """As kernels/reference/nearest.py."""
+    x, keys, bias = x.double(), keys.double(), bias.double()
+    largest = _length(keys).amax(0)
+    bound = _relative_error(x) * (_length(x) * largest + bias.abs().amax(0))
+    return _first_lowest(-bias, -keys, x, bound)
+
+
+def _nearest_index(x: Tensor, codebook: Tensor) -> Tensor:
+    packed = reference_nearest.pack(codebook)
+    finite = are_finite(x) & packed.finite.any()
+    centred = x.double().where(finite[:, None], 0.0) - packed.centre
+    bound = _relative_error(x) * (_length(centred) * packed.radius + 0.5 * packed.radius.square())
+    return _first_lowest(packed.half_norms, -packed.centred, centred, bound).where(finite, -1)
+
+
+def _relative_error(x: Tensor) -> float:
+    return (x.shape[-1] + 8) * reference_nearest.ROUNDOFF
+
+
+def _length(vectors: Tensor) -> Tensor:
+    return vectors.square().sum(-1).sqrt()
+
+
+def _first_lowest(constants: Tensor, keys: Tensor, x: Tensor, bound: Tensor) -> Tensor:
+    """The first index whose score, constant + x·key, is the lowest up to twice its bound.
+
+    constants [K], keys [K, D], x [N, D], bound [N] → int64 [N].
+    """
+    lowest = torch.full_like(bound, torch.inf)
+    indices = torch.zeros_like(bound, dtype=torch.int64)
+    for start in range(0, keys.shape[0], BLOCK):
+        scores = constants[start : start + BLOCK] + x @ keys[start : start + BLOCK].T
+        lowest_here = scores.amin(-1)
+        near = scores <= (lowest_here + 2 * bound)[:, None]
+        first = near.to(torch.int32).argmax(-1) + start
+        lower = lowest_here < lowest - 2 * bound
+        indices = first.where(lower, indices)
+        lowest = lowest_here.where(lower, lowest)
+    return indices
+
+
+def decompositions() -> dict[torch._ops.OpOverload, Callable[..., object]]:
+    """The operations that evaluation calls, and what stands for each; softmax-weighted codes have nothing."""
+    from quantizers.kernels.ops import levels, nearest  # noqa: F401  registers them
+
+    operations = torch.ops.quantizers
+
+    def lookup(x: Tensor, codebook: Tensor, vector_weight: float, code_weight: float) -> tuple[Tensor, ...]:
+        indices, codes, distance = nearest_lookup(x, codebook)
+        return codes, indices, (vector_weight + code_weight) * distance
+
+    return {
+        operations.nearest_code.default: nearest_code,
+        operations.nearest_lookup.default: lookup,
+        operations.highest_score.default: highest_score,
+        operations.round_levels.default: reference_levels.round_levels,
+    }

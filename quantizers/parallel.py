@@ -1,0 +1,109 @@
+"""Statistics of a batch that is split over ranks: summed by one all-reduce a step."""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from quantizers.kernels.ops.sums import code_sums
+
+ProcessGroup = dist.ProcessGroup | Literal["world"] | None
+
+
+class Ranks:
+    """The ranks that a quantizer sums its statistics over: a choice, looked up anew in each step.
+
+    A copy refers to the same group. Through pickle the choice travels as the group's name, which a process that
+    trains must have a group of; one that evaluates needs none.
+
+    Args:
+        process_group: "world" for all ranks, a group that exists, or None for each rank by itself.
+
+    Raises: TypeError for anything else.
+    """
+
+    def __init__(self, process_group: ProcessGroup) -> None:
+        self._group: dist.ProcessGroup | None = None
+        self.name: str | None
+        if process_group is None or process_group == "world":
+            self.name = process_group
+        elif isinstance(process_group, dist.ProcessGroup):
+            self._group, self.name = process_group, process_group.group_name
+        else:
+            raise TypeError(
+                f"process_group is {process_group!r}, expected 'world', None or a torch.distributed.ProcessGroup"
+            )
+
+    def group(self) -> dist.ProcessGroup | None:
+        """The group to sum over now; None where there is nothing to sum: no process group, or one rank in it.
+
+        Raises: RuntimeError where this process has no group of the name that came through pickle.
+        """
+        if self.name is None or not (dist.is_available() and dist.is_initialized()):
+            return None
+        group = dist.group.WORLD if self.name == "world" else self._group or _group_named(self.name)
+        return group if dist.get_world_size(group) > 1 else None
+
+    def __deepcopy__(self, memo: object) -> "Ranks":
+        return Ranks("world" if self.name == "world" else self._group)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"name": self.name, "_group": None}
+
+    def __repr__(self) -> str:
+        return repr(self.name)
+
+
+def _group_named(name: str) -> dist.ProcessGroup:
+    from torch._C._distributed_c10d import _resolve_process_group
+
+    try:
+        return _resolve_process_group(name)  # type: ignore[arg-type]
+    except (LookupError, RuntimeError, ValueError) as error:
+        raise RuntimeError(
+            f"the quantizer sums its statistics over process group {name!r}, which this process does not have; "
+            "set its process_group"
+        ) from error
+
+
+def ema_code_sums_over_ranks(
+    z: Tensor,
+    indices: Tensor,
+    cluster_size: Tensor,
+    embedding_sum: Tensor,
+    decay: float,
+    group: dist.ProcessGroup,
+) -> tuple[Tensor, Tensor]:
+    """The moving averages γN + (1−γ)n and γm + (1−γ)s with n and s summed over the ranks of a group.
+
+    The old averages come from the first rank, in the same all-reduce. So all ranks leave a step with the same
+    bits, also those that began with others: those that one process would have, up to the order of summation.
+
+    Args:
+        z: [N, D] rows of this rank, N ≥ 0. indices: [N] int64, −1 for rows that do not count.
+        cluster_size: N [K]. embedding_sum: m [K, D]. decay: γ.
+
+    Returns: the new N and m; where no vector on any rank counts, the rank's own old ones. A code whose sum leaves
+        the range of m's dtype takes none of its vectors.
+    """
+    statistics = code_sums(z[None], indices[None], cluster_size.shape[0])
+    counts, sums = (statistic[0].to(embedding_sum.dtype) for statistic in statistics)
+    share = 1.0 if dist.get_rank(group) == 0 else 0.0
+    counts, sizes, sums = sum_over_ranks(
+        group, counts, share * cluster_size, share * decay * embedding_sum + (1 - decay) * sums
+    )
+    fits = sums.isfinite().all(-1)
+    counts = counts.where(fits, 0.0)
+    moves = counts.sum() > 0
+    new_size = decay * sizes + (1 - decay) * counts
+    new_sum = sums.where(fits[:, None], decay * embedding_sum)
+    return new_size.where(moves, cluster_size), new_sum.where(moves, embedding_sum)
+
+
+def sum_over_ranks(group: dist.ProcessGroup, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """Each tensor summed over the ranks, all in one all-reduce; of one dtype and device."""
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    dist.all_reduce(flat, group=group)
+    parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+    return tuple(part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True))
