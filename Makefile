@@ -1,4 +1,5 @@
 # make bench | make kernels | make test | make lint: each does everything on a fresh machine.
+# make fuzz: random sequences of everything that can happen to a quantizer, for minutes.
 # make gpu: tests and measures the kernels on a CUDA device; writes benchmarks/results/kernels-cuda.
 # PYTHON=python3.12     the interpreter that the virtual environment is made with
 # VENV=elsewhere        where that environment lies
@@ -16,10 +17,10 @@ RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 # A worker a core, and a thread a worker: workers that share cores by threads wait for each other.
 TESTS := -m pytest --numprocesses auto --dist worksteal --benchmark-disable
-test: export OMP_NUM_THREADS = 1
+test fuzz: export OMP_NUM_THREADS = 1
 endif
 
-.PHONY: bench kernels gpu test lint
+.PHONY: bench kernels gpu test fuzz lint
 .DELETE_ON_ERROR:
 
 bench: $(INSTALLED)
@@ -30,10 +31,14 @@ kernels: $(INSTALLED)
 
 gpu: $(INSTALLED)
 	$(RUN) -m pytest tests/triton
+	$(RUN) -m pytest -m gpu
 	$(RUN) -m benchmarks kernels --device cuda --out benchmarks/results/kernels-cuda $(ARGS)
 
 test: $(INSTALLED)
 	$(RUN) $(TESTS) $(ARGS)
+
+fuzz: $(INSTALLED)
+	$(RUN) $(TESTS) -m long $(ARGS)
 
 lint: $(INSTALLED)
 	$(RUN) -m ruff check .

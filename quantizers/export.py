@@ -2,7 +2,7 @@
 
 A program of `Encode` or `Decode` runs where quantizers is imported:
 
-    program = torch.export.export(Encode(quantizer), (x,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC}, None))
+    program = torch.export.export(Encode(quantizer), (x,), dynamic_shapes=[{0: torch.export.Dim.DYNAMIC}])
     torch.export.save(program, "encode.pt2")
 
 and without it in ONNX Runtime (the extra `onnx` brings what PyTorch needs to write it):

@@ -1,0 +1,191 @@
+"""9: `torch.compile(fullgraph=True)` gives one graph, forward and backward, that computes what eager mode does."""
+
+import copy
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch._inductor.config as inductor
+from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch.utils.checkpoint import checkpoint
+
+import quantizers
+from quantizers import Quantizer
+from tests.cases import (
+    DIM,
+    Case,
+    assert_same_state,
+    batch,
+    cases_where,
+    every_case,
+    modes,
+    rounding_tolerance,
+    seeded,
+    state_of,
+)
+
+# What PyTorch warns of in its own compiler.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning"),
+]
+
+EPS = torch.finfo(torch.float32).eps
+registered = pytest.mark.parametrize("name", quantizers.available())
+
+
+@pytest.fixture(autouse=True)
+def _forgets_compiled_code() -> Iterator[None]:
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+def partly_broken(rows: int = 30) -> tuple[Tensor, Tensor]:
+    """Vectors, one of them NaN, and a mask that leaves out another."""
+    x, mask = batch(rows), torch.ones(rows, dtype=torch.bool)
+    x[1, 2], mask[4] = torch.nan, False
+    return x.requires_grad_(), mask
+
+
+def step(module: nn.Module, quantizer: Quantizer, rows: int = 30) -> list[Tensor]:
+    """Outputs, gradients and the state after a forward and a backward; NaN where a vector was."""
+    quantizer.zero_grad()
+    x, mask = partly_broken(rows)
+    out = seeded(module, x, mask)
+    (out.quantized.where(out.indices[..., None] >= 0, 0.0).square().sum() + out.loss).backward()
+    gradients = [p.grad for p in quantizer.parameters() if p.grad is not None]
+    return [part.detach() for part in (*out, x.grad, *gradients, *state_of(quantizer).values())]
+
+
+@every_case
+@modes
+def test_one_graph_for_all_batch_sizes_computes_what_eager_mode_does(case: Case, training: bool) -> None:
+    eager = case.build().train(training)
+    traced = copy.deepcopy(eager)
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(traced, fullgraph=True, backend=counter, dynamic=True)
+    graphs = []
+    for rows in (30, 7, 64):
+        for a, b in zip(step(eager, eager, rows), step(compiled, traced, rows), strict=True):
+            assert torch.equal(a.nan_to_num(7.0), b.nan_to_num(7.0))
+        graphs.append(counter.frame_count)
+    assert graphs == graphs[:1] * 3
+
+
+@registered
+@inductor.patch(fallback_random=True)  # the noise's seed by eager mode's generator
+def test_inductor_computes_what_eager_mode_does(name: str) -> None:
+    """Up to the order in which 30 losses are added, and products that its fused code does not round."""
+    eager = Case(name).build()
+    traced = copy.deepcopy(eager)
+    expected, actual = step(eager, eager), step(torch.compile(traced, fullgraph=True), traced)
+    assert torch.equal(actual[1], expected[1])
+    for a, b in zip(actual, expected, strict=True):
+        tolerance = 2 * 31 * EPS * b.nan_to_num().abs().max() if b.is_floating_point() else 0
+        torch.testing.assert_close(a, b, rtol=0, atol=float(tolerance), equal_nan=True)
+
+
+@registered
+def test_a_second_batch_size_is_the_last_that_compiles(name: str) -> None:
+    """What `torch.compile` does unasked: one graph for the first size, one for all others above one."""
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(Case(name).build(), fullgraph=True, backend=counter)
+    for rows in (7, 12, 64, 33, 2, 100):
+        compiled(batch(rows))
+    assert counter.frame_count == 2
+
+
+@registered
+@pytest.mark.parametrize("rows", [0, 1])
+def test_a_compiled_graph_takes_batches_of_one_and_none(name: str, rows: int) -> None:
+    eager = Case(name).build()
+    compiled = torch.compile(copy.deepcopy(eager), fullgraph=True, backend="aot_eager")
+    for a, b in zip(seeded(compiled, batch(rows)), seeded(eager, batch(rows)), strict=True):
+        assert torch.equal(a, b)
+
+
+@registered
+def test_switching_modes_compiles_each_once(name: str) -> None:
+    quantizer = Case(name).build()
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(quantizer, fullgraph=True, backend=counter)
+    for _ in range(3):
+        quantizer.train()
+        compiled(batch(9))
+        quantizer.eval()
+        compiled(batch(9))
+    assert counter.frame_count <= 2
+
+
+@cases_where(lambda case: case.has_codes)
+def test_encode_and_decode_compile(case: Case) -> None:
+    quantizer = case.build()
+    x, mask = partly_broken()
+    indices = quantizer.encode(x, mask)
+    encode = torch.compile(quantizer.encode, fullgraph=True, backend="aot_eager")
+    decode = torch.compile(quantizer.decode, fullgraph=True, backend="aot_eager")
+    assert torch.equal(encode(x, mask), indices)
+    gap = (decode(indices) - quantizer.decode(indices)).abs().max()
+    assert gap <= rounding_tolerance(quantizer)
+
+
+@cases_where(lambda case: case.has_codes)
+def test_a_compiled_decode_marks_what_is_no_index(case: Case) -> None:
+    """It cannot raise; it must not give another code in silence."""
+    quantizer = case.build()
+    decode = torch.compile(quantizer.decode, fullgraph=True, backend="aot_eager")
+    decoded = decode(torch.tensor([-2, -1, 0, quantizer.codebook_size, -(2**63), 2**63 - 1]))
+    assert decoded[[0, 3, 4, 5]].isnan().all()
+    assert (decoded[1] == 0).all()
+    assert decoded[2].isfinite().all()
+
+
+def test_switching_the_implementation_needs_no_new_graph() -> None:
+    """A graph is not bound to what held when it was made, its backward neither."""
+    quantizer = Case("rotation_vq").build()
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(quantizer, fullgraph=True, backend=counter)
+    for name in ("reference", "blocked", "reference"):
+        with quantizers.use_implementation(name) as ran:
+            step(compiled, quantizer)
+        assert ran["nearest_lookup", name] == 1
+        assert ran["rotate_grad", "reference"] == 1
+    assert counter.frame_count == 1
+
+
+class Checkpointed(nn.Module):
+    """A layer and a quantizer behind it, computed again in the backward."""
+
+    def __init__(self, quantizer: Quantizer, reentrant: bool) -> None:
+        super().__init__()
+        self.layer, self.quantizer, self.reentrant = nn.Linear(DIM, DIM), quantizer, reentrant
+
+    def inner(self, x: Tensor) -> Tensor:
+        quantized, _, loss = self.quantizer(self.layer(x).tanh())
+        return quantized.square().sum() + loss
+
+    def forward(self, x: Tensor) -> Tensor:
+        value: Tensor = checkpoint(self.inner, x, use_reentrant=self.reentrant)
+        return value
+
+
+@cases_where(lambda case: case.name in ("ema_vq", "vq", "rotation_vq"))
+@pytest.mark.parametrize("reentrant", [True, False], ids=["reentrant", "non-reentrant"])
+@pytest.mark.parametrize("compiled", ["inside", "outside"])
+def test_checkpointing_and_compiling_move_state_once(case: Case, reentrant: bool, compiled: str) -> None:
+    """In either order; the forward in the backward sees the codes of the first."""
+    plain = Checkpointed(case.build(decay=0.5) if case.name == "ema_vq" else case.build(), reentrant)
+    other = copy.deepcopy(plain)
+    run: nn.Module = other
+    if compiled == "inside":
+        other.inner = torch.compile(other.inner, fullgraph=True, backend="aot_eager")  # type: ignore[method-assign]
+    else:
+        run = torch.compile(other, fullgraph=True, backend="aot_eager")  # type: ignore[assignment]
+    inputs = [batch(30).requires_grad_(), batch(30).requires_grad_()]
+    for _ in range(2):
+        plain.inner(inputs[0]).backward()
+        run(inputs[1]).backward()
+    assert torch.equal(inputs[0].grad, inputs[1].grad)
+    assert_same_state(state_of(plain.quantizer), state_of(other.quantizer))

@@ -1,0 +1,222 @@
+"""9: `torch.export` of forward in evaluation, encode and decode with dynamic shapes, and on to ONNX."""
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import quantizers
+from quantizers.export import Decode, Encode, plain
+from quantizers.kernels import plain as plain_operations
+from quantizers.kernels.reference import nearest as reference
+from tests.cases import Case, batch, cases_where, every_case, normal, rounding_tolerance
+from tests.exact import assert_nearest
+from tests.vectors import few, finite, vectors
+
+pytestmark = pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.. is deprecated:FutureWarning")
+
+DYNAMIC = torch.export.Dim.DYNAMIC
+FREE = {0: DYNAMIC, 1: DYNAMIC}
+# An option that moves training alone leaves these graphs as they are.
+codes_cases = cases_where(
+    lambda case: case.has_codes and not case.options.keys() & {"gradient", "decoder_gradient", "hard"}
+)
+
+
+def export(module: nn.Module, *example: Tensor) -> torch.export.ExportedProgram:
+    """With all leading axes dynamic."""
+    return torch.export.export(module, example, dynamic_shapes=[FREE] * len(example))
+
+
+def saved(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """Through a file and back."""
+    file = io.BytesIO()
+    torch.export.save(program, file)
+    file.seek(0)
+    return torch.export.load(file)
+
+
+def with_garbage(*shape: int, seed: int = 1) -> Tensor:
+    x = batch(*shape, seed=seed)
+    x[0, 0, 1], x[-1, -1, 0] = torch.nan, torch.inf
+    return x
+
+
+def assert_equal_with_nan(a: Tensor, b: Tensor) -> None:
+    assert a.dtype == b.dtype
+    assert torch.equal(a.isnan(), b.isnan())
+    assert torch.equal(a.nan_to_num(), b.nan_to_num())
+
+
+@every_case
+def test_forward_and_encode_run_from_a_file_at_other_shapes(case: Case) -> None:
+    quantizer = case.build().eval()
+    x, mask = with_garbage(3, 7), torch.ones(3, 7, dtype=torch.bool)
+    mask[2, 3] = False
+    for module in (quantizer, Encode(quantizer)):
+        program = saved(export(module, batch(2, 15), torch.ones(2, 15, dtype=torch.bool))).module()
+        found, expected = program(x, mask), module(x, mask)
+        assert type(found) is type(expected)
+        for a, b in zip(*((v if isinstance(v, tuple) else (v,)) for v in (found, expected)), strict=True):
+            assert_equal_with_nan(a, b)
+
+
+@cases_where(lambda case: case.has_codes)
+def test_decode_runs_from_a_file_at_other_shapes(case: Case) -> None:
+    quantizer = case.build()
+    program = saved(export(Decode(quantizer), torch.zeros(2, 5, dtype=torch.int64))).module()
+    indices = torch.tensor([[-1, 3, 7, 0]])
+    assert_equal_with_nan(program(indices), quantizer.decode(indices))
+    strange = program(torch.tensor([[-2, quantizer.codebook_size, 2**62, 1]]))
+    assert strange[0, :3].isnan().all()
+    assert strange[0, 3].isfinite().all()
+
+
+FRESH = """
+import sys
+from pathlib import Path
+import torch
+import quantizers
+folder = Path(sys.argv[1])
+for path in folder.glob("*.pt2"):
+    inputs = torch.load(path.with_suffix(".in"))
+    outputs = torch.export.load(path).module()(*inputs)
+    torch.save(list(outputs) if isinstance(outputs, tuple) else [outputs], path.with_suffix(".out"))
+"""
+
+
+def test_programs_run_in_a_fresh_process(tmp_path: Path) -> None:
+    expected: dict[str, list[Tensor]] = {}
+    for name in quantizers.available():
+        quantizer = Case(name).build().eval()
+        modules: list[tuple[str, nn.Module, Tensor]] = [
+            ("forward", quantizer, batch(2, 9)),
+            ("encode", Encode(quantizer), batch(2, 9)),
+        ]
+        if Case(name).has_codes:
+            modules.append(("decode", Decode(quantizer), torch.arange(20).view(2, 10)))
+        for method, module, example in modules:
+            path = tmp_path / f"{name}-{method}.pt2"
+            torch.export.save(export(module, example), path)
+            inputs = [example[:1].clone()] if method == "decode" else [with_garbage(1, 5)]
+            torch.save(inputs, path.with_suffix(".in"))
+            outputs: Any = module(*inputs)
+            expected[path.stem] = list(outputs) if isinstance(outputs, tuple) else [outputs]
+    done = subprocess.run(
+        [sys.executable, "-c", FRESH, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for stem, tensors in expected.items():
+        for a, b in zip(torch.load(tmp_path / f"{stem}.out"), tensors, strict=True):
+            assert_equal_with_nan(a, b.detach())
+
+
+def in_onnx_runtime(module: nn.Module, examples: list[Tensor], inputs: list[Tensor]) -> Tensor:
+    """What ONNX Runtime makes of `inputs`, by a graph exported with `examples`."""
+    model = torch.onnx.export(plain(export(module, *examples)), dynamo=True, verbose=False)
+    session = onnxruntime.InferenceSession(model.model_proto.SerializeToString())
+    feed = {node.name: tensor.numpy() for node, tensor in zip(session.get_inputs(), inputs, strict=True)}
+    (result,) = session.run(None, feed)
+    return torch.from_numpy(result)
+
+
+@pytest.mark.slow
+@codes_cases
+def test_onnx_encodes_to_the_same_indices(case: Case) -> None:
+    quantizer = case.build().eval()
+    x, mask = with_garbage(3, 70), torch.ones(3, 70, dtype=torch.bool)
+    mask[2, 3] = False
+    found = in_onnx_runtime(Encode(quantizer), [batch(2, 5), torch.ones(2, 5, dtype=torch.bool)], [x, mask])
+    assert torch.equal(found, quantizer.encode(x, mask))
+
+
+@pytest.mark.slow
+@codes_cases
+def test_onnx_decodes_to_the_same_vectors(case: Case) -> None:
+    quantizer = case.build().eval()
+    indices = torch.arange(-1, min(29, quantizer.codebook_size)).view(1, -1)
+    found = in_onnx_runtime(Decode(quantizer), [torch.zeros(2, 5, dtype=torch.int64)], [indices])
+    expected = quantizer.decode(indices).detach()
+    assert ((found - expected).abs() <= rounding_tolerance(quantizer)).all()
+    assert (found[0, 0] == 0).all()
+
+
+def test_what_has_no_plain_form_is_named() -> None:
+    with pytest.raises(ValueError, match=r"quantizers\.soft_codes.default cannot be written"):
+        plain(export(Case("gumbel").build().eval(), batch(2, 5)))
+
+
+def test_a_plain_program_of_the_whole_forward_agrees() -> None:
+    quantizer = Case("vq").build().eval()
+    program = plain(export(quantizer, batch(2, 5)))
+    x = with_garbage(3, 9)
+    for a, b in zip(program.module()(x), quantizer(x), strict=True):
+        torch.testing.assert_close(a, b, equal_nan=True)
+
+
+# The plain operations themselves, against exact fractions and the reference
+
+
+@given(
+    x=vectors(3, 8, st.one_of(finite, few)),
+    codebook=vectors(3, 7, st.one_of(finite, few)),
+    block=st.integers(1, 8),
+)
+def test_plain_nearest_code_is_as_near_as_float64_can_tell(x: Tensor, codebook: Tensor, block: int) -> None:
+    """Its score exceeds the smallest by at most four times the certificate's bound (kernels/README.md, (3))."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plain_operations, "BLOCK", block)
+        indices, distance = plain_operations.nearest_code(x[None], codebook[None])
+    d, packed = x.shape[1], reference.pack(codebook)
+    centred = x.double() - packed.centre
+    scores = packed.half_norms - centred @ packed.centred.T
+    length = torch.linalg.vector_norm(centred, dim=-1)
+    bound = (d + 8) * 2.0**-53 * (length * packed.radius + 0.5 * packed.radius.square())
+    chosen = scores.gather(1, indices[0][:, None])[:, 0]
+    assert (chosen <= scores.amin(-1) + 5 * bound).all()
+    assert torch.equal(distance[0], (x - codebook[indices[0]]).square().sum(-1))
+
+
+@given(seed=st.integers(0, 2**31), offset=st.sampled_from([0.0, 1.0, 1000.0]), block=st.sampled_from([5, 64]))
+def test_plain_nearest_code_is_exact_on_ordinary_data(seed: int, offset: float, block: int) -> None:
+    x, codebook = (normal(seed + i, n, 4, dtype=torch.float32) + offset for i, n in enumerate([20, 33]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plain_operations, "BLOCK", block)
+        indices, _ = plain_operations.nearest_code(x[None], codebook[None])
+    assert_nearest(indices[0], x, codebook)
+
+
+@given(seed=st.integers(0, 2**31), block=st.sampled_from([1, 3, 64]))
+def test_plain_ties_go_to_the_lowest_index(seed: int, block: int) -> None:
+    """Codes that are equal, and vectors midway between two codes."""
+    codes = normal(seed, 6, 4, dtype=torch.float32)
+    codebook = torch.cat([codes, codes, codes[:2]])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plain_operations, "BLOCK", block)
+        indices, _ = plain_operations.nearest_code(codes[None], codebook[None])
+        between, _ = plain_operations.nearest_code(torch.zeros(1, 1, 4), torch.stack([-codes[0], codes[0]])[None])
+        scores = plain_operations.highest_score(codes, codebook, torch.zeros(14))
+    assert torch.equal(indices[0], torch.arange(6))
+    assert between == 0
+    assert torch.equal(scores, reference.highest_score(codes, codebook, torch.zeros(14)))
+
+
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf, -torch.inf])
+def test_plain_search_passes_over_what_is_not_finite(broken: float) -> None:
+    x, codebook = batch(6), batch(9, seed=1)
+    x[2, 0], codebook[0, 1] = broken, broken
+    indices, distance = plain_operations.nearest_code(x[None], codebook[None])
+    expected, expected_distance = reference.nearest_code(x[None], codebook[None])
+    assert torch.equal(indices, expected)
+    assert indices[0, 2] == -1
+    torch.testing.assert_close(distance, expected_distance, equal_nan=True)
+    none, _ = plain_operations.nearest_code(x[None], torch.full((1, 3, 4), broken))
+    assert (none == -1).all()

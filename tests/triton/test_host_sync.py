@@ -1,0 +1,37 @@
+"""9: the launchers of the Triton kernels read no value back, so that they can be captured in a CUDA graph."""
+
+import torch
+from torch import Tensor
+
+from quantizers.kernels.triton import levels, lookup_gradient, nearest, rotation, soft, soft_backward, sums
+from quantizers.kernels.triton.highest import highest_score
+from tests.synchronisation import NoSynchronisation
+from tests.triton.interpreter import device, runs_kernels
+
+pytestmark = runs_kernels
+
+
+def draw(*shape: int) -> Tensor:
+    return torch.randn(*shape).to(device())
+
+
+def test_no_launcher_reads_back() -> None:
+    x, codebook, gradient = draw(1, 20, 4), draw(1, 9, 4), draw(1, 20, 4)
+    indices = torch.randint(-1, 9, (1, 20)).to(device())
+    sizes, embedding_sum = draw(1, 9).abs(), draw(1, 9, 4)
+    level_counts, temperature = torch.tensor([5, 4, 3, 8]).to(device()), torch.ones(()).to(device())
+    seed, bias = torch.tensor(3).to(device()), draw(9)
+    with NoSynchronisation():
+        nearest.nearest_code(x, codebook)
+        found, codes, _ = nearest.nearest_lookup(x, codebook)
+        lookup_gradient.lookup_vector_gradient(gradient[..., 0], x, codes, found, 0.25)
+        lookup_gradient.lookup_codebook_gradient(gradient, gradient[..., 0], x, codes, found, 1.0, 9)
+        highest_score(x[0], codebook[0], bias)
+        sums.code_sums(x, indices, 9)
+        sums.ema_code_sums(x, indices, sizes, embedding_sum, 0.9)
+        rotation.rotate_grad(gradient, x, codes)
+        levels.round_levels(x[0], level_counts, 1.0)
+        levels.round_levels_backward(gradient[0], x[0], level_counts, 1.0)
+        inputs = (x[0], codebook[0], bias, codebook[0], temperature, seed)
+        value, _, divergence, log_sums = soft.soft_codes(*inputs)
+        soft_backward.soft_codes_backward(gradient[0], gradient[0, :, 0], *inputs, value, divergence, log_sums)
