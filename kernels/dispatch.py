@@ -103,11 +103,19 @@ def run(operation: str, *arguments: Any) -> Any:
     for record in _records.get():
         record[operation, name] += 1
     function = _function(name, operation)
-    if name != "triton":
-        return function(*arguments)
-    # A kernel is launched on the current device, which need not be that of its tensors.
-    with torch.cuda.device_of(tensor):  # type: ignore[no-untyped-call]
-        return function(*arguments)
+    with without_autocast(tensor.device):
+        if name != "triton":
+            return function(*arguments)
+        # A kernel is launched on the current device, which need not be that of its tensors.
+        with torch.cuda.device_of(tensor):  # type: ignore[no-untyped-call]
+            return function(*arguments)
+
+
+def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """A block in which nothing is cast to half precision behind our back, in a backward neither."""
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return contextlib.nullcontext()
 
 
 def _fastest(operation: str, tensor: Tensor) -> str:

@@ -1,7 +1,6 @@
 """The one interface that every quantizer keeps."""
 
 import abc
-import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from quantizers.kernels.dispatch import without_autocast
 from quantizers.kernels.vectors import are_finite
 from quantizers.layout import Rows, from_rows, to_rows
 
@@ -94,20 +94,21 @@ class Quantizer(nn.Module, abc.ABC):
         Raises: ValueError or TypeError where x or mask do not fit.
         """
         rows = to_rows(x, mask, self.dim, self.channel_dim)
-        with _without_autocast(x.device):
+        with without_autocast(x.device):
             z, valid = self._enter(rows)
             quantized, indices, loss = self._quantize(z, valid)
             quantized = self._project(self.project_out, quantized)
         fill = torch.where(rows.unmasked, torch.nan, 0.0)
         quantized = quantized.where(valid[:, None], fill[:, None]).to(x.dtype)
         indices = indices.where(valid, NO_CODE).reshape(rows.shape)
-        return QuantizerOutput(from_rows(quantized, rows.shape, self.channel_dim), indices, loss)
+        quantized = from_rows(quantized, rows.shape, self.channel_dim)
+        return QuantizerOutput(quantized, indices, loss.to(rows.vectors.dtype))
 
     @torch.no_grad()
     def encode(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """The indices that evaluation gives for x, in either mode: int64, x's shape without the channel axis."""
         rows = to_rows(x, mask, self.dim, self.channel_dim)
-        with _without_autocast(x.device):
+        with without_autocast(x.device):
             z, valid = self._enter(rows)
             return self._encode(z).where(valid, NO_CODE).reshape(rows.shape)
 
@@ -119,7 +120,7 @@ class Quantizer(nn.Module, abc.ABC):
         """
         flat = self._check_indices(indices).reshape(-1)
         has_code = (flat >= 0) & (flat <= self.codebook_size - 1)
-        with _without_autocast(indices.device):
+        with without_autocast(indices.device):
             codes = self._project(self.project_out, self._decode(flat.where(has_code, 0)))
         fill = torch.where(flat == NO_CODE, 0.0, torch.nan)
         return from_rows(codes.where(has_code[:, None], fill[:, None]), indices.shape, self.channel_dim)
@@ -175,6 +176,8 @@ class Quantizer(nn.Module, abc.ABC):
 
         def at_least_float32(tensor: Tensor) -> Tensor:
             moved = fn(tensor)
+            if moved.dtype != tensor.dtype and not tensor.is_floating_point():
+                return tensor.to(moved.device)  # `.type` would make floating numbers of levels
             if moved.is_floating_point() and moved.dtype.itemsize < 4:
                 return tensor.to(moved.device, torch.promote_types(tensor.dtype, torch.float32))
             return moved
@@ -196,9 +199,3 @@ def check_at_least(name: str, value: int, least: int) -> int:
 def _in_graph(tensor: Tensor) -> bool:
     """Whether a graph is being made, of `torch.compile`, `torch.export` or CUDA: it cannot branch on a value."""
     return torch.compiler.is_compiling() or (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
-
-
-def _without_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    if torch.amp.is_autocast_available(device.type):
-        return torch.autocast(device.type, enabled=False)
-    return contextlib.nullcontext()

@@ -76,7 +76,8 @@ class NearestCodeQuantizer(Quantizer):
         outputs = nearest_lookup(z[None], codebook[None], self.commitment_weight, self.codebook_weight)
         codes, indices, losses = (output[0] for output in outputs)
         indices = indices.where(valid, NO_CODE)
-        loss = losses.where(valid, 0.0).sum() / (valid.sum().clamp(min=1) * self.code_dim)
+        # Divided first: the mean may fit float32 where the sum does not.
+        loss = (losses.where(valid, 0.0) / (valid.sum().clamp(min=1) * self.code_dim)).sum()
         quantized = self.gradient(z, codes if self.decoder_gradient else codes.detach())
         if self.training:
             self._observe(z.detach(), indices)

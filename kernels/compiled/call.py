@@ -30,6 +30,8 @@ def _argument(value: Argument) -> "ctypes.c_void_p | ctypes.c_int64 | ctypes.c_d
             raise ValueError(
                 f"a tensor on {value.device} with strides {value.stride()}, expected contiguous on cpu"
             )
+        if value.is_floating_point() and value.dtype.itemsize < 4:
+            raise TypeError(f"a tensor of {value.dtype}, expected torch.float32 or torch.float64")
         return ctypes.c_void_p(value.data_ptr())
     return ctypes.c_int64(value) if isinstance(value, int) else ctypes.c_double(value)
 
