@@ -54,6 +54,28 @@ struct ByDistance {
     static double value(const float* x, const Codebook& book, int64_t k) {
         return squared_distance(x, book.codes + k * book.dim, book.dim);
     }
+    // Of a row that float32 cannot score: the codes whose distance may be the smallest, by (1) to (3) in float64. The
+    // difference form alone does not tell them apart where the row's own length rounds them away.
+    static void candidates(const float* x, const Codebook& book, std::vector<int64_t>& codes) {
+        std::vector<double> scores(book.size);
+        double least = std::numeric_limits<double>::infinity(), square = 0;
+        for (int64_t d = 0; d < book.dim; ++d) {
+            double centred = double(x[d]) - book.centre[d];
+            square += centred * centred;
+        }
+        for (int64_t k = 0; k < book.size; ++k) {
+            double score = 0;
+            for (int64_t d = 0; d < book.dim; ++d) {
+                double code = double(book.codes[k * book.dim + d]) - book.centre[d];
+                score += (0.5 * code - (double(x[d]) - book.centre[d])) * code;
+            }
+            scores[k] = score;
+            least = score < least ? score : least;
+        }
+        double bound = (book.dim + 8) * ROUNDOFF_DOUBLE * (std::sqrt(square) * book.radius + book.largest_bias);
+        for (int64_t k = 0; k < book.size; ++k)
+            if (scores[k] <= least + 2 * bound) codes.push_back(k);
+    }
     static double threshold(double smallest, const float*, const Codebook& book) {
         double tie = 1 + (book.dim + 8) * ROUNDOFF_DOUBLE;
         return smallest * tie * tie;
@@ -62,6 +84,9 @@ struct ByDistance {
 
 // Codes are compared by −(x·code + bias), where no form cancels nothing: scores within twice the bound are equal.
 struct ByScore {
+    static void candidates(const float*, const Codebook& book, std::vector<int64_t>& codes) {
+        for (int64_t k = 0; k < book.size; ++k) codes.push_back(k);
+    }
     static double value(const float* x, const Codebook& book, int64_t k) {
         const float* code = book.codes + k * book.dim;
         double score = book.bias[k];
@@ -120,8 +145,8 @@ class Search {
     void enter(const float* x, int64_t count) {
         for (int64_t row = 0; row < (count + ROWS - 1) / ROWS * ROWS; ++row) {
             float* centred = rows.data() + row * book.dim;
-            float square = row < count ? centre(x + row * book.dim, centred, &finite[row]) : INFINITE;
-            double norm = std::sqrt(double(square));
+            double square = row < count ? centre(x + row * book.dim, centred, &finite[row]) : INFINITE;
+            double norm = std::sqrt(square);
             double scale = norm * book.radius + book.largest_bias;
             double bound = (book.dim + 8) * (ROUNDOFF * scale + SMALLEST * (2 + norm + book.radius));
             scored[row] = scale <= LARGEST_SCORE && (row >= count || finite[row]);
@@ -144,7 +169,7 @@ class Search {
     }
 
     // x − centre to `centred`; its squared norm.
-    float centre(const float* x, float* centred, bool* is_finite) {
+    double centre(const float* x, float* centred, bool* is_finite) {
         Vector squares = {}, zeros = {};
         float square = 0, zero = 0;
         int64_t d = 0;
@@ -161,7 +186,11 @@ class Search {
             centred[d] = value;
         }
         *is_finite = zero + sum(zeros) == 0.0f;
-        return square + sum(squares);
+        float total = square + sum(squares);
+        if (total <= LARGEST || !*is_finite) return total;
+        double wide = 0;  // a row longer than 2·10¹⁹, whose square float32 does not hold
+        for (d = 0; d < book.dim; ++d) wide += double(centred[d]) * centred[d];
+        return wide;
     }
 
     // One tile of rows past the code tiles [first, last): those that may hold a nearest code join the rows' lists.
@@ -198,8 +227,7 @@ class Search {
             *best = Compare::value(x, book, codes[0]);
             return codes[0];
         }
-        if (codes.empty())  // not scored, or every code broken
-            for (int64_t k = 0; k < book.size; ++k) codes.push_back(k);
+        if (codes.empty()) Compare::candidates(x, book, codes);  // not scored, or every code broken
         values.clear();
         double smallest = std::numeric_limits<double>::infinity();
         for (int64_t k : codes) {

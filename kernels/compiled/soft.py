@@ -6,16 +6,20 @@ import torch
 from torch import Tensor
 
 from quantizers.kernels.compiled.call import call, suffix, threads
+from quantizers.kernels.reference import soft as reference
 from quantizers.kernels.vectors import compute_dtype
 
 SCORE_BUDGET = 2**20  # elements of a block of logits: small enough for a cache to hold
 WORK = 64  # of a logit, in multiply-adds
+LARGEST_LOGIT = 1e37  # beyond it a logit, or a sum on the way to it, may leave float32; then float64 takes over
 
 
 def soft_codes(
     x: Tensor, keys: Tensor, bias: Tensor, values: Tensor, temperature: Tensor, seed: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """As in kernels/reference/soft.py, in float32 for inputs that are not float64."""
+    if _may_overflow(x, keys, bias, temperature):
+        return reference.soft_codes(x, keys, bias, values, temperature, seed)
     dtype = compute_dtype(x, keys, bias, values)
     x, keys, bias, values, temperature = (t.detach().to(dtype) for t in (x, keys, bias, values, temperature))
     value = x.new_empty(x.shape[0], values.shape[1])
@@ -44,6 +48,9 @@ def soft_codes_backward(
     log_sums: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """As in kernels/reference/soft.py, by equations (15) to (17)."""
+    if _may_overflow(x, keys, bias, temperature):
+        gradients, inputs = (value_gradient, divergence_gradient), (x, keys, bias, values, temperature, seed)
+        return reference.soft_codes_backward(*gradients, *inputs, value, divergence, log_sums)
     dtype = log_sums.dtype
     inputs = (x, keys, bias, values)
     x, keys, bias, values, temperature = (t.detach().to(dtype) for t in (*inputs, temperature))
@@ -68,6 +75,13 @@ def soft_codes_backward(
     results = (gradient.to(tensor.dtype) for gradient, tensor in zip((x_gradient, *sums), inputs, strict=True))
     x_gradient, keys_gradient, bias_gradient, values_gradient = results
     return x_gradient, keys_gradient, bias_gradient, values_gradient
+
+
+def _may_overflow(x: Tensor, keys: Tensor, bias: Tensor, temperature: Tensor) -> bool:
+    if not x.numel():
+        return False
+    largest, longest, offset = (float(tensor.detach().abs().amax()) for tensor in (x, keys, bias))
+    return (x.shape[1] * largest * longest + offset) / min(float(temperature), 1.0) > LARGEST_LOGIT
 
 
 def _blocks(x: Tensor, keys: Tensor) -> Iterator[slice]:
