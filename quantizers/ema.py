@@ -28,8 +28,8 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
     Data parallel: in each such forward n_i and s_i are summed over the ranks of `process_group`, so each of them
     must run it, if with an empty batch; also under DDP's `no_sync`, which is about gradients. The state is then
     bit-equal on all ranks, and that of one process on the whole batch up to the order of summation. Ranks that
-    begin with different codes (FSDP leaves buffers as they are, DDP does not) have those of the first after a
-    step. Evaluation needs no other rank.
+    begin with different codes (FSDP leaves buffers as they are, DDP does not) have those of the first rank after a
+    step in which a vector counts and no sum leaves float32. Evaluation needs no other rank.
 
     Args:
         dim: channels of x. codebook_size: K ≥ 1.
@@ -133,10 +133,9 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
         recomputing = is_recomputing(self.embedding)
         if recomputing is True:
             return
-        cluster_size, embedding_sum = self._averages(z, indices)
+        cluster_size, embedding_sum, moved = self._averages(z, indices)
         codes = smoothed_codes(cluster_size, embedding_sum, self.epsilon)
         # A batch without a vector that counts moves no average, and must not round the codes anew either.
-        moved = (cluster_size != self.cluster_size).any() | (embedding_sum != self.embedding_sum).any()
         moves = (
             (self.previous_embedding, self.embedding),  # before the next one moves it
             (self.embedding, codes.where(moved, self.embedding)),
@@ -146,11 +145,14 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
         for buffer, value in moves:
             buffer.copy_(choose(recomputing, buffer, value))
 
-    def _averages(self, z: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+    def _averages(self, z: Tensor, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The new averages N [K] and m [K, code_dim], and whether they moved, 0-d bool."""
         group = self.ranks.group()
         if group is not None:
             return ema_code_sums_over_ranks(z, indices, self.cluster_size, self.embedding_sum, self.decay, group)
         averages = ema_code_sums(
             z[None], indices[None], self.cluster_size[None], self.embedding_sum[None], self.decay
         )
-        return averages[0][0], averages[1][0]
+        cluster_size, embedding_sum = (average[0] for average in averages)
+        moved = (cluster_size != self.cluster_size).any() | (embedding_sum != self.embedding_sum).any()
+        return cluster_size, embedding_sum, moved

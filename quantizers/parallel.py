@@ -14,8 +14,8 @@ ProcessGroup = dist.ProcessGroup | Literal["world"] | None
 class Ranks:
     """The ranks that a quantizer sums its statistics over: a choice, looked up anew in each step.
 
-    A copy refers to the same group. Through pickle the choice travels as the group's name, which a process that
-    trains must have a group of; one that evaluates needs none.
+    A copy refers to the same group. Through pickle the choice travels as the group's name: a process that trains
+    must have a group of that name, which should be of the same ranks; one that evaluates needs none.
 
     Args:
         process_group: "world" for all ranks, a group that exists, or None for each rank by itself.
@@ -40,13 +40,15 @@ class Ranks:
 
         Raises: RuntimeError where this process has no group of the name that came through pickle.
         """
-        if self.name is None or not (dist.is_available() and dist.is_initialized()):
+        if self.name is None or not dist.is_available() or dist.group.WORLD is None:  # which compiled code watches
             return None
         group = dist.group.WORLD if self.name == "world" else self._group or _group_named(self.name)
         return group if dist.get_world_size(group) > 1 else None
 
     def __deepcopy__(self, memo: object) -> "Ranks":
-        return Ranks("world" if self.name == "world" else self._group)
+        copied = Ranks(None)
+        copied.name, copied._group = self.name, self._group
+        return copied
 
     def __getstate__(self) -> dict[str, Any]:
         return {"name": self.name, "_group": None}
@@ -74,31 +76,32 @@ def ema_code_sums_over_ranks(
     embedding_sum: Tensor,
     decay: float,
     group: dist.ProcessGroup,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """The moving averages γN + (1−γ)n and γm + (1−γ)s with n and s summed over the ranks of a group.
 
-    The old averages come from the first rank, in the same all-reduce. So all ranks leave a step with the same
-    bits, also those that began with others: those that one process would have, up to the order of summation.
+    The old averages come from the first rank, already weighted, in the same all-reduce. So all ranks leave a step
+    with the same bits, also those that began with others: those that one process would have, up to the order of
+    summation.
 
     Args:
         z: [N, D] rows of this rank, N ≥ 0. indices: [N] int64, −1 for rows that do not count.
         cluster_size: N [K]. embedding_sum: m [K, D]. decay: γ.
 
-    Returns: the new N and m; where no vector on any rank counts, the rank's own old ones. A code whose sum leaves
-        the range of m's dtype takes none of its vectors.
+    Returns: the new N and m, and whether any vector on any rank counts, 0-d bool; where none does N and m are the
+        rank's own old ones. A code whose sum s leaves the range of m's dtype takes none of its vectors, and its m
+        comes from the rank's own.
     """
     statistics = code_sums(z[None], indices[None], cluster_size.shape[0])
     counts, sums = (statistic[0].to(embedding_sum.dtype) for statistic in statistics)
-    share = 1.0 if dist.get_rank(group) == 0 else 0.0
-    counts, sizes, sums = sum_over_ranks(
-        group, counts, share * cluster_size, share * decay * embedding_sum + (1 - decay) * sums
-    )
-    fits = sums.isfinite().all(-1)
+    first = dist.get_rank(group) == 0
+    old_size, old_sum = (old if first else torch.zeros_like(old) for old in (cluster_size, embedding_sum))
+    counts, old_size, new_sum = sum_over_ranks(group, counts, old_size, decay * old_sum + (1 - decay) * sums)
+    fits = ((new_sum - decay * embedding_sum) / (1 - decay)).isfinite().all(-1)
     counts = counts.where(fits, 0.0)
     moves = counts.sum() > 0
-    new_size = decay * sizes + (1 - decay) * counts
-    new_sum = sums.where(fits[:, None], decay * embedding_sum)
-    return new_size.where(moves, cluster_size), new_sum.where(moves, embedding_sum)
+    new_size = decay * old_size + (1 - decay) * counts
+    new_sum = new_sum.where(fits[:, None], decay * embedding_sum)
+    return new_size.where(moves, cluster_size), new_sum.where(moves, embedding_sum), moves
 
 
 def sum_over_ranks(group: dist.ProcessGroup, *tensors: Tensor) -> tuple[Tensor, ...]:

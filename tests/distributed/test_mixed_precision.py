@@ -1,0 +1,65 @@
+"""FSDP with parameters in bfloat16: a quantizer that is sharded by itself keeps its codes in float32."""
+
+import torch
+from torch import Tensor
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+
+from quantizers import QuantizerOutput
+from tests.cases import CASES, Case
+from tests.distributed.autoencoder import Autoencoder, shards, whole_state, write_state
+from tests.distributed.ranks import Ranks, World
+
+State = dict[str, Tensor]
+
+
+def sharded(case: Case) -> Autoencoder:
+    """As a user has to: the quantizer first and without the policy, its other methods made known to FSDP."""
+    torch.manual_seed(0)
+    model = Autoencoder(case)
+    fully_shard(model.quantizer)
+    for method in ("encode", "decode"):
+        register_fsdp_forward_method(model.quantizer, method)
+    return fully_shard(model, mp_policy=MixedPrecisionPolicy(param_dtype=torch.bfloat16))
+
+
+def in_both_modes(world: World) -> list[list[tuple[State, Tensor, QuantizerOutput, Tensor, Tensor | None]]]:
+    """For each case, in training and evaluation: the state before, what went in, what came out, encode, decode."""
+    with world.joined():
+        return [[forward(case, world, training) for training in (True, False)] for case in CASES]
+
+
+def forward(
+    case: Case, world: World, training: bool
+) -> tuple[State, Tensor, QuantizerOutput, Tensor, Tensor | None]:
+    model = sharded(case).train(training)
+    state = whole_state(model)
+    seen: list[tuple[Tensor, QuantizerOutput]] = []
+    model.quantizer.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0].detach(), output)))
+    torch.manual_seed(world.rank)
+    loss = model(shards(0, world.size, torch.float32)[world.rank])
+    (z, output), *_ = seen
+    encoded = model.quantizer.encode(z)
+    decoded = model.quantizer.decode(output.indices).detach() if case.has_codes else None
+    if training:
+        loss.backward()
+    return state, z, QuantizerOutput(*(part.detach() for part in output)), encoded, decoded
+
+
+def test_a_quantizer_sharded_by_itself_is_that_of_one_process(ranks: Ranks) -> None:
+    """Bit for bit what it gives alone, with its state in float32, for the same vectors in bfloat16."""
+    for rank, results in enumerate(ranks.run(2, in_both_modes)):
+        for case, modes in zip(CASES, results, strict=True):
+            for training, (state, z, output, encoded, decoded) in zip((True, False), modes, strict=True):
+                where = f"{case}, {'training' if training else 'evaluation'}, rank {rank}"
+                model = Autoencoder(case).train(training)
+                write_state(model, state)
+                torch.manual_seed(rank)
+                expected = model.quantizer(z)
+                assert z.dtype == output.quantized.dtype == torch.bfloat16, where
+                for name, part, of_one in zip(output._fields, output, expected, strict=True):
+                    assert torch.equal(part, of_one), f"{where}: {name} differs"
+                if not training:
+                    assert torch.equal(encoded, output.indices), f"{where}: encode differs"
+                    if decoded is not None and not case.projects:
+                        assert decoded.dtype == torch.float32
+                        assert torch.equal(decoded.bfloat16(), output.quantized), f"{where}: decode differs"
