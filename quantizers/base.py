@@ -23,7 +23,8 @@ class QuantizerOutput(NamedTuple):
     indices: Tensor
     """int64, x's shape without the channel axis. −1 where masked or not finite."""
     loss: Tensor
-    """0-d, float32 (float64 for float64 input), already weighted: add it to the model's loss."""
+    """0-d, float32 (float64 for float64 input), already weighted: add it to the model's loss. Infinite, never NaN,
+    where float32 does not hold its value, as that of vectors beyond 10¹⁹."""
 
 
 # torch.export writes an output's type by this name.

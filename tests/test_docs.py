@@ -18,8 +18,10 @@ def blocks(document: str) -> list[str]:
 
 
 @pytest.mark.parametrize("number", range(len(blocks("README.md"))))
-def test_readme_runs(number: int) -> None:
+@pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.. is deprecated:FutureWarning")  # PyTorch's own
+def test_readme_runs(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each block alone, as a reader would paste it."""
+    monkeypatch.chdir(tmp_path)
     exec(compile(blocks("README.md")[number], f"README.md block {number}", "exec"), {"__name__": "readme"})
 
 
@@ -47,7 +49,17 @@ def test_readme_lists_every_quantizer() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    for document in ["README.md", "CONTRIBUTING.md", "kernels/README.md"]:
+    for document in ["README.md", "CONTRIBUTING.md", "kernels/README.md", "tests/README.md"]:
         folder = (ROOT / document).parent
         for target in re.findall(r"\]\((?!http)([^)#]+)", (ROOT / document).read_text()):
             assert (folder / target).exists(), f"{document} links to {target}"
+
+
+def test_the_tests_that_are_named_exist() -> None:
+    """`file::test`, or `::test` for one of the file named before it."""
+    folder, path = ROOT / "tests", Path()
+    named = re.findall(r"`([\w/]*(?:\.py)?)::(\w+)`", (folder / "README.md").read_text())
+    assert len(named) > 50
+    for file, test in named:
+        path = folder / file if file else path
+        assert re.search(rf"^def {test}\(", path.read_text(), re.M), f"{path.name} has no {test}"

@@ -13,7 +13,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 import quantizers
-from benchmarks.kernels.memory import _resident_peak
+from benchmarks.kernels.memory import resident_peak
 from quantizers import Quantizer
 from quantizers.kernels.dispatch import use_implementation
 from quantizers.kernels.reference import nearest as reference_nearest
@@ -135,7 +135,7 @@ def growths() -> dict[str, int]:
 
 
 def _growth(work: Callable[[], object]) -> int:
-    growth, _ = _resident_peak(lambda: (work(), ())[1])
+    growth, _ = resident_peak(lambda: (work(), ())[1])
     return growth
 
 

@@ -63,11 +63,11 @@ def measure(rival: Rival, shape: Shape, device: torch.device) -> int:
     """In this process."""
     rival.prepare(*draw(Shape(WARM_UP, WARM_UP, shape.d), device))()
     work = rival.prepare(*draw(shape, device))
-    peak, outputs = _cuda_peak(work, device) if device.type == "cuda" else _resident_peak(work)
+    peak, outputs = _cuda_peak(work, device) if device.type == "cuda" else resident_peak(work)
     return max(0, peak - sum(output.nbytes for output in outputs))
 
 
-def _resident_peak(work: Work) -> tuple[int, Sequence[Tensor]]:
+def resident_peak(work: Work) -> tuple[int, Sequence[Tensor]]:
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark falls to what is resident now
     before = _high_water_mark()
     outputs = work()

@@ -49,8 +49,8 @@ def soft_codes_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """As in kernels/reference/soft.py, by equations (15) to (17)."""
     if _may_overflow(x, keys, bias, temperature):
-        gradients, inputs = (value_gradient, divergence_gradient), (x, keys, bias, values, temperature, seed)
-        return reference.soft_codes_backward(*gradients, *inputs, value, divergence, log_sums)
+        outer, inner = (value_gradient, divergence_gradient), (value, divergence, log_sums)
+        return reference.soft_codes_backward(*outer, x, keys, bias, values, temperature, seed, *inner)
     dtype = log_sums.dtype
     inputs = (x, keys, bias, values)
     x, keys, bias, values, temperature = (t.detach().to(dtype) for t in (*inputs, temperature))

@@ -173,7 +173,7 @@ def test_ranks_agree_when_the_first_is_at_rest(ranks: Ranks) -> None:
 
 
 def beyond_the_range(world: World) -> State:
-    """Code 0's vectors sum to more than float32 holds; the ranks' averages differ before. Then an ordinary step."""
+    """Code 0's vectors sum to more than float32 holds, where the ranks' averages differ; then an ordinary step."""
     with world.joined():
         quantizer = EMAVectorQuantizer(1, 2, decay=0.5)
         quantizer.set_codebook(torch.tensor([[3e38 - 1e37 * world.rank], [0.0]]))
