@@ -12,7 +12,7 @@ from PIL import Image
 settings.register_profile(
     "default",
     deadline=None,  # shared machines stall
-    max_examples=40,
+    max_examples=25,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.register_profile("thorough", settings.get_profile("default"), max_examples=1000)
