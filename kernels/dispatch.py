@@ -124,14 +124,14 @@ def _fastest(operation: str, tensor: Tensor) -> str:
         reason = _obstacle(fastest, tensor)
         if not reason:
             return fastest
-        warn_once(reason)
+        warn_once(f"{reason}\nSlower functions in plain PyTorch take their place.")
     return "blocked" if operation in BLOCKED else "reference"
 
 
 @functools.cache
-def warn_once(reason: str) -> None:
-    """Say, the first time for each reason, why something slower runs."""
-    warnings.warn(f"{reason}\nSlower functions in plain PyTorch take their place.", RuntimeWarning, stacklevel=2)
+def warn_once(message: str) -> None:
+    """A RuntimeWarning, the first time for each message."""
+    warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 
 def _obstacle(name: str, tensor: Tensor) -> str:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from quantizers.kernels.dispatch import without_autocast
+from quantizers.kernels.dispatch import warn_once, without_autocast
 from quantizers.kernels.vectors import are_finite
 from quantizers.layout import Rows, from_rows, to_rows
 
@@ -94,6 +94,7 @@ class Quantizer(nn.Module, abc.ABC):
 
         Raises: ValueError or TypeError where x or mask do not fit.
         """
+        self._warn_of_half_parameters()
         rows = to_rows(x, mask, self.dim, self.channel_dim)
         with without_autocast(x.device):
             z, valid = self._enter(rows)
@@ -139,6 +140,17 @@ class Quantizer(nn.Module, abc.ABC):
         weight = next(projection.parameters(), rows)
         projected: Tensor = projection(rows.to(weight.dtype))
         return projected.to(rows.dtype)
+
+    def _warn_of_half_parameters(self) -> None:
+        """Casts leave them in float32; what takes their place for the time of a forward may not."""
+        parameter = next(self.parameters(), None)
+        if parameter is None or parameter.dtype.itemsize >= 4 or torch.compiler.is_compiling():
+            return
+        warn_once(
+            f"A quantizer's parameters are {parameter.dtype} in its forward, as under FSDP with a policy of mixed "
+            "precision: its codes are rounded. Shard the quantizer first, by itself and without the policy: "
+            "fully_shard(model.quantizer)."
+        )
 
     def _check_indices(self, indices: Tensor) -> Tensor:
         if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:

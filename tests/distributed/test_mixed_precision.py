@@ -1,10 +1,13 @@
 """FSDP with parameters in bfloat16: a quantizer that is sharded by itself keeps its codes in float32."""
 
+import warnings
+
 import torch
 from torch import Tensor
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
 from quantizers import QuantizerOutput
+from quantizers.kernels.dispatch import warn_once
 from tests.cases import CASES, Case
 from tests.distributed.autoencoder import Autoencoder, shards, whole_state, write_state
 from tests.distributed.ranks import Ranks, World
@@ -63,3 +66,21 @@ def test_a_quantizer_sharded_by_itself_is_that_of_one_process(ranks: Ranks) -> N
                     if decoded is not None and not case.projects:
                         assert decoded.dtype == torch.float32
                         assert torch.equal(decoded.bfloat16(), output.quantized), f"{where}: decode differs"
+
+
+def sharded_with_the_rest(world: World) -> list[str]:
+    """What a forward warns of, twice, where the quantizer has no shard of its own."""
+    warn_once.cache_clear()
+    with world.joined(), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = fully_shard(Autoencoder(Case("vq")), mp_policy=MixedPrecisionPolicy(param_dtype=torch.bfloat16))
+        for _ in range(2):
+            model(shards(0, world.size, torch.float32)[world.rank])
+    return [str(warning.message) for warning in caught]
+
+
+def test_codes_that_are_rounded_are_told_once(ranks: Ranks) -> None:
+    for messages in ranks.run(2, sharded_with_the_rest):
+        (told,) = [message for message in messages if "its codes are rounded" in message]
+        assert "torch.bfloat16" in told
+        assert "fully_shard(model.quantizer)" in told
