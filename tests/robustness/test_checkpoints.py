@@ -145,6 +145,13 @@ def test_unknown_names_are_still_errors(name: str) -> None:
         quantizer.load_state_dict(state, strict=True)
 
 
+def test_an_old_name_beside_the_new_is_an_error() -> None:
+    """Which of the two holds the codes, nobody can tell."""
+    state = {"embedding": torch.ones(6, 4), "embedding.weight": torch.zeros(6, 4)}
+    with pytest.raises(RuntimeError, match=r"Unexpected key\(s\) in state_dict: \"embedding.weight\""):
+        VectorQuantizer(4, 6).load_state_dict(state, strict=True)
+
+
 def test_a_missing_codebook_is_still_an_error() -> None:
     with pytest.raises(RuntimeError, match=r"Missing key\(s\) in state_dict: \"embedding\""):
         VectorQuantizer(4, 6).load_state_dict({}, strict=True)
