@@ -1,7 +1,7 @@
 """The command line. Each benchmark is a sub-command; what cannot be used is a sentence and exit code 2."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -20,6 +20,10 @@ from benchmarks.kernels.results import Results
 from benchmarks.kernels.run import Settings, settle, tasks
 from benchmarks.kernels.run import run as run_kernels
 from benchmarks.progress import Terminal
+from benchmarks.robustness import report as robustness_report
+from benchmarks.robustness.checks import CHECKS
+from benchmarks.robustness.run import installed
+from benchmarks.robustness.run import run as run_robustness
 from benchmarks.training import Recipe
 from benchmarks.utilization import Outcome, check, run
 from benchmarks.variants import COMPARED, split_list
@@ -148,6 +152,32 @@ def kernels(
         raise typer.Exit(INTERRUPTED)
 
 
+@app.command()
+def robustness(
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the report goes.")] = Path("runs/robustness"),
+) -> None:
+    """Try on quantizers what a training can meet, and on those of vector-quantize-pytorch.
+
+    NaN vectors, empty and masked batches, data far from the origin, half precision, compilation, export,
+    recomputation, copies: what becomes of codes, indices and losses, in about half a minute on a CPU.
+
+    Writes robustness.json and robustness.md. Ctrl-C ends early and reports what is done.
+    """
+    console = Console()
+    try:
+        make_writable(out)
+    except InputError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(BAD_INPUT) from None
+    builders, missing = installed()
+    with bar(console, len(CHECKS)) as started:
+        results = run_robustness(started, builders, CHECKS)
+    results.left_out = missing
+    write_robustness_report(console, out, robustness_report.full_record(results))
+    if results.interrupted:
+        raise typer.Exit(INTERRUPTED)
+
+
 def parse_names(given: list[str]) -> list[str]:
     """Variants from comma-separated lists, each once, in the order given."""
     names = [name for group in given for name in split_list(group)]
@@ -207,3 +237,16 @@ def write_kernel_report(console: Console, out: Path, settings: Settings, results
     for sentence in kernel_report.notes(results):
         console.print(sentence, highlight=False, markup=False)
     console.print(f"In {out}: {', '.join(['kernels.json', 'kernels.md', *names])}", highlight=False)
+
+
+def write_robustness_report(console: Console, out: Path, record: dict[str, Any]) -> None:
+    """Table, JSON and Markdown of the checks that were done; where none was, an earlier report stays."""
+    if not record["checks"]:
+        console.print(f"Interrupted before any check was done; {out} holds no new report.")
+        return
+    write_json(out / "robustness.json", record)
+    write_text(out / "robustness.md", robustness_report.markdown(record))
+    console.print(kernel_report.rich_table(robustness_report.sheet(record)), "", highlight=False)
+    for sentence in robustness_report.notes(record):
+        console.print(sentence, highlight=False, markup=False)
+    console.print(f"In {out}: robustness.json, robustness.md", highlight=False)

@@ -4,15 +4,14 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from torch.profiler import ProfilerActivity, profile
 
 import quantizers
+from benchmarks.allocations import largest_allocation
 from benchmarks.kernels.memory import resident_peak
 from quantizers import Quantizer
 from quantizers.kernels.dispatch import use_implementation
@@ -55,17 +54,6 @@ def use(quantizer: Quantizer, rows: int) -> None:
     indices = quantizer.encode(x)
     if quantizer.codebook_size:
         quantizer.decode(indices)
-
-
-def largest_allocation(work: Callable[[], object]) -> int:
-    """Bytes of the largest piece of memory that torch's CPU allocator gave out, wherever it was asked."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiled:
-        work()
-    with tempfile.TemporaryDirectory() as folder:
-        trace = Path(folder) / "trace.json"
-        profiled.export_chrome_trace(str(trace))
-        events = json.loads(trace.read_text())["traceEvents"]
-    return max(event["args"]["Bytes"] for event in events if event.get("name") == "[memory]")
 
 
 # The counter itself

@@ -119,7 +119,7 @@ def markdown(results: Results, bars: Sequence[Bar], record: dict[str, Any], pict
         lines += [
             f"**{sheet.title}**",
             "",
-            *_markdown_rows(sheet),
+            *markdown_rows(sheet),
             "",
             *([explanation, ""] if explanation else []),
         ]
@@ -207,7 +207,7 @@ def _bar_number(bar: Bar) -> str:
     return NOTHING if bar.number is None else f"{bar.number:.3g} {bar.unit}".replace(" x", "x")
 
 
-def _markdown_rows(sheet: Sheet) -> list[str]:
+def markdown_rows(sheet: Sheet) -> list[str]:
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cell.replace("\n", "<br>") for cell in cells) + " |"
 
