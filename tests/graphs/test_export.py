@@ -17,7 +17,7 @@ import quantizers
 from quantizers.export import Decode, Encode, plain
 from quantizers.kernels import plain as plain_operations
 from quantizers.kernels.reference import nearest as reference
-from tests.cases import Case, batch, cases_where, every_case, normal, rounding_tolerance
+from tests.cases import Case, batch, cases_where, normal, rounding_tolerance
 from tests.exact import assert_nearest
 from tests.vectors import few, finite, vectors
 
@@ -32,8 +32,9 @@ codes_cases = cases_where(
 # ONNX has to know each operation in them; which codes they are read from is nothing to it.
 onnx_cases = cases_where(
     lambda case: (
-        (case.name in ("vq", "simvq", "fsq", "gumbel"))
-        and not case.options.keys() & {"gradient", "decoder_gradient", "hard", "learned_basis", "bound"}
+        case in (Case("vq"), Case("fsq"), Case("gumbel"))
+        or case.options in ({"distance": "cosine"}, {"code_dim": 2}, {"logits": "distance"})
+        or (case.name == "simvq" and isinstance(case.options.get("transform"), nn.Module))
     )
 )
 
@@ -73,7 +74,7 @@ def assert_runs_from_a_file(module: nn.Module) -> None:
         assert_equal_with_nan(a, b)
 
 
-@every_case
+@cases_where(lambda case: case == Case(case.name) or "distance" in case.options or case.projects)
 def test_forward_runs_from_a_file_at_other_shapes(case: Case) -> None:
     assert_runs_from_a_file(case.build().eval())
 

@@ -18,7 +18,6 @@ from tests.cases import (
     batch,
     cases_where,
     every_case,
-    modes,
     normal,
     rounding_tolerance,
     seeded,
@@ -145,13 +144,12 @@ def test_what_arrives_breaks_neither_outputs_nor_gradients_nor_state(case: Case,
 
 
 @every_case
-@modes
-def test_the_smallest_codebook_does_all_of_it_too(case: Case, training: bool) -> None:
+def test_the_smallest_codebook_does_all_of_it_too(case: Case) -> None:
     """One code; for FSQ, whose channels have two levels at least, two."""
     smallest = {"levels": (2,), "codebook_size": None} if case.name == "fsq" else {"codebook_size": 1}
     for arriving, vectors in ARRIVALS.items():
         torch.manual_seed(0)
-        step = take_step(case, case.build(**smallest).train(training), vectors())
+        step = take_step(case, case.build(**smallest), vectors())
         assert_outputs_of_the_contract(step, arriving)
         assert_still_works(step.after)
 
@@ -165,12 +163,11 @@ def has_nearest_codes(case: Case) -> bool:
 
 
 @cases_where(has_nearest_codes)
-@modes
-def test_a_codebook_of_zeros_does_all_of_it_too(case: Case, training: bool) -> None:
+def test_a_codebook_of_zeros_does_all_of_it_too(case: Case) -> None:
     """All codes are equally near and none has a direction: the first is chosen."""
     for arriving, vectors in ARRIVALS.items():
         torch.manual_seed(0)
-        quantizer = case.build().train(training)
+        quantizer = case.build()
         quantizer.set_codebook(torch.zeros_like(quantizer.codebook))
         step = take_step(case, quantizer, vectors())
         assert_outputs_of_the_contract(step, arriving)
