@@ -1,6 +1,8 @@
 """A script for torchrun: every quantizer under DDP, its state compared over the ranks after each step."""
 
 import gc
+import os
+import sys
 
 import torch
 from torch import distributed as dist
@@ -22,6 +24,8 @@ def main() -> None:
     gc.collect()  # a DDP model that outlives the process group may not end
     dist.barrier()
     dist.destroy_process_group()
+    sys.stdout.flush()
+    os._exit(0)  # without the interpreter's own end, which gloo's threads have been seen to abort
 
 
 def train(case: Case, rank: int, size: int) -> None:
