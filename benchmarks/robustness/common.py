@@ -31,11 +31,12 @@ def largest(difference: Tensor) -> float:
 
 def moved(before: dict[str, Tensor], after: dict[str, Tensor]) -> float:
     """The change of the tensor that changed most, norm over norm, in percent."""
-    changes = [_relative(tensor, after[name]) for name, tensor in before.items()]
+    changes = [relative_change(tensor, after[name]) for name, tensor in before.items()]
     return float(torch.tensor([0.0, *changes]).max())  # NaN where one of them is
 
 
-def _relative(before: Tensor, after: Tensor) -> float:
+def relative_change(before: Tensor, after: Tensor) -> float:
+    """Norm of the change over the norm before it, in percent."""
     if torch.equal(before, after):
         return 0.0
     return 100 * float((after.double() - before.double()).norm() / before.double().norm())

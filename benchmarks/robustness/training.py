@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from benchmarks.allocations import largest_allocation
-from benchmarks.robustness.common import MANY, NO, VECTORS, YES, _relative, largest, moved, normal
+from benchmarks.robustness.common import MANY, NO, VECTORS, YES, largest, moved, normal, relative_change
 from benchmarks.robustness.subjects import Subject
 
 
@@ -67,7 +67,7 @@ def codebook_that_was_set(subject: Subject) -> float:
     codes = normal(subject, subject.size)[0]
     subject.set_codebook(codes)
     subject.train(codes.repeat(2, 1)[None])
-    return _relative(codes, subject.codes())
+    return relative_change(codes, subject.codes())
 
 
 def largest_tensor(subject: Subject) -> float:

@@ -5,10 +5,11 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 
-from tests.cases import DIM, Case
+from tests.cases import CASES, DIM, Case
 
 CHANNELS = 6
 RATE = 0.1
+EMA_CASES = [case for case in CASES if case.name == "ema_vq"]  # those whose forward moves state
 
 
 class Autoencoder(nn.Module):

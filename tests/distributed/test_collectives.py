@@ -13,11 +13,11 @@ from torch.utils.checkpoint import checkpoint
 
 from quantizers import Quantizer
 from tests.cases import CASES, Case, assert_same_state, batch, seeded, state_of
+from tests.distributed.autoencoder import EMA_CASES
 from tests.distributed.ranks import Ranks, World
 
 State = dict[str, Tensor]
 STEPS = 3
-EMA_CASES = [case for case in CASES if case.name == "ema_vq"]
 
 
 class Collectives(TorchDispatchMode):

@@ -13,7 +13,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.cases import CASES, Case
-from tests.distributed.autoencoder import Autoencoder, descend, shards, whole_state, write_state
+from tests.distributed.autoencoder import EMA_CASES, Autoencoder, descend, shards, whole_state, write_state
 from tests.distributed.ranks import Ranks, World
 
 State = dict[str, Tensor]
@@ -21,8 +21,6 @@ STEPS = 3
 # A step is fewer than a thousand roundings, none amplified a thousandfold; what is summed over too few ranks, or
 # weighted wrongly, moves it by more than 10⁻⁶.
 TOLERANCE = 1e6 * torch.finfo(torch.float64).eps
-
-EMA_CASES = [case for case in CASES if case.name == "ema_vq"]
 
 
 def wrapped(case: Case, how: str, world: World) -> nn.Module:
