@@ -5,9 +5,8 @@ import sys
 
 import pytest
 import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.allocations import largest_allocation
 from quantizers.kernels.blocked import nearest as blocked
 from quantizers.kernels.compiled import soft as compiled_soft
 from quantizers.kernels.dispatch import chosen_implementation
@@ -16,19 +15,6 @@ from quantizers.kernels.ops.soft import soft_codes
 from quantizers.kernels.ops.sums import code_sums
 from quantizers.kernels.reference import nearest as reference_nearest
 from quantizers.kernels.reference import soft as reference_soft
-
-
-class LargestTensor(TorchDispatchMode):
-    """Records the most elements that one result of an operation had."""
-
-    elements = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        out = func(*args, **(kwargs or {}))
-        for tensor in out if isinstance(out, tuple | list) else [out]:
-            if isinstance(tensor, Tensor):
-                self.elements = max(self.elements, tensor.numel())
-        return out
 
 
 @pytest.mark.parametrize("degenerate", [False, True], ids=["normal", "all codes equal"])
@@ -40,14 +26,18 @@ def test_no_matrix_of_n_by_k(monkeypatch: pytest.MonkeyPatch, degenerate: bool) 
     monkeypatch.setattr(blocked, "PAIR_BUDGET", budget)
     x = torch.randn(n, d, requires_grad=True)
     codebook = (torch.zeros if degenerate else torch.randn)(k, d, requires_grad=True)
-    with LargestTensor() as largest:
+
+    def everything() -> None:
         codes, indices, loss = nearest_lookup(x[None], codebook[None])
         highest_score(x, codebook, codebook[:, 0])
         value, _, divergence = soft_codes(x, codebook, codebook[:, 0], codebook, torch.ones(()), torch.tensor(1))
         (codes.sum() + loss.sum() + value.sum() + divergence.sum()).backward()
         code_sums(x[None], indices, k)
-    assert largest.elements <= budget
-    assert largest.elements < n * k
+
+    # Blocks of at most `budget` numbers of eight bytes; a matrix would have a byte an element at the least.
+    largest = largest_allocation(everything)
+    assert largest <= 8 * budget
+    assert largest < n * k
 
 
 def test_peak_memory_of_a_search() -> None:
