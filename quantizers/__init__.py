@@ -11,6 +11,7 @@ of the arithmetic, by name.
 """
 
 from quantizers import metrics, regularizers, schedules
+from quantizers.adapters import plug_in, take_codebook, unplug
 from quantizers.anchors import AnchorUpdate
 from quantizers.base import Quantizer, QuantizerOutput
 from quantizers.bernoulli import BernoulliQuantizer
@@ -74,12 +75,15 @@ __all__ = [
     "create",
     "levels_for",
     "metrics",
+    "plug_in",
     "reflection",
     "register",
     "regularizers",
     "rotation",
     "schedules",
     "straight_through",
+    "take_codebook",
+    "unplug",
     "use_implementation",
     "warm_start",
 ]

@@ -1,6 +1,7 @@
 """Quantizers by name."""
 
 import difflib
+import inspect
 from collections.abc import Callable
 from functools import partial
 
@@ -91,3 +92,9 @@ def create(quantizer: str | Builder, /, **options: object) -> Quantizer:
         hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
         raise ValueError(f"no quantizer is named {quantizer!r}; {hint}there are {', '.join(available())}")
     return _BUILDERS[quantizer](**options)
+
+
+def parameters(quantizer: str | Builder) -> frozenset[str]:
+    """The options that a name, class or partial has arguments for; those that a builder passes on are not seen."""
+    builder = quantizer if callable(quantizer) else _BUILDERS.get(quantizer)
+    return frozenset(inspect.signature(builder).parameters) if builder else frozenset()

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from quantizers.codebook import init_codes_
+from quantizers.codebook import check_codes, init_codes_
 from quantizers.gradients import Gradient
 from quantizers.kmeans import kmeans
 from quantizers.nearest import Distance, NearestCodeQuantizer
@@ -135,17 +135,24 @@ class SimVQ(NearestCodeQuantizer):
         """Draw the basis from N(0, 1/code_dim). The transform resets itself."""
         init_codes_(self.basis)
 
-    def _initialize(self, z: Tensor, process_group: ProcessGroup) -> None:
-        """The basis becomes the codes, and the transform the identity. Raises: ValueError where it cannot."""
+    @torch.no_grad()
+    def set_codebook(self, codes: Tensor) -> None:
+        """Make the codes `codes` [K, code_dim]: the basis becomes them, and the transform the identity.
+
+        Raises: ValueError for another shape, and for a transform that cannot become the identity.
+        """
         to_identity = getattr(self.transform, "to_identity", None)
         if to_identity is None:
             raise ValueError(
                 f"transform is {type(self.transform).__name__}, which has no method to_identity: the codes behind "
-                "it cannot be set to those of k-means; expected a transform that can become the identity"
+                "it cannot be set; expected a transform that can become the identity"
             )
-        codes = kmeans(z, self.codebook_size, distance=self.distance, process_group=process_group)
+        codes = check_codes(codes, *self.basis.shape)
         to_identity()
         self.basis.copy_(codes)
+
+    def _initialize(self, z: Tensor, process_group: ProcessGroup) -> None:
+        self.set_codebook(kmeans(z, self.codebook_size, distance=self.distance, process_group=process_group))
 
     def _codes(self) -> Tensor:
         codes: Tensor = self.transform(self.basis)

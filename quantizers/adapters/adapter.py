@@ -1,0 +1,145 @@
+"""A quantizer of ours that answers as the one in whose place it stands."""
+
+import abc
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from quantizers.base import Quantizer
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class Place(NamedTuple):
+    """What a model asks of the quantizer at a place in it."""
+
+    dim: int
+    """Channels of what the model hands over."""
+    codebook_size: int
+    channel_dim: int
+    stages: int | None = None
+    """How many residual stages; None for one code a vector."""
+    options: Mapping[str, Any] = NOTHING
+    """What the model's own quantizer does that ours can do too; each where the new one takes it."""
+    kept: Mapping[str, Any] = NOTHING
+    """With `keep_codebook` besides: what makes losses and search those of the model's own quantizer."""
+
+
+class Adapter(nn.Module, abc.ABC):
+    """Holds a quantizer of ours, and speaks a foreign one's contract: axes, tuples, attributes, no arithmetic.
+
+    A subclass is one contract: it defines `forward` and whatever else models of its kind call or read,
+    `read`, and `codebook` where the original's codes can be carried over. `register_contract` makes it known.
+
+    Args:
+        quantizer: ours, in the layout of the place. original: the module that stood there; `unplug` puts it back.
+    """
+
+    contract: ClassVar[str]
+    """Its name, for `plug_in(..., contract=)`."""
+    classes: ClassVar[tuple[str, ...]]
+    """What the modules that it stands in for are called."""
+    channel_dim: ClassVar[int] = -1
+    """Where they expect the channels."""
+    has_stages: ClassVar[bool] = False
+    """Whether they are residual."""
+
+    original: Any
+    """What stood at the place. Not a submodule: it must not be trained, moved or saved with the model."""
+
+    def __init__(self, quantizer: Quantizer, original: nn.Module) -> None:
+        super().__init__()
+        self.quantizer = quantizer
+        self.__dict__["original"] = original
+
+    @classmethod
+    def reads(cls, module: nn.Module) -> bool:
+        """Whether a module is one that this contract knows; by its class's name and what `read` finds in it."""
+        if type(module).__name__ not in cls.classes:
+            return False
+        try:
+            cls.read(module)
+        except (AttributeError, TypeError):
+            return False
+        except ValueError:
+            pass  # it is one, with a setting that `plug_in` will name
+        return True
+
+    @classmethod
+    @abc.abstractmethod
+    def read(cls, original: Any) -> Place:
+        """What the original asks for. Raises: AttributeError or TypeError for a module of another kind; ValueError
+        for a setting that this contract does not keep."""
+
+    @classmethod
+    def codebook(cls, original: Any) -> Tensor:
+        """The original's codes, [K, code_dim], or [stages, K, code_dim].
+
+        Raises: ValueError where it has none that stand by themselves."""
+        raise ValueError(f"{type(original).__name__} holds no codebook that could be carried over")
+
+    @classmethod
+    @torch.no_grad()
+    def keep(cls, original: Any, quantizer: Quantizer) -> None:
+        """Carry the original's codes over. Raises: ValueError for a quantizer whose codes cannot be set."""
+        codes = cls.codebook(original)
+        parts = getattr(quantizer, "parts", [quantizer])
+        for part, own in zip(parts, codes if codes.dim() > 2 else codes[None], strict=True):
+            set_codebook(part, own)
+
+
+class CodebookView:
+    """What models read of an nn.Embedding that is not there: look codes up, their table, its size."""
+
+    def __init__(self, quantizer: Quantizer) -> None:
+        self._quantizer = quantizer
+
+    def __call__(self, indices: Tensor) -> Tensor:
+        """The vectors [..., dim] of indices."""
+        return decode_channels_last(self._quantizer, indices)
+
+    @property
+    def weight(self) -> Tensor:
+        """All vectors, [K, dim]. Raises: ValueError where there are too many, or several codebooks."""
+        if self._quantizer.composed:
+            raise ValueError(
+                f"{type(self._quantizer).__name__} has several codebooks, and a model reads one table of codes; "
+                "decode indices instead"
+            )
+        return self(torch.arange(len(self._quantizer.codebook), device=self._quantizer.codebook.device))
+
+    @property
+    def num_embeddings(self) -> int:
+        """K."""
+        return self._quantizer.codebook_size
+
+    @property
+    def embedding_dim(self) -> int:
+        """Channels of a vector, as the model gets it."""
+        return self._quantizer.dim
+
+
+def set_codebook(quantizer: Quantizer, codes: Tensor) -> None:
+    """Set a quantizer's codes [K, code_dim]. Raises: ValueError where it has none to set."""
+    setter = getattr(quantizer, "set_codebook", None)
+    if setter is None:
+        raise ValueError(
+            f"{type(quantizer).__name__} cannot keep a codebook: its codes are not set one by one; expected one "
+            "of 'vq', 'ema_vq', 'rotation_vq', 'simvq' or another with a method set_codebook"
+        )
+    setter(codes)
+
+
+def decode_channels_last(quantizer: Quantizer, indices: Tensor) -> Tensor:
+    """The vectors [..., dim] of indices [...], or [..., num_codebooks], whatever the quantizer's layout."""
+    rows = indices.reshape(-1, indices.shape[-1]) if quantizer.composed else indices.reshape(-1)
+    shape = indices.shape[:-1] if quantizer.composed else indices.shape
+    return quantizer.decode(rows).reshape(*shape, quantizer.dim)  # of [N, dim] either axis is the last
+
+
+def flat_indices(quantizer: Quantizer, indices: Tensor) -> Tensor:
+    """Indices [...] as [N]; of several codebooks [N, num_codebooks]."""
+    return indices.reshape(-1, indices.shape[-1]) if quantizer.composed else indices.reshape(-1)

@@ -1,0 +1,74 @@
+"""A quantizer that fits a place in a model."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from quantizers.adapters.adapter import Place
+from quantizers.base import Quantizer
+from quantizers.registry import Builder, create, parameters
+from quantizers.residual import ResidualQuantizer
+
+
+def build(place: Place, quantizer: str | Builder | Quantizer, options: Mapping[str, Any], keep: bool) -> Quantizer:
+    """A quantizer for a place: one that is given, if it fits, or one built from its name and options.
+
+    Raises: ValueError for one that does not fit.
+    """
+    if isinstance(quantizer, Quantizer):
+        if options:
+            raise ValueError(f"options {sorted(options)} are given with a quantizer that is built; set them there")
+        return check_fits(place, quantizer)
+    if not options.keys() & {"levels", "codebook_size"}:
+        options = {"codebook_size": place.codebook_size, **options}
+    found = {**place.options, **({"logits": "distance", **place.kept} if keep else {})}
+    if place.stages is None:
+        name, own = quantizer, _taken(found, quantizer)
+    else:
+        name, own = _staged(quantizer, found, options)
+        own["num_quantizers"] = place.stages
+    return check_fits(place, create(name, dim=place.dim, channel_dim=place.channel_dim, **{**own, **options}))
+
+
+def _staged(
+    quantizer: str | Builder, found: Mapping[str, Any], options: Mapping[str, Any]
+) -> tuple[str | Builder, dict[str, Any]]:
+    """What builds stages of a quantizer, and the options that follow from the place."""
+    if quantizer == "fsq":
+        quantizer = "residual_fsq"  # bounded codes do not follow residuals that shrink
+    if quantizer == "qinco":
+        return quantizer, _taken(found, quantizer)
+    if quantizer == "residual_fsq":
+        return quantizer, _taken(found, ResidualQuantizer)
+    stage = options.get("quantizer", "vq") if quantizer == "residual" else quantizer
+    return "residual", {"quantizer": stage, **_taken(found, ResidualQuantizer, stage)}
+
+
+def _taken(found: Mapping[str, Any], *quantizers: str | Builder) -> dict[str, Any]:
+    """Those of the place's options that quantizers have arguments for."""
+    names = frozenset().union(*map(parameters, quantizers))
+    return {name: value for name, value in found.items() if name in names}
+
+
+def check_fits(place: Place, quantizer: Quantizer) -> Quantizer:
+    """`quantizer`, if it takes what the model hands over; else a sentence that says what does not fit."""
+    if quantizer.dim != place.dim:
+        raise ValueError(
+            f"quantizer has dim={quantizer.dim}, and the model hands over {place.dim} channels: expected "
+            f"dim={place.dim}; where the codes have other channels, code_dim projects"
+        )
+    if quantizer.channel_dim != place.channel_dim:
+        raise ValueError(
+            f"quantizer has channel_dim={quantizer.channel_dim}, expected channel_dim={place.channel_dim}, where "
+            "this model has its channels"
+        )
+    if not quantizer.per_vector:
+        raise ValueError(
+            f"quantizer is {type(quantizer).__name__}, whose indices are of whole maps; the model expects an "
+            "index for each vector"
+        )
+    if place.stages is not None and not quantizer.composed:
+        raise ValueError(
+            f"quantizer is {type(quantizer).__name__}, which has one code a vector; this model expects stages: "
+            "give a name, or a ResidualQuantizer"
+        )
+    return quantizer

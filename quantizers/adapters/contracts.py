@@ -1,0 +1,38 @@
+"""The contracts that are known, and which of them a module keeps."""
+
+import difflib
+
+from torch import nn
+
+from quantizers.adapters.adapter import Adapter
+from quantizers.adapters.taming import TamingAdapter
+
+_CONTRACTS: dict[str, type[Adapter]] = {adapter.contract: adapter for adapter in (TamingAdapter,)}
+
+
+def contracts() -> tuple[str, ...]:
+    """The names of the contracts that are known, sorted."""
+    return tuple(sorted(_CONTRACTS))
+
+
+def register_contract(adapter: type[Adapter]) -> None:
+    """Make a contract of your own known, under its name. Raises: ValueError for a name that is taken."""
+    if adapter.contract in _CONTRACTS:
+        raise ValueError(f"a contract named {adapter.contract!r} is registered already")
+    _CONTRACTS[adapter.contract] = adapter
+
+
+def contract_named(name: str) -> type[Adapter]:
+    """The contract of a name. Raises: ValueError for an unknown one, with those that are near it."""
+    if name not in _CONTRACTS:
+        near = difflib.get_close_matches(name.lower(), _CONTRACTS, n=3, cutoff=0.4)
+        hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+        raise ValueError(f"no contract is named {name!r}; {hint}there are {', '.join(contracts())}")
+    return _CONTRACTS[name]
+
+
+def contract_of(module: nn.Module) -> type[Adapter] | None:
+    """The contract that a module keeps, that of the one it stands for where it is an adapter; None if none."""
+    if isinstance(module, Adapter):
+        return type(module)
+    return next((adapter for adapter in _CONTRACTS.values() if adapter.reads(module)), None)

@@ -1,0 +1,208 @@
+"""One line that puts a quantizer into a model that exists, and one that takes it out again."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from quantizers.adapters.adapter import Adapter, Place
+from quantizers.adapters.building import build
+from quantizers.adapters.contracts import contract_named, contract_of, contracts
+from quantizers.base import Quantizer
+from quantizers.registry import Builder
+
+
+def plug_in(
+    model: nn.Module,
+    quantizer: str | Builder | Quantizer,
+    *,
+    at: str | Sequence[str] | None = None,
+    contract: str | None = None,
+    keep_codebook: bool = False,
+    **options: Any,
+) -> nn.Module:
+    """Replace the quantizer of a model by one of ours, which answers as the model expects.
+
+        plug_in(vq_model, "simvq")                    # the quantizer of a diffusers VQModel
+        plug_in(dac_model, "fsq", levels=(8, 5, 5))   # each of DAC's stages
+        plug_in(model, "ema_vq", at="bottleneck.vq", contract="taming")
+
+    Width, codebook size, number of stages and layout are read from the quantizer that stands there. Where codes
+    have other channels than the model (FSQ), a learned projection leads in and another out. The loss that the
+    model gets is ours, weighted by our weights, in the place of its own. A quantizer that was plugged in before
+    gives way; what stood there first is what `unplug` puts back.
+
+    Args:
+        model: changed in place. Where it is itself a known quantizer, the adapter is returned.
+        quantizer: a name, class or partial as for `quantizers.create`, or a quantizer that fits.
+        at: path of the quantizer in the model, or several; default the only one that is known.
+        contract: how the model calls it, one of `contracts()`; default by its class. For a module of another class
+            that keeps a contract; where its sizes cannot be read, give `dim` and `codebook_size`.
+        keep_codebook: carry the codes over, so that the model gives what it gave, up to the rounding of its own
+            search, and is trained with the weights of its own losses.
+        options: of the quantizer.
+
+    Returns: the model.
+
+    Raises: ValueError, in a sentence, for a model without a known quantizer, with several and no `at`, for a path
+        that is not there, a contract that does not fit, widths that cannot be joined, a codebook that cannot be
+        kept.
+    """
+    paths = find(model) if at is None else [at] if isinstance(at, str) else list(at)
+    if isinstance(quantizer, Quantizer) and len(paths) > 1:
+        raise ValueError(
+            f"one quantizer cannot stand at {len(paths)} places, {paths}: give a name, or plug in each"
+        )
+    # All of them are built before the first is put in: an error leaves the model as it was.
+    adapters = [
+        _adapted(model, path, quantizer, contract, keep_codebook, options) for path in dict.fromkeys(paths)
+    ]
+    for standing, adapter in adapters:
+        model = _replaced(model, standing, adapter)
+    return model
+
+
+def unplug(model: nn.Module, at: str | Sequence[str] | None = None) -> nn.Module:
+    """Put back what stood in the model before `plug_in`, as it was then, on the model's device and in its mode.
+
+    Args: at: paths of the quantizers to take out; default all.
+
+    Returns: the model.
+
+    Raises: ValueError where nothing is plugged in.
+    """
+    adapters = plugged(model)
+    if at is not None:
+        wanted = [at] if isinstance(at, str) else list(at)
+        adapters = {path: _adapter_at(model, path) for path in wanted}
+    if not adapters:
+        raise ValueError(f"model is {type(model).__name__}, which has no quantizer plugged in")
+    for adapter in adapters.values():
+        original = adapter.original.to(_device(adapter)).train(adapter.training)
+        model = _replaced(model, adapter, original)
+    return model
+
+
+def take_codebook(model: nn.Module, at: str | None = None) -> Tensor:
+    """A copy of the trained codes of a model's quantizer, [K, code_dim], or [stages, K, code_dim].
+
+    Args: as of `plug_in`; of a quantizer of ours that is plugged in, its codebook.
+
+    Raises: ValueError as `plug_in`, and for a quantizer without a table of codes.
+    """
+    (path,) = find(model) if at is None else [at]
+    module = _module_at(model, path)
+    kept = contract_of(module)
+    if isinstance(module, Adapter):
+        return module.quantizer.codebook.detach().clone()
+    if kept is None:
+        raise ValueError(f"at {path!r} is {type(module).__name__}, which is none of {', '.join(contracts())}")
+    return kept.codebook(module).detach().clone()
+
+
+def plugged(model: nn.Module) -> dict[str, Adapter]:
+    """What is plugged into a model, by its path."""
+    return {path: module for path, module in model.named_modules() if isinstance(module, Adapter)}
+
+
+def find(model: nn.Module) -> list[str]:
+    """The path of the quantizer in a model, the outermost of a known contract.
+
+    Raises: ValueError where there is none, or more than one.
+    """
+    found: dict[str, nn.Module] = {}
+    for path, module in model.named_modules():
+        inside = any(path.startswith(f"{outer}.") or outer == "" for outer in found)
+        if not inside and contract_of(module) is not None:
+            found[path] = module
+    if not found:
+        raise ValueError(
+            f"model is {type(model).__name__}, in which no quantizer of a known contract was found "
+            f"({', '.join(contracts())}); say at= where it stands and contract= how it is called"
+        )
+    if len(found) > 1:
+        places = ", ".join(f"{path!r} ({type(module).__name__})" for path, module in found.items())
+        raise ValueError(
+            f"model is {type(model).__name__}, which has quantizers at {places}; say at= which, or "
+            f"at={list(found)} for all of them"
+        )
+    return list(found)
+
+
+def _adapted(
+    model: nn.Module,
+    path: str,
+    quantizer: str | Builder | Quantizer,
+    contract: str | None,
+    keep: bool,
+    options: Mapping[str, Any],
+) -> tuple[nn.Module, Adapter]:
+    """What stands at a path, and an adapter to take its place."""
+    standing = _module_at(model, path)
+    kept = contract_of(standing) if contract is None else contract_named(contract)
+    if kept is None:
+        raise ValueError(
+            f"at {path!r} is {type(standing).__name__}, which keeps no known contract; say contract=, one of "
+            f"{', '.join(contracts())}"
+        )
+    original = standing.original if isinstance(standing, Adapter) else standing
+    place, options = _place(path, original, kept, options)
+    built = build(place, quantizer, options, keep)
+    if keep:
+        kept.keep(original, built)
+    adapter = kept(built, original)
+    return standing, adapter.to(_device(standing)).train(standing.training)
+
+
+def _place(
+    path: str, original: nn.Module, contract: type[Adapter], options: Mapping[str, Any]
+) -> tuple[Place, dict[str, Any]]:
+    """What a module asks for, and the options that are not about that."""
+    others = {name: value for name, value in options.items() if name != "dim"}
+    try:
+        place = contract.read(original)
+    except (AttributeError, TypeError) as error:
+        needed = ("dim", "codebook_size", "num_quantizers")[: 3 if contract.has_stages else 2]
+        if not options.keys() >= set(needed):
+            raise ValueError(
+                f"at {path!r} is {type(original).__name__}, from which contract {contract.contract!r} cannot read "
+                f"its sizes ({error}); say {', '.join(f'{name}=' for name in needed)}"
+            ) from error
+        stages = options["num_quantizers"] if contract.has_stages else None
+        return Place(options["dim"], options["codebook_size"], contract.channel_dim, stages), others
+    if options.get("dim", place.dim) != place.dim:
+        raise ValueError(f"dim is {options['dim']}, and {type(original).__name__} at {path!r} has {place.dim}")
+    return place, others
+
+
+def _module_at(model: nn.Module, path: str) -> nn.Module:
+    try:
+        return model.get_submodule(path)
+    except AttributeError as error:
+        raise ValueError(f"model is {type(model).__name__}, which has nothing at {path!r}: {error}") from error
+
+
+def _adapter_at(model: nn.Module, path: str) -> Adapter:
+    module = _module_at(model, path)
+    if not isinstance(module, Adapter):
+        raise ValueError(f"at {path!r} is {type(module).__name__}, which was not plugged in")
+    return module
+
+
+def _replaced(model: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
+    """The model with `new` wherever `old` stood: a module may have several names."""
+    if model is old:
+        return new
+    places = [path for path, module in model.named_modules(remove_duplicate=False) if module is old]
+    for path in places:
+        parent, _, name = path.rpartition(".")
+        setattr(model.get_submodule(parent), name, new)
+    return model
+
+
+def _device(module: nn.Module) -> torch.device:
+    """Where a module's tensors are; the CPU for one that has none."""
+    tensor = next(itertools.chain(module.parameters(), module.buffers()), None)
+    return torch.device("cpu") if tensor is None else tensor.device
