@@ -1,0 +1,65 @@
+"""What the examples share: train a model, count its codes, say what the swap did."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from torch import Tensor, nn
+
+from benchmarks.training import make_optimizer
+from quantizers import metrics
+
+LEARNING_RATE = 2e-3
+
+
+@dataclass(frozen=True)
+class Result:
+    """How well a model reconstructs what was held out, in dB, and how it uses each of its codebooks."""
+
+    name: str
+    quality: float
+    counts: Sequence[Tensor]  # of each codebook, int64 [K]
+
+
+def train(model: nn.Module, name: str, step: Callable[[int], Tensor], steps: int, console: Console) -> None:
+    """Adam on the loss that `step(i)` computes, behind a progress bar."""
+    optimizer = make_optimizer(model, LEARNING_RATE)
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn())
+    model.train()
+    with Progress(*columns, TextColumn("{task.fields[state]}"), TimeRemainingColumn(), console=console) as bar:
+        task = bar.add_task(name, total=steps, state="")
+        for i in range(steps):
+            loss = step(i)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            bar.update(
+                task, advance=1, state=f"loss {loss.item():.3f}" if i % 10 == 0 else bar.tasks[0].fields["state"]
+            )
+    model.eval()
+
+
+def table(results: Sequence[Result], quality: str) -> Table:
+    """Rows: each model's codebooks. Utilization, perplexity and entropy are of what was held out."""
+    shown = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    for heading in ("quantizer", "codebook", "codes used", "used %", "perplexity", "bits/code", quality):
+        shown.add_column(heading, justify="left" if heading == "quantizer" else "right")
+    for result in results:
+        for i, counts in enumerate(result.counts):
+            used = f"{int((counts > 0).sum())}/{len(counts)}"
+            numbers = (100 * metrics.utilization(counts), metrics.perplexity(counts), metrics.entropy(counts))
+            cells = [f"{number:.{places}f}" for number, places in zip(numbers, (1, 1, 2), strict=True)]
+            first = i == 0
+            shown.add_row(
+                result.name if first else "", str(i + 1), used, *cells, f"{result.quality:.2f}" if first else ""
+            )
+    return shown
+
+
+def decibels(signal: Tensor, error: Tensor) -> float:
+    """10 log₁₀ of the ratio of the mean squares."""
+    return 10 * torch.log10(signal.square().mean() / error.square().mean()).item()
