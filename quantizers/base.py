@@ -1,7 +1,7 @@
 """The one interface that every quantizer keeps."""
 
 import abc
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -14,6 +14,8 @@ from quantizers.layout import Rows, from_rows, to_rows
 from quantizers.parallel import ProcessGroup
 
 NO_CODE = -1  # the index of a vector that is masked or not finite
+
+Listener = Callable[["Quantizer", Tensor, Tensor], None]  # is told x and indices
 
 
 class QuantizerOutput(NamedTuple):
@@ -61,6 +63,8 @@ class Quantizer(nn.Module, abc.ABC):
 
     per_vector: ClassVar[bool] = True
     """Whether each vector is quantized by itself, and has indices of its own."""
+
+    _listeners: tuple[Listener, ...] = ()
 
     def __init__(
         self, dim: int, codebook_size: int, *, code_dim: int | None = None, channel_dim: int = -1
@@ -125,7 +129,8 @@ class Quantizer(nn.Module, abc.ABC):
                 self.observe_rows(rows, indices)
         quantized = quantized.where(rows.unmasked[:, None], 0.0).to(x.dtype)
         quantized = from_rows(quantized, rows.shape, self.channel_dim)
-        return QuantizerOutput(quantized, self._shaped(indices, rows.shape), loss.to(rows.vectors.dtype))
+        indices = self._told(x, self._shaped(indices, rows.shape))
+        return QuantizerOutput(quantized, indices, loss.to(rows.vectors.dtype))
 
     def quantize_rows(self, rows: Rows) -> QuantizerOutput:
         """`forward` on rows [N, dim], for quantizers that hold this one: no state moves.
@@ -175,6 +180,37 @@ class Quantizer(nn.Module, abc.ABC):
         """Set the codes after vectors z [N, code_dim], N ≥ 0, all of which count. Nothing by default."""
 
     @property
+    def codebook_sizes(self) -> tuple[int, ...]:
+        """The number of codes in each codebook, in the order of the indices."""
+        return (self.codebook_size,) * self.num_codebooks
+
+    def indices_by_codebook(self, indices: Tensor, x: Tensor) -> Sequence[Tensor]:
+        """Indices that a forward or `encode` gave for x, apart: those from each codebook, of any shape."""
+        return indices.unbind(-1) if self.composed else (indices,)
+
+    def listen(self, listener: Listener) -> None:
+        """Have `listener(self, x, indices)` called after each forward and `encode` of this quantizer.
+
+        A model that is compiled, or was before, calls it too; so does the second forward of activation
+        checkpointing. Copies and pickles have no listeners, and a quantizer that is part of another calls none.
+        """
+        self._listeners = (*self._listeners, listener)
+
+    def unlisten(self, listener: Listener) -> None:
+        """Call a listener no more."""
+        self._listeners = tuple(other for other in self._listeners if other is not listener)
+
+    def _told(self, x: Tensor, indices: Tensor) -> Tensor:
+        """The indices, of which the listeners know."""
+        for listener in self._listeners:
+            listener(self, x, indices)
+        return indices
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
+        return {name: value for name, value in state.items() if name != "_listeners"}
+
+    @property
     def has_table(self) -> bool:
         """Whether its codes are rows that stand each for itself and that `move_codes` can set."""
         return False
@@ -201,7 +237,7 @@ class Quantizer(nn.Module, abc.ABC):
         """The indices that evaluation gives for x, in either mode: int64, shaped as those of `forward`."""
         rows = to_rows(x, mask, self.dim, self.channel_dim)
         with without_autocast(x.device):
-            return self._shaped(self.encode_rows(rows), rows.shape)
+            return self._told(x, self._shaped(self.encode_rows(rows), rows.shape))
 
     def encode_rows(self, rows: Rows) -> Tensor:
         """`encode` on rows [N, dim], for quantizers that hold this one."""

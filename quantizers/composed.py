@@ -60,6 +60,11 @@ class ComposedQuantizer(Quantizer):
         return torch.cat(books)
 
     @property
+    def codebook_sizes(self) -> tuple[int, ...]:
+        """The number of codes in each codebook, in the order of the indices."""
+        return tuple(size for part in self.parts for size in part.codebook_sizes)
+
+    @property
     def observes(self) -> bool:
         """Whether a part moves state in training."""
         return any(part.observes for part in self.quantizers)

@@ -91,6 +91,10 @@ class MultiScaleQuantizer(ComposedQuantizer):
         maps = torch.split(indices, [count_cells(level) for level in levels], -1)
         return [tokens.reshape((*indices.shape[:-1], *level)) for tokens, level in zip(maps, levels, strict=True)]
 
+    def indices_by_codebook(self, indices: Tensor, x: Tensor) -> Sequence[Tensor]:
+        """Indices that a forward or `encode` gave for x, apart: a map for each scale."""
+        return self.split(indices, x.movedim(self.channel_dim, -1).shape[-1 - self.axes : -1])
+
     def decode(self, indices: Tensor, size: Sequence[int] | None = None) -> Tensor:
         """The quantized vectors of indices [..., L]: [..., *size, dim], the channels on `channel_dim`.
 

@@ -117,7 +117,7 @@ class ResidualQuantizer(ComposedQuantizer):
             indices = self._greedy(entered.vectors, stages)
             if check_at_least("beam_width", beam_width, 1) > 1:
                 indices = self._improved(indices, entered.vectors, stages, beam_width)
-            return self._shaped(self._without(indices, entered.valid), rows.shape)
+            return self._told(x, self._shaped(self._without(indices, entered.valid), rows.shape))
 
     def _quantize(self, z: Tensor, valid: Tensor) -> QuantizerOutput:
         return self._quantize_entered(Rows(z, valid, valid, z.shape[:1]))
