@@ -25,7 +25,7 @@ from torch import distributed as dist
 GRACE = 2.0  # seconds that the other ranks get to answer once one has failed
 # The server imports PyTorch once and forks the workers, before PyTorch has any threads.
 START = "forkserver" if sys.platform == "linux" else "spawn"
-PRELOADED = ["torch.distributed.fsdp", "torch.nn.parallel", "pytest", "hypothesis"]
+PRELOADED = ["torch.distributed.fsdp", "torch.nn.parallel", "pytest", "hypothesis", "torchmetrics"]
 
 
 class DeadlockError(AssertionError):
