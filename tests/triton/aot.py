@@ -1,17 +1,19 @@
 """Compile a Triton kernel for a GPU that is not here, and read what the compiler made of it.
 
     kernel = compile_for(fn, {"x_ptr": "*fp32", "n": "i32"}, {"BLOCK": 64}, sm=90)
-    report(kernel, sm=90)  # {"registers": 124, "stack": 0, "spills": (0, 0), "shared": 32768, "loop": ...}
+    report(kernel, sm=90)  # {"registers": 124, "stack": 0, "spills": (0, 0), "shared": 32768, "warps": 4}
+    main_loop(kernel)  # {"HGMMA": 8, "FFMA": 64, ...}
 
 Needs only the triton wheel, which carries ptxas, cuobjdump and nvdisasm; not under TRITON_INTERPRET=1, where
 `triton.jit` makes functions that cannot be compiled.
 """
 
+import contextlib
 import re
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,24 +56,39 @@ def compile_for(
 
 def report(kernel: Any, sm: int = 90) -> dict[str, Any]:
     """Of a compiled kernel: registers and stack bytes a thread, spilled bytes (stores, loads), shared bytes
-    a block, warps, and how often each instruction occurs in the main loop."""
-    with tempfile.TemporaryDirectory() as folder:
-        cubin, ptx = Path(folder, "k.cubin"), Path(folder, "k.ptx")
-        cubin.write_bytes(kernel.asm["cubin"])
-        ptx.write_text(kernel.asm["ptx"])
+    a block, and warps."""
+    with _file("k.cubin", kernel.asm["cubin"]) as cubin:
         usage = _output(_TOOLS / "cuobjdump", "-res-usage", cubin)
-        target = f"sm_{sm}a" if sm >= 90 else f"sm_{sm}"
-        verbose = _output(get_ptxas(sm).path, "-v", f"--gpu-name={target}", ptx, "-o", Path(folder, "out"))
-        assembly = _output(_TOOLS / "nvdisasm", "-c", cubin)
     registers, stack = _integers(r"REG:(\d+) STACK:(\d+)", usage)
     return {
         "registers": registers,
         "stack": stack,
-        "spills": _integers(r"(\d+) bytes spill stores, (\d+) bytes spill loads", verbose),
+        "spills": spills(kernel, sm) if stack else (0, 0),  # what is spilled lies on the stack
         "shared": kernel.metadata.shared,
         "warps": kernel.metadata.num_warps,
-        "loop": _main_loop(assembly),
     }
+
+
+def spills(kernel: Any, sm: int = 90) -> tuple[int, ...]:
+    """Spilled bytes (stores, loads), which only the assembler tells, as it makes the kernel once more."""
+    target = f"sm_{sm}a" if sm >= 90 else f"sm_{sm}"
+    with _file("k.ptx", kernel.asm["ptx"].encode()) as ptx:
+        said = _output(get_ptxas(sm).path, "-v", f"--gpu-name={target}", ptx, "-o", ptx.with_name("out"))
+    return _integers(r"(\d+) bytes spill stores, (\d+) bytes spill loads", said)
+
+
+def main_loop(kernel: Any) -> Counter[str]:
+    """How often each instruction occurs in a compiled kernel's main loop."""
+    with _file("k.cubin", kernel.asm["cubin"]) as cubin:
+        return _main_loop(_output(_TOOLS / "nvdisasm", "-c", cubin))
+
+
+@contextlib.contextmanager
+def _file(name: str, content: bytes) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, name)
+        path.write_bytes(content)
+        yield path
 
 
 def _output(*command: Any) -> str:

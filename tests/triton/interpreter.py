@@ -4,7 +4,7 @@
 
 - A module that runs kernels says `pytestmark = runs_kernels` and makes its tensors on `device()`. Its tests run
   directly where there is a CUDA device or the variable is set, and are skipped elsewhere.
-- `test_interpreted.py` starts each such module in a process of its own with TRITON_INTERPRET=1, and requires that
+- `test_interpreted.py` starts such modules in processes of their own with TRITON_INTERPRET=1, and requires that
   all of it passed and nothing was skipped. So every machine runs them.
 - Modules named test_compiles_*.py compile ahead of time, and say `pytestmark = compiles_kernels`.
 """

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from quantizers.kernels.triton import lookup, pack, rescan, search
 from quantizers.kernels.triton.tiles import Mode, Tiles, tiles
-from tests.triton.aot import CAPABILITIES, SHARED_MEMORY, compile_for, report
+from tests.triton.aot import CAPABILITIES, SHARED_MEMORY, compile_for, main_loop, report
 from tests.triton.interpreter import compiles_kernels
 
 pytestmark = compiles_kernels
@@ -30,12 +30,11 @@ def configurations() -> list[tuple[int, Mode, bool, Tiles]]:
 CONFIGURATIONS = configurations()
 
 
-def fits(kernel: Any, sm: int) -> dict[str, Any]:
+def fits(kernel: Any, sm: int) -> None:
     result = report(kernel, sm)
     assert result["spills"] == (0, 0)
     assert result["registers"] <= 255
     assert result["shared"] <= SHARED_MEMORY[sm]
-    return result
 
 
 def types(fn: Any, pointers: dict[str, str], constants: dict[str, Any]) -> dict[str, str]:
@@ -71,7 +70,8 @@ def test_search_compiles(sm: int, mode: Mode, resident: bool, cut: Tiles) -> Non
         num_warps=cut.warps,
         num_stages=cut.stages,
     )
-    loop = fits(kernel, sm)["loop"]
+    fits(kernel, sm)
+    loop = main_loop(kernel)
     assert loop["HGMMA" if sm == 90 else "HMMA"] > 0  # on matrix units, not emulated
     pairs = cut.block_n * cut.block_k // (32 * cut.warps)  # of a thread, in one step
     if mode == "exact":

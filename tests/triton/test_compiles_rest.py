@@ -32,15 +32,20 @@ ONE = {"d": 1}  # the one size that a launch turns into a constant
 UNALIGNED = ("seed_ptr", "temperature_ptr")  # 0-d tensors may lie anywhere
 
 
+def types(kernel: Any, constants: dict[str, Any], dtype: str = "*fp32") -> dict[str, str]:
+    """The type of each run-time argument: that of TYPES, or else pointers to `dtype` and i32."""
+    names = [name for name in kernel.arg_names if name not in constants]
+    return {name: TYPES.get(name, dtype if name.endswith("_ptr") else "i32") for name in names}
+
+
 def check(
     kernel: Any, constants: dict[str, Any], dtype: str = "*fp32", aligned: bool = True, **options: int
 ) -> None:
     """Compile `kernel` for each capability, with inputs and results of `dtype`; `aligned` says that their channels
     are a multiple of 16, which the compiler then uses."""
-    names = [name for name in kernel.arg_names if name not in constants]
-    signature = {name: TYPES.get(name, dtype if name.endswith("_ptr") else "i32") for name in names}
-    divisible = [name for name in names if name.endswith("_ptr") and name not in UNALIGNED]
-    divisible += [name for name in names if name in ("d", "width") and aligned]
+    signature = types(kernel, constants, dtype)
+    divisible = [name for name in signature if name.endswith("_ptr") and name not in UNALIGNED]
+    divisible += [name for name in signature if name in ("d", "width") and aligned]
     for sm in CAPABILITIES:
         compiled = compile_for(kernel, signature, constants, sm=sm, aligned=divisible, **options)
         result = report(compiled, sm)
@@ -85,6 +90,14 @@ def test_soft_codes_of_other_kinds(kernel: str) -> None:
     check_soft(kernel, 128, "*bf16")
     check_soft(kernel, 16, noisy=False)
     check_soft(kernel, 16, **ONE, width=1)
+
+
+def test_a_kernel_short_of_registers_is_seen_to_spill() -> None:
+    function, choose = KERNELS["codes"]
+    tiles = choose(128)
+    constants = soft_constants(tiles, noisy=True)
+    compiled = compile_for(function, types(function, constants), constants, num_warps=tiles.warps, maxnreg=64)
+    assert min(report(compiled)["spills"]) > 0
 
 
 def test_wider_results_take_the_widest_tiles() -> None:
