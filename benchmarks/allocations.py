@@ -10,7 +10,7 @@ from torch.profiler import ProfilerActivity, profile
 
 def largest_allocation(work: Callable[[], object]) -> int:
     """Bytes of the largest piece of memory that torch's CPU allocator gave out, wherever it was asked."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiled:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         work()
     with tempfile.TemporaryDirectory() as folder:
         trace = Path(folder) / "trace.json"

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from benchmarks import utilization
+from benchmarks import plots, utilization
 from benchmarks.cli import app
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,6 +42,12 @@ def trained(monkeypatch):
     return names
 
 
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """The drawing left out, which takes longer than the runs."""
+    monkeypatch.setattr(plots, "write_all", lambda *_: [])
+
+
 def test_report_and_pictures(command, tmp_path):
     result = command()
     assert result.exit_code == 0, result.output
@@ -69,7 +75,7 @@ def test_report_and_pictures(command, tmp_path):
     assert not list(out.rglob("*.tmp"))
 
 
-def test_results_repeat(command, tmp_path):
+def test_results_repeat(command, no_pictures, tmp_path):
     keys = ("mse", "ssim", "codes_used", "entropy_bits")
     results = []
     for options in ((), ("--fresh",)):
@@ -79,7 +85,7 @@ def test_results_repeat(command, tmp_path):
     assert results[0] == results[1]
 
 
-def test_a_rerun_trains_only_what_is_not_there(command, trained, tmp_path):
+def test_a_rerun_trains_only_what_is_not_there(command, trained, no_pictures, tmp_path):
     def trained_by(*options, **names):
         trained.clear()
         assert command(*options, **names).exit_code == 0
@@ -164,7 +170,7 @@ def test_a_missing_package_is_a_sentence():
     assert "Traceback" not in done.stderr
 
 
-def test_variants_are_measured_beside_their_base(command, tmp_path):
+def test_variants_are_measured_beside_their_base(command, no_pictures, tmp_path):
     result = command(names="vq,vq:distance=cosine")
     assert result.exit_code == 0, result.output
     report = json.loads((tmp_path / "out" / "utilization.json").read_text())

@@ -70,12 +70,12 @@ def test_wheel_and_sdist_hold_the_package_and_nothing_else(built: Path) -> None:
 def test_wheel_lives_beside_hugging_faces_kernels(built: Path, tmp_path: Path) -> None:
     """Both in the site-packages of a fresh environment; torch and the rest are lent by this one's."""
     environment = tmp_path / "environment"
-    venv.create(environment, with_pip=True)
+    venv.create(environment)
     python = environment / "bin" / "python"
     site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
     theirs = importlib.metadata.distribution("kernels")
-    run(python, "-m", "pip", "install", "--quiet", "--no-deps", next(built.glob("*.whl")))
-    run(python, "-m", "pip", "install", "--quiet", "--no-deps", f"kernels=={theirs.version}")
+    install = (sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps")
+    run(*install, next(built.glob("*.whl")), f"kernels=={theirs.version}")
     (site / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
     program = (
         "import kernels, quantizers, torch; from quantizers.kernels import dispatch;"

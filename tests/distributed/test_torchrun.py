@@ -13,9 +13,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [2, 4])
-def test_a_script_under_torchrun(size: int) -> None:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}"]
+def test_a_script_under_torchrun() -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
         [*launcher, "-m", "tests.distributed.under_torchrun"],
         cwd=ROOT,
@@ -26,4 +25,4 @@ def test_a_script_under_torchrun(size: int) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert f"{len(HERE)} quantizers, {size} ranks, 2 steps" in done.stdout
+    assert f"{len(HERE)} quantizers, 2 ranks, 2 steps" in done.stdout
