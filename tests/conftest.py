@@ -37,6 +37,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         case = parameters.get("case", parameters.get("name"))
         if _is_tried_elsewhere(item.path.parent.name, item.name, parameters.get("implementation"), case):
             item.add_marker(pytest.mark.long)
+    # The slow ones first: a worker that began one of them last would keep the others waiting for it.
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 def _is_tried_elsewhere(folder: str, test: str, implementation: object, case: object) -> bool:
