@@ -10,7 +10,7 @@
 of the arithmetic, by name.
 """
 
-from quantizers import metrics, regularizers, schedules
+from quantizers import configuration, metrics, regularizers, schedules
 from quantizers.adapters import plug_in, take_codebook, unplug
 from quantizers.anchors import AnchorUpdate
 from quantizers.base import Quantizer, QuantizerOutput
@@ -72,6 +72,7 @@ __all__ = [
     "VectorQuantizer",
     "available",
     "code_cross_entropy",
+    "configuration",
     "create",
     "levels_for",
     "metrics",

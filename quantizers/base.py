@@ -1,13 +1,15 @@
 """The one interface that every quantizer keeps."""
 
 import abc
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from quantizers.arguments import Construction, construction
 from quantizers.kernels.dispatch import warn_once, without_autocast
 from quantizers.kernels.vectors import are_finite
 from quantizers.layout import Rows, from_rows, to_rows
@@ -64,7 +66,27 @@ class Quantizer(nn.Module, abc.ABC):
     per_vector: ClassVar[bool] = True
     """Whether each vector is quantized by itself, and has indices of its own."""
 
+    assignable: ClassVar[tuple[str, ...]] = (
+        "channel_dim",
+        "commitment_weight",
+        "codebook_weight",
+        "decay",
+        "dropout",
+        "entropy_weight",
+        "kl_weight",
+        "temperature",
+    )
+    """Numbers that may be assigned after construction: `quantizers.configuration` tells the present ones."""
+
+    _construction: Construction
     _listeners: tuple[Listener, ...] = ()
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Keeps the outermost constructor's arguments, see `quantizers.configuration`."""
+        new: Callable[..., Self] = super().__new__
+        made = new(cls) if new is object.__new__ else new(cls, *args, **kwargs)
+        made.__dict__["_construction"] = construction(cls, args, kwargs)
+        return made
 
     def __init__(
         self, dim: int, codebook_size: int, *, code_dim: int | None = None, channel_dim: int = -1
@@ -368,6 +390,10 @@ class Quantizer(nn.Module, abc.ABC):
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}, codebook_size={self.codebook_size}, code_dim={self.code_dim}"
+
+
+# A class's signature is that of its constructor, also where it has no constructor of its own.
+Quantizer.__new__.__signature__ = inspect.signature(Quantizer.__init__)  # type: ignore[attr-defined]
 
 
 def check_at_least(name: str, value: int, least: int) -> int:

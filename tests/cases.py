@@ -100,6 +100,11 @@ def halved(z: Tensor, codes: Tensor) -> Tensor:
     return z / 2
 
 
+def missing_of(case: "Case") -> dict[str, Any]:
+    """The options of a case that JSON cannot tell."""
+    return {name: value for name, value in case.options.items() if value is halved}
+
+
 VARIANTS = [
     Case("vq", {"distance": "cosine"}),
     Case("vq", {"decoder_gradient": True}),

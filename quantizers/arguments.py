@@ -1,0 +1,63 @@
+"""What a quantizer was constructed with, kept so that `quantizers.configuration` can tell it."""
+
+import numbers
+from dataclasses import dataclass
+from typing import Any
+
+from torch import distributed as dist
+from torch import nn
+
+from quantizers.gradients import GRADIENTS
+from quantizers.regularizers.regularizer import Regularizer
+
+
+@dataclass(frozen=True)
+class Untold:
+    """Stands for an argument that JSON cannot tell; the argument itself is not kept alive by it."""
+
+    what: str
+
+
+@dataclass(frozen=True)
+class Construction:
+    """A call of a class, its arguments as `kept` gives them."""
+
+    of: Any  # a class of quantizers
+    positional: tuple[Any, ...]
+    named: dict[str, Any]
+
+
+def construction(of: type, positional: tuple[object, ...], named: dict[str, object]) -> Construction:
+    """The record of `of(*positional, **named)`; it copies and pickles wherever what is built does."""
+    return Construction(of, tuple(map(kept, positional)), {name: kept(value) for name, value in named.items()})
+
+
+def kept(value: object) -> object:
+    """An argument as numbers, strings, lists, dicts, modules, regularizers and `Untold`.
+
+    A process group is "world": which ranks train together is a property of the run, not of the quantizer.
+    """
+    if value is None or isinstance(value, bool | nn.Module | Regularizer):
+        return value
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    if isinstance(value, list | tuple | range):
+        return [kept(part) for part in value]
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {key: kept(part) for key, part in value.items()}
+    if isinstance(value, dist.ProcessGroup):
+        return "world"
+    for name, function in GRADIENTS.items():
+        if value is function:
+            return name
+    return Untold(named_kind(value))
+
+
+def named_kind(value: object) -> str:
+    """What a value is, in words: a function or class by its name, anything else by its type."""
+    kind, name = type(value).__name__, getattr(value, "__name__", None)
+    return f"{kind} {name}" if name else kind
