@@ -6,8 +6,8 @@
     quantized, indices, loss = quantizer(z)  # z [B, 256, H, W]
     quantizer.decode(indices)  # == quantized
 
-`available()` lists the names that `create` takes. `use_implementation` runs a block of code on one implementation
-of the arithmetic, by name.
+`available()` lists the names that `create` takes. `quantizer.save(path)` and `load(path)` keep a trained one, with
+its configuration. `use_implementation` runs a block of code on one implementation of the arithmetic, by name.
 """
 
 from quantizers import configuration, metrics, regularizers, schedules
@@ -37,6 +37,7 @@ from quantizers.qinco import QINCo
 from quantizers.random_projection import RandomProjectionQuantizer
 from quantizers.registry import available, create, register
 from quantizers.residual import ResidualQuantizer
+from quantizers.saving import load, save
 from quantizers.simvq import SimVQ
 from quantizers.vector import VectorQuantizer
 from quantizers.vqbridge import VQBridge
@@ -75,12 +76,14 @@ __all__ = [
     "configuration",
     "create",
     "levels_for",
+    "load",
     "metrics",
     "plug_in",
     "reflection",
     "register",
     "regularizers",
     "rotation",
+    "save",
     "schedules",
     "straight_through",
     "take_codebook",

@@ -3,6 +3,7 @@
 import abc
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from os import PathLike
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
@@ -100,6 +101,12 @@ class Quantizer(nn.Module, abc.ABC):
         projects = self.code_dim != dim
         self.project_in: nn.Module = nn.Linear(dim, self.code_dim) if projects else nn.Identity()
         self.project_out: nn.Module = nn.Linear(self.code_dim, dim) if projects else nn.Identity()
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write configuration and weights into a folder, for `quantizers.load`; see `quantizers.saving`."""
+        from quantizers.saving import save
+
+        save(self, path)
 
     @property
     @abc.abstractmethod
