@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 CORE = {"quantizers", "torch", "numpy"}
 OPTIONAL = {
     "triton", "matplotlib", "PIL", "skimage", "sklearn", "rich", "typer", "hypothesis", "pytest", "safetensors",
-    "torchmetrics",
+    "torchmetrics", "huggingface_hub", "constriction",
 }  # fmt: skip
 
 
