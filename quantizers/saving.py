@@ -27,7 +27,8 @@ WEIGHTS = "model.safetensors"
 def save(quantizer: Quantizer, path: str | os.PathLike[str]) -> None:
     """Write a quantizer into the folder `path`, which is made where it does not exist.
 
-    What JSON cannot tell, as a gradient function of your own, is left out, and `load` asks for it.
+    What JSON cannot tell, as a gradient function of your own, is left out, and `load` asks for it. Of several
+    processes one saves, a quantizer whose tensors are whole: FSDP's shards are gathered first.
 
     Raises: ImportError without safetensors; FileExistsError where `path` is a file, or holds the config.json of
         something else; ValueError for state that is no tensor; TypeError for what is no Quantizer; and as
