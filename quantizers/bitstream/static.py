@@ -1,0 +1,181 @@
+"""A static model: one distribution for each digit of each codebook, from counts."""
+
+import abc
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from quantizers.base import NO_CODE, Quantizer
+from quantizers.bitstream.alphabet import Alphabet, Section, resolve_alphabet
+from quantizers.bitstream.coder import LARGEST_SUM, Integers, Reader, Writer
+from quantizers.bitstream.model import Model, put_present, take_present
+from quantizers.bitstream.table import put_table, round_counts, take_table
+
+
+class StaticModel(Model):
+    """Sections one after the other; of each which indices are −1, and the digits of the others, channel by
+    channel.
+
+    A channel is a digit of a section, with an alphabet of `level` symbols.
+    """
+
+    @abc.abstractmethod
+    def _put_channel(self, writer: Writer, digits: Integers, channel: int, level: int) -> None:
+        """Write digits [n] in [0, level), n ≥ 1, of a channel of the alphabet."""
+
+    @abc.abstractmethod
+    def _take_channel(self, reader: Reader, count: int, channel: int, level: int) -> Integers:
+        """The digits that were written."""
+
+    def _check(self, alphabet: Alphabet) -> None:
+        """Raises: ValueError where the model does not fit the alphabet."""
+
+    def put(self, writer: Writer, indices: Integers, alphabet: Alphabet) -> None:
+        """As Model.put."""
+        self._check(alphabet)
+        channel = 0
+        for section, columns in zip(alphabet.sections, split_sections(indices, alphabet), strict=True):
+            present = put_present(writer, columns)
+            for digits, level in zip(split_digits(present, section), section.levels, strict=True):
+                if level > 1 and len(digits):
+                    self._put_channel(writer, digits, channel, level)
+                channel += 1
+
+    def take(self, reader: Reader, shape: Sequence[int], alphabet: Alphabet) -> Integers:
+        """As Model.take."""
+        self._check(alphabet)
+        rows = int(np.prod(shape, dtype=np.int64)) // alphabet.width
+        channel, sections = 0, []
+        for section in alphabet.sections:
+            present = take_present(reader, rows * section.width)
+            found, weight = np.zeros(int(present.sum()), dtype=np.int64), 1
+            for level in section.levels:
+                if level > 1 and len(found):
+                    found += self._take_channel(reader, len(found), channel, level) * weight
+                channel, weight = channel + 1, weight * level
+            columns = np.full(len(present), NO_CODE, dtype=np.int64)
+            columns[present] = found
+            sections.append(columns.reshape(rows, section.width))
+        return np.concatenate(sections, -1).reshape(shape)
+
+
+class OwnCounts(StaticModel):
+    """The counts of the indices that are compressed, which are sent along: the decoder needs nothing else.
+
+    Of each channel the table is sent (`table.py`), or all codes are taken as alike likely, whichever is shorter: a
+    few indices of many codes cost about log₂ K bits each.
+    """
+
+    number: ClassVar[int] = 1
+
+    def _put_channel(self, writer: Writer, digits: Integers, channel: int, level: int) -> None:
+        counts = np.bincount(digits, minlength=level)
+        table = round_counts(counts)
+        has_table = _table_bits(counts, table) < len(digits) * np.log2(level)
+        writer.put_uniform(np.array([int(has_table)]), 2)
+        if not has_table:
+            return writer.put(digits, np.ones(level, dtype=np.int64))
+        put_table(writer, table)
+        ranks = (table > 0).cumsum() - 1
+        return writer.put(ranks[digits], table[table > 0])
+
+    def _take_channel(self, reader: Reader, count: int, channel: int, level: int) -> Integers:
+        if not reader.take_uniform(1, 2)[0]:
+            return reader.take(count, np.ones(level, dtype=np.int64))
+        table = take_table(reader, level)
+        occurring = np.flatnonzero(table)
+        return occurring[reader.take(count, table[occurring])]
+
+
+class Counts(StaticModel):
+    """Counts that both sides have, as those of a training set.
+
+    A code of count 0 still can be sent, for 24 bits (48 above 4,096 codes). Counts of several batches add:
+    `Counts.of(a, quantizer) + Counts.of(b, quantizer)`.
+
+    Args:
+        tables: int [L], at least 0, for each digit of each codebook in their order; of a single codebook that is
+            no grid one table, `metrics.code_counts`.
+
+    Raises: TypeError for tables that are not of integers; ValueError for one that is not [L], has a negative count
+    or a sum beyond 2³⁸.
+    """
+
+    number: ClassVar[int] = 2
+
+    def __init__(self, tables: Sequence[Tensor]) -> None:
+        self.tables = [_check_table(table) for table in tables]
+
+    @classmethod
+    def of(cls, indices: Tensor, alphabet: Alphabet | Quantizer | int) -> "Counts":
+        """Those of indices [...]; −1 does not count. Raises: as `compress`."""
+        resolved = resolve_alphabet(alphabet, indices)
+        tables = []
+        for section, columns in zip(
+            resolved.sections, split_sections(indices.cpu().long().numpy(), resolved), strict=True
+        ):
+            present = columns[columns != NO_CODE]
+            digits = zip(split_digits(present, section), section.levels, strict=True)
+            tables += [torch.from_numpy(np.bincount(digit, minlength=level)) for digit, level in digits]
+        return cls(tables)
+
+    def __add__(self, other: "Counts") -> "Counts":
+        """The counts of both. Raises: ValueError where they are of other alphabets."""
+        if self._sizes != other._sizes:
+            raise ValueError(f"counts are of {self._sizes} and {other._sizes} codes, expected the same")
+        return Counts([ours + theirs for ours, theirs in zip(self.tables, other.tables, strict=True)])
+
+    @property
+    def _sizes(self) -> list[int]:
+        return [len(table) for table in self.tables]
+
+    def _check(self, alphabet: Alphabet) -> None:
+        if self._sizes != alphabet.channels:
+            raise ValueError(f"counts are of {self._sizes} codes, expected those of {alphabet.channels}")
+
+    def _put_channel(self, writer: Writer, digits: Integers, channel: int, level: int) -> None:
+        writer.put(digits, self.tables[channel].numpy())
+
+    def _take_channel(self, reader: Reader, count: int, channel: int, level: int) -> Integers:
+        return reader.take(count, self.tables[channel].numpy())
+
+
+def split_sections(indices: Integers, alphabet: Alphabet) -> list[Integers]:
+    """Indices [...] as one vector for each section."""
+    ends = np.cumsum([section.width for section in alphabet.sections])[:-1]
+    return [columns.reshape(-1) for columns in np.split(indices.reshape(-1, alphabet.width), ends, -1)]
+
+
+def split_digits(indices: Integers, section: Section) -> list[Integers]:
+    """The digits [n] of indices [n] ≥ 0, one vector for each level."""
+    digits = []
+    for level in section.levels:
+        indices, digit = np.divmod(indices, level)
+        digits.append(digit)
+    return digits
+
+
+def _table_bits(counts: Integers, table: Integers) -> float:
+    """What a table costs, and the symbols under it."""
+    scratch = Writer()
+    put_table(scratch, table)
+    occurs = table > 0
+    share = table[occurs] / table.sum()
+    return scratch.bits - float(counts[occurs] @ np.log2(share))
+
+
+def _check_table(table: Tensor) -> Tensor:
+    if table.is_floating_point() or table.is_complex() or table.dtype == torch.bool:
+        raise TypeError(f"a table of counts has dtype {table.dtype}, expected an integer dtype")
+    if table.ndim != 1 or not len(table):
+        raise ValueError(f"a table of counts has shape {tuple(table.shape)}, expected [L], L ≥ 1")
+    table = table.detach().cpu().long()
+    if table.min() < 0 or table.double().sum() > LARGEST_SUM:
+        raise ValueError(
+            f"a table of counts holds {int(table.min())} to {int(table.max())}, expected counts of at least 0 "
+            "whose sum is at most 2**38"
+        )
+    return table
