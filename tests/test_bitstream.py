@@ -185,7 +185,7 @@ def test_rate_by_counts_is_the_cross_entropy(data: st.DataObject, size: int, see
 @pytest.mark.parametrize("size", [2, 100, 6000])
 def test_rate_by_probabilities_is_the_cross_entropy(size: int) -> None:
     """The bound of `coder.py`; and log₂ p is that of the probabilities as they are, not as they are rounded."""
-    count = min(3000, 2**21 // size)
+    count = min(60_000, 2**23 // size)
     p = (torch.randn(count, size, dtype=torch.float64) * 2).softmax(-1)
     indices = torch.multinomial(p, 1)[:, 0]
     bits = float(-p[torch.arange(count), indices].log2().sum())
@@ -526,6 +526,33 @@ def test_bytes_no_coder_writes_are_found_out() -> None:
             decoder.take(rows)
         raised += 1
     assert raised == 300
+
+
+def written(*parts: tuple[list[int], np.ndarray]) -> Reader:
+    """A reader of symbols that were each written with weights of their own."""
+    writer = Writer()
+    for symbols, weights in parts:
+        writer.put(np.array(symbols), weights)
+    return Reader(writer.finish())
+
+
+def test_digits_beyond_the_alphabet_are_found_out() -> None:
+    """Two digits to the base 4,096 can say more than 5,000."""
+    ones = np.ones(5000, dtype=np.int64)
+    high, low = ([1], np.array([BASE, 5000 - BASE])), ([2000], (np.arange(BASE) < 5000 - BASE).astype(np.int64))
+    with pytest.raises(BitstreamError, match="another one"):
+        written(high, low).take(1, ones)
+    with pytest.raises(BitstreamError, match="another one"):
+        written(high, low).take_rows(ones[None])
+    with pytest.raises(BitstreamError, match="another one"):
+        written(([1], ones[:2]), ([2000], ones[:BASE])).take_uniform(1, 5000)
+
+
+def test_counts_beyond_the_range_of_counts_are_found_out() -> None:
+    writer = Writer()
+    put_table(writer, np.array([2**37 + 2**17] * 2))
+    with pytest.raises(BitstreamError, match="beyond the range"):
+        take_table(Reader(writer.finish()), 2)
 
 
 # Wrong arguments.
