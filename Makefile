@@ -53,5 +53,5 @@ lint: $(INSTALLED)
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[bench,test,dev]'
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[bench,test,dev,models]'
 	touch $@

@@ -34,7 +34,7 @@ def save(quantizer: Quantizer, path: str | os.PathLike[str]) -> None:
         something else; ValueError for state that is no tensor; TypeError for what is no Quantizer; and as
         `configuration`.
     """
-    _safetensors()
+    import_safetensors()
     folder = Path(path)
     told: dict[str, Any] = {**configuration(quantizer), "dtype": _dtype(quantizer)}
     check_folder(folder)
@@ -54,7 +54,7 @@ def load(path: str | os.PathLike[str], /, **overrides: Any) -> Quantizer:
     Raises: ImportError without safetensors; FileNotFoundError for a folder or file that is not there; ValueError
         for a file that is not what it should be, weights that do not fit the configuration, and as `rebuild`.
     """
-    safetensors = _safetensors()
+    safetensors = import_safetensors()
     folder = Path(path)
     for name, reason in ((CONFIGURATION, ", or saving into it was interrupted"), (WEIGHTS, "")):
         if not (folder / name).is_file():
@@ -80,7 +80,7 @@ def check_folder(folder: Path) -> None:
         raise FileExistsError(f"{file} is not of a quantizer, and is left as it is; expected another folder")
 
 
-def _safetensors() -> Any:
+def import_safetensors() -> Any:
     try:
         import safetensors.torch
     except ImportError as error:
@@ -101,7 +101,7 @@ def _read(file: Path) -> dict[str, Any]:
 def _write(folder: Path, weights: dict[str, Tensor], configuration: str) -> None:
     """Both files beside the old ones, then in their places; in between there is no configuration."""
     new_weights, new_configuration = folder / f".{WEIGHTS}.new", folder / f".{CONFIGURATION}.new"
-    _safetensors().torch.save_file(weights, new_weights, metadata={"format": "pt"})
+    import_safetensors().torch.save_file(weights, new_weights, metadata={"format": "pt"})
     new_configuration.write_text(configuration, encoding="utf-8")
     (folder / CONFIGURATION).unlink(missing_ok=True)
     new_weights.replace(folder / WEIGHTS)

@@ -3,15 +3,18 @@
 from quantizers.adapters.adapter import Adapter, CodebookView, Place
 from quantizers.adapters.contracts import contracts, register_contract
 from quantizers.adapters.plugging import plug_in, plugged, take_codebook, unplug
+from quantizers.adapters.pretrained import from_pretrained, save_pretrained
 
 __all__ = [
     "Adapter",
     "CodebookView",
     "Place",
     "contracts",
+    "from_pretrained",
     "plug_in",
     "plugged",
     "register_contract",
+    "save_pretrained",
     "take_codebook",
     "unplug",
 ]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from quantizers.adapters.adapter import Adapter, Place
 from quantizers.adapters.building import build
 from quantizers.adapters.contracts import contract_named, contract_of, contracts
+from quantizers.adapters.notes import write_note
 from quantizers.base import Quantizer
 from quantizers.registry import Builder
 
@@ -61,6 +62,7 @@ def plug_in(
     ]
     for standing, adapter in adapters:
         model = _replaced(model, standing, adapter)
+    write_note(model)
     return model
 
 
@@ -82,6 +84,7 @@ def unplug(model: nn.Module, at: str | Sequence[str] | None = None) -> nn.Module
     for adapter in adapters.values():
         original = adapter.original.to(_device(adapter)).train(adapter.training)
         model = _replaced(model, adapter, original)
+    write_note(model)
     return model
 
 

@@ -1,0 +1,90 @@
+"""Models with quantizers plugged in, saved and loaded as diffusers and transformers do.
+
+`plug_in` leaves a note in the model's configuration, so that `model.save_pretrained(folder)` writes which
+quantizers stand where, beside their weights; `from_pretrained` reads it.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from quantizers.adapters.notes import read_note, write_note
+from quantizers.adapters.plugging import plug_in, plugged
+from quantizers.configuration import rebuild
+from quantizers.saving import import_safetensors
+
+
+def save_pretrained(model: Any, folder: str | os.PathLike[str], **options: Any) -> None:
+    """`model.save_pretrained(folder)`, with the numbers of the quantizers that were assigned since `plug_in`.
+
+    Raises: ValueError where nothing is plugged in.
+    """
+    if not plugged(model):
+        raise ValueError(f"model is {type(model).__name__}, which has no quantizer plugged in")
+    write_note(model)
+    model.save_pretrained(folder, **options)
+
+
+def from_pretrained(cls: Any, folder: str | os.PathLike[str], **options: Any) -> Any:
+    """`cls.from_pretrained(folder)` of a model that was saved with quantizers plugged in: with them again.
+
+    Args:
+        cls: the model's class, as diffusers.VQModel. folder: what `save_pretrained` wrote; of a model on the hub,
+            what `huggingface_hub.snapshot_download` returned. options: those of `cls.from_pretrained`.
+
+    Returns: the model, in evaluation mode.
+
+    Raises: FileNotFoundError for a folder that is not there, or without safetensors; ValueError for a model
+        without a quantizer of ours, and for weights that do not fit; ImportError without safetensors.
+    """
+    path = Path(folder, options.get("subfolder", ""))
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path} is no folder; a model on the hub is one after snapshot_download")
+    with _without_reports(cls):  # the model's own quantizer has no weights there, and ours are read below
+        model = cls.from_pretrained(folder, **options)
+    placed = [(name, module, note) for name, module in model.named_modules() for note in read_note(module)]
+    if not placed:
+        raise ValueError(
+            f"the model in {path} was saved without a quantizer of ours: {cls.__name__}.from_pretrained loads it"
+        )
+    for name, _, note in placed:
+        at = ".".join(part for part in (name, note["at"]) if part)
+        plug_in(model, rebuild(note["quantizer"]), at=at, contract=note["contract"])
+        _restore(model.get_submodule(at), f"{at}.", path)
+    return model.eval()
+
+
+def _restore(adapter: nn.Module, prefix: str, folder: Path) -> None:
+    """Load what the files hold under a prefix. Raises: ValueError for weights that do not fit."""
+    weights = dict(_tensors(folder, prefix))
+    try:
+        adapter.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"the weights under {prefix!r} in {folder} do not fit: {error}") from error
+
+
+def _tensors(folder: Path, prefix: str) -> Iterator[tuple[str, Tensor]]:
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise FileNotFoundError(f"there are no safetensors in {folder}; save with safe_serialization=True")
+    for file in files:
+        for name, tensor in import_safetensors().torch.load_file(file).items():
+            if name.startswith(prefix):
+                yield name.removeprefix(prefix), tensor
+
+
+@contextmanager
+def _without_reports(cls: Any) -> Iterator[None]:
+    """Silence what the model's library prints of weights that are missing or not used."""
+    library = __import__(cls.__module__.partition(".")[0])
+    logging = library.utils.logging
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)

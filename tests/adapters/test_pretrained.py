@@ -1,0 +1,60 @@
+"""Models with a quantizer inside, saved and loaded by their own library."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from quantizers import plug_in, unplug
+from quantizers.adapters import from_pretrained, plugged, save_pretrained
+from tests.adapters.common import METHODS
+from tests.adapters.test_diffusers import build, images
+
+diffusers = pytest.importorskip("diffusers", reason="the extra `models` has it")
+
+
+@pytest.mark.parametrize("name", [*METHODS, "residual"])
+def test_comes_back_with_its_quantizer(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, x = plug_in(build(), name), images()
+    for _ in range(2):
+        model(x)  # averages move
+    model.eval().save_pretrained(tmp_path)
+    loaded = from_pretrained(diffusers.VQModel, tmp_path)
+    assert not loaded.training
+    assert torch.equal(loaded(x).sample, model(x).sample)
+    assert loaded.state_dict().keys() == model.state_dict().keys()
+    assert "TRAIN this model" not in capsys.readouterr().err  # which their library says of missing weights
+
+
+def test_numbers_that_were_assigned_come_back(tmp_path: Path) -> None:
+    model = plug_in(build(), "vq")
+    model.quantize.quantizer.commitment_weight = 0.125
+    save_pretrained(model, tmp_path)
+    (adapter,) = plugged(from_pretrained(diffusers.VQModel, tmp_path)).values()
+    assert adapter.quantizer.commitment_weight == 0.125
+
+
+def test_unplugged_model_is_saved_as_its_own(tmp_path: Path) -> None:
+    model, x = build().eval(), images()
+    before = model(x).sample
+    unplug(plug_in(model, "simvq")).save_pretrained(tmp_path)
+    assert not json.loads((tmp_path / "config.json").read_text())["quantizers"]
+    assert torch.equal(diffusers.VQModel.from_pretrained(tmp_path)(x).sample, before)
+    with pytest.raises(ValueError, match="saved without a quantizer of ours"):
+        from_pretrained(diffusers.VQModel, tmp_path)
+    with pytest.raises(ValueError, match="has no quantizer plugged in"):
+        save_pretrained(model, tmp_path)
+
+
+def test_what_cannot_be_loaded_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="is no folder"):
+        from_pretrained(diffusers.VQModel, tmp_path / "none")
+    model = plug_in(build(), "simvq")
+    model.save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    told = json.loads(file.read_text())
+    told["quantizers"][0]["quantizer"]["arguments"]["codebook_size"] = 32
+    file.write_text(json.dumps(told))
+    with pytest.raises(ValueError, match=r"weights under 'quantize.' in .* do not fit"):
+        from_pretrained(diffusers.VQModel, tmp_path)
