@@ -32,7 +32,7 @@ class Adapter(nn.Module, abc.ABC):
     """Holds a quantizer of ours, and speaks a foreign one's contract: axes, tuples, attributes, no arithmetic.
 
     A subclass is one contract: it defines `forward` and whatever else models of its kind call or read,
-    `read`, and `codebook` where the original's codes can be carried over. `register_contract` makes it known.
+    `read`, and `trained_codebook` where the original's codes can be carried over. `register_contract` makes it known.
 
     Args:
         quantizer: ours, in the layout of the place. original: the module that stood there; `unplug` puts it back.
@@ -75,7 +75,7 @@ class Adapter(nn.Module, abc.ABC):
         for a setting that this contract does not keep."""
 
     @classmethod
-    def codebook(cls, original: Any) -> Tensor:
+    def trained_codebook(cls, original: Any) -> Tensor:
         """The original's codes, [K, code_dim], or [stages, K, code_dim].
 
         Raises: ValueError where it has none that stand by themselves."""
@@ -85,7 +85,7 @@ class Adapter(nn.Module, abc.ABC):
     @torch.no_grad()
     def keep(cls, original: Any, quantizer: Quantizer) -> None:
         """Carry the original's codes over. Raises: ValueError for a quantizer whose codes cannot be set."""
-        codes = cls.codebook(original)
+        codes = cls.trained_codebook(original)
         parts = getattr(quantizer, "parts", [quantizer])
         for part, own in zip(parts, codes if codes.dim() > 2 else codes[None], strict=True):
             set_codebook(part, own)

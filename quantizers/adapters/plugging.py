@@ -102,7 +102,7 @@ def take_codebook(model: nn.Module, at: str | None = None) -> Tensor:
         return module.quantizer.codebook.detach().clone()
     if kept is None:
         raise ValueError(f"at {path!r} is {type(module).__name__}, which is none of {', '.join(contracts())}")
-    return kept.codebook(module).detach().clone()
+    return kept.trained_codebook(module).detach().clone()
 
 
 def plugged(model: nn.Module) -> dict[str, Adapter]:

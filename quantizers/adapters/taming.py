@@ -35,7 +35,7 @@ class TamingAdapter(Adapter):
         return Place(dim, size, cls.channel_dim, kept=kept)
 
     @classmethod
-    def codebook(cls, original: Any) -> Tensor:
+    def trained_codebook(cls, original: Any) -> Tensor:
         codes: Tensor = original.embedding.weight
         return codes
 
