@@ -24,6 +24,7 @@ def residual(
     *,
     quantizer: str | Create = "vq",
     num_quantizers: int = 4,
+    stage_dim: int | None = None,
     shared: bool = False,
     channel_dim: int = -1,
     **options: Any,
@@ -32,13 +33,16 @@ def residual(
 
     Args:
         create: `quantizers.create`. quantizer: its first argument.
+        stage_dim: channels of what the stages quantize, default `dim`; where it differs, x is projected once, in
+            front of the first stage. `code_dim` has each stage project instead.
         shared: one codebook for all stages.
         options: those of ResidualQuantizer go there, the others (codebook_size, code_dim, decay, ...) to each
             stage.
     """
     check_at_least("num_quantizers", num_quantizers, 1)
     own, stage_options = _split_options(ResidualQuantizer, options)
-    stages = _repeat(lambda: create(quantizer, dim=dim, **stage_options), num_quantizers, shared)
+    width = dim if stage_dim is None else stage_dim
+    stages = _repeat(lambda: create(quantizer, dim=width, **stage_options), num_quantizers, shared)
     return ResidualQuantizer(dim, stages, channel_dim=channel_dim, **own)
 
 

@@ -96,6 +96,18 @@ class ResidualQuantizer(ComposedQuantizer):
         """`forward`, with the losses of the stages one by one: loss [len(stages)]."""
         return self._forward(x, mask)
 
+    def decode_stages(self, indices: Tensor) -> Tensor:
+        """What each stage adds to the value, before it is projected: [stages, ..., code_dim].
+
+        Args: indices: as of `decode`, of all codebooks or the first. Index −1 adds zero.
+
+        Raises: as `decode`.
+        """
+        indices = self._check_indices(indices)
+        with without_autocast(indices.device):
+            codes = torch.stack(self._stage_codes(indices.reshape(-1, indices.shape[-1])))
+        return codes.reshape(len(codes), *indices.shape[:-1], self.code_dim)
+
     @torch.no_grad()
     def encode(
         self, x: Tensor, mask: Tensor | None = None, *, num_codebooks: int | None = None, beam_width: int = 1
@@ -164,9 +176,12 @@ class ResidualQuantizer(ComposedQuantizer):
         return found.where((errors[0] < errors[1])[:, None], greedy)
 
     def _decode(self, indices: Tensor) -> Tensor:
+        return functools.reduce(torch.add, self._stage_codes(indices))
+
+    def _stage_codes(self, indices: Tensor) -> list[Tensor]:
+        """What each stage adds, [N, code_dim], for indices [N, num_codebooks]."""
         pairs = zip(self.parts, self._columns(indices), strict=False)
-        codes = [self._multiplied(stage.decode_rows(column), place) for place, (stage, column) in enumerate(pairs)]
-        return functools.reduce(torch.add, codes)
+        return [self._multiplied(stage.decode_rows(column), place) for place, (stage, column) in enumerate(pairs)]
 
     def _inputs(self, z: Tensor, indices: Tensor) -> Iterator[tuple[Quantizer, Tensor, Tensor]]:
         residual = self._enter_first(z)

@@ -354,3 +354,27 @@ def test_stages_of_different_sizes_each_know_their_own(shape: tuple[int, ...]) -
         for bad, size in (([50, 0], 50), ([0, 27], 27)):
             with pytest.raises(IndexError, match=f"expected 0 to {size - 1}"):
                 quantizer.decode(torch.tensor(bad).expand(*shape, 2))
+
+
+@settings(max_examples=10)
+@given(st.integers(0, 2**31), st.integers(1, 3))
+def test_stages_decode_one_by_one(seed: int, count: int) -> None:
+    """Added up and projected they are the value; a stage without a code adds zero."""
+    torch.manual_seed(seed)
+    quantizer = quantizers.create(
+        "residual", dim=6, codebook_size=8, stage_dim=4, num_quantizers=3, channel_dim=1, scales=(1.0, 0.5, 0.25)
+    )
+    assert [stage.dim for stage in quantizer.parts] == [4] * 3
+    indices = torch.randint(-1, 8, (2, 5, count))
+    codes = quantizer.decode_stages(indices)
+    assert codes.shape == (count, 2, 5, 4)
+    assert (codes[:, (indices == -1)[..., 0]][0] == 0).all()
+    some = (indices >= 0).any(-1)
+    total = torch.zeros(2, 5, 4)
+    for stage in codes:
+        total = total + stage
+    rows = quantizer.project_out(total[some])
+    torch.testing.assert_close(quantizer.decode(indices).movedim(1, -1)[some], rows)
+    assert torch.equal(codes[0], quantizer.parts[0].decode(indices[..., 0]))
+    with pytest.raises(IndexError, match="indices range"):
+        quantizer.decode_stages(indices + 8)
