@@ -95,6 +95,9 @@ def create(quantizer: str | Builder, /, **options: object) -> Quantizer:
 
 
 def parameters(quantizer: str | Builder) -> frozenset[str]:
-    """The options that a name, class or partial has arguments for; those that a builder passes on are not seen."""
+    """The options that a name, class or partial leaves open; those that a builder passes on are not seen."""
     builder = quantizer if callable(quantizer) else _BUILDERS.get(quantizer)
-    return frozenset(inspect.signature(builder).parameters) if builder else frozenset()
+    if builder is None:
+        return frozenset()
+    settled = builder.keywords.keys() if isinstance(builder, partial) else frozenset()
+    return frozenset(inspect.signature(builder).parameters) - settled

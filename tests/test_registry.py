@@ -39,6 +39,13 @@ def test_classes_and_partials_are_taken_too() -> None:
     assert quantizers.create(cosine, dim=4, codebook_size=8).distance == "cosine"
 
 
+def test_parameters_are_those_left_open() -> None:
+    assert {"gradient", "code_dim"} <= quantizers.registry.parameters("vq")
+    assert "gradient" not in quantizers.registry.parameters("rotation_vq")
+    assert "transform" not in quantizers.registry.parameters("affine_vq")
+    assert quantizers.registry.parameters("no such name") == frozenset()
+
+
 def test_register(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("quantizers.registry._BUILDERS", dict(_BUILDERS))
     quantizers.register("cosine_vq", partial(quantizers.VectorQuantizer, distance="cosine"))
