@@ -9,6 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from quantizers.base import Quantizer
+from quantizers.ema import EMAVectorQuantizer
+from quantizers.ibq import IBQ
+from quantizers.residual import ResidualQuantizer
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -32,7 +35,8 @@ class Adapter(nn.Module, abc.ABC):
     """Holds a quantizer of ours, and speaks a foreign one's contract: axes, tuples, attributes, no arithmetic.
 
     A subclass is one contract: it defines `forward` and whatever else models of its kind call or read,
-    `read`, and `trained_codebook` where the original's codes can be carried over. `register_contract` makes it known.
+    `read`, and `trained_codebook` where the original's codes can be carried over. `register_contract` makes it
+    known.
 
     Args:
         quantizer: ours, in the layout of the place. original: the module that stood there; `unplug` puts it back.
@@ -86,8 +90,10 @@ class Adapter(nn.Module, abc.ABC):
     def keep(cls, original: Any, quantizer: Quantizer) -> None:
         """Carry the original's codes over. Raises: ValueError for a quantizer whose codes cannot be set."""
         codes = cls.trained_codebook(original)
-        parts = getattr(quantizer, "parts", [quantizer])
-        for part, own in zip(parts, codes if codes.dim() > 2 else codes[None], strict=True):
+        if codes.dim() == 2:
+            set_codebook(quantizer, codes)
+            return
+        for part, own in zip(stages_of(quantizer, len(codes)), codes, strict=True):
             set_codebook(part, own)
 
 
@@ -123,7 +129,13 @@ class CodebookView:
 
 
 def set_codebook(quantizer: Quantizer, codes: Tensor) -> None:
-    """Set a quantizer's codes [K, code_dim]. Raises: ValueError where it has none to set."""
+    """Set a quantizer's codes [K, code_dim]. Raises: ValueError where it has none to set, or chooses otherwise."""
+    if isinstance(quantizer, IBQ) or getattr(quantizer, "to_logits", None) is not None:
+        raise ValueError(
+            f"{type(quantizer).__name__} does not choose the nearest code: with codes that are kept it would give "
+            "other indices; expected one of 'vq', 'ema_vq', 'rotation_vq', 'simvq' or 'gumbel' with "
+            "logits='distance'"
+        )
     setter = getattr(quantizer, "set_codebook", None)
     if setter is None:
         raise ValueError(
@@ -131,6 +143,25 @@ def set_codebook(quantizer: Quantizer, codes: Tensor) -> None:
             "of 'vq', 'ema_vq', 'rotation_vq', 'simvq' or another with a method set_codebook"
         )
     setter(codes)
+
+
+@torch.no_grad()
+def set_averages(quantizer: Quantizer, cluster_size: Tensor, embedding_sum: Tensor) -> None:
+    """Set the averages behind the codes, N [K] and m [K, code_dim], of a quantizer that has any: EMA VQ."""
+    if isinstance(quantizer, EMAVectorQuantizer):
+        quantizer.cluster_size.copy_(cluster_size)
+        quantizer.embedding_sum.copy_(embedding_sum)
+
+
+def stages_of(quantizer: Quantizer, count: int) -> list[Quantizer]:
+    """The stages of a residual quantizer that can take over the codes of `count` others. Raises: ValueError."""
+    if not isinstance(quantizer, ResidualQuantizer):
+        raise ValueError(f"quantizer is {type(quantizer).__name__}, which cannot keep the codebooks of stages")
+    if len(quantizer.parts) != count:
+        raise ValueError(f"quantizer has {len(quantizer.parts)} stages, and {count} codebooks are to be kept")
+    if quantizer.entry is not None or quantizer.log_scales is not None:
+        raise ValueError("quantizer scales or bounds what its stages get, and the kept codes are for neither")
+    return quantizer.parts
 
 
 def decode_channels_last(quantizer: Quantizer, indices: Tensor) -> Tensor:

@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from torch import nn
+
 from quantizers.adapters.adapter import Place
 from quantizers.base import Quantizer
+from quantizers.builders import residual
 from quantizers.registry import Builder, create, parameters
 from quantizers.residual import ResidualQuantizer
 
@@ -18,14 +21,18 @@ def build(place: Place, quantizer: str | Builder | Quantizer, options: Mapping[s
         if options:
             raise ValueError(f"options {sorted(options)} are given with a quantizer that is built; set them there")
         return check_fits(place, quantizer)
-    if not options.keys() & {"levels", "codebook_size"}:
-        options = {"codebook_size": place.codebook_size, **options}
+    if isinstance(quantizer, nn.Module):
+        raise ValueError(f"quantizer is {type(quantizer).__name__}, expected a name, a class or a Quantizer")
     found = {**place.options, **({"logits": "distance", **place.kept} if keep else {})}
     if place.stages is None:
         name, own = quantizer, _taken(found, quantizer)
     else:
         name, own = _staged(quantizer, found, options)
         own["num_quantizers"] = place.stages
+    if options.keys() & {"levels", "codebook_size"}:
+        own.pop("levels", None)
+    elif "levels" not in own:
+        own["codebook_size"] = place.codebook_size
     return check_fits(place, create(name, dim=place.dim, channel_dim=place.channel_dim, **{**own, **options}))
 
 
@@ -38,9 +45,9 @@ def _staged(
     if quantizer == "qinco":
         return quantizer, _taken(found, quantizer)
     if quantizer == "residual_fsq":
-        return quantizer, _taken(found, ResidualQuantizer)
+        return quantizer, _taken(found, quantizer, ResidualQuantizer)
     stage = options.get("quantizer", "vq") if quantizer == "residual" else quantizer
-    return "residual", {"quantizer": stage, **_taken(found, ResidualQuantizer, stage)}
+    return "residual", {"quantizer": stage, **_taken(found, residual, ResidualQuantizer, stage)}
 
 
 def _taken(found: Mapping[str, Any], *quantizers: str | Builder) -> dict[str, Any]:
