@@ -51,15 +51,13 @@ def plug_in(
         that is not there, a contract that does not fit, widths that cannot be joined, a codebook that cannot be
         kept.
     """
-    paths = find(model) if at is None else [at] if isinstance(at, str) else list(at)
+    paths = _distinct(model, find(model) if at is None else [at] if isinstance(at, str) else list(at))
     if isinstance(quantizer, Quantizer) and len(paths) > 1:
         raise ValueError(
             f"one quantizer cannot stand at {len(paths)} places, {paths}: give a name, or plug in each"
         )
     # All of them are built before the first is put in: an error leaves the model as it was.
-    adapters = [
-        _adapted(model, path, quantizer, contract, keep_codebook, options) for path in dict.fromkeys(paths)
-    ]
+    adapters = [_adapted(model, path, quantizer, contract, keep_codebook, options) for path in paths]
     for standing, adapter in adapters:
         model = _replaced(model, standing, adapter)
     write_note(model)
@@ -82,7 +80,7 @@ def unplug(model: nn.Module, at: str | Sequence[str] | None = None) -> nn.Module
     if not adapters:
         raise ValueError(f"model is {type(model).__name__}, which has no quantizer plugged in")
     for adapter in adapters.values():
-        original = adapter.original.to(_device(adapter)).train(adapter.training)
+        original = adapter.original.to(_device(adapter, model)).train(adapter.training)
         model = _replaced(model, adapter, original)
     write_note(model)
     return model
@@ -150,20 +148,35 @@ def _adapted(
             f"at {path!r} is {type(standing).__name__}, which keeps no known contract; say contract=, one of "
             f"{', '.join(contracts())}"
         )
+    if keep and isinstance(standing, Adapter):
+        raise ValueError(
+            f"keep_codebook carries over the codes of the model's own quantizer, and at {path!r} is one that was "
+            "plugged in: unplug it first, or set its codes, take_codebook(model), by the new one's set_codebook"
+        )
     original = standing.original if isinstance(standing, Adapter) else standing
     place, options = _place(path, original, kept, options)
     built = build(place, quantizer, options, keep)
     if keep:
-        kept.keep(original, built)
+        _keep(path, kept, original, built)
     adapter = kept(built, original)
-    return standing, adapter.to(_device(standing)).train(standing.training)
+    return standing, adapter.to(_device(standing, model)).train(standing.training)
+
+
+def _keep(path: str, contract: type[Adapter], original: nn.Module, quantizer: Quantizer) -> None:
+    try:
+        contract.keep(original, quantizer)
+    except (AttributeError, TypeError) as error:
+        raise ValueError(
+            f"at {path!r} is {type(original).__name__}, of which contract {contract.contract!r} cannot read the "
+            f"codes ({error})"
+        ) from error
 
 
 def _place(
     path: str, original: nn.Module, contract: type[Adapter], options: Mapping[str, Any]
 ) -> tuple[Place, dict[str, Any]]:
     """What a module asks for, and the options that are not about that."""
-    others = {name: value for name, value in options.items() if name != "dim"}
+    others = {name: value for name, value in options.items() if name not in ("dim", "channel_dim")}
     try:
         place = contract.read(original)
     except (AttributeError, TypeError) as error:
@@ -174,10 +187,27 @@ def _place(
                 f"its sizes ({error}); say {', '.join(f'{name}=' for name in needed)}"
             ) from error
         stages = options["num_quantizers"] if contract.has_stages else None
-        return Place(options["dim"], options["codebook_size"], contract.channel_dim, stages), others
-    if options.get("dim", place.dim) != place.dim:
-        raise ValueError(f"dim is {options['dim']}, and {type(original).__name__} at {path!r} has {place.dim}")
+        axis = options.get("channel_dim", contract.channel_dim)
+        return Place(options["dim"], options["codebook_size"], axis, stages), others
+    for name in ("dim", "channel_dim"):
+        own = getattr(place, name)
+        if options.get(name, own) != own:
+            raise ValueError(f"{name} is {options[name]}, and {type(original).__name__} at {path!r} has {own}")
     return place, others
+
+
+def _distinct(model: nn.Module, paths: Sequence[str]) -> list[str]:
+    """One path for each module. Raises: ValueError for no path, or for a module inside another."""
+    places: dict[nn.Module, str] = {}
+    for path in paths:
+        places.setdefault(_module_at(model, path), path)
+    if not places:
+        raise ValueError("at is empty, expected a path, or several")
+    for inner, path in places.items():
+        for outer in places:
+            if outer is not inner and any(part is inner for part in outer.modules()):
+                raise ValueError(f"{path!r} is inside {places[outer]!r}, expected places that stand apart")
+    return list(places.values())
 
 
 def _module_at(model: nn.Module, path: str) -> nn.Module:
@@ -205,7 +235,8 @@ def _replaced(model: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
     return model
 
 
-def _device(module: nn.Module) -> torch.device:
-    """Where a module's tensors are; the CPU for one that has none."""
-    tensor = next(itertools.chain(module.parameters(), module.buffers()), None)
+def _device(*modules: nn.Module) -> torch.device:
+    """Where the tensors are of the first module that has one; the CPU if none has."""
+    tensors = itertools.chain.from_iterable((*module.parameters(), *module.buffers()) for module in modules)
+    tensor = next(tensors, None)
     return torch.device("cpu") if tensor is None else tensor.device
