@@ -6,8 +6,27 @@ from torch import nn
 
 from quantizers.adapters.adapter import Adapter
 from quantizers.adapters.taming import TamingAdapter
+from quantizers.adapters.vector_quantize_pytorch import (
+    FSQAdapter,
+    LFQAdapter,
+    ResidualFSQAdapter,
+    ResidualVQAdapter,
+    SimVQAdapter,
+    VectorQuantizeAdapter,
+)
+from quantizers.adapters.vqvae2 import VQVAE2Adapter
 
-_CONTRACTS: dict[str, type[Adapter]] = {adapter.contract: adapter for adapter in (TamingAdapter,)}
+_ADAPTERS: tuple[type[Adapter], ...] = (
+    TamingAdapter,
+    VectorQuantizeAdapter,
+    SimVQAdapter,
+    ResidualVQAdapter,
+    ResidualFSQAdapter,
+    FSQAdapter,
+    LFQAdapter,
+    VQVAE2Adapter,
+)
+_CONTRACTS: dict[str, type[Adapter]] = {adapter.contract: adapter for adapter in _ADAPTERS}
 
 
 def contracts() -> tuple[str, ...]:

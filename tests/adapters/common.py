@@ -9,12 +9,14 @@ METHODS = ("vq", "ema_vq", "simvq", "rotation_vq", "fsq", "gumbel")
 """Those that each contract is tried with."""
 
 
-def loss_falls(model: nn.Module, losses: Callable[[], tuple[Tensor, Tensor]], steps: int = 30) -> None:
+def loss_falls(
+    model: nn.Module, losses: Callable[[], tuple[Tensor, Tensor]], steps: int = 30, rate: float = 3e-3
+) -> None:
     """A few steps of Adam on one batch reduce the reconstruction loss.
 
     Args: losses: what a step computes: the reconstruction loss, and the quantizer's as the model gives it.
     """
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    optimizer = torch.optim.Adam(model.parameters(), lr=rate)
     model.train()
     reconstruction = []
     for _ in range(steps):

@@ -1,0 +1,14 @@
+"""The quantizers of the package vector-quantize-pytorch (version 1.32): a contract for each family of classes."""
+
+from quantizers.adapters.vector_quantize_pytorch.fsq import FSQAdapter, LFQAdapter
+from quantizers.adapters.vector_quantize_pytorch.residual import ResidualFSQAdapter, ResidualVQAdapter
+from quantizers.adapters.vector_quantize_pytorch.single import SimVQAdapter, VectorQuantizeAdapter
+
+__all__ = [
+    "FSQAdapter",
+    "LFQAdapter",
+    "ResidualFSQAdapter",
+    "ResidualVQAdapter",
+    "SimVQAdapter",
+    "VectorQuantizeAdapter",
+]
