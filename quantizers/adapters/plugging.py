@@ -18,6 +18,7 @@ from quantizers.registry import Builder
 def plug_in(
     model: nn.Module,
     quantizer: str | Builder | Quantizer,
+    /,
     *,
     at: str | Sequence[str] | None = None,
     contract: str | None = None,
@@ -40,7 +41,8 @@ def plug_in(
         quantizer: a name, class or partial as for `quantizers.create`, or a quantizer that fits.
         at: path of the quantizer in the model, or several; default the only one that is known.
         contract: how the model calls it, one of `contracts()`; default by its class. For a module of another class
-            that keeps a contract; where its sizes cannot be read, give `dim` and `codebook_size`.
+            that keeps a contract; where its sizes cannot be read, give `dim` and `codebook_size`, with stages
+            `num_quantizers`, and `channel_dim` where it is not the contract's; or a quantizer that is built.
         keep_codebook: carry the codes over, so that the model gives what it gave, up to the rounding of its own
             search, and is trained with the weights of its own losses.
         options: of the quantizer.
@@ -154,7 +156,7 @@ def _adapted(
             "plugged in: unplug it first, or set its codes, take_codebook(model), by the new one's set_codebook"
         )
     original = standing.original if isinstance(standing, Adapter) else standing
-    place, options = _place(path, original, kept, options)
+    place, options = _place(path, original, kept, quantizer, options)
     built = build(place, quantizer, options, keep)
     if keep:
         _keep(path, kept, original, built)
@@ -173,13 +175,20 @@ def _keep(path: str, contract: type[Adapter], original: nn.Module, quantizer: Qu
 
 
 def _place(
-    path: str, original: nn.Module, contract: type[Adapter], options: Mapping[str, Any]
+    path: str,
+    original: nn.Module,
+    contract: type[Adapter],
+    quantizer: str | Builder | Quantizer,
+    options: Mapping[str, Any],
 ) -> tuple[Place, dict[str, Any]]:
     """What a module asks for, and the options that are not about that."""
     others = {name: value for name, value in options.items() if name not in ("dim", "channel_dim")}
     try:
         place = contract.read(original)
     except (AttributeError, TypeError) as error:
+        if isinstance(quantizer, Quantizer):  # which tells its own sizes
+            stages = quantizer.num_codebooks if contract.has_stages else None
+            return Place(quantizer.dim, quantizer.codebook_size, quantizer.channel_dim, stages), others
         needed = ("dim", "codebook_size", "num_quantizers")[: 3 if contract.has_stages else 2]
         if not options.keys() >= set(needed):
             raise ValueError(
