@@ -41,15 +41,15 @@ class Quantize(nn.Module):
 class VQVAE(nn.Module):
     """Two levels: the top one conditions the bottom one."""
 
-    def __init__(self, width: int = 8, codes: int = 32) -> None:
+    def __init__(self, width: int = 8, codes: int = 32, decay: float = 0.9, eps: float = 1e-3) -> None:
         super().__init__()
         self.enc_b = nn.Conv2d(3, 16, 2, stride=2)
         self.enc_t = nn.Conv2d(16, 16, 2, stride=2)
         self.quantize_conv_t = nn.Conv2d(16, width, 1)
-        self.quantize_t = Quantize(width, codes)
+        self.quantize_t = Quantize(width, codes, decay, eps)
         self.dec_t = nn.ConvTranspose2d(width, 16, 2, stride=2)
         self.quantize_conv_b = nn.Conv2d(32, width, 1)
-        self.quantize_b = Quantize(width, codes)
+        self.quantize_b = Quantize(width, codes, decay, eps)
         self.upsample_t = nn.ConvTranspose2d(width, width, 2, stride=2)
         self.dec = nn.ConvTranspose2d(2 * width, 3, 2, stride=2)
 

@@ -187,7 +187,8 @@ def test_kept_codebook_gives_what_the_model_gave(options: dict[str, Any], method
 @pytest.mark.parametrize("rotation", [False, True])
 def test_training_goes_on_alike(rotation: bool, cosine: bool) -> None:
     """One forward in training moves averages and codes of EMA alike, with the same loss and gradients."""
-    original = trained("VectorQuantize", rotation_trick=rotation, use_cosine_sim=cosine, commitment_weight=0.3)
+    weights = {"commitment_weight": 0.3, "eps": 0.03}
+    original = trained("VectorQuantize", rotation_trick=rotation, use_cosine_sim=cosine, **weights)
     model = plug_in(nn.Sequential(copy.deepcopy(original)), "ema_vq", keep_codebook=True)
     ours = model[0].quantizer
     before, sums = take_codebook(model), ours.embedding_sum.clone()
@@ -244,7 +245,8 @@ TRANSFORMS: dict[str, Callable[[], nn.Module | None]] = {
 @pytest.mark.parametrize("rotation", [False, True])
 def test_simvq_keeps_basis_and_transform(rotation: bool, transform: str) -> None:
     """Codes are the same to the bit, the loss and the transform's gradients up to rounding, step after step."""
-    original = trained("SimVQ", rotation_trick=rotation, codebook_transform=TRANSFORMS[transform]())
+    weights = {"commitment_weight": 0.5, "input_to_quantize_commit_loss_weight": 0.1}
+    original = trained("SimVQ", rotation_trick=rotation, codebook_transform=TRANSFORMS[transform](), **weights)
     model = plug_in(nn.Sequential(original), "simvq", keep_codebook=True)
     ours, x = model[0].quantizer, normal(2, 60, WIDTH)
     assert torch.equal(ours.codebook, original.codebook)
@@ -263,10 +265,15 @@ def test_simvq_keeps_basis_and_transform(rotation: bool, transform: str) -> None
     model.train()
     optimizers = [torch.optim.SGD(part.parameters(), lr=0.1) for part in (original, ours)]
     for _ in range(3):
+        reached: list[tuple[Tensor, Tensor]] = []
         for module, optimizer in zip((original, model), optimizers, strict=True):
-            module(x.clone().requires_grad_())[2].backward()
+            given = x.clone().requires_grad_()
+            loss = module(given)[2]
+            loss.backward()
+            reached.append((loss, given.grad))
             optimizer.step()
             optimizer.zero_grad()
+        torch.testing.assert_close(*reached)
     for a, b in zip(original.code_transform.parameters(), ours.transform.parameters(), strict=True):
         torch.testing.assert_close(a, b)
 

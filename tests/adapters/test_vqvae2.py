@@ -87,8 +87,9 @@ def test_averages_go_on_as_they_were() -> None:
         torch.testing.assert_close(found[1], theirs[1])
     torch.testing.assert_close(ours.cluster_size, original.cluster_size)
     # Each step sums 100 vectors, of norms that add up, and rounds the average thrice.
-    size = ours.embedding_sum.abs() + 100 * 0.01 * 4
+    size = ours.embedding_sum.abs() + 100 * 0.1 * 4
     bound = 3 * (100 + 3) * EPS * size
+    assert (ours.decay, ours.epsilon) == (original.decay, original.eps)
     assert ((ours.embedding_sum - original.embed_avg.T).abs() <= bound).all()
     assert not torch.equal(ours.codebook, built(steps=3).quantize_b.embed.T)
     assert torch.equal(unplug(other).quantize_b.embed, built(steps=3).quantize_b.embed)
