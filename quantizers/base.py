@@ -37,6 +37,8 @@ class QuantizerOutput(NamedTuple):
 # torch.export writes an output's type by this name.
 pytree._register_namedtuple(QuantizerOutput, serialized_type_name="quantizers.QuantizerOutput")
 
+QuantizeEntered = Callable[[Rows], QuantizerOutput]
+
 
 class Quantizer(nn.Module, abc.ABC):
     """Vectors in, codes out: layout, mask, precision and projection; subclasses say which code.
@@ -145,15 +147,15 @@ class Quantizer(nn.Module, abc.ABC):
 
         Raises: ValueError or TypeError where x or mask do not fit.
         """
-        quantized, indices, loss = self._forward(x, mask)
+        quantized, indices, loss = self._forward(x, mask, self._quantize_entered)
         return QuantizerOutput(quantized, indices, loss.sum() if self.composed else loss)
 
-    def _forward(self, x: Tensor, mask: Tensor | None) -> QuantizerOutput:
-        """`forward`, with the loss as `_quantize` gives it."""
+    def _forward(self, x: Tensor, mask: Tensor | None, quantize: QuantizeEntered) -> QuantizerOutput:
+        """`forward` by `quantize`, with the loss as that gives it."""
         self._warn_of_half_parameters()
         rows = to_rows(x, mask, self.dim, self.channel_dim)
         with without_autocast(x.device):
-            quantized, indices, loss = self.quantize_rows(rows)
+            quantized, indices, loss = self._quantize_rows(rows, quantize)
             if self.training and self.observes:
                 self.observe_rows(rows, indices)
         quantized = quantized.where(rows.unmasked[:, None], 0.0).to(x.dtype)
@@ -166,8 +168,11 @@ class Quantizer(nn.Module, abc.ABC):
 
         Where a row is not valid: index −1 and NaN.
         """
+        return self._quantize_rows(rows, self._quantize_entered)
+
+    def _quantize_rows(self, rows: Rows, quantize: QuantizeEntered) -> QuantizerOutput:
         entered = self._enter(rows)
-        codes, indices, loss = self._quantize_entered(entered)
+        codes, indices, loss = quantize(entered)
         valid = self._still_valid(entered.valid, indices)
         quantized = self._project(self.project_out, codes).where(valid[:, None], torch.nan)
         return QuantizerOutput(quantized, self._without(indices, valid), loss)

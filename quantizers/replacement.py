@@ -187,7 +187,7 @@ class LastForward:
         return {"keeps": False, "held": None}
 
 
-def _arguments(x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+def _arguments(x: Tensor, mask: Tensor | None = None, **_: object) -> tuple[Tensor, Tensor | None]:
     return x, mask
 
 

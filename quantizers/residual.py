@@ -28,11 +28,11 @@ class ResidualQuantizer(ComposedQuantizer):
     loss = Σ of the stages' losses, each a mean over the vectors that reached the stage; `forward_stages` gives
     them one by one.
 
-    **Bitrate.** `encode(x, num_codebooks=n)` stops after n codebooks, and `decode` takes indices of the first n.
-    A model learns to work with fewer by dropout: with probability `dropout` a sample (or the whole batch) keeps
-    only its first n stages in a forward in training, n drawn uniformly from 1 to all; the stages left out have
-    index −1, add zero, and learn nothing from it (`dropout=0.5` by sample: Kumar et al. 2023, §3.3). Stages that
-    are left out are computed all the same, so that ranks never wait for each other and a graph stays one.
+    **Bitrate.** With `num_codebooks=n` forward and `encode` stop after n codebooks; `decode` takes indices of the
+    first n. A model learns to work with fewer by dropout: with probability `dropout` a sample (or the whole batch)
+    keeps only its first n stages in a forward in training, n drawn uniformly from 1 to all; the stages left out
+    have index −1, add zero, and learn nothing from it (`dropout=0.5` by sample: Kumar et al. 2023, §3.3). Stages
+    that are left out are computed all the same, so that ranks never wait for each other and a graph stays one.
 
     **Bounded quantizers** (FSQ, LFQ) cannot follow residuals that shrink: `scales` divides the residual in front
     of a stage and multiplies its code; `entry` bounds z before the first stage. See "residual_fsq".
@@ -92,9 +92,28 @@ class ResidualQuantizer(ComposedQuantizer):
             with torch.no_grad():
                 self.log_scales.copy_(torch.tensor(self.initial_scales).log())
 
-    def forward_stages(self, x: Tensor, mask: Tensor | None = None) -> QuantizerOutput:
-        """`forward`, with the losses of the stages one by one: loss [len(stages)]."""
-        return self._forward(x, mask)
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, *, num_codebooks: int | None = None
+    ) -> QuantizerOutput:
+        """Quantize x, as any quantizer does, with the first codebooks.
+
+        Args:
+            x, mask: see Quantizer.
+            num_codebooks: how many codebooks to use, from the first; default all. The stages behind them take no
+                part: indices [..., num_codebooks], and neither loss nor state of theirs. All ranks must ask for as
+                many.
+
+        Raises: as Quantizer; ValueError where no whole stages have that many codebooks.
+        """
+        quantized, indices, loss = self.forward_stages(x, mask, num_codebooks=num_codebooks)
+        return QuantizerOutput(quantized, indices, loss.sum())
+
+    def forward_stages(
+        self, x: Tensor, mask: Tensor | None = None, *, num_codebooks: int | None = None
+    ) -> QuantizerOutput:
+        """`forward`, with the losses of the stages one by one: loss [stages that take part]."""
+        stages = self._first_stages(num_codebooks)
+        return self._forward(x, mask, lambda entered: self._quantize_with(stages, entered))
 
     def decode_stages(self, indices: Tensor) -> Tensor:
         """What each stage adds to the value, before it is projected: [stages, ..., code_dim].
@@ -122,7 +141,7 @@ class ResidualQuantizer(ComposedQuantizer):
 
         Raises: ValueError for more codebooks than there are, or a beam over stages with several codebooks.
         """
-        stages = self.parts[: self._count_stages(self.num_codebooks if num_codebooks is None else num_codebooks)]
+        stages = self._first_stages(num_codebooks)
         rows = to_rows(x, mask, self.dim, self.channel_dim)
         with without_autocast(x.device):
             entered = self._enter(rows)
@@ -135,11 +154,14 @@ class ResidualQuantizer(ComposedQuantizer):
         return self._quantize_entered(Rows(z, valid, valid, z.shape[:1]))
 
     def _quantize_entered(self, entered: Rows) -> QuantizerOutput:
+        return self._quantize_with(self.parts, entered)
+
+    def _quantize_with(self, stages: Sequence[Quantizer], entered: Rows) -> QuantizerOutput:
         residual, total = self._enter_first(entered.vectors), torch.zeros_like(entered.vectors)
         kept = self._kept_stages(entered)
         whole = entered.valid
         columns, losses = [], []
-        for place, stage in enumerate(self.parts):
+        for place, stage in enumerate(stages):
             reached = whole if kept is None else whole & (kept > place)
             scaled = self._divided(residual, place).where(reached[:, None], 0.0)
             codes, column, loss = stage.quantize_rows(entered._replace(vectors=scaled, valid=reached))
@@ -185,7 +207,7 @@ class ResidualQuantizer(ComposedQuantizer):
 
     def _inputs(self, z: Tensor, indices: Tensor) -> Iterator[tuple[Quantizer, Tensor, Tensor]]:
         residual = self._enter_first(z)
-        for place, (stage, column) in enumerate(zip(self.parts, self._columns(indices), strict=True)):
+        for place, (stage, column) in enumerate(zip(self.parts, self._columns(indices), strict=False)):
             yield stage, self._divided(residual, place), column
             residual = residual - self._multiplied(stage.decode_rows(column), place)
 
@@ -201,6 +223,10 @@ class ResidualQuantizer(ComposedQuantizer):
         if not indices.ndim:
             super()._check_columns(indices)
         self._count_stages(indices.shape[-1])
+
+    def _first_stages(self, num_codebooks: int | None) -> list[Quantizer]:
+        """Those that have that many codebooks together; all for None."""
+        return self.parts[: None if num_codebooks is None else self._count_stages(num_codebooks)]
 
     def _count_stages(self, num_codebooks: int) -> int:
         """How many stages have that many codebooks together."""

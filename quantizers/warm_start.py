@@ -130,7 +130,7 @@ def _collected(
     return found[0]
 
 
-def _arguments(x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+def _arguments(x: Tensor, mask: Tensor | None = None, **_: object) -> tuple[Tensor, Tensor | None]:
     """Those of `Quantizer.forward`, however they were passed."""
     return x, mask
 

@@ -87,6 +87,37 @@ def test_the_first_codebooks_are_a_quantizer(seed: int, count: int, beams: int) 
     assert torch.equal(quantizer.decode(indices), sum(codes[1:], codes[0]))
 
 
+@few
+@given(seed=seeds, count=st.integers(1, STAGES), name=st.sampled_from(["vq", "ema_vq"]), training=st.booleans())
+def test_a_forward_of_the_first_codebooks_is_that_of_their_quantizer(
+    seed: int, count: int, name: str, training: bool
+) -> None:
+    """Output, loss, gradients, and what moves; the stages behind see nothing of it."""
+    quantizer, z = residual(seed, quantizer=name).train(training), normal(seed, 15, DIM)
+    other, inputs = copy.deepcopy(quantizer), [z.clone().requires_grad_(), z.clone().requires_grad_()]
+    shorter = ResidualQuantizer(DIM, other.parts[:count]).double().train(training)
+    behind = [state_of(stage) for stage in quantizer.parts[count:]]
+    found, expected = quantizer(inputs[0], num_codebooks=count), shorter(inputs[1])
+    assert all(map(torch.equal, found, expected))
+    for out in (found, expected):
+        (out.quantized.square().sum() + out.loss).backward()
+    assert torch.equal(inputs[0].grad, inputs[1].grad)
+    assert_same_state(state_of(quantizer), state_of(other))
+    for stage, before in zip(quantizer.parts[count:], behind, strict=True):
+        assert_same_state(state_of(stage), before)
+        assert all(parameter.grad is None for parameter in stage.parameters())
+
+
+def test_hooks_take_a_forward_of_fewer_codebooks() -> None:
+    quantizer, x = residual(), normal(0, 40, DIM)
+    optimizer = torch.optim.SGD(quantizer.parameters(), lr=0.0)
+    replacement = quantizers.DeadCodeReplacement(quantizer, optimizer, threshold=0.9, decay=0.0)
+    last = quantizer.parts[-1].codebook.clone()
+    quantizer(x, num_codebooks=2)
+    assert replacement.step() > 0
+    assert torch.equal(quantizer.parts[-1].codebook, last)
+
+
 def test_only_whole_stages_can_be_asked_for() -> None:
     pairs = [quantizers.create("grouped", dim=4, codebook_size=SIZE) for _ in range(2)]
     quantizer, x = ResidualQuantizer(4, pairs), torch.randn(5, 4)
@@ -94,6 +125,8 @@ def test_only_whole_stages_can_be_asked_for() -> None:
     for count in (0, 1, 3, 5):
         with pytest.raises(ValueError, match=rf"{count} codebooks are asked for, expected one of \[2, 4\]"):
             quantizer.encode(x, num_codebooks=count)
+        with pytest.raises(ValueError, match=rf"{count} codebooks are asked for, expected one of \[2, 4\]"):
+            quantizer(x, num_codebooks=count)
         with pytest.raises(ValueError, match=rf"{count} codebooks are asked for, expected one of \[2, 4\]"):
             quantizer.decode(torch.zeros(5, count, dtype=torch.int64))
 
