@@ -27,7 +27,7 @@ class DiVeQ(VectorQuantizer):
     Args:
         dim: channels of x. codebook_size: K ≥ 1.
         code_dim: channels of a code, default `dim`. channel_dim: axis of x's channels.
-        distance: "euclidean", or "cosine" for codes on the unit sphere.
+        distance: "euclidean", "cosine" for codes on the unit sphere, or "angle" for a search by angle alone.
         noise_variance: σ² ≥ 0; the paper's choice is 10⁻³, which its published code takes for σ.
         commitment_weight, codebook_weight: of VQ's losses, which the paper does without.
         regularizers: as in VectorQuantizer.

@@ -39,7 +39,7 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
         dim: channels of x. codebook_size: K ≥ 1.
         code_dim: channels of a code, default `dim`. channel_dim: axis of x's channels.
         decay: γ in [0, 1). epsilon: ε > 0 of the smoothing.
-        distance: "euclidean", or "cosine" for codes on the unit sphere.
+        distance: "euclidean", "cosine" for codes on the unit sphere, or "angle" for a search by angle alone.
         gradient: "straight_through", "rotation", "reflection" or a function (z, codes) → [..., D].
         commitment_weight: see above.
         process_group: the ranks to sum over: "world" for all, a `torch.distributed` group, or None for each rank

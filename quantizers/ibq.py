@@ -6,13 +6,12 @@ import torch
 from torch import Tensor
 
 from quantizers.base import QuantizerOutput
-from quantizers.codebook import lookup
 from quantizers.gradients import exact_value
 from quantizers.kernels.ops.nearest import highest_score
 from quantizers.kernels.ops.soft import soft_codes
 from quantizers.kernels.vectors import normalize
 from quantizers.kmeans import kmeans
-from quantizers.nearest import assignment_losses, squared_distances
+from quantizers.nearest import squared_distances
 from quantizers.parallel import ProcessGroup, Ranks, total
 from quantizers.regularizers.regularizer import Regularizer
 from quantizers.vector import VectorQuantizer
@@ -88,9 +87,7 @@ class IBQ(VectorQuantizer):
         return QuantizerOutput(quantized, indices, loss + double)
 
     def _assign(self, z: Tensor, codebook: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        indices = self._encode(z)
-        codes = lookup(codebook.to(z.dtype), indices)
-        return codes, indices, assignment_losses(z, codes, self.commitment_weight, self.codebook_weight)
+        return self._looked_up(z, codebook, self._encode(z))
 
     def _pass_gradient(self, z: Tensor, codes: Tensor) -> Tensor:
         keys = self.embedding.to(z.dtype)

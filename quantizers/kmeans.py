@@ -13,7 +13,7 @@ from quantizers.kernels.ops.arguments import check_axes, check_floating
 from quantizers.kernels.ops.nearest import nearest_code
 from quantizers.kernels.ops.sums import code_sums
 from quantizers.kernels.vectors import are_finite, compute_dtype, normalize
-from quantizers.nearest import Distance
+from quantizers.nearest import Distance, check_distance
 from quantizers.parallel import ProcessGroup, Ranks, of_each_rank, rank_in, rows_of_ranks, total
 from quantizers.seeding import Group, seeds
 
@@ -46,6 +46,9 @@ def kmeans(
     the widest range of a channel, does not vanish in x's dtype: in float32, if they are 10⁻²² of it apart. With
     distance="cosine" this is about directions, after rounding; a zero vector has none and does not count.
 
+    With distance="angle" the codes have the directions of spherical k-means, and each the mean length of the
+    vectors whose code it is: a search by angle does not see lengths.
+
     Together with other ranks, the codes are bit-equal on all of them and distributed as those of one process on
     all vectors: seeds are drawn from all ranks' vectors, with the first rank's random numbers; sums are over all
     ranks, and the farthest vectors are those of all. Every rank must call, if with x of shape [0, D].
@@ -54,7 +57,7 @@ def kmeans(
 
     Args:
         x: [N, D] vectors. float64 is computed in float64, any other in float32.
-        size: K ≥ 1. distance: "euclidean" or "cosine".
+        size: K ≥ 1. distance: "euclidean", "cosine" or "angle".
         iterations: the most of Lloyd's; 0 for the seeds alone.
         generator: of the random numbers, from which one is taken; by default torch's own on x's device.
         process_group: whose vectors count: "world" for those of all ranks, a `torch.distributed` group, or None
@@ -64,10 +67,15 @@ def kmeans(
 
     Raises: TypeError for x of no floating dtype. ValueError for x of another shape, not finite, or without any
         vector that counts (on all ranks: each of them raises); for size < 1, iterations < 0, another distance; for
-        size > 2 where cosine has one channel, and so two directions.
+        size > 2 where there is one channel, and so two directions, for "cosine" and "angle".
     """
     _check(x, size, distance, iterations)
     group = Ranks(process_group).group()
+    if distance == "angle":
+        directions = kmeans(
+            x, size, distance="cosine", iterations=iterations, generator=generator, process_group=process_group
+        )
+        return _of_mean_length(x, directions, group)
     with without_autocast(x.device):
         x = x.detach().to(compute_dtype(x))
         _check_values(x, distance, group)
@@ -81,6 +89,21 @@ def kmeans(
         if codes.shape[0] == size:
             codes = _lloyd(x, codes, distance, iterations, group)
         return _filled_up(codes, size, distance, factor, draws)
+
+
+def _of_mean_length(x: Tensor, directions: Tensor, group: Group) -> Tensor:
+    """Directions [K, D], each with the mean length of the vectors nearest to it; of all where there are none."""
+    with without_autocast(x.device):
+        x = x.detach().to(directions)[(x != 0).any(-1)]
+        unit = normalize(x)
+        indices, _ = _nearest(unit, directions)
+        counts = _counts(indices, directions, group)
+        # Of unit vectors, so that no square leaves the range; divided before the sum, for the same reason.
+        shares = (x * unit).sum(-1, keepdim=True) / counts[indices, None]
+        (lengths,) = total(group, _sums(shares, indices, directions))
+        anywhere = (lengths[:, 0] * (counts / counts.sum())).sum()
+        lengths = lengths.where(counts[:, None] > 0, anywhere).clamp(max=torch.finfo(x.dtype).max)
+        return directions * lengths
 
 
 class _Assignment(NamedTuple):
@@ -209,11 +232,10 @@ def _check(x: Tensor, size: int, distance: Distance, iterations: int) -> None:
     check_at_least("iterations", iterations, 0)
     if x.shape[1] < 1:
         raise ValueError(f"x has shape {tuple(x.shape)}, expected at least one channel")
-    if distance not in ("euclidean", "cosine"):
-        raise ValueError(f"distance is {distance!r}, expected 'euclidean' or 'cosine'")
-    if distance == "cosine" and x.shape[1] == 1 and size > 2:
+    check_distance(distance)
+    if distance != "euclidean" and x.shape[1] == 1 and size > 2:
         raise ValueError(
-            f"size is {size}, expected at most 2: with distance='cosine', one channel has two directions"
+            f"size is {size}, expected at most 2: with distance={distance!r}, one channel has two directions"
         )
 
 

@@ -56,6 +56,10 @@ class MultiHeadVectorQuantizer(NearestCodeQuantizer):
         decoder_gradient: bool = False,
     ) -> None:
         check_at_least("num_heads", num_heads, 1)
+        if distance == "angle":
+            raise ValueError(
+                "distance is 'angle', expected 'euclidean' or 'cosine': its heads are searched in one call"
+            )
         super().__init__(
             dim,
             codebook_size,

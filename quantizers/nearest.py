@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from quantizers.kernels.vectors import normalize
 from quantizers.layout import Rows
 from quantizers.regularizers.regularizer import Regularizer, check_regularizers
 
-Distance = Literal["euclidean", "cosine"]
+Distance = Literal["euclidean", "cosine", "angle"]
 
 
 class NearestCodeQuantizer(Quantizer):
@@ -28,6 +28,9 @@ class NearestCodeQuantizer(Quantizer):
     on the unit sphere, and the gradient passes the division. A zero vector has no direction; it takes the
     code that rounding makes the nearest.
 
+    With distance="angle" only the search divides by the norms: k = argmin_j ‖z/‖z‖ − e_j/‖e_j‖‖, and codes keep
+    their length in output, losses and state. So DAC's stages search (Kumar et al. 2023, arXiv 2306.06546).
+
     Args:
         gradient: what the encoder gets, see `quantizers.gradients`: a name or a function (z, codes) → [..., D].
         commitment_weight: of mean (z − sg[e])², which moves the encoder. β, eq. 3 of van den Oord et al. 2017.
@@ -35,8 +38,8 @@ class NearestCodeQuantizer(Quantizer):
         codebook_weight: of mean (sg[z] − e)², which moves the chosen codes.
         decoder_gradient: let the decoder's gradient reach the chosen codes too; with a function of your own, what
             that function passes on to them.
-        regularizers: losses on the vectors and all codes that are added, see `quantizers.regularizers`; with
-            distance="cosine" on the unit sphere.
+        regularizers: losses on the vectors and all codes that are added, see `quantizers.regularizers`, as the
+            search compares them: with distance="cosine" or "angle" on the unit sphere.
     """
 
     def __init__(
@@ -54,8 +57,7 @@ class NearestCodeQuantizer(Quantizer):
         regularizers: Sequence[Regularizer] = (),
     ) -> None:
         check_at_least("codebook_size", codebook_size, 1)
-        if distance not in ("euclidean", "cosine"):
-            raise ValueError(f"distance is {distance!r}, expected 'euclidean' or 'cosine'")
+        check_distance(distance)
         super().__init__(dim, codebook_size, code_dim=code_dim, channel_dim=channel_dim)
         self.distance = distance
         self.gradient = resolve_gradient(gradient)
@@ -71,9 +73,16 @@ class NearestCodeQuantizer(Quantizer):
     def _assign(self, z: Tensor, codebook: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Codes [N, code_dim] of rows z, attached to the codebook, their indices [N], and the losses [N], summed
         over channels. Rows that are not valid are zero, and what is returned for them is not used."""
+        if self.distance == "angle":
+            return self._looked_up(z, codebook, self._encode(z))
         outputs = nearest_lookup(z[None], codebook[None], self.commitment_weight, self.codebook_weight)
         codes, indices, losses = (output[0] for output in outputs)
         return codes, indices, losses
+
+    def _looked_up(self, z: Tensor, codebook: Tensor, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`_assign` for indices [N] that are known."""
+        codes = lookup(codebook.to(z.dtype), indices)
+        return codes, indices, assignment_losses(z, codes, self.commitment_weight, self.codebook_weight)
 
     def _pass_gradient(self, z: Tensor, codes: Tensor) -> Tensor:
         """The quantized rows [N, code_dim]: what the decoder gets, and how its gradient passes to z and codes."""
@@ -85,7 +94,12 @@ class NearestCodeQuantizer(Quantizer):
         return self._metric(self._codes())
 
     def _metric(self, vectors: Tensor) -> Tensor:
+        """Vectors or codes where values, losses and state live."""
         return normalize(vectors) if self.distance == "cosine" else vectors
+
+    def _compared(self, vectors: Tensor) -> Tensor:
+        """Vectors or codes, as `_metric` gives them, where the search compares them."""
+        return normalize(vectors) if self.distance == "angle" else vectors
 
     def _quantize(self, z: Tensor, valid: Tensor) -> QuantizerOutput:
         z = self._metric(z)
@@ -94,18 +108,18 @@ class NearestCodeQuantizer(Quantizer):
         # Divided first: the mean may fit float32 where the sum does not.
         loss = (losses.where(valid, 0.0) / (valid.sum().clamp(min=1) * self.code_dim)).sum()
         for regularizer in self.regularizers:
-            loss = loss + regularizer(z, valid, codebook)
+            loss = loss + regularizer(self._compared(z), valid, self._compared(codebook))
         quantized = self._pass_gradient(z, codes)
         return QuantizerOutput(quantized, indices, loss)
 
     def learned_rows(self, rows: Rows, indices: Tensor) -> Iterator[tuple[Quantizer, Tensor, Tensor]]:
-        """As for any quantizer. On the unit sphere a zero vector chooses nothing, having no direction."""
+        """As for any quantizer. Where directions are compared, a zero vector chooses nothing: it has none."""
         for part, z, chosen in super().learned_rows(rows, indices):
             z = self._metric(z)
-            yield part, z, chosen.where((z != 0).any(-1), NO_CODE) if self.distance == "cosine" else chosen
+            yield part, z, chosen if self.distance == "euclidean" else chosen.where((z != 0).any(-1), NO_CODE)
 
     def _encode(self, z: Tensor) -> Tensor:
-        return _search(self._metric(z), self.codebook)
+        return _search(self._compared(self._metric(z)), self._compared(self.codebook))
 
     def _decode(self, indices: Tensor) -> Tensor:
         return lookup(self.codebook, indices)
@@ -116,14 +130,21 @@ def _search(z: Tensor, codebook: Tensor) -> Tensor:
     return torch.squeeze(indices, 0)
 
 
+def check_distance(distance: str) -> None:
+    """Raises: ValueError for a distance that is not known."""
+    if distance not in get_args(Distance):
+        raise ValueError(f"distance is {distance!r}, expected 'euclidean', 'cosine' or 'angle'")
+
+
 def assignment_losses(z: Tensor, codes: Tensor, commitment_weight: float, codebook_weight: float) -> Tensor:
     """commitment_weight · ‖z − sg[e]‖² + codebook_weight · ‖sg[z] − e‖² for rows z and codes [N, D], [N].
 
     `nearest_lookup` has it built in; this is for codes that are chosen by another rule.
     """
-    return commitment_weight * squared_distances(z, codes.detach()) + codebook_weight * squared_distances(
-        z.detach(), codes
-    )
+    terms = ((commitment_weight, z, codes.detach()), (codebook_weight, z.detach(), codes))
+    weighted = (weight * squared_distances(a, b) for weight, a, b in terms if weight)  # 0 · ∞ is NaN
+    nothing = z[:, :0].sum(-1) + codes[:, :0].sum(-1)  # zeros whose gradient is zero, where no term is left
+    return sum(weighted, nothing)
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:

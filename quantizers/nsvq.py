@@ -26,7 +26,8 @@ class NSVQ(VectorQuantizer):
     Args:
         dim: channels of x. codebook_size: K ≥ 1.
         code_dim: channels of a code, default `dim`. channel_dim: axis of x's channels.
-        distance: "euclidean", or "cosine" for codes on the unit sphere, which the value in training leaves.
+        distance: "euclidean", "cosine" for codes on the unit sphere, which the value in training leaves, or
+            "angle" for a search by angle alone.
         commitment_weight, codebook_weight: of VQ's losses, which the paper does without.
         regularizers: as in VectorQuantizer.
 

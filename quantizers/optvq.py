@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 
 from quantizers.base import check_at_least
-from quantizers.codebook import lookup
 from quantizers.gradients import Gradient
 from quantizers.kernels.ops.nearest import highest_score
 from quantizers.kernels.ops.transport import sinkhorn_potentials
-from quantizers.nearest import Distance, assignment_losses
+from quantizers.nearest import Distance
 from quantizers.regularizers.regularizer import Regularizer
 from quantizers.vector import VectorQuantizer
 
@@ -38,7 +37,7 @@ class OptVQ(VectorQuantizer):
     Args:
         dim: channels of x. codebook_size: K ≥ 1.
         code_dim: channels of a code, default `dim`. channel_dim: axis of x's channels.
-        distance: "euclidean", or "cosine" for codes on the unit sphere.
+        distance: "euclidean", "cosine" for codes on the unit sphere, or "angle" for a search by angle alone.
         gradient: "straight_through", "rotation", "reflection" or a function (z, codes) → [..., D].
         temperature: > 0, see above; a lower one gives a plan of smaller distances, which takes more iterations.
         iterations: of Sinkhorn, ≥ 1, each a pass over all N · K distances.
@@ -87,9 +86,8 @@ class OptVQ(VectorQuantizer):
     def _assign(self, z: Tensor, codebook: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if not self.training:
             return super()._assign(z, codebook, valid)
-        indices = self._transport(z.detach(), codebook.detach(), valid)
-        codes = lookup(codebook.to(z.dtype), indices)
-        return codes, indices, assignment_losses(z, codes, self.commitment_weight, self.codebook_weight)
+        compared = self._compared(z.detach()), self._compared(codebook.detach())
+        return self._looked_up(z, codebook, self._transport(*compared, valid))
 
     def _transport(self, z: Tensor, codebook: Tensor, valid: Tensor) -> Tensor:
         """The indices [N] of the largest shares of the plan."""

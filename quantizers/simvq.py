@@ -83,7 +83,7 @@ class SimVQ(NearestCodeQuantizer):
             shape. One of your own that is to start from data (`initialize_from`) has a method `to_identity`, which
             makes it map codes to themselves.
         learned_basis: learn C too.
-        distance: "euclidean", or "cosine" for codes on the unit sphere.
+        distance: "euclidean", "cosine" for codes on the unit sphere, or "angle" for a search by angle alone.
         gradient: "straight_through", "rotation", "reflection" or a function (z, codes) → [..., D].
         commitment_weight, codebook_weight, decoder_gradient, regularizers: as in VectorQuantizer.
 

@@ -28,7 +28,7 @@ class VectorQuantizer(NearestCodeQuantizer):
     Args:
         dim: channels of x. codebook_size: K ≥ 1.
         code_dim: channels of a code, default `dim`. channel_dim: axis of x's channels.
-        distance: "euclidean", or "cosine" for codes on the unit sphere.
+        distance: "euclidean", "cosine" for codes on the unit sphere, or "angle" for a search by angle alone.
         gradient: "straight_through", "rotation", "reflection" or a function (z, codes) → [..., D].
         commitment_weight, codebook_weight: see above.
         decoder_gradient: also pass the decoder's gradient to the chosen codes.

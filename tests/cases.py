@@ -107,6 +107,7 @@ def missing_of(case: "Case") -> dict[str, Any]:
 
 VARIANTS = [
     Case("vq", {"distance": "cosine"}),
+    Case("vq", {"distance": "angle"}),
     Case("vq", {"decoder_gradient": True}),
     Case("vq", {"gradient": halved}),
     Case("vq", {"code_dim": 2}),
@@ -114,6 +115,7 @@ VARIANTS = [
     Case("vq", {"regularizers": [Entropy(0.1)]}),
     Case("vq", {"regularizers": [Wasserstein(0.5)]}),
     Case("ema_vq", {"distance": "cosine"}),
+    Case("ema_vq", {"distance": "angle"}),
     Case("ema_vq", {"regularizers": [Entropy(0.1, temperature=1.0)]}),
     Case("ema_vq", {"gradient": "rotation", "decay": 0.5}),
     Case("ema_vq", {"code_dim": 3}),

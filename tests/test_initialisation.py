@@ -56,7 +56,8 @@ def test_every_code_is_used_and_the_error_is_that_of_kmeans(case: Case, training
         # Codes of unit norm are divided by it once more.
         torch.testing.assert_close(quantizer.codebook, expected, rtol=0, atol=4 * EPS * (distance == "cosine"))
         z = quantizer._metric(z) if hasattr(quantizer, "_metric") else z
-        nearest = nearest_code(z[None], expected[None])[0][0]
+        compared = quantizer._compared if hasattr(quantizer, "_compared") else lambda vectors: vectors
+        nearest = nearest_code(compared(z)[None], compared(expected)[None])[0][0]
         # A linear map's scores are rounded, and so is a code of unit norm: what is nearest is so up to that.
         slack = len(x) * 2 * (DIM + 2) * EPS * 2 * (z.norm(dim=-1).max() + 1).square()
         least = (z - expected[nearest]).double().square().sum()

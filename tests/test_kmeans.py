@@ -260,6 +260,23 @@ def test_zero_vectors_have_no_direction() -> None:
     assert kmeans(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), 1, distance="cosine").abs().equal(torch.eye(2)[:1])
 
 
+@settings(max_examples=10)
+@given(seed=st.integers(0, 999), size=st.integers(1, 30), count=st.integers(1, 80), exponent=st.integers(-60, 120))
+def test_by_angle_codes_have_the_mean_length_of_their_vectors(
+    seed: int, size: int, count: int, exponent: int
+) -> None:
+    """And the directions of spherical k-means; where vectors are too few, copies have the mean length of all."""
+    x = 2.0**exponent * normal(seed, count, 3, dtype=torch.float32)
+    codes = kmeans(x, size, distance="angle", generator=seeded(seed))
+    directions = kmeans(x, size, distance="cosine", generator=seeded(seed))
+    indices, lengths = searched(normalize(x), directions)[0], x.double().norm(dim=-1)
+    counts = indices.bincount(minlength=size)
+    means = torch.stack([lengths[indices == code if counts[code] else slice(None)].mean() for code in range(size)])
+    expected = directions.double() * means[:, None]
+    # A length is a sum of D rounded products with a unit vector of D + 4 roundings; N sums and quotients.
+    assert ((codes - expected).abs() <= (3 + 7 + 2 * count + 2) * EPS * means.max()).all()
+
+
 @pytest.mark.parametrize(
     ("x", "options", "error", "message"),
     [
@@ -274,6 +291,7 @@ def test_zero_vectors_have_no_direction() -> None:
         (torch.ones(3, 3), {"iterations": -1}, ValueError, "iterations is -1"),
         (torch.ones(3, 3), {"distance": "manhattan"}, ValueError, "distance is 'manhattan'"),
         (torch.ones(3, 1), {"distance": "cosine", "size": 3}, ValueError, "size is 3, expected at most 2"),
+        (torch.ones(3, 1), {"distance": "angle", "size": 3}, ValueError, "distance='angle', one channel has two"),
         (torch.ones(3, 3), {"process_group": "all"}, TypeError, "process_group is 'all'"),
     ],
 )

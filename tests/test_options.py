@@ -210,5 +210,5 @@ def test_simvq_module_that_changes_the_shape_is_named() -> None:
 def test_unknown_choices_are_named() -> None:
     with pytest.raises(ValueError, match="transform is 'full', expected 'linear', 'diagonal', 'affine' or a mod"):
         SimVQ(4, 8, transform="full")
-    with pytest.raises(ValueError, match="distance is 'dot', expected 'euclidean' or 'cosine'"):
+    with pytest.raises(ValueError, match="distance is 'dot', expected 'euclidean', 'cosine' or 'angle'"):
         SimVQ(4, 8, distance="dot")

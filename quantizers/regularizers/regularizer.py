@@ -33,7 +33,7 @@ class Regularizer(abc.ABC):
 
         Args:
             z: [N, D] vectors, those that are not valid zero. valid: [N] bool, which of them count.
-            codes: [K, D]. Of unit norm, as z is, for distance="cosine".
+            codes: [K, D]. Of unit norm, as z is, for distance="cosine" and "angle".
         """
 
     def __repr__(self) -> str:

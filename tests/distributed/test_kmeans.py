@@ -61,7 +61,7 @@ def test_codes_are_those_of_one_process(ranks: Ranks) -> None:
     """Where no vector is between two codes, the order of summation is all that differs."""
     shards = list(normal(0, 300, 4, dtype=torch.float32).split([0, 100, 7, 193]))
     x = torch.cat(shards)
-    for distance in ("euclidean", "cosine"):
+    for distance in ("euclidean", "cosine", "angle"):
         found = ranks.run(4, codes_of, shards, [(40, {"distance": distance})])
         torch.manual_seed(0)
         alone = kmeans(x, 40, distance=distance)

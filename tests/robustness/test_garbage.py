@@ -205,8 +205,8 @@ def test_a_vector_far_out_gets_the_code_that_is_the_nearest(case: Case, scale: f
     quantizer = case.build()
     x = scale * batch(20).clamp(-3, 3)
     z, codes = x.double(), quantizer.codebook.detach().double()
-    if case.options.get("distance") == "cosine":
-        z = z / torch.linalg.vector_norm(z, dim=-1, keepdim=True)
+    if "distance" in case.options:
+        z, codes = (rows / torch.linalg.vector_norm(rows, dim=-1, keepdim=True) for rows in (z, codes))
     scores = z @ codes.T - codes.square().sum(-1) / 2
     best, second = scores.topk(2).values.unbind(-1)
     # Ten float64 roundings of terms up to ‖z‖·‖e‖, and for the cosine some of float32: no row here is near a tie.
