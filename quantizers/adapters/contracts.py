@@ -5,6 +5,8 @@ import difflib
 from torch import nn
 
 from quantizers.adapters.adapter import Adapter
+from quantizers.adapters.dac import DacAdapter, TransformersDacAdapter
+from quantizers.adapters.dac_stage import DacStageAdapter, TransformersDacStageAdapter
 from quantizers.adapters.taming import TamingAdapter
 from quantizers.adapters.vector_quantize_pytorch import (
     FSQAdapter,
@@ -17,14 +19,18 @@ from quantizers.adapters.vector_quantize_pytorch import (
 from quantizers.adapters.vqvae2 import VQVAE2Adapter
 
 _ADAPTERS: tuple[type[Adapter], ...] = (
-    TamingAdapter,
-    VectorQuantizeAdapter,
-    SimVQAdapter,
-    ResidualVQAdapter,
-    ResidualFSQAdapter,
+    DacAdapter,
+    DacStageAdapter,
     FSQAdapter,
     LFQAdapter,
+    ResidualFSQAdapter,
+    ResidualVQAdapter,
+    SimVQAdapter,
+    TamingAdapter,
+    TransformersDacAdapter,
+    TransformersDacStageAdapter,
     VQVAE2Adapter,
+    VectorQuantizeAdapter,
 )
 _CONTRACTS: dict[str, type[Adapter]] = {adapter.contract: adapter for adapter in _ADAPTERS}
 
