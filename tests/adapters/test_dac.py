@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import weight_norm
 
-from quantizers import DeadCodeReplacement, ResidualQuantizer, create, plug_in, take_codebook, unplug
+from quantizers import DeadCodeReplacement, ResidualQuantizer, create, plug_in, take_codebook, unplug, warm_start
 from tests.adapters.common import METHODS, loss_falls
 from tests.adapters.dac_bounds import EPS, assert_agrees
 from tests.adapters.stand_in_dac import DAC, VectorQuantize
@@ -203,6 +203,15 @@ def test_replacement_sees_what_the_adapter_quantizes() -> None:
     replacement = DeadCodeReplacement(model, torch.optim.Adam(model.parameters()), threshold=0.9, decay=0.0)
     model(x)
     assert replacement.step() > 0
+
+
+def test_warm_start_sees_what_the_adapter_quantizes() -> None:
+    """Also where the model asks for fewer codebooks."""
+    model, x = build("descript")
+    plug_in(model, "vq")
+    before = take_codebook(model)
+    warm_start(model, [{"audio": x, "n_quantizers": 2}])
+    assert (take_codebook(model) != before).any(-1).all()
 
 
 # What models read and set
