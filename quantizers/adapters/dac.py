@@ -57,7 +57,7 @@ class DacAdapter(Adapter):
 
     @classmethod
     def trained_codebook(cls, original: Any) -> Tensor:
-        return torch.stack([DacStageAdapter.codebook(stage) for stage in original.quantizers])
+        return torch.stack([DacStageAdapter.trained_codebook(stage) for stage in original.quantizers])
 
     @classmethod
     def keep(cls, original: Any, quantizer: Quantizer) -> None:
