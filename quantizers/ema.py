@@ -127,6 +127,23 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
         """
         self._restart(check_codes(codes, self.codebook_size, self.code_dim))
 
+    @torch.no_grad()
+    def set_averages(self, cluster_size: Tensor, embedding_sum: Tensor) -> None:
+        """Go on from the averages N [K] and m [K, code_dim] of another run. The codes stay until the next step.
+
+        Raises: ValueError for other shapes, values that are not finite, N below 0.
+        """
+        for name, value in (("cluster_size", cluster_size), ("embedding_sum", embedding_sum)):
+            expected = tuple(getattr(self, name).shape)
+            if tuple(value.shape) != expected:
+                raise ValueError(f"{name} has shape {tuple(value.shape)}, expected {expected}")
+            if not value.isfinite().all():
+                raise ValueError(f"{name} holds values that are not finite")
+        if (cluster_size < 0).any():
+            raise ValueError("cluster_size holds numbers below 0, expected how many vectors chose each code")
+        self.cluster_size.copy_(cluster_size)
+        self.embedding_sum.copy_(embedding_sum)
+
     def _initialize(self, z: Tensor, process_group: ProcessGroup) -> None:
         self.set_codebook(kmeans(z, self.codebook_size, distance=self.distance, process_group=process_group))
 

@@ -96,6 +96,37 @@ def test_the_codebook_survives_vectors_at_the_end_of_the_range(scale: float, n: 
     assert quantizer.eval()(torch.randn(10, 3)).quantized.isfinite().all()
 
 
+def test_averages_of_another_run_go_on() -> None:
+    """Two steps are one, and another by a quantizer that took codes and averages over, bit for bit."""
+    first, x, y = EMAVectorQuantizer(3, 6), torch.randn(20, 3), torch.randn(20, 3)
+    first(x)
+    second = EMAVectorQuantizer(3, 6)
+    second.set_codebook(first.embedding)
+    second.set_averages(first.cluster_size, first.embedding_sum)
+    assert torch.equal(second.embedding, first.embedding)
+    first(y)
+    second(y)
+    for name in ("embedding", "cluster_size", "embedding_sum"):
+        assert torch.equal(getattr(second, name), getattr(first, name))
+
+
+@pytest.mark.parametrize(
+    ("size", "total", "message"),
+    [
+        (torch.ones(5), torch.ones(6, 3), r"cluster_size has shape \(5,\), expected \(6,\)"),
+        (torch.ones(6), torch.ones(6, 2), r"embedding_sum has shape \(6, 2\), expected \(6, 3\)"),
+        (-torch.ones(6), torch.ones(6, 3), "cluster_size holds numbers below 0"),
+        (torch.ones(6), torch.full((6, 3), torch.nan), "embedding_sum holds values that are not finite"),
+    ],
+)
+def test_wrong_averages_are_refused(size: Tensor, total: Tensor, message: str) -> None:
+    quantizer = EMAVectorQuantizer(3, 6)
+    before = state_of(quantizer)
+    with pytest.raises(ValueError, match=message):
+        quantizer.set_averages(size, total)
+    assert_same_state(state_of(quantizer), before)
+
+
 def test_wrong_codebooks_are_refused() -> None:
     quantizer = EMAVectorQuantizer(3, 6)
     with pytest.raises(ValueError, match=r"codebook has shape \(6, 2\), expected \(6, 3\)"):
