@@ -50,6 +50,8 @@ class Adapter(nn.Module, abc.ABC):
     """Where they expect the channels."""
     has_stages: ClassVar[bool] = False
     """Whether they are residual."""
+    side_by_side: ClassVar[bool] = False
+    """Whether several of them in one module are one quantizer to the model, and are replaced together."""
 
     original: Any
     """What stood at the place. Not a submodule: it must not be trained, moved or saved with the model."""

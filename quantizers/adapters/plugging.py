@@ -39,7 +39,8 @@ def plug_in(
     Args:
         model: changed in place. Where it is itself a known quantizer, the adapter is returned.
         quantizer: a name, class or partial as for `quantizers.create`, or a quantizer that fits.
-        at: path of the quantizer in the model, or several; default the only one that is known.
+        at: path of the quantizer in the model, or several; default the only one that is known. Those that are one
+            quantizer to the model, as Mimi's halves, are found together, and named by the module that holds them.
         contract: how the model calls it, one of `contracts()`; default by its class. For a module of another class
             that keeps a contract; where its sizes cannot be read, give `dim` and `codebook_size`, with stages
             `num_quantizers`, and `channel_dim` where it is not the contract's; or a quantizer that is built.
@@ -53,7 +54,7 @@ def plug_in(
         that is not there, a contract that does not fit, widths that cannot be joined, a codebook that cannot be
         kept.
     """
-    paths = _distinct(model, find(model) if at is None else [at] if isinstance(at, str) else list(at))
+    paths = _distinct(model, _paths(model, at, contract))
     if isinstance(quantizer, Quantizer) and len(paths) > 1:
         raise ValueError(
             f"one quantizer cannot stand at {len(paths)} places, {paths}: give a name, or plug in each"
@@ -77,8 +78,7 @@ def unplug(model: nn.Module, at: str | Sequence[str] | None = None) -> nn.Module
     """
     adapters = plugged(model)
     if at is not None:
-        wanted = [at] if isinstance(at, str) else list(at)
-        adapters = {path: _adapter_at(model, path) for path in wanted}
+        adapters = {path: _adapter_at(model, path) for path in _paths(model, at)}
     if not adapters:
         raise ValueError(f"model is {type(model).__name__}, which has no quantizer plugged in")
     for adapter in adapters.values():
@@ -91,18 +91,15 @@ def unplug(model: nn.Module, at: str | Sequence[str] | None = None) -> nn.Module
 def take_codebook(model: nn.Module, at: str | None = None) -> Tensor:
     """A copy of the trained codes of a model's quantizer, [K, code_dim], or [stages, K, code_dim].
 
-    Args: as of `plug_in`; of a quantizer of ours that is plugged in, its codebook.
+    Args: as of `plug_in`; of a quantizer of ours that is plugged in, its codebook. Of several that are one
+    quantizer to the model, the stages of all.
 
     Raises: ValueError as `plug_in`, and for a quantizer without a table of codes.
     """
-    (path,) = find(model) if at is None else [at]
-    module = _module_at(model, path)
-    kept = contract_of(module)
-    if isinstance(module, Adapter):
-        return module.quantizer.codebook.detach().clone()
-    if kept is None:
-        raise ValueError(f"at {path!r} is {type(module).__name__}, which is none of {', '.join(contracts())}")
-    return kept.trained_codebook(module).detach().clone()
+    books = [_codes_at(model, path) for path in _paths(model, at)]
+    if len({book.shape[1:] for book in books}) > 1:
+        raise ValueError(f"the codebooks differ in shape, {[tuple(book.shape) for book in books]}: say at= which")
+    return books[0] if len(books) == 1 else torch.cat(books)
 
 
 def plugged(model: nn.Module) -> dict[str, Adapter]:
@@ -111,27 +108,53 @@ def plugged(model: nn.Module) -> dict[str, Adapter]:
 
 
 def find(model: nn.Module) -> list[str]:
-    """The path of the quantizer in a model, the outermost of a known contract.
+    """The path of the quantizer in a model, the outermost of a known contract; several paths for those that stand
+    side by side and are one quantizer to the model.
 
     Raises: ValueError where there is none, or more than one.
     """
-    found: dict[str, nn.Module] = {}
-    for path, module in model.named_modules():
-        inside = any(path.startswith(f"{outer}.") or outer == "" for outer in found)
-        if not inside and contract_of(module) is not None:
-            found[path] = module
+    found = _known(model)
     if not found:
         raise ValueError(
             f"model is {type(model).__name__}, in which no quantizer of a known contract was found "
             f"({', '.join(contracts())}); say at= where it stands and contract= how it is called"
         )
-    if len(found) > 1:
+    if len(found) > 1 and not _are_one(found):
         places = ", ".join(f"{path!r} ({type(module).__name__})" for path, module in found.items())
         raise ValueError(
             f"model is {type(model).__name__}, which has quantizers at {places}; say at= which, or "
             f"at={list(found)} for all of them"
         )
     return list(found)
+
+
+def _known(model: nn.Module) -> dict[str, nn.Module]:
+    """The modules of a known contract in a model by path, without those inside another."""
+    found: dict[str, nn.Module] = {}
+    for path, module in model.named_modules():
+        inside = any(path.startswith(f"{outer}.") or outer == "" for outer in found)
+        if not inside and contract_of(module) is not None:
+            found[path] = module
+    return found
+
+
+def _are_one(found: Mapping[str, nn.Module]) -> bool:
+    """Whether known modules are one quantizer to the model that holds them."""
+    held_by = {path.rpartition(".")[0] for path in found}
+    kept = [contract_of(module) for module in found.values()]
+    return len(held_by) == 1 and len(set(kept)) == 1 and kept[0] is not None and kept[0].side_by_side
+
+
+def _paths(model: nn.Module, at: str | Sequence[str] | None, contract: str | None = None) -> list[str]:
+    """The paths that `at` stands for, each once."""
+    if at is None:
+        return find(model)
+    paths = []
+    for path in [at] if isinstance(at, str) else at:
+        module = _module_at(model, path)
+        inner = {} if contract is not None or contract_of(module) is not None else _known(module)
+        paths += [f"{path}.{name}".removeprefix(".") for name in inner] if _are_one(inner) else [path]
+    return list(dict.fromkeys(paths))
 
 
 def _adapted(
@@ -224,6 +247,16 @@ def _module_at(model: nn.Module, path: str) -> nn.Module:
         return model.get_submodule(path)
     except AttributeError as error:
         raise ValueError(f"model is {type(model).__name__}, which has nothing at {path!r}: {error}") from error
+
+
+def _codes_at(model: nn.Module, path: str) -> Tensor:
+    module = _module_at(model, path)
+    kept = contract_of(module)
+    if isinstance(module, Adapter):
+        return module.quantizer.codebook.detach().clone()
+    if kept is None:
+        raise ValueError(f"at {path!r} is {type(module).__name__}, which is none of {', '.join(contracts())}")
+    return kept.trained_codebook(module).detach().clone()
 
 
 def _adapter_at(model: nn.Module, path: str) -> Adapter:
