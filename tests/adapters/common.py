@@ -39,13 +39,32 @@ def nearest_gap(z: Tensor, codebook: Tensor) -> Tensor:
     return (two[:, 1] - two[:, 0]) / scale
 
 
-def agrees(ours: Tensor, theirs: Tensor, z: Tensor, codebook: Tensor) -> bool:
+def agrees(ours: Tensor, theirs: Tensor, z: Tensor, codebook: Tensor, more: int = 0) -> bool:
     """Whether indices [N] are those of another search, but for vectors [N, D] between two codes [K, D].
 
     Their searches expand ‖z‖² − 2z·e + ‖e‖²: three terms and a dot product of D, each rounded in float32, so that
-    two distances are told apart beyond 2 (D + 3) roundings of the largest term.
+    two distances are told apart beyond 2 (D + 3) roundings of the largest term, and as many `more` as they have.
     """
-    rounding = 2 * (z.shape[-1] + 3) * torch.finfo(torch.float32).eps
+    rounding = (2 * (z.shape[-1] + 3) + more) * torch.finfo(torch.float32).eps
     clear = nearest_gap(z, codebook) > rounding
     assert clear.float().mean() > 0.9, "too few vectors are clear for a comparison"
     return bool((ours == theirs)[clear].all())
+
+
+def stages_agree(ours: Tensor, theirs: Tensor, z: Tensor, codebook: Tensor, more: int = 0) -> Tensor:
+    """Which vectors [N, D] have the same codes [stages, N] in all stages; where not, `agrees` must excuse it.
+
+    Args: codebook: [stages, K, D].
+    """
+    same, residual = torch.ones(len(z), dtype=torch.bool), z
+    for mine, other, codes in zip(ours, theirs, codebook, strict=False):
+        assert agrees(mine[same], other[same], residual[same], codes, more)
+        same, residual = same & (mine == other), residual - codes[other]
+    assert len(ours) == len(theirs)
+    return same
+
+
+def tones() -> Tensor:
+    """Two short pieces of audio [2, 1, 160]."""
+    time = torch.arange(160) / 160
+    return torch.stack([(6.28 * rate * time).sin() for rate in (7, 13)])[:, None]
