@@ -8,6 +8,11 @@ from torch import Tensor, nn
 METHODS = ("vq", "ema_vq", "simvq", "rotation_vq", "fsq", "gumbel")
 """Those that each contract is tried with."""
 
+RATES = (12.5, 25, 50, 75, 150)
+"""Of codecs, in vectors a second."""
+BANDWIDTHS = (None, 0.0, *(tenths / 10 for tenths in range(1, 241)))
+"""In kbit/s; None and 0 are all that there is."""
+
 
 def loss_falls(
     model: nn.Module, losses: Callable[[], tuple[Tensor, Tensor]], steps: int = 30, rate: float = 3e-3

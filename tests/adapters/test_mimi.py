@@ -142,6 +142,11 @@ def test_the_halves_are_taken_together_or_one_by_one() -> None:
     split = plug_in(model.quantizer, "vq")
     assert split is model.quantizer
     assert list(plugged(model)) == PATHS
+    acoustic = quantizers.create(
+        "residual", dim=WIDTH, codebook_size=CODES, num_quantizers=STAGES - SEMANTIC, channel_dim=1
+    )
+    plug_in(model, acoustic, at=[PATHS[1], PATHS[1]])
+    assert halves(model)[1].quantizer is acoustic
     with pytest.raises(ValueError, match="one quantizer cannot stand at 2 places"):
         plug_in(model, quantizers.create("residual", dim=WIDTH, codebook_size=CODES, channel_dim=1))
 
