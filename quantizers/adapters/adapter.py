@@ -56,10 +56,19 @@ class Adapter(nn.Module, abc.ABC):
     original: Any
     """What stood at the place. Not a submodule: it must not be trained, moved or saved with the model."""
 
+    _like: Tensor
+    """No elements; casts of the model reach it, while the quantizer stays in float32."""
+
     def __init__(self, quantizer: Quantizer, original: nn.Module) -> None:
         super().__init__()
         self.quantizer = quantizer
         self.__dict__["original"] = original
+        self.register_buffer("_like", torch.empty(0), persistent=False)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the model was cast to, and gets codes of indices in."""
+        return self._like.dtype
 
     @classmethod
     def reads(cls, module: nn.Module) -> bool:
@@ -102,12 +111,13 @@ class Adapter(nn.Module, abc.ABC):
 class CodebookView:
     """What models read of an nn.Embedding that is not there: look codes up, their table, its size."""
 
-    def __init__(self, quantizer: Quantizer) -> None:
+    def __init__(self, quantizer: Quantizer, dtype: torch.dtype | None = None) -> None:
         self._quantizer = quantizer
+        self._dtype = dtype
 
     def __call__(self, indices: Tensor) -> Tensor:
-        """The vectors [..., dim] of indices."""
-        return decode_channels_last(self._quantizer, indices)
+        """The vectors [..., dim] of indices, in `dtype`; default the quantizer's."""
+        return decode_channels_last(self._quantizer, indices).to(self._dtype)
 
     @property
     def weight(self) -> Tensor:
@@ -168,9 +178,9 @@ def stages_of(quantizer: Quantizer, count: int) -> list[Quantizer]:
 
 def decode_channels_last(quantizer: Quantizer, indices: Tensor) -> Tensor:
     """The vectors [..., dim] of indices [...], or [..., num_codebooks], whatever the quantizer's layout."""
-    rows = indices.reshape(-1, indices.shape[-1]) if quantizer.composed else indices.reshape(-1)
-    shape = indices.shape[:-1] if quantizer.composed else indices.shape
-    return quantizer.decode(rows).reshape(*shape, quantizer.dim)  # of [N, dim] either axis is the last
+    codebooks, shape = (indices.shape[-1:], indices.shape[:-1]) if quantizer.composed else ((), indices.shape)
+    ones = (1,) * (quantizer.channel_dim - 1)  # as many axes as the layout has before its channels
+    return quantizer.decode(indices.reshape(-1, *ones, *codebooks)).reshape(*shape, quantizer.dim)
 
 
 def flat_indices(quantizer: Quantizer, indices: Tensor) -> Tensor:

@@ -184,7 +184,7 @@ def _adapted(
     if keep:
         _keep(path, kept, original, built)
     adapter = kept(built, original)
-    return standing, adapter.to(_device(standing, model)).train(standing.training)
+    return standing, adapter.to(_device(standing, model), _dtype(standing)).train(standing.training)
 
 
 def _keep(path: str, contract: type[Adapter], original: nn.Module, quantizer: Quantizer) -> None:
@@ -282,3 +282,11 @@ def _device(*modules: nn.Module) -> torch.device:
     tensors = itertools.chain.from_iterable((*module.parameters(), *module.buffers()) for module in modules)
     tensor = next(tensors, None)
     return torch.device("cpu") if tensor is None else tensor.device
+
+
+def _dtype(module: nn.Module) -> torch.dtype:
+    """What a module was cast to; float32 for one without tensors."""
+    if isinstance(module, Adapter):
+        return module.dtype
+    tensors = itertools.chain(module.parameters(), module.buffers())
+    return next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)

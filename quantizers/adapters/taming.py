@@ -65,12 +65,12 @@ class TamingAdapter(Adapter):
         if shape is None:
             return self.embedding(indices)
         codebooks = indices.shape[-1:] if self.quantizer.composed else ()
-        return self.quantizer.decode(indices.reshape(*shape[:-1], *codebooks))
+        return self.quantizer.decode(indices.reshape(*shape[:-1], *codebooks)).to(self.dtype)
 
     @property
     def embedding(self) -> CodebookView:
         """The codes, as the nn.Embedding that models read."""
-        return CodebookView(self.quantizer)
+        return CodebookView(self.quantizer, self.dtype)
 
     @property
     def n_e(self) -> int:
