@@ -29,6 +29,7 @@ def plug_in(
 
         plug_in(vq_model, "simvq")                    # the quantizer of a diffusers VQModel
         plug_in(dac_model, "fsq", levels=(8, 5, 5))   # each of DAC's stages
+        plug_in(model, "residual", quantizer="simvq", num_quantizers=4)
         plug_in(model, "ema_vq", at="bottleneck.vq", contract="taming")
 
     Width, codebook size, number of stages and layout are read from the quantizer that stands there. Where codes
