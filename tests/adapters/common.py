@@ -5,6 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from quantizers import plug_in, take_codebook, unplug
+
 METHODS = ("vq", "ema_vq", "simvq", "rotation_vq", "fsq", "gumbel")
 """Those that each contract is tried with."""
 
@@ -73,3 +75,45 @@ def tones() -> Tensor:
     """Two short pieces of audio [2, 1, 160]."""
     time = torch.arange(160) / 160
     return torch.stack([(6.28 * rate * time).sin() for rate in (7, 13)])[:, None]
+def check_kept(
+    model: nn.Module,
+    name: str,
+    latents: Tensor,
+    run: Callable[[], tuple[Tensor, Tensor, Tensor]],
+    metric: Callable[[Tensor], Tensor] = lambda vectors: vectors,
+    roundings: int = 1,
+) -> None:
+    """Plugged in with `keep_codebook`, a quantizer gives what the nearest code gave, but where two are as near as
+    float32 tells; the codes but for the roundings of a straight-through sum.
+
+    Args:
+        latents: [B, C, H, W]. run: what the model's quantizer makes of them: quantized, loss, indices [B·H·W].
+        metric: what the original does to vectors [N, C] before the search. roundings: how many more both make.
+    """
+    codebook = take_codebook(model)
+    before, loss, indices = run()
+    plug_in(model, name, keep_codebook=True)
+    after, new_loss, new_indices = run()
+    z = metric(latents.movedim(1, -1).reshape(len(indices), -1))
+    assert agrees(new_indices, indices, z, codebook)
+    before, after = (quantized.movedim(1, -1).reshape(z.shape) for quantized in (before, after))
+    # Theirs is z + (e − z), rounded twice, on the scale of the larger of them.
+    scale = torch.maximum(z.abs(), before.abs()) + z.abs()
+    same = new_indices == indices
+    eps = torch.finfo(torch.float32).eps
+    assert ((after - before).abs() <= roundings * scale * eps)[same].all()
+    torch.testing.assert_close(take_codebook(model), codebook, rtol=(roundings - 1) * eps, atol=0)
+    if name not in ("ema_vq", "gumbel"):  # whose losses are others
+        torch.testing.assert_close(new_loss, loss)
+
+
+def check_unplugs(model: nn.Module, path: str, run: Callable[[], Tensor]) -> None:
+    """What stood at a path stands there again after `unplug`, and the model is what it was."""
+    original, keys, before = model.get_submodule(path), set(model.state_dict()), run()
+    plug_in(model, "simvq")
+    assert model.get_submodule(path) is not original
+    assert set(model.state_dict()) != keys
+    unplug(model)
+    assert model.get_submodule(path) is original
+    assert set(model.state_dict()) == keys
+    assert torch.equal(run(), before)
