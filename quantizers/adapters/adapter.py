@@ -25,8 +25,12 @@ class Place(NamedTuple):
     channel_dim: int
     stages: int | None = None
     """How many residual stages; None for one code a vector."""
+    groups: int | None = None
+    """How many groups of channels with a code each; None for one code a vector."""
     options: Mapping[str, Any] = NOTHING
     """What the model's own quantizer does that ours can do too; each where the new one takes it."""
+    sampling: Mapping[str, Any] = NOTHING
+    """As `options`, for a Gumbel quantizer alone: others have a temperature that means something else."""
     kept: Mapping[str, Any] = NOTHING
     """With `keep_codebook` besides: what makes losses and search those of the model's own quantizer."""
 

@@ -7,7 +7,8 @@ from torch import nn
 
 from quantizers.adapters.adapter import Place
 from quantizers.base import Quantizer
-from quantizers.builders import residual
+from quantizers.builders import grouped, residual
+from quantizers.grouped import GroupedQuantizer
 from quantizers.registry import Builder, create, parameters
 from quantizers.residual import ResidualQuantizer
 
@@ -23,7 +24,11 @@ def build(place: Place, quantizer: str | Builder | Quantizer, options: Mapping[s
         return check_fits(place, quantizer)
     if isinstance(quantizer, nn.Module):
         raise ValueError(f"quantizer is {type(quantizer).__name__}, expected a name, a class or a Quantizer")
+    if place.groups is not None:
+        return check_fits(place, _grouped(place, quantizer, options, keep))
     found = {**place.options, **({"logits": "distance", **place.kept} if keep else {})}
+    if "hard" in parameters(quantizer):  # which Gumbel quantizers have
+        found |= place.sampling
     if place.stages is None:
         name, own = quantizer, _taken(found, quantizer)
     else:
@@ -34,6 +39,20 @@ def build(place: Place, quantizer: str | Builder | Quantizer, options: Mapping[s
     elif "levels" not in own:
         own["codebook_size"] = place.codebook_size
     return check_fits(place, create(name, dim=place.dim, channel_dim=place.channel_dim, **{**own, **options}))
+
+
+def _grouped(place: Place, quantizer: str | Builder, options: Mapping[str, Any], keep: bool) -> GroupedQuantizer:
+    """Groups of channels, each with what a place that wide would get; those of "grouped" are its own option."""
+    inner = {}
+    if quantizer != "grouped":
+        inner = {name: value for name, value in options.items() if name == "quantizer"}
+        options = {**options, "quantizer": quantizer}
+
+    def create_group(group: str | Builder, dim: int, **own: Any) -> Quantizer:
+        return build(place._replace(dim=dim, channel_dim=-1, groups=None), group, {**own, **inner}, keep)
+
+    own = {"num_groups": place.groups, **options}
+    return grouped(create_group, place.dim, channel_dim=place.channel_dim, **own)
 
 
 def _staged(
