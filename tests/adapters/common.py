@@ -105,6 +105,11 @@ def check_kept(
     torch.testing.assert_close(take_codebook(model), codebook, rtol=(roundings - 1) * eps, atol=0)
     if name not in ("ema_vq", "gumbel"):  # whose losses are others
         torch.testing.assert_close(new_loss, loss)
+        # The terms have one value; which weight is the commitment's shows in what the encoder gets.
+        gradients = [torch.autograd.grad(of, latents, retain_graph=True)[0] for of in (new_loss, loss)]
+        ours, theirs = (gradient.movedim(1, -1).reshape(z.shape)[same] for gradient in gradients)
+        # A difference, its double, a weight and a mean, each rounded; the metric's gradient rounds as the metric.
+        assert (ours - theirs).abs().max() <= (4 + roundings) * eps * theirs.abs().max()
 
 
 def check_unplugs(model: nn.Module, path: str, run: Callable[[], Tensor]) -> None:

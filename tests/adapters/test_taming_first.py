@@ -33,7 +33,7 @@ def build() -> Model:
 
 
 def images() -> Tensor:
-    return torch.rand(2, 3, 2 * SIDE, 2 * SIDE, generator=torch.Generator().manual_seed(1))
+    return torch.rand(2, 3, 2 * SIDE, SIDE, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -50,9 +50,9 @@ def test_trains_encodes_and_decodes(name: str) -> None:
     quantized, loss, (use, one_hot, indices) = model.quantize(model.encoder(x))
     assert loss.dim() == use.dim() == 0
     assert one_hot is None
-    assert indices.shape == (2 * SIDE * SIDE, 1)
+    assert indices.shape == (SIDE * SIDE, 1)
     for given_indices in (indices, indices.squeeze(1)):
-        codes = model.quantize.get_codebook_entry(given_indices, (2, SIDE, SIDE, WIDTH))
+        codes = model.quantize.get_codebook_entry(given_indices, (2, SIDE, SIDE // 2, WIDTH))
         torch.testing.assert_close(codes, quantized)
     rows = model.quantize.get_codebook_entry(indices, None)
     torch.testing.assert_close(rows, quantized.movedim(1, -1).reshape(-1, WIDTH))
@@ -100,9 +100,9 @@ def test_several_codebooks_have_a_column_each() -> None:
     plug_in(model, "residual", num_quantizers=3)
     model.eval()
     quantized, _, (use, _, indices) = model.quantize(model.encoder(images()))
-    assert indices.shape == (2 * SIDE * SIDE, 3)
+    assert indices.shape == (SIDE * SIDE, 3)
     assert 3 <= use <= 3 * CODES
-    codes = model.quantize.get_codebook_entry(indices, (2, SIDE, SIDE, WIDTH))
+    codes = model.quantize.get_codebook_entry(indices, (2, SIDE, SIDE // 2, WIDTH))
     torch.testing.assert_close(codes, quantized)
 
 

@@ -30,7 +30,7 @@ def build(hidden: int = HIDDEN, **options: Any) -> Model:
 
 
 def images() -> Tensor:
-    return torch.rand(2, 3, 2 * SIDE, 2 * SIDE, generator=torch.Generator().manual_seed(1))
+    return torch.rand(2, 3, 2 * SIDE, SIDE, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize(("name", "hidden"), [*((name, HIDDEN) for name in METHODS), ("gumbel", WIDTH)])
@@ -49,9 +49,9 @@ def test_trains_encodes_and_decodes(name: str, hidden: int) -> None:
     model.eval()
     quantized, loss, (_, _, indices) = model.quantize(model.encoder(x))
     assert loss.dim() == 0
-    assert quantized.shape == (2, WIDTH, SIDE, SIDE)
-    assert indices.shape == (2, SIDE, SIDE)
-    codes = model.quantize.get_codebook_entry(indices.flatten(), (2, SIDE, SIDE, WIDTH))
+    assert quantized.shape == (2, WIDTH, SIDE, SIDE // 2)
+    assert indices.shape == (2, SIDE, SIDE // 2)
+    codes = model.quantize.get_codebook_entry(indices.flatten(), (2, SIDE, SIDE // 2, WIDTH))
     torch.testing.assert_close(codes, quantized)
     torch.testing.assert_close(model.quantize.embed(indices).movedim(-1, 1), quantized)
 
@@ -122,7 +122,7 @@ def test_arguments_that_have_no_meaning_are_sentences() -> None:
 def test_indices_stand_alone_where_the_original_says_so() -> None:
     model = build(use_vqinterface=False)
     plug_in(model, "vq")
-    assert model.quantize(model.encoder(images()))[2].shape == (2, SIDE, SIDE)
+    assert model.quantize(model.encoder(images()))[2].shape == (2, SIDE, SIDE // 2)
 
 
 def test_a_module_of_another_class_has_as_many_channels_as_codes() -> None:

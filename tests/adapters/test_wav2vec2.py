@@ -16,7 +16,7 @@ from tests.adapters.common import METHODS, check_unplugs, loss_falls
 wav2vec2 = pytest.importorskip(
     "transformers.models.wav2vec2.modeling_wav2vec2", reason="the extra `models` has it"
 )
-CODES, GROUPS, WIDTH, CHANNELS = 16, 2, 8, 12
+CODES, GROUPS, WIDTH, CHANNELS = 16, 4, 8, 12
 SIZES = {
     "hidden_size": 16,
     "num_hidden_layers": 1,
@@ -136,7 +136,7 @@ def test_gumbel_gets_the_settings_of_the_original() -> None:
     ("options", "kinds"),
     [
         ({"quantizer": "gumbel"}, {"grouped": GumbelQuantizer}),
-        ({"num_groups": 4, "shared": True}, {"grouped": VectorQuantizer}),
+        ({"num_groups": 2, "shared": True}, {"grouped": VectorQuantizer}),
         ({"quantizer": "gumbel", "num_quantizers": 3}, {"residual": GumbelQuantizer}),
     ],
 )
