@@ -140,7 +140,9 @@ class GumbelQuantizer(Quantizer):
         seed = torch.randint(2**62, (), device=z.device) if self.training else None
         # Where the value is a code, that code gets the gradient itself, and the relaxed sample only the logits'.
         values = codes if relaxed else codes.detach()
-        soft, sample, divergence = soft_codes(z, keys, bias, values, self._temperature.to(z.dtype), seed)
+        soft, sample, divergence = soft_codes(
+            z, keys, bias, values, self._temperature.to(z.dtype, copy=True), seed
+        )
         loss = self.kl_weight * divergence.where(valid, 0.0).sum() / valid.sum().clamp(min=1)
         if relaxed:
             return QuantizerOutput(soft, sample, loss)

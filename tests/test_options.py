@@ -115,6 +115,21 @@ def test_a_learned_scale_starts_at_one_and_moves_no_index_of_evaluation() -> Non
     assert quantizer.log_scale == 0
 
 
+@pytest.mark.parametrize("hard", [False, True])
+def test_temperature_may_be_set_between_forward_and_backward(hard: bool) -> None:
+    """As by a training loop that counts its step before the backward: the gradient is that of the forward."""
+    gumbel = GumbelQuantizer(4, 8, hard=hard)
+    gradients = []
+    for later in (1.0, 0.25):
+        x = torch.ones(5, 4, requires_grad=True)
+        torch.manual_seed(0)
+        gumbel.temperature = 1.0
+        quantized = gumbel(x).quantized
+        gumbel.temperature = later
+        gradients.append(torch.autograd.grad(quantized.square().sum(), x)[0])
+    assert torch.equal(*gradients)
+
+
 def test_low_temperature_is_nearly_hard() -> None:
     """At τ → 0 the relaxed sample tends to the code of its index."""
     quantizer = GumbelQuantizer(4, 8, temperature=1e-4)
