@@ -25,14 +25,14 @@ class Place(NamedTuple):
     channel_dim: int
     stages: int | None = None
     """How many residual stages; None for one code a vector."""
-    groups: int | None = None
-    """How many groups of channels with a code each; None for one code a vector."""
     options: Mapping[str, Any] = NOTHING
     """What the model's own quantizer does that ours can do too; each where the new one takes it."""
-    sampling: Mapping[str, Any] = NOTHING
-    """As `options`, for a Gumbel quantizer alone: others have a temperature that means something else."""
     kept: Mapping[str, Any] = NOTHING
     """With `keep_codebook` besides: what makes losses and search those of the model's own quantizer."""
+    groups: int | None = None
+    """How many groups of channels with a code each; None for one code a vector."""
+    sampling: Mapping[str, Any] = NOTHING
+    """As `options`, for a Gumbel quantizer alone: others have a temperature that means something else."""
 
 
 class Adapter(nn.Module, abc.ABC):
@@ -161,22 +161,28 @@ def set_codebook(quantizer: Quantizer, codes: Tensor) -> None:
     setter(codes)
 
 
-@torch.no_grad()
 def set_averages(quantizer: Quantizer, cluster_size: Tensor, embedding_sum: Tensor) -> None:
-    """Set the averages behind the codes, N [K] and m [K, code_dim], of a quantizer that has any: EMA VQ."""
-    if isinstance(quantizer, EMAVectorQuantizer):
-        quantizer.cluster_size.copy_(cluster_size)
-        quantizer.embedding_sum.copy_(embedding_sum)
+    """Go on from the averages N [K] and m [K, code_dim], in a quantizer that has any; where no vector was seen
+    yet, each code counts as one."""
+    if isinstance(quantizer, EMAVectorQuantizer) and cluster_size.any():
+        quantizer.set_averages(cluster_size, embedding_sum)
 
 
-def stages_of(quantizer: Quantizer, count: int) -> list[Quantizer]:
-    """The stages of a residual quantizer that can take over the codes of `count` others. Raises: ValueError."""
+def stages_of(quantizer: Quantizer, count: int, *, shared: bool = False) -> list[Quantizer]:
+    """The stages of a residual quantizer that can take over the codes of `count` others.
+
+    Args: shared: those others have one codebook between them.
+
+    Raises: ValueError.
+    """
     if not isinstance(quantizer, ResidualQuantizer):
         raise ValueError(f"quantizer is {type(quantizer).__name__}, which cannot keep the codebooks of stages")
     if len(quantizer.parts) != count:
         raise ValueError(f"quantizer has {len(quantizer.parts)} stages, and {count} codebooks are to be kept")
     if quantizer.entry is not None or quantizer.log_scales is not None:
         raise ValueError("quantizer scales or bounds what its stages get, and the kept codes are for neither")
+    if len(quantizer.quantizers) not in (1 if shared else count, count):
+        raise ValueError(f"quantizer shares its codebook, and {count} of their own are to be kept")
     return quantizer.parts
 
 

@@ -29,7 +29,7 @@ class ChameleonAdapter(Adapter):
         return Place(dim, size, cls.channel_dim, kept=kept)
 
     @classmethod
-    def codebook(cls, original: Any) -> Tensor:
+    def trained_codebook(cls, original: Any) -> Tensor:
         codes: Tensor = original.embedding.weight
         return codes
 

@@ -5,9 +5,18 @@ import difflib
 from torch import nn
 
 from quantizers.adapters.adapter import Adapter
+from quantizers.adapters.chameleon import ChameleonAdapter
 from quantizers.adapters.dac import DacAdapter, TransformersDacAdapter
 from quantizers.adapters.dac_stage import DacStageAdapter, TransformersDacStageAdapter
+from quantizers.adapters.emu3 import Emu3Adapter
+from quantizers.adapters.encodec import EncodecAdapter, EncodecStagesAdapter
+from quantizers.adapters.glm_image import GlmImageAdapter
+from quantizers.adapters.janus import JanusAdapter
+from quantizers.adapters.mimi import MimiAdapter
 from quantizers.adapters.taming import TamingAdapter
+from quantizers.adapters.taming_first import TamingFirstAdapter
+from quantizers.adapters.taming_gumbel import TamingGumbelAdapter
+from quantizers.adapters.transformers_encodec import TransformersEncodecAdapter, XcodecAdapter
 from quantizers.adapters.vector_quantize_pytorch import (
     FSQAdapter,
     LFQAdapter,
@@ -17,20 +26,33 @@ from quantizers.adapters.vector_quantize_pytorch import (
     VectorQuantizeAdapter,
 )
 from quantizers.adapters.vqvae2 import VQVAE2Adapter
+from quantizers.adapters.wav2vec2 import Wav2Vec2Adapter
 
 _ADAPTERS: tuple[type[Adapter], ...] = (
+    ChameleonAdapter,
     DacAdapter,
     DacStageAdapter,
+    Emu3Adapter,
+    EncodecAdapter,
+    EncodecStagesAdapter,
     FSQAdapter,
+    GlmImageAdapter,
+    JanusAdapter,
     LFQAdapter,
+    MimiAdapter,
     ResidualFSQAdapter,
     ResidualVQAdapter,
     SimVQAdapter,
     TamingAdapter,
+    TamingFirstAdapter,
+    TamingGumbelAdapter,
     TransformersDacAdapter,
     TransformersDacStageAdapter,
+    TransformersEncodecAdapter,
     VQVAE2Adapter,
     VectorQuantizeAdapter,
+    Wav2Vec2Adapter,
+    XcodecAdapter,
 )
 _CONTRACTS: dict[str, type[Adapter]] = {adapter.contract: adapter for adapter in _ADAPTERS}
 

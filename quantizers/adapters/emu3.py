@@ -42,7 +42,7 @@ class Emu3Adapter(Adapter):
         return Place(dim, size, cls.channel_dim)
 
     @classmethod
-    def codebook(cls, original: Any) -> Tensor:
+    def trained_codebook(cls, original: Any) -> Tensor:
         codes: Tensor = original.embedding.weight
         return codes
 

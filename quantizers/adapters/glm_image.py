@@ -23,5 +23,5 @@ class GlmImageAdapter(ChameleonAdapter):
         return super().read(original)._replace(options={"distance": "cosine"})
 
     @classmethod
-    def codebook(cls, original: Any) -> Tensor:
+    def trained_codebook(cls, original: Any) -> Tensor:
         return functional.normalize(original.embedding.weight, dim=-1)

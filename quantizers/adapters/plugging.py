@@ -69,7 +69,7 @@ def plug_in(
 
 
 def unplug(model: nn.Module, at: str | Sequence[str] | None = None) -> nn.Module:
-    """Put back what stood in the model before `plug_in`, as it was then, on the model's device and in its mode.
+    """Put back what stood in the model before `plug_in`, as it was then, in the model's device, dtype and mode.
 
     Args: at: paths of the quantizers to take out; default all.
 
@@ -83,7 +83,7 @@ def unplug(model: nn.Module, at: str | Sequence[str] | None = None) -> nn.Module
     if not adapters:
         raise ValueError(f"model is {type(model).__name__}, which has no quantizer plugged in")
     for adapter in adapters.values():
-        original = adapter.original.to(_device(adapter, model)).train(adapter.training)
+        original = adapter.original.to(_device(adapter, model), adapter.dtype).train(adapter.training)
         model = _replaced(model, adapter, original)
     write_note(model)
     return model

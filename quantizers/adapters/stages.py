@@ -2,15 +2,14 @@
 
 import copy
 from collections.abc import Sequence
-from itertools import accumulate, chain
+from itertools import accumulate
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from quantizers.adapters.adapter import Adapter
+from quantizers.adapters.adapter import Adapter, set_averages
 from quantizers.base import Quantizer, QuantizerOutput
-from quantizers.ema import EMAVectorQuantizer
 from quantizers.residual import ResidualQuantizer
 
 
@@ -22,15 +21,6 @@ class StagesAdapter(Adapter):
 
     channel_dim: ClassVar[int] = 1
     has_stages: ClassVar[bool] = True
-
-    like: Tensor
-
-    def __init__(self, quantizer: Quantizer, original: nn.Module) -> None:
-        super().__init__(quantizer, original)
-        tensors = chain(original.parameters(), original.buffers())
-        dtypes = [tensor.dtype for tensor in tensors if tensor.is_floating_point()]
-        # A quantizer stays in float32 where its model is cast; this follows, and what is decoded with it.
-        self.register_buffer("like", torch.empty(0, dtype=dtypes[0] if dtypes else None), persistent=False)
 
     @classmethod
     def stages(cls, original: Any) -> Sequence[Any]:
@@ -63,10 +53,7 @@ class StagesAdapter(Adapter):
                 if isinstance(projection, nn.Linear):
                     dtype = torch.promote_types(projection.weight.dtype, torch.float32)
                     setattr(part, name, copy.deepcopy(projection).to(dtype))
-            if isinstance(part, EMAVectorQuantizer):
-                cluster_size, embedding_sum = cls.averages(stage)
-                if cluster_size.any():
-                    part.set_averages(cluster_size, embedding_sum)
+            set_averages(part, *cls.averages(stage))
 
     @property
     def codebook_size(self) -> int:
@@ -84,7 +71,7 @@ class StagesAdapter(Adapter):
 
     def _decode(self, codes: Tensor) -> Tensor:
         """[B, D, T] of codes [n, B, T], n ≤ N, in the model's dtype."""
-        return self.quantizer.decode(codes.movedim(0, -1)).to(self.like.dtype)
+        return self.quantizer.decode(codes.movedim(0, -1)).to(self.dtype)
 
     def _quantize(self, z: Tensor, count: int | None) -> QuantizerOutput:
         """A forward of ours with the first codebooks; loss [n], that of each stage, where there are stages."""

@@ -51,7 +51,7 @@ class TamingGumbelAdapter(GumbelAdapter):
         return Place(dim, size, cls.channel_dim, sampling=sampling, kept={"logits": "linear"})
 
     @classmethod
-    def codebook(cls, original: Any) -> Tensor:
+    def trained_codebook(cls, original: Any) -> Tensor:
         codes: Tensor = original.embed.weight
         return codes
 

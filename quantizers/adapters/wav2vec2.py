@@ -53,7 +53,7 @@ class Wav2Vec2Adapter(GumbelAdapter):
         return Place(dim, original.num_vars, cls.channel_dim, groups=groups, sampling=sampling)
 
     @classmethod
-    def codebook(cls, original: Any) -> Tensor:
+    def trained_codebook(cls, original: Any) -> Tensor:
         """The codes of the groups, [groups, K, d / groups]."""
         codes: Tensor = original.codevectors
         return codes.reshape(original.num_groups, original.num_vars, -1)

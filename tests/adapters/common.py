@@ -75,6 +75,8 @@ def tones() -> Tensor:
     """Two short pieces of audio [2, 1, 160]."""
     time = torch.arange(160) / 160
     return torch.stack([(6.28 * rate * time).sin() for rate in (7, 13)])[:, None]
+
+
 def check_kept(
     model: nn.Module,
     name: str,

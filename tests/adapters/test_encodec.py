@@ -93,7 +93,7 @@ def test_kept_codebooks_give_what_the_model_gave(name: str) -> None:
     original, codebook = codec.quantizer, take_codebook(codec)
     assert codebook.shape == (STAGES, CODES, WIDTH)
     if name == "fsq":
-        with pytest.raises(ValueError, match="cannot keep a codebook"):
+        with pytest.raises(ValueError, match="scales or bounds what its stages get"):
             plug_in(codec, name, keep_codebook=True)
         assert codec.quantizer is original
         return
@@ -192,8 +192,10 @@ def test_a_quantizer_without_stages_gives_all_codebooks_or_says_so() -> None:
     for ask in (codec.quantizer, codec.quantizer.encode):
         with pytest.raises(ValueError, match="2 codebooks are asked for, and QINCo always gives its 4"):
             ask(z, RATE, 1.0)
-    with pytest.raises(ValueError, match="there are 4 codebooks to keep, and 1 in QINCo"):
+    with pytest.raises(ValueError, match="QINCo, which cannot keep the codebooks of stages"):
         plug_in(model(), "qinco", keep_codebook=True)
+    with pytest.raises(ValueError, match="shares its codebook, and 4 of their own are to be kept"):
+        plug_in(model(), "vq", shared=True, keep_codebook=True)
 
 
 def test_stages_with_several_codebooks_are_used_whole() -> None:

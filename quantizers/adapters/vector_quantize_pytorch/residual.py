@@ -122,7 +122,9 @@ class ResidualVQAdapter(_StagesAdapter):
                 diveq=original.diveq,
             )
         keep = keep_simvq if _is_simvq(original) else keep_codes
-        for part, layer in zip(stages_of(quantizer, len(original.layers)), original.layers, strict=True):
+        shared = getattr(original, "shared_codebook", False)
+        parts = stages_of(quantizer, len(original.layers), shared=shared)
+        for part, layer in zip(parts, original.layers, strict=True):
             keep(layer, part)
         if not _is_simvq(original):
             keep_projections(original, quantizer)
