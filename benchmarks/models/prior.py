@@ -1,0 +1,148 @@
+"""What every prior over codes shares: its alphabet, its condition, bits, and the steps of coding and sampling.
+
+Codes [B, h, w, n] are predicted in raster order, the n codebooks of a position innermost:
+p(codes) = Π_t p(code_t | code_0 … code_{t−1}, condition). A sequence is a grid of one row.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmarks.errors import InputError
+from benchmarks.models.checks import check_codes, check_next, check_sizes
+from benchmarks.models.condition import Condition, ConditionMap
+from quantizers.base import check_at_least
+
+
+class Steps(ABC):
+    """One code after another, in the order in which a prior predicts them.
+
+        steps = prior.start(batch, (h, w), condition)
+        while steps.left:
+            codes = choose(steps.logits())  # [B, K_c]: drawn, or known, or decoded
+            steps.append(codes)             # [B]
+
+    The same calls with the same batch, condition and codes give the same bits, on the same machine with the same
+    number of threads: an encoder of codes must use the steps too, since a forward on the whole grid sums in
+    another order. No gradients.
+    """
+
+    def __init__(self, sizes: tuple[int, ...], batch: int, shape: tuple[int, int]) -> None:
+        self.sizes = sizes
+        self.batch = batch
+        self.shape = shape
+        self.taken = 0  # codes of each image
+        self._predicted: Tensor | None = None
+
+    @property
+    def left(self) -> int:
+        """How many codes of each image are not yet known."""
+        return math.prod(self.shape) * len(self.sizes) - self.taken
+
+    @property
+    def place(self) -> tuple[int, int, int]:
+        """Row, column and codebook of the next code."""
+        position, codebook = divmod(self.taken, len(self.sizes))
+        return *divmod(position, self.shape[1]), codebook
+
+    def logits(self) -> Tensor:
+        """Of the next code, [B, K_c] in the parameters' dtype. Raises: RuntimeError after the last."""
+        if not self.left:
+            raise RuntimeError(f"all {self.taken} codes of each image are known: there is no next one")
+        if self._predicted is None:
+            with torch.no_grad():
+                self._predicted = self._predict(*self.place)
+        return self._predicted
+
+    def append(self, codes: Tensor) -> None:
+        """The next code of each image, [B] int64. Raises: InputError for others; RuntimeError after the last."""
+        self.logits()  # fills the caches at this place, if nobody asked before
+        codebook = self.place[-1]
+        check_next("codes", codes, self.batch, self.sizes[codebook])
+        with torch.no_grad():
+            self._take(codes, *self.place)
+        self.taken += 1
+        self._predicted = None
+
+    @abstractmethod
+    def _predict(self, row: int, column: int, codebook: int) -> Tensor:
+        """Logits [B, K_c]; called once for each code, in order."""
+
+    @abstractmethod
+    def _take(self, codes: Tensor, row: int, column: int, codebook: int) -> None:
+        """Remember the code at this place."""
+
+
+class Prior(nn.Module, ABC):
+    """An autoregressive distribution of codes [B, h, w, n].
+
+    Args:
+        sizes: the number of codes of each of the n codebooks. width: channels of embeddings and features.
+        classes: how many labels; None for a prior without a label.
+        top_sizes: of the level above, as `sizes`; None for a prior without one.
+        top_factor: positions a side for each code of the level above.
+
+    Raises: ValueError for sizes that cannot be. When used, InputError for codes or conditions that do not fit.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        width: int,
+        *,
+        classes: int | None = None,
+        top_sizes: Sequence[int] | None = None,
+        top_factor: int = 2,
+    ) -> None:
+        super().__init__()
+        self.sizes = check_sizes("sizes", sizes)
+        self.width = check_at_least("width", width, 1)
+        self.conditional = classes is not None or top_sizes is not None
+        self.embeddings = nn.ModuleList(nn.Embedding(size, width) for size in self.sizes)
+        self.condition_map = ConditionMap(width, classes=classes, top_sizes=top_sizes, top_factor=top_factor)
+
+    def forward(self, codes: Tensor, condition: Condition | None = None) -> list[Tensor]:
+        """Logits of every code given those before it: for each codebook [B, h, w, K_c]."""
+        check_codes("codes", codes, self.sizes)
+        self._check_grid(*codes.shape[1:3])
+        context = self.condition_map(condition, len(codes), tuple(codes.shape[1:3]))
+        embedded = [embedding(codes[..., c]) for c, embedding in enumerate(self.embeddings)]
+        return self._logits(embedded, context)
+
+    def bits(self, codes: Tensor, condition: Condition | None = None) -> Tensor:
+        """−log₂ p(codes), of all codes of an image together: [B]. Its mean is what training makes small."""
+        logits = self(codes, condition)
+        nats = sum(
+            F.cross_entropy(of_codebook.movedim(-1, 1), codes[..., c], reduction="none").sum((1, 2))
+            for c, of_codebook in enumerate(logits)
+        )
+        return nats / math.log(2)
+
+    def start(self, batch: int, shape: tuple[int, int], condition: Condition | None = None) -> Steps:
+        """Steps from the first code on, for `batch` grids of `shape` (h, w).
+
+        Raises: InputError for a grid or a condition that does not fit, RuntimeError in training mode.
+        """
+        if self.training:
+            raise RuntimeError("the prior is in training mode, where dropout changes the steps: call eval() first")
+        if batch < 0 or len(shape) != 2 or min(shape) < 1:
+            raise InputError(f"got {batch} grids of shape {tuple(shape)}, expected (h, w) of at least 1 each")
+        self._check_grid(*shape)
+        with torch.no_grad():
+            context = self.condition_map(condition, batch, tuple(shape))
+            return self._start(batch, tuple(shape), context)
+
+    @abstractmethod
+    def _logits(self, embedded: list[Tensor], context: Tensor | None) -> list[Tensor]:
+        """From each codebook's embedded codes [B, h, w, width], and context [B, width, h, w]."""
+
+    @abstractmethod
+    def _start(self, batch: int, shape: tuple[int, int], context: Tensor | None) -> Steps:
+        """The steps, with empty caches."""
+
+    def _check_grid(self, height: int, width: int) -> None:
+        """Raise an InputError for a grid that is too large: for a prior that has a limit."""

@@ -1,0 +1,151 @@
+"""A causal transformer over codes: the grid as one sequence, the codebooks of a position one after another.
+
+Vaswani et al.: Attention Is All You Need, 2017 (arXiv 1706.03762), its decoder, with the norms before the layers.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmarks.errors import InputError
+from benchmarks.models.prior import Prior, Steps
+from quantizers.base import check_at_least
+
+
+class CausalBlock(nn.Module):
+    """x ← x + attention(norm(x)), x ← x + MLP(norm(x)), for tokens [B, T, width]."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.attention_norm = nn.LayerNorm(width)
+        self.to_qkv = nn.Linear(width, 3 * width)
+        self.from_heads = nn.Linear(width, width)
+        self.mlp_norm = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        query, key, value = self.project(tokens)
+        return self.finish(tokens, F.scaled_dot_product_attention(query, key, value, is_causal=True))
+
+    def project(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, key and value, each [B, heads, T, width / heads]."""
+        qkv = self.to_qkv(self.attention_norm(tokens)).unflatten(-1, (3, self.heads, -1))
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        return query, key, value
+
+    def finish(self, tokens: Tensor, attended: Tensor) -> Tensor:
+        """What comes after the attention's values [B, heads, T, width / heads]."""
+        tokens = tokens + self.dropout(self.from_heads(attended.transpose(1, 2).flatten(2)))
+        return tokens + self.dropout(self.mlp(self.mlp_norm(tokens)))
+
+
+class Transformer(Prior):
+    """p(code | all codes before, condition), by attention over the flattened codes.
+
+    A token is the embedded code before the predicted one (a learned vector at the start), plus learned vectors of
+    the row, the column and the codebook that are predicted, plus the condition there.
+
+    A step attends to the keys and values of those before it: its cost grows linearly, by little.
+
+    Args:
+        sizes, classes, top_sizes, top_factor: see `Prior`.
+        width: channels of a token, a multiple of `heads`. layers: blocks ≥ 1. heads: of the attention.
+        largest: (h, w), the largest grid; any smaller one can be used, too.
+        dropout: share of what a layer adds that training leaves out, in [0, 1).
+
+    Shapes: codes [B, h, w, n] int64 → n logits [B, h, w, K_c].
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        width: int = 128,
+        *,
+        layers: int = 4,
+        heads: int = 4,
+        largest: tuple[int, int] = (32, 32),
+        dropout: float = 0.0,
+        classes: int | None = None,
+        top_sizes: Sequence[int] | None = None,
+        top_factor: int = 2,
+    ) -> None:
+        super().__init__(sizes, width, classes=classes, top_sizes=top_sizes, top_factor=top_factor)
+        check_at_least("layers", layers, 1)
+        if width % check_at_least("heads", heads, 1):
+            raise ValueError(f"width is {width}, expected a multiple of heads={heads}")
+        self.largest = tuple(check_at_least("each of largest", side, 1) for side in largest)
+        self.first = nn.Parameter(torch.empty(width))
+        self.row = nn.Parameter(torch.empty(self.largest[0], width))
+        self.column = nn.Parameter(torch.empty(self.largest[1], width))
+        self.codebook = nn.Parameter(torch.empty(len(self.sizes), width))
+        self.dropout = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(CausalBlock(width, heads, dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        self.to_logits = nn.ModuleList(nn.Linear(width, size) for size in self.sizes)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw embeddings and positions from N(0, 0.02²). The layers reset themselves."""
+        for table in (self.first, self.row, self.column, self.codebook):
+            nn.init.normal_(table, std=0.02)
+        for embedding in self.embeddings:
+            nn.init.normal_(embedding.weight, std=0.02)
+
+    def _logits(self, embedded: list[Tensor], context: Tensor | None) -> list[Tensor]:
+        codes = torch.stack(embedded, 3)  # [B, h, w, n, width]
+        batch, height, width = codes.shape[:3]
+        before = torch.cat([self.first.expand(batch, 1, -1), codes.flatten(1, 3)[:, :-1]], 1)
+        tokens = self.dropout(before + self.places((height, width), context))
+        for block in self.blocks:
+            tokens = block(tokens)
+        tokens = self.norm(tokens).unflatten(1, (height, width, -1))
+        return [head(tokens[..., c, :]) for c, head in enumerate(self.to_logits)]
+
+    def places(self, shape: tuple[int, int], context: Tensor | None) -> Tensor:
+        """What is known of each predicted code beside the codes, [B, T, width]; B = 1 without a condition."""
+        rows, columns = self.row[: shape[0], None, None], self.column[: shape[1], None]
+        places = (rows + columns + self.codebook)[None]  # [1, h, w, n, width]
+        if context is not None:
+            places = places + context.movedim(1, -1)[..., None, :]
+        return places.flatten(1, 3)
+
+    def _start(self, batch: int, shape: tuple[int, int], context: Tensor | None) -> Steps:
+        return TransformerSteps(self, batch, shape, context)
+
+    def _check_grid(self, height: int, width: int) -> None:
+        if height > self.largest[0] or width > self.largest[1]:
+            raise InputError(
+                f"the grid is {height} × {width}, expected at most {self.largest[0]} × {self.largest[1]}: "
+                "this transformer has no positions beyond"
+            )
+
+
+class TransformerSteps(Steps):
+    """The transformer's steps, with the keys and values of those before."""
+
+    def __init__(self, prior: Transformer, batch: int, shape: tuple[int, int], context: Tensor | None) -> None:
+        super().__init__(prior.sizes, batch, shape)
+        self.prior = prior
+        self.places = prior.places(shape, context)
+        self.before = prior.first.expand(batch, -1)  # the embedded code before the predicted one
+        heads = prior.blocks[0].heads
+        size = (2, batch, heads, math.prod(shape) * len(prior.sizes), prior.width // heads)
+        self.caches = [prior.first.new_zeros(size) for _ in prior.blocks]  # keys and values
+
+    def _predict(self, row: int, column: int, codebook: int) -> Tensor:
+        step = self.taken
+        token = (self.before + self.places[:, step])[:, None]
+        for block, cache in zip(self.prior.blocks, self.caches, strict=True):
+            query, key, value = block.project(token)
+            cache[0, :, :, step, None], cache[1, :, :, step, None] = key, value
+            keys, values = cache[:, :, :, : step + 1]
+            token = block.finish(token, F.scaled_dot_product_attention(query, keys, values))
+        return self.prior.to_logits[codebook](self.prior.norm(token)[:, 0])
+
+    def _take(self, codes: Tensor, row: int, column: int, codebook: int) -> None:
+        self.before = self.prior.embeddings[codebook](codes)
