@@ -56,7 +56,7 @@ def test_wheel_and_sdist_hold_the_package_and_nothing_else(built: Path) -> None:
         names = wheel.namelist()
     tops = {name.split("/")[0] for name in names}
     assert tops == {"quantizers", f"quantizers_torch-{quantizers.__version__}.dist-info"}
-    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "quantizers").glob("[!k]*/*.py")}
+    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "quantizers").glob("[!k]*/**/*.py")}
     modules |= {f"quantizers/{path.name}" for path in ROOT.glob("quantizers/*.py")}
     kernels = {path for path in (ROOT / "kernels").rglob("*") if path.suffix in (".py", ".cpp", ".h", ".md")}
     arithmetic = {f"quantizers/{path.relative_to(ROOT)}" for path in kernels}

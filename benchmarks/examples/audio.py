@@ -20,7 +20,7 @@ from benchmarks.files import write_bytes
 from quantizers import metrics, plug_in
 
 STAGES, CODES = 4, 256
-CLIP = 4096  # samples of a training clip, a quarter of a second
+CLIP = 2048  # samples of a training clip, an eighth of a second
 WINDOWS = (128, 512, 1024)  # samples of the spectrograms that are compared
 
 
@@ -29,8 +29,8 @@ def build() -> DacModel:
     torch.manual_seed(0)
     config = DacConfig(
         encoder_hidden_size=16,
-        downsampling_ratios=[2, 4, 8],
-        decoder_hidden_size=128,
+        downsampling_ratios=[2, 4],
+        decoder_hidden_size=64,
         n_codebooks=STAGES,
         codebook_size=CODES,
         codebook_dim=8,
@@ -72,8 +72,8 @@ def run(model: DacModel, name: str, steps: int, console: Console) -> tuple[Resul
 
 
 def held_out() -> Tensor:
-    """Sounds that no model was trained on, a second each: [32, 1, T]."""
-    return sounds(32, SAMPLE_RATE, torch.Generator().manual_seed(2))
+    """Sounds that no model was trained on, a second each: [8, 1, T]."""
+    return sounds(8, SAMPLE_RATE, torch.Generator().manual_seed(2))
 
 
 def picture(rows: dict[str, Tensor]) -> Figure:

@@ -25,10 +25,10 @@ def build() -> diffusers.VQModel:
     """A small VQModel with 512 codes; the same first weights each time."""
     torch.manual_seed(0)
     return diffusers.VQModel(
-        block_out_channels=(32, 64, 64),
+        block_out_channels=(16, 32, 32),
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
-        latent_channels=16,
+        latent_channels=8,
         num_vq_embeddings=CODES,
         norm_num_groups=8,
         mid_block_add_attention=False,
@@ -70,7 +70,7 @@ def picture(rows: dict[str, Tensor]) -> Figure:
 
 def main(
     quantizer: Annotated[str, typer.Option(help="One of quantizers.available().")] = "simvq",
-    steps: Annotated[int, typer.Option(min=1, help="Training steps of each model.")] = 300,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps of each model.")] = 600,
     out: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("runs/examples"),
 ) -> None:
     """Train diffusers' VQModel twice from the same weights, with its own quantizer and with one of ours."""
