@@ -47,7 +47,8 @@ class Adapter(nn.Module, abc.ABC):
     """
 
     contract: ClassVar[str]
-    """Its name, for `plug_in(..., contract=)`."""
+    """Its name, for `plug_in(..., contract=)`: that of the package or model whose quantizer it is, with a part of
+    it behind; of one that transformers has in another form than its own package, with `_transformers` last."""
     classes: ClassVar[tuple[str, ...]]
     """What the modules that it stands in for are called."""
     channel_dim: ClassVar[int] = -1

@@ -10,13 +10,13 @@ from quantizers.adapters.dac import DacAdapter, TransformersDacAdapter
 from quantizers.adapters.dac_stage import DacStageAdapter, TransformersDacStageAdapter
 from quantizers.adapters.emu3 import Emu3Adapter
 from quantizers.adapters.encodec import EncodecAdapter, EncodecStagesAdapter
+from quantizers.adapters.encodec_transformers import TransformersEncodecAdapter, XcodecAdapter
 from quantizers.adapters.glm_image import GlmImageAdapter
 from quantizers.adapters.janus import JanusAdapter
 from quantizers.adapters.mimi import MimiAdapter
 from quantizers.adapters.taming import TamingAdapter
 from quantizers.adapters.taming_first import TamingFirstAdapter
 from quantizers.adapters.taming_gumbel import TamingGumbelAdapter
-from quantizers.adapters.transformers_encodec import TransformersEncodecAdapter, XcodecAdapter
 from quantizers.adapters.vector_quantize_pytorch import (
     FSQAdapter,
     LFQAdapter,

@@ -150,7 +150,7 @@ class DacAdapter(Adapter):
 class TransformersDacAdapter(DacAdapter):
     """The same, with losses [B] and no indices from `from_latents`."""
 
-    contract: ClassVar[str] = "dac-transformers"
+    contract: ClassVar[str] = "dac_transformers"
     classes: ClassVar[tuple[str, ...]] = ("DacResidualVectorQuantizer",)
 
     def from_latents(self, latents: Tensor) -> tuple[Tensor, ...]:

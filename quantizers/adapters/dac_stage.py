@@ -108,7 +108,7 @@ class DacStageAdapter(StageView, Adapter):
     sample; the commitment is zero. z_e is z in code space. Of several codebooks indices have one more axis, last.
     """
 
-    contract: ClassVar[str] = "dac-stage"
+    contract: ClassVar[str] = "dac_stage"
     classes: ClassVar[tuple[str, ...]] = ("VectorQuantize",)
     channel_dim: ClassVar[int] = 1
 
@@ -159,7 +159,7 @@ class DacStageAdapter(StageView, Adapter):
 class TransformersDacStageAdapter(DacStageAdapter):
     """The same, with losses []."""
 
-    contract: ClassVar[str] = "dac-stage-transformers"
+    contract: ClassVar[str] = "dac_stage_transformers"
     classes: ClassVar[tuple[str, ...]] = ("DacVectorQuantize",)
 
     def _losses(self, loss: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:

@@ -26,7 +26,7 @@ class TransformersEncodecAdapter(StagesAdapter):
     `encode` gives the indices of evaluation and moves no state, in either mode.
     """
 
-    contract: ClassVar[str] = "transformers_encodec"
+    contract: ClassVar[str] = "encodec_transformers"
     classes: ClassVar[tuple[str, ...]] = ("EncodecResidualVectorQuantizer",)
 
     @classmethod
@@ -76,7 +76,7 @@ class TransformersEncodecAdapter(StagesAdapter):
 
 
 class XcodecAdapter(TransformersEncodecAdapter):
-    """As of "transformers_encodec", for XcodecModel and HiggsAudioV2TokenizerModel.
+    """As of "encodec_transformers", for XcodecModel and HiggsAudioV2TokenizerModel.
 
     n = ⌊bandwidth / (log2 K · frame_rate / 1000)⌋: another rounding. The models' forward passes codes too.
     """
