@@ -75,6 +75,10 @@ class Adapter(nn.Module, abc.ABC):
         """What the model was cast to, and gets codes of indices in."""
         return self._like.dtype
 
+    def _decoded(self, indices: Tensor) -> Tensor:
+        """`quantizer.decode`, in the model's dtype."""
+        return self.quantizer.decode(indices).to(self.dtype)
+
     @classmethod
     def reads(cls, module: nn.Module) -> bool:
         """Whether a module is one that this contract knows; by its class's name and what `read` finds in it."""

@@ -90,7 +90,7 @@ class DacAdapter(Adapter):
         Raises: as `Quantizer.decode`.
         """
         indices = codes.movedim(1, -1)
-        return self.quantizer.decode(indices), latent_codes(self.quantizer, indices), codes
+        return self._decoded(indices), latent_codes(self.quantizer, indices).to(self.dtype), codes
 
     def from_latents(self, latents: Tensor) -> tuple[Tensor, ...]:
         """(z_q [B, D, T], the codes [B, n·d, T], indices [B, n, T]) of latents [B, n·d, T] of the first n stages.

@@ -71,7 +71,7 @@ class StagesAdapter(Adapter):
 
     def _decode(self, codes: Tensor) -> Tensor:
         """[B, D, T] of codes [n, B, T], n ≤ N, in the model's dtype."""
-        return self.quantizer.decode(codes.movedim(0, -1)).to(self.dtype)
+        return self._decoded(codes.movedim(0, -1))
 
     def _quantize(self, z: Tensor, count: int | None) -> QuantizerOutput:
         """A forward of ours with the first codebooks; loss [n], that of each stage, where there are stages."""

@@ -65,7 +65,7 @@ class TamingAdapter(Adapter):
         if shape is None:
             return self.embedding(indices)
         codebooks = indices.shape[-1:] if self.quantizer.composed else ()
-        return self.quantizer.decode(indices.reshape(*shape[:-1], *codebooks)).to(self.dtype)
+        return self._decoded(indices.reshape(*shape[:-1], *codebooks))
 
     @property
     def embedding(self) -> CodebookView:

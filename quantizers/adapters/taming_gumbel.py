@@ -91,7 +91,7 @@ class TamingGumbelAdapter(GumbelAdapter):
     def get_codebook_entry(self, indices: Tensor, shape: tuple[int, ...]) -> Tensor:
         """The vectors [B, d, H, W] of flat indices, for shape (B, H, W, d)."""
         codebooks = indices.shape[-1:] if self.quantizer.composed else ()
-        return self.quantizer.decode(indices.reshape(*shape[:-1], *codebooks)).to(self.dtype)
+        return self._decoded(indices.reshape(*shape[:-1], *codebooks))
 
     @property
     def use_vqinterface(self) -> bool:

@@ -46,7 +46,7 @@ class VQVAE2Adapter(Adapter):
 
     def embed_code(self, indices: Tensor) -> Tensor:
         """The vectors [..., dim] of indices [...]."""
-        return decode_channels_last(self.quantizer, indices)
+        return decode_channels_last(self.quantizer, indices).to(self.dtype)
 
     @property
     def dim(self) -> int:

@@ -197,6 +197,17 @@ def test_dropped_stages_have_no_code_in_training(kind: str) -> None:
     assert (model.quantizer(model.encoder(x))[1] >= 0).all()
 
 
+@kinds
+def test_a_model_in_half_precision_decodes_its_codes(kind: str) -> None:
+    model, x = build(kind)
+    plug_in(model.eval(), "vq").bfloat16()
+    quantized, codes, latents, *_ = model.quantizer(model.encoder(x.bfloat16()))
+    decoded = model.quantizer.from_codes(codes)
+    assert {of.dtype for of in (*decoded[:2], *model.quantizer.from_latents(latents)[:2])} == {torch.bfloat16}
+    assert torch.equal(decoded[0], quantized)
+    assert model.decoder(decoded[0]).dtype == torch.bfloat16
+
+
 def test_replacement_sees_what_the_adapter_quantizes() -> None:
     model, x = build("descript")
     plug_in(model, "vq").train()

@@ -423,6 +423,19 @@ def test_what_models_read() -> None:
     assert residual.codebooks.shape == (residual.num_quantizers, CODES, WIDTH)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_model_in_half_precision_gets_its_vectors(name: str) -> None:
+    adapter = plug_in(made(name), "vq").bfloat16().eval()
+    vectors, indices = adapter(normal(2, 6, WIDTH).bfloat16())[:2]
+    for method in ("get_output_from_indices", "indices_to_codes"):
+        if hasattr(adapter, method):
+            decoded = getattr(adapter, method)(indices)
+            assert decoded.dtype == torch.bfloat16
+            assert torch.equal(decoded, vectors)
+    if hasattr(adapter, "get_codes_from_indices"):
+        assert adapter.get_codes_from_indices(indices).dtype == torch.bfloat16
+
+
 def test_a_loss_without_a_place_stands_aside() -> None:
     """FSQ's contract has none. It is the last forward's, and no copy or checkpoint has it."""
     model = plug_in(nn.Sequential(made("FSQ")), "vq")

@@ -46,6 +46,12 @@ def test_trains_encodes_and_decodes(name: str) -> None:
     assert type(model.quantize_b).__name__ == "VQVAE2Adapter"
 
 
+def test_a_model_in_half_precision_decodes_its_codes() -> None:
+    model = plug_in(built().eval(), "vq", at=PLACES).bfloat16()
+    *_, id_t, id_b = model.encode(images().bfloat16())
+    assert model.decode_code(id_t, id_b).dtype == torch.bfloat16
+
+
 def test_two_places_are_asked_for_by_name() -> None:
     model = built()
     with pytest.raises(

@@ -152,7 +152,7 @@ def decoded(adapter: PackageAdapter, indices: Tensor, by_axes: bool) -> Tensor:
     if _has_codebook_axis(adapter):
         indices = indices[..., 0]
     of_map = by_axes and adapter.quantizer.channel_dim == -1 and indices.ndim - adapter.quantizer.composed >= 3
-    vectors = adapter.quantizer.decode(indices)
+    vectors = adapter._decoded(indices)
     return vectors.movedim(-1, 1) if of_map else vectors
 
 

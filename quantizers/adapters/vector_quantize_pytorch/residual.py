@@ -53,12 +53,12 @@ class _StagesAdapter(PackageAdapter):
             raise ValueError(
                 f"{type(self.quantizer).__name__} has no codes of single stages; expected get_output_from_indices"
             )
-        codes = self.quantizer.decode_stages(indices)
+        codes = self.quantizer.decode_stages(indices).to(self.dtype)
         return codes.movedim(-1, 2) if self._decodes_channels_first else codes
 
     def get_output_from_indices(self, indices: Tensor) -> Tensor:
         """The vectors of indices [..., n]; the channels are last also of maps, as the original's are."""
-        vectors = self.quantizer.decode(indices)
+        vectors = self._decoded(indices)
         return vectors if self._decodes_channels_first else vectors.movedim(self.quantizer.channel_dim, -1)
 
     @property

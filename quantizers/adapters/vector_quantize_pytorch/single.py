@@ -81,11 +81,11 @@ class VectorQuantizeAdapter(PackageAdapter):
                 "expected get_output_from_indices"
             )
         codes = self.quantizer._decode(indices.reshape(-1)).reshape(*indices.shape, self.codebook_dim)
-        return codes.movedim(-1, self.quantizer.channel_dim)
+        return codes.movedim(-1, self.quantizer.channel_dim).to(self.dtype)
 
     def get_output_from_indices(self, indices: Tensor) -> Tensor:
         """The vectors of indices [...], in the layout of x."""
-        return self.quantizer.decode(indices)
+        return self._decoded(indices)
 
 
 class SimVQAdapter(PackageAdapter):
@@ -119,7 +119,7 @@ class SimVQAdapter(PackageAdapter):
 
     def indices_to_codes(self, indices: Tensor) -> Tensor:
         """The vectors of indices [B, ...], in the layout of x."""
-        return self.quantizer.decode(indices)
+        return self._decoded(indices)
 
 
 def channel_axis(original: Any) -> int:
