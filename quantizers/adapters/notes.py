@@ -1,5 +1,6 @@
 """A note in a model's configuration of what is plugged into it, so that its own `save_pretrained` writes it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -9,31 +10,73 @@ from quantizers.configuration import configuration
 
 KEY = "quantizers"
 
-Note = list[dict[str, Any]]
+Entry = Mapping[str, Any]
 
 
-def write_note(model: nn.Module) -> None:
-    """Set the note, or take it away where nothing is plugged in; a model without a configuration gets none.
+def write_notes(model: nn.Module) -> None:
+    """Set the note in each configuration in a model, or take it away where nothing is plugged in behind it.
 
-    Known are the configurations of diffusers and of transformers.
+    Known are the configurations of diffusers and of transformers. A wrapper that has none, as DataParallel, a
+    compiled model or a training module, leaves it to the models in it.
     """
-    note: Note = [
-        {"at": path, "contract": module.contract, "quantizer": configuration(module.quantizer)}
-        for path, module in model.named_modules()
-        if isinstance(module, Adapter)
+    written: list[object] = []  # modules of one model share its configuration, and the outermost of them tells
+    for module in model.modules():
+        config = _config(module)
+        if config is not None and not any(config is other for other in written):
+            _write(module, config)
+            written.append(_config(module))
+
+
+def read_notes(model: nn.Module) -> dict[str, Entry]:
+    """What the configurations in a model say is plugged into it, by path; nothing where they say nothing.
+
+    Raises: ValueError for a path at which the model has nothing.
+    """
+    found: dict[str, Entry] = {}
+    paths: set[str] = set()
+    missing: set[str] = set()
+    for name, module in model.named_modules():
+        for entry in _note(module):
+            inner = dict(module.named_modules())
+            if entry["at"] in inner:
+                found.setdefault(".".join(part for part in (name, entry["at"]) if part), entry)
+                paths.add(entry["at"])
+            else:
+                missing.add(entry["at"])  # a part of the model, which knows the configuration of the whole
+    if missing - paths:
+        raise ValueError(
+            f"the configuration of {type(model).__name__} tells of quantizers at {sorted(missing - paths)}, where "
+            "it has nothing"
+        )
+    return found
+
+
+def _write(module: nn.Module, config: Any) -> None:
+    note = [
+        {"at": path, "contract": adapter.contract, "quantizer": configuration(adapter.quantizer)}
+        for path, adapter in module.named_modules()
+        if isinstance(adapter, Adapter)
     ]
-    config: Any = getattr(model, "config", None)
-    if hasattr(model, "register_to_config"):
-        if note or read_note(model):
-            model.register_to_config(**{KEY: note})  # type: ignore[operator]
-    elif hasattr(config, "save_pretrained"):
+    if not note and not _note(module):
+        return
+    if hasattr(module, "register_to_config"):
+        module.register_to_config(**{KEY: note})  # type: ignore[operator]
+    elif note:
         setattr(config, KEY, note)
-        if not note:
-            delattr(config, KEY)
+    else:
+        delattr(config, KEY)
 
 
-def read_note(model: nn.Module) -> Note:
-    """What the configuration of a model says is plugged into it; nothing where it says nothing."""
-    config: Any = getattr(model, "config", None)
-    note: Note | None = config.get(KEY) if hasattr(config, "get") else getattr(config, KEY, None)
+def _note(module: nn.Module) -> list[Entry]:
+    config = _config(module)
+    note = config.get(KEY) if hasattr(config, "get") else getattr(config, KEY, None)
     return note or []
+
+
+def _config(module: nn.Module) -> Any:
+    """The configuration of a module that its library saves; None where it has none."""
+    if "_orig_mod" in module._modules:  # compiled: attributes are those of the module in it
+        return None
+    config = getattr(module, "config", None)
+    saved = hasattr(module, "register_to_config") or hasattr(config, "save_pretrained")
+    return config if saved else None

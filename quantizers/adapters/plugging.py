@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from quantizers.adapters.adapter import Adapter, Place
 from quantizers.adapters.building import build
 from quantizers.adapters.contracts import contract_named, contract_of, contracts
-from quantizers.adapters.notes import write_note
+from quantizers.adapters.notes import write_notes
 from quantizers.base import Quantizer
 from quantizers.registry import Builder
 
@@ -64,7 +64,7 @@ def plug_in(
     adapters = [_adapted(model, path, quantizer, contract, keep_codebook, options) for path in paths]
     for standing, adapter in adapters:
         model = _replaced(model, standing, adapter)
-    write_note(model)
+    write_notes(model)
     return model
 
 
@@ -85,7 +85,7 @@ def unplug(model: nn.Module, at: str | Sequence[str] | None = None) -> nn.Module
     for adapter in adapters.values():
         original = adapter.original.to(_device(adapter, model), adapter.dtype).train(adapter.training)
         model = _replaced(model, adapter, original)
-    write_note(model)
+    write_notes(model)
     return model
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from quantizers.adapters.notes import read_note, write_note
+from quantizers.adapters.notes import read_notes, write_notes
 from quantizers.adapters.plugging import plug_in, plugged
 from quantizers.configuration import rebuild
 from quantizers.saving import import_safetensors
@@ -25,7 +25,7 @@ def save_pretrained(model: Any, folder: str | os.PathLike[str], **options: Any) 
     """
     if not plugged(model):
         raise ValueError(f"model is {type(model).__name__}, which has no quantizer plugged in")
-    write_note(model)
+    write_notes(model)
     model.save_pretrained(folder, **options)
 
 
@@ -46,14 +46,13 @@ def from_pretrained(cls: Any, folder: str | os.PathLike[str], **options: Any) ->
         raise FileNotFoundError(f"{path} is no folder; a model on the hub is one after snapshot_download")
     with _without_reports(cls):  # the model's own quantizer has no weights there, and ours are read below
         model = cls.from_pretrained(folder, **options)
-    placed = [(name, module, note) for name, module in model.named_modules() for note in read_note(module)]
-    if not placed:
+    notes = read_notes(model)
+    if not notes:
         raise ValueError(
             f"the model in {path} was saved without a quantizer of ours: {cls.__name__}.from_pretrained loads it"
         )
-    for name, _, note in placed:
-        at = ".".join(part for part in (name, note["at"]) if part)
-        plug_in(model, rebuild(note["quantizer"]), at=at, contract=note["contract"])
+    for at, entry in notes.items():
+        plug_in(model, rebuild(entry["quantizer"]), at=at, contract=entry["contract"])
         _restore(model.get_submodule(at), f"{at}.", path)
     return model.eval()
 

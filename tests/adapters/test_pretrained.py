@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -35,6 +36,45 @@ def test_numbers_that_were_assigned_come_back(tmp_path: Path) -> None:
     assert adapter.quantizer.commitment_weight == 0.125
 
 
+def compiled(model: Any) -> Any:
+    return torch.compile(model, backend="eager")
+
+
+@pytest.mark.parametrize("wrap", [compiled, torch.nn.DataParallel, torch.nn.Sequential])
+def test_a_model_within_another_knows_what_is_plugged_into_it(wrap: Any, tmp_path: Path) -> None:
+    model, x = build().eval(), images()
+    wrapped = wrap(model)
+    plug_in(wrapped, "simvq")
+    model.save_pretrained(tmp_path)
+    assert torch.equal(from_pretrained(diffusers.VQModel, tmp_path)(x).sample, model(x).sample)
+    unplug(wrapped)
+    assert not model.config["quantizers"]
+
+
+@pytest.mark.parametrize("shard", ["5GB", "1KB"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_parts_of_a_model_share_its_configuration(dtype: torch.dtype, shard: str, tmp_path: Path) -> None:
+    """As in transformers, where encoders and attention layers have it too; saved in pieces, or in half."""
+    mimi = pytest.importorskip("tests.adapters.test_mimi")
+    model, audio = plug_in(mimi.build().eval(), "simvq").to(dtype), mimi.tones().to(dtype)
+    model.save_pretrained(tmp_path, max_shard_size=shard)
+    loaded = from_pretrained(mimi.MimiModel, tmp_path, dtype=dtype)
+    assert list(plugged(loaded)) == mimi.PATHS
+    assert torch.equal(loaded(audio).audio_values, model(audio).audio_values)
+    assert loaded.config.quantizers == model.config.quantizers
+    unplug(loaded)
+    assert not hasattr(loaded.config, "quantizers")
+
+
+def test_a_quantizer_beside_the_base_model(tmp_path: Path) -> None:
+    wav2vec2 = pytest.importorskip("tests.adapters.test_wav2vec2")
+    model, x = plug_in(wav2vec2.build().eval(), "vq"), wav2vec2.batch()
+    model.save_pretrained(tmp_path)
+    loaded = from_pretrained(type(model), tmp_path)
+    assert list(plugged(loaded)) == ["quantizer"]
+    assert torch.equal(loaded(**x).projected_quantized_states, model(**x).projected_quantized_states)
+
+
 def test_unplugged_model_is_saved_as_its_own(tmp_path: Path) -> None:
     model, x = build().eval(), images()
     before = model(x).sample
@@ -57,4 +97,8 @@ def test_what_cannot_be_loaded_is_a_sentence(tmp_path: Path) -> None:
     told["quantizers"][0]["quantizer"]["arguments"]["codebook_size"] = 32
     file.write_text(json.dumps(told))
     with pytest.raises(ValueError, match=r"weights under 'quantize.' in .* do not fit"):
+        from_pretrained(diffusers.VQModel, tmp_path)
+    told["quantizers"][0]["at"] = "quantise"
+    file.write_text(json.dumps(told))
+    with pytest.raises(ValueError, match=r"VQModel tells of quantizers at \['quantise'\], where it has nothing"):
         from_pretrained(diffusers.VQModel, tmp_path)
