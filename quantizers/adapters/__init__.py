@@ -2,7 +2,8 @@
 
 from quantizers.adapters.adapter import Adapter, CodebookView, Place
 from quantizers.adapters.contracts import contracts, register_contract
-from quantizers.adapters.plugging import plug_in, plugged, take_codebook, unplug
+from quantizers.adapters.finding import plugged
+from quantizers.adapters.plugging import plug_in, take_codebook, unplug
 from quantizers.adapters.pretrained import from_pretrained, save_pretrained
 
 __all__ = [

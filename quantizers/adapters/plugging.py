@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from quantizers.adapters.adapter import Adapter, Place
 from quantizers.adapters.building import build
 from quantizers.adapters.contracts import contract_named, contract_of, contracts
+from quantizers.adapters.finding import distinct, module_at, paths_of, plugged, replaced
 from quantizers.adapters.notes import write_notes
 from quantizers.base import Quantizer
 from quantizers.registry import Builder
@@ -55,7 +56,7 @@ def plug_in(
         that is not there, a contract that does not fit, widths that cannot be joined, a codebook that cannot be
         kept.
     """
-    paths = _distinct(model, _paths(model, at, contract))
+    paths = distinct(model, paths_of(model, at, contract))
     if isinstance(quantizer, Quantizer) and len(paths) > 1:
         raise ValueError(
             f"one quantizer cannot stand at {len(paths)} places, {paths}: give a name, or plug in each"
@@ -63,7 +64,7 @@ def plug_in(
     # All of them are built before the first is put in: an error leaves the model as it was.
     adapters = [_adapted(model, path, quantizer, contract, keep_codebook, options) for path in paths]
     for standing, adapter in adapters:
-        model = _replaced(model, standing, adapter)
+        model = replaced(model, standing, adapter)
     write_notes(model)
     return model
 
@@ -79,12 +80,12 @@ def unplug(model: nn.Module, at: str | Sequence[str] | None = None) -> nn.Module
     """
     adapters = plugged(model)
     if at is not None:
-        adapters = {path: _adapter_at(model, path) for path in _paths(model, at)}
+        adapters = {path: _adapter_at(model, path) for path in paths_of(model, at)}
     if not adapters:
         raise ValueError(f"model is {type(model).__name__}, which has no quantizer plugged in")
     for adapter in adapters.values():
         original = adapter.original.to(_device(adapter, model), adapter.dtype).train(adapter.training)
-        model = _replaced(model, adapter, original)
+        model = replaced(model, adapter, original)
     write_notes(model)
     return model
 
@@ -97,65 +98,10 @@ def take_codebook(model: nn.Module, at: str | None = None) -> Tensor:
 
     Raises: ValueError as `plug_in`, and for a quantizer without a table of codes.
     """
-    books = [_codes_at(model, path) for path in _paths(model, at)]
+    books = [_codes_at(model, path) for path in paths_of(model, at)]
     if len({book.shape[1:] for book in books}) > 1:
         raise ValueError(f"the codebooks differ in shape, {[tuple(book.shape) for book in books]}: say at= which")
     return books[0] if len(books) == 1 else torch.cat(books)
-
-
-def plugged(model: nn.Module) -> dict[str, Adapter]:
-    """What is plugged into a model, by its path."""
-    return {path: module for path, module in model.named_modules() if isinstance(module, Adapter)}
-
-
-def find(model: nn.Module) -> list[str]:
-    """The path of the quantizer in a model, the outermost of a known contract; several paths for those that stand
-    side by side and are one quantizer to the model.
-
-    Raises: ValueError where there is none, or more than one.
-    """
-    found = _known(model)
-    if not found:
-        raise ValueError(
-            f"model is {type(model).__name__}, in which no quantizer of a known contract was found "
-            f"({', '.join(contracts())}); say at= where it stands and contract= how it is called"
-        )
-    if len(found) > 1 and not _are_one(found):
-        places = ", ".join(f"{path!r} ({type(module).__name__})" for path, module in found.items())
-        raise ValueError(
-            f"model is {type(model).__name__}, which has quantizers at {places}; say at= which, or "
-            f"at={list(found)} for all of them"
-        )
-    return list(found)
-
-
-def _known(model: nn.Module) -> dict[str, nn.Module]:
-    """The modules of a known contract in a model by path, without those inside another."""
-    found: dict[str, nn.Module] = {}
-    for path, module in model.named_modules():
-        inside = any(path.startswith(f"{outer}.") or outer == "" for outer in found)
-        if not inside and contract_of(module) is not None:
-            found[path] = module
-    return found
-
-
-def _are_one(found: Mapping[str, nn.Module]) -> bool:
-    """Whether known modules are one quantizer to the model that holds them."""
-    held_by = {path.rpartition(".")[0] for path in found}
-    kept = [contract_of(module) for module in found.values()]
-    return len(held_by) == 1 and len(set(kept)) == 1 and kept[0] is not None and kept[0].side_by_side
-
-
-def _paths(model: nn.Module, at: str | Sequence[str] | None, contract: str | None = None) -> list[str]:
-    """The paths that `at` stands for, each once."""
-    if at is None:
-        return find(model)
-    paths = []
-    for path in [at] if isinstance(at, str) else at:
-        module = _module_at(model, path)
-        inner = {} if contract is not None or contract_of(module) is not None else _known(module)
-        paths += [f"{path}.{name}".removeprefix(".") for name in inner] if _are_one(inner) else [path]
-    return list(dict.fromkeys(paths))
 
 
 def _adapted(
@@ -167,7 +113,7 @@ def _adapted(
     options: Mapping[str, Any],
 ) -> tuple[nn.Module, Adapter]:
     """What stands at a path, and an adapter to take its place."""
-    standing = _module_at(model, path)
+    standing = module_at(model, path)
     kept = contract_of(standing) if contract is None else contract_named(contract)
     if kept is None:
         raise ValueError(
@@ -229,29 +175,8 @@ def _place(
     return place, others
 
 
-def _distinct(model: nn.Module, paths: Sequence[str]) -> list[str]:
-    """One path for each module. Raises: ValueError for no path, or for a module inside another."""
-    places: dict[nn.Module, str] = {}
-    for path in paths:
-        places.setdefault(_module_at(model, path), path)
-    if not places:
-        raise ValueError("at is empty, expected a path, or several")
-    for inner, path in places.items():
-        for outer in places:
-            if outer is not inner and any(part is inner for part in outer.modules()):
-                raise ValueError(f"{path!r} is inside {places[outer]!r}, expected places that stand apart")
-    return list(places.values())
-
-
-def _module_at(model: nn.Module, path: str) -> nn.Module:
-    try:
-        return model.get_submodule(path)
-    except AttributeError as error:
-        raise ValueError(f"model is {type(model).__name__}, which has nothing at {path!r}: {error}") from error
-
-
 def _codes_at(model: nn.Module, path: str) -> Tensor:
-    module = _module_at(model, path)
+    module = module_at(model, path)
     kept = contract_of(module)
     if isinstance(module, Adapter):
         return module.quantizer.codebook.detach().clone()
@@ -261,21 +186,10 @@ def _codes_at(model: nn.Module, path: str) -> Tensor:
 
 
 def _adapter_at(model: nn.Module, path: str) -> Adapter:
-    module = _module_at(model, path)
+    module = module_at(model, path)
     if not isinstance(module, Adapter):
         raise ValueError(f"at {path!r} is {type(module).__name__}, which was not plugged in")
     return module
-
-
-def _replaced(model: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
-    """The model with `new` wherever `old` stood: a module may have several names."""
-    if model is old:
-        return new
-    places = [path for path, module in model.named_modules(remove_duplicate=False) if module is old]
-    for path in places:
-        parent, _, name = path.rpartition(".")
-        setattr(model.get_submodule(parent), name, new)
-    return model
 
 
 def _device(*modules: nn.Module) -> torch.device:

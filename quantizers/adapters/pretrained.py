@@ -12,8 +12,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from quantizers.adapters.finding import plugged
 from quantizers.adapters.notes import read_notes, write_notes
-from quantizers.adapters.plugging import plug_in, plugged
+from quantizers.adapters.plugging import plug_in
 from quantizers.configuration import rebuild
 from quantizers.saving import import_safetensors
 
