@@ -5,6 +5,7 @@ quantizers stand where, beside their weights; `from_pretrained` reads it.
 """
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,7 +38,8 @@ def from_pretrained(cls: Any, folder: str | os.PathLike[str], **options: Any) ->
         cls: the model's class, as diffusers.VQModel. folder: what `save_pretrained` wrote; of a model on the hub,
             what `huggingface_hub.snapshot_download` returned. options: those of `cls.from_pretrained`.
 
-    Returns: the model, in evaluation mode.
+    Returns: the model, in evaluation mode. Its own quantizer is not in the folder: `unplug` puts back one with
+        first weights.
 
     Raises: FileNotFoundError for a folder that is not there, or without safetensors; ValueError for a model
         without a quantizer of ours, and for weights that do not fit; ImportError without safetensors.
@@ -54,23 +56,26 @@ def from_pretrained(cls: Any, folder: str | os.PathLike[str], **options: Any) ->
         )
     for at, entry in notes.items():
         plug_in(model, rebuild(entry["quantizer"]), at=at, contract=entry["contract"])
-        _restore(model.get_submodule(at), f"{at}.", path)
+        _restore(model.get_submodule(at), f"{at}.", path, options.get("variant"))
     return model.eval()
 
 
-def _restore(adapter: nn.Module, prefix: str, folder: Path) -> None:
+def _restore(adapter: nn.Module, prefix: str, folder: Path, variant: str | None) -> None:
     """Load what the files hold under a prefix. Raises: ValueError for weights that do not fit."""
-    weights = dict(_tensors(folder, prefix))
+    weights = dict(_tensors(folder, prefix, variant))
     try:
         adapter.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(f"the weights under {prefix!r} in {folder} do not fit: {error}") from error
 
 
-def _tensors(folder: Path, prefix: str) -> Iterator[tuple[str, Tensor]]:
-    files = sorted(folder.glob("*.safetensors"))
+def _tensors(folder: Path, prefix: str, variant: str | None) -> Iterator[tuple[str, Tensor]]:
+    """The tensors under a prefix in the model's files: one, or pieces, `model.fp16-00001-of-00002.safetensors`."""
+    pattern = r"[^.]+" + (rf"\.{re.escape(variant)}(-\d+-of-\d+)?" if variant else "") + r"\.safetensors"
+    files = sorted(file for file in folder.iterdir() if re.fullmatch(pattern, file.name))
     if not files:
-        raise FileNotFoundError(f"there are no safetensors in {folder}; save with safe_serialization=True")
+        of = f" of variant {variant!r}" if variant else ""
+        raise FileNotFoundError(f"there are no safetensors{of} in {folder}; save with safe_serialization=True")
     for file in files:
         for name, tensor in import_safetensors().torch.load_file(file).items():
             if name.startswith(prefix):

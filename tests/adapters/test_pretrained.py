@@ -36,6 +36,17 @@ def test_numbers_that_were_assigned_come_back(tmp_path: Path) -> None:
     assert adapter.quantizer.commitment_weight == 0.125
 
 
+@pytest.mark.parametrize("shard", ["5GB", "1KB"])
+def test_variants_in_one_folder(shard: str, tmp_path: Path) -> None:
+    """They may hold other numbers, as a model that was trained on."""
+    models = {None: plug_in(build(), "vq").eval(), "ema.1": plug_in(build(), "vq").eval()}
+    for variant, model in models.items():
+        model.save_pretrained(tmp_path, variant=variant, max_shard_size=shard)
+    for variant, model in models.items():
+        loaded = from_pretrained(diffusers.VQModel, tmp_path, variant=variant)
+        assert torch.equal(loaded.quantize.quantizer.codebook, model.quantize.quantizer.codebook)
+
+
 def compiled(model: Any) -> Any:
     return torch.compile(model, backend="eager")
 
