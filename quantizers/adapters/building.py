@@ -22,7 +22,7 @@ def build(place: Place, quantizer: str | Builder | Quantizer, options: Mapping[s
         if options:
             raise ValueError(f"options {sorted(options)} are given with a quantizer that is built; set them there")
         return check_fits(place, quantizer)
-    if isinstance(quantizer, nn.Module):
+    if isinstance(quantizer, nn.Module) or not (isinstance(quantizer, str) or callable(quantizer)):
         raise ValueError(f"quantizer is {type(quantizer).__name__}, expected a name, a class or a Quantizer")
     if place.groups is not None:
         return check_fits(place, _grouped(place, quantizer, options, keep))

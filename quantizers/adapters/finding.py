@@ -31,15 +31,20 @@ def find(model: nn.Module) -> list[str]:
 
 def plugged(model: nn.Module) -> dict[str, Adapter]:
     """What is plugged into a model, by its path."""
+    check_model(model)
     return {path: module for path, module in model.named_modules() if isinstance(module, Adapter)}
 
 
 def paths_of(model: nn.Module, at: str | Sequence[str] | None, contract: str | None = None) -> list[str]:
-    """The paths that `at` stands for, each once."""
+    """The paths that `at` stands for, each once. Raises: TypeError for what is no path."""
+    check_model(model)
     if at is None:
         return find(model)
+    given = [at] if isinstance(at, str) else at
+    if not isinstance(given, Sequence) or not all(isinstance(path, str) for path in given):
+        raise TypeError(f"at is {at!r}, expected the path of a quantizer in the model, or several")
     paths = []
-    for path in [at] if isinstance(at, str) else at:
+    for path in given:
         module = module_at(model, path)
         inner = {} if contract is not None or contract_of(module) is not None else _known(module)
         paths += [f"{path}.{name}".removeprefix(".") for name in inner] if _are_one(inner) else [path]
@@ -82,6 +87,22 @@ def _are_one(found: Mapping[str, nn.Module]) -> bool:
     held_by = {path.rpartition(".")[0] for path in found}
     kept = [contract_of(module) for module in found.values()]
     return len(held_by) == 1 and len(set(kept)) == 1 and kept[0] is not None and kept[0].side_by_side
+
+
+def check_model(model: nn.Module) -> None:
+    """Raises: TypeError for what is no module."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is a {type(model).__name__}, expected an nn.Module")
+
+
+def check_not_compiled(path: str) -> None:
+    """Raises: ValueError for a module that is compiled by itself, which calls what it was made of, for good."""
+    outer, _, name = path.rpartition(".")
+    if name == "_orig_mod":
+        raise ValueError(
+            f"the quantizer at {outer!r} is compiled by itself, and would go on to run as it is; plug in first, "
+            "then compile, or compile a module around it"
+        )
 
 
 def replaced(model: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from quantizers.adapters.adapter import Adapter, Place
 from quantizers.adapters.building import build
 from quantizers.adapters.contracts import contract_named, contract_of, contracts
-from quantizers.adapters.finding import distinct, module_at, paths_of, plugged, replaced
+from quantizers.adapters.finding import check_not_compiled, distinct, module_at, paths_of, plugged, replaced
 from quantizers.adapters.notes import write_notes
 from quantizers.base import Quantizer
 from quantizers.registry import Builder
@@ -37,6 +37,9 @@ def plug_in(
     have other channels than the model (FSQ), a learned projection leads in and another out. The loss that the
     model gets is ours, weighted by our weights, in the place of its own. A quantizer that was plugged in before
     gives way; what stood there first is what `unplug` puts back.
+
+    **Make optimizers after it**, and after `unplug`: one that was made before holds the parameters that are gone,
+    and none of the new ones. So does what collects parameters in another way, as DistributedDataParallel.
 
     Args:
         model: changed in place. Where it is itself a known quantizer, the adapter is returned.
@@ -83,6 +86,8 @@ def unplug(model: nn.Module, at: str | Sequence[str] | None = None) -> nn.Module
         adapters = {path: _adapter_at(model, path) for path in paths_of(model, at)}
     if not adapters:
         raise ValueError(f"model is {type(model).__name__}, which has no quantizer plugged in")
+    for path in adapters:
+        check_not_compiled(path)
     for adapter in adapters.values():
         original = adapter.original.to(_device(adapter, model), adapter.dtype).train(adapter.training)
         model = replaced(model, adapter, original)
@@ -113,6 +118,7 @@ def _adapted(
     options: Mapping[str, Any],
 ) -> tuple[nn.Module, Adapter]:
     """What stands at a path, and an adapter to take its place."""
+    check_not_compiled(path)
     standing = module_at(model, path)
     kept = contract_of(standing) if contract is None else contract_named(contract)
     if kept is None:

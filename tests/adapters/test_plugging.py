@@ -1,5 +1,6 @@
 """The laws of plug_in, unplug and take_codebook themselves, on small models with a quantizer of taming's kind."""
 
+import re
 from typing import Any, ClassVar
 
 import pytest
@@ -141,6 +142,34 @@ def test_a_path_that_is_not_there() -> None:
         take_codebook(built(), at="encoder")
 
 
+def test_what_is_no_model_and_no_path() -> None:
+    for call in (plug_in, lambda model, _: unplug(model, at="vq"), lambda model, _: take_codebook(model)):
+        with pytest.raises(TypeError, match=r"model is a str, expected an nn\.Module"):
+            call("model", "vq")
+    for at in (3, ["vq", 3]):
+        with pytest.raises(TypeError, match=rf"at is {re.escape(repr(at))}, expected the path"):
+            plug_in(built(), "vq", at=at)
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # by dynamo itself
+def test_a_quantizer_that_is_compiled_by_itself() -> None:
+    """It would run the old one for good, where a model that is compiled as a whole sees the new one."""
+    model, x = built().eval(), images()
+    model.vq = torch.compile(model.vq, backend="eager")
+    with pytest.raises(ValueError, match="the quantizer at 'vq' is compiled by itself"):
+        plug_in(model, "vq")
+    adapter = plug_in(built().eval(), "vq").vq
+    with pytest.raises(ValueError, match="is compiled by itself"):
+        unplug(torch.nn.Sequential(torch.compile(adapter, backend="eager")))
+    model = built().eval()
+    whole = torch.compile(model, backend="eager")
+    before = whole(x)
+    plug_in(whole, "simvq")
+    assert torch.equal(whole(x), model(x))
+    assert not torch.equal(whole(x), before)
+    assert torch.equal(unplug(whole)(x), before)
+
+
 def test_a_contract_that_is_not_known() -> None:
     with pytest.raises(ValueError, match="no contract is named 'tamming'; did you mean 'taming'"):
         plug_in(built(), "vq", contract="tamming")
@@ -197,6 +226,7 @@ def test_quantizers_that_are_built() -> None:
         (VectorQuantizer(WIDTH, CODES), {}, "expected channel_dim=1"),
         (own, {"commitment_weight": 1.0}, r"options \['commitment_weight'\] are given with a quantizer"),
         (nn.Identity(), {}, "quantizer is Identity, expected a name, a class or a Quantizer"),
+        (3, {}, "quantizer is int, expected a name, a class or a Quantizer"),
     )
     for quantizer, options, message in refused:
         with pytest.raises(ValueError, match=message):
