@@ -18,7 +18,19 @@ from quantizers.parallel import ProcessGroup
 
 NO_CODE = -1  # the index of a vector that is masked or not finite
 
-Listener = Callable[["Quantizer", Tensor, Tensor], None]  # is told x and indices
+
+class Heard(NamedTuple):
+    """What a listener is told of a forward or an `encode`."""
+
+    x: Tensor
+    mask: Tensor | None
+    """As they were passed."""
+    indices: Tensor
+    by_forward: bool
+    """Whether `forward` gave the indices, or `ResidualQuantizer.forward_stages`, and not `encode`."""
+
+
+Listener = Callable[["Quantizer", Heard], None]
 
 
 class QuantizerOutput(NamedTuple):
@@ -160,7 +172,7 @@ class Quantizer(nn.Module, abc.ABC):
                 self.observe_rows(rows, indices)
         quantized = quantized.where(rows.unmasked[:, None], 0.0).to(x.dtype)
         quantized = from_rows(quantized, rows.shape, self.channel_dim)
-        indices = self._told(x, self._shaped(indices, rows.shape))
+        indices = self._told(Heard(x, mask, self._shaped(indices, rows.shape), by_forward=True))
         return QuantizerOutput(quantized, indices, loss.to(rows.vectors.dtype))
 
     def quantize_rows(self, rows: Rows) -> QuantizerOutput:
@@ -223,7 +235,7 @@ class Quantizer(nn.Module, abc.ABC):
         return indices.unbind(-1) if self.composed else (indices,)
 
     def listen(self, listener: Listener) -> None:
-        """Have `listener(self, x, indices)` called after each forward and `encode` of this quantizer.
+        """Have `listener(self, heard)` called after each forward and `encode` of this quantizer.
 
         A model that is compiled, or was before, calls it too; so does the second forward of activation
         checkpointing. Copies and pickles have no listeners, and a quantizer that is part of another calls none.
@@ -232,13 +244,16 @@ class Quantizer(nn.Module, abc.ABC):
 
     def unlisten(self, listener: Listener) -> None:
         """Call a listener no more."""
-        self._listeners = tuple(other for other in self._listeners if other is not listener)
+        others = tuple(other for other in self._listeners if other is not listener)
+        self.__dict__.pop("_listeners", None)
+        if others:
+            self._listeners = others
 
-    def _told(self, x: Tensor, indices: Tensor) -> Tensor:
+    def _told(self, heard: Heard) -> Tensor:
         """The indices, of which the listeners know."""
         for listener in self._listeners:
-            listener(self, x, indices)
-        return indices
+            listener(self, heard)
+        return heard.indices
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
@@ -271,7 +286,8 @@ class Quantizer(nn.Module, abc.ABC):
         """The indices that evaluation gives for x, in either mode: int64, shaped as those of `forward`."""
         rows = to_rows(x, mask, self.dim, self.channel_dim)
         with without_autocast(x.device):
-            return self._told(x, self._shaped(self.encode_rows(rows), rows.shape))
+            indices = self._shaped(self.encode_rows(rows), rows.shape)
+        return self._told(Heard(x, mask, indices, by_forward=False))
 
     def encode_rows(self, rows: Rows) -> Tensor:
         """`encode` on rows [N, dim], for quantizers that hold this one."""

@@ -1,13 +1,13 @@
 """Codes that are not used move to vectors of the batch: between steps, and with their state in the optimizer."""
 
 import abc
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from quantizers.base import Quantizer
+from quantizers.base import Heard, Quantizer
 from quantizers.composed import outermost
 from quantizers.kernels.dispatch import without_autocast
 from quantizers.layout import to_rows
@@ -26,10 +26,9 @@ class Replacement(abc.ABC):
             optimizer.step()
             replaced = replacement.step()
 
-    A forward hook on each outermost quantizer of the model keeps what its last forward in training got; nothing in
-    a forward waits for anything. Make it before the first forward of a compiled model, which sees no later hook.
-    `step` looks at these vectors, as they are with the weights of now: a stage of a residual has those that the
-    stages before it leave. What it takes, it takes once.
+    A listener of each outermost quantizer of the model keeps what its last forward in training got; nothing in a
+    forward waits for anything. `step` looks at these vectors, as they are with the weights of now: a stage of a
+    residual has those that the stages before it leave. What it takes, it takes once.
 
     Codes that take part are rows of a table that vectors choose from: VectorQuantizer and what derives from it
     (rotation, DiVeQ, NSVQ, IBQ, OptVQ), EMAVectorQuantizer, and GumbelQuantizer with logits="distance", by
@@ -40,7 +39,7 @@ class Replacement(abc.ABC):
     codes stay bit-equal. Each of them must call `step`, if after a forward of an empty batch or of none. Sharded
     parameters (FSDP) cannot take part.
 
-    A copy of the model, or one that was pickled, has a hook that keeps nothing, until another is attached.
+    A copy of the model, or one that was pickled, keeps nothing, until another is attached.
 
     Args:
         model: with such a quantizer in it, or one. optimizer: of its parameters.
@@ -88,7 +87,8 @@ class Replacement(abc.ABC):
             for name, part in self._tables.items()
         }
         self._last = [(quantizer, LastForward()) for quantizer in outer.values()]
-        self._handles = [quantizer.register_forward_hook(last, with_kwargs=True) for quantizer, last in self._last]
+        for quantizer, last in self._last:
+            quantizer.listen(last)
 
     @abc.abstractmethod
     def _shares(self, use: Tensor) -> Tensor:
@@ -159,36 +159,21 @@ class Replacement(abc.ABC):
         self._use = {name: use.to(self._use[name], copy=True) for name, use in state.items()}
 
     def remove(self) -> None:
-        """Take the hooks off the model."""
-        for handle in self._handles:
-            handle.remove()
-        for _, last in self._last:
+        """Listen to the model no more."""
+        for quantizer, last in self._last:
+            quantizer.unlisten(last)
             last.held = None
 
 
 class LastForward:
-    """A forward hook that keeps x, mask and indices of the last forward in training. Copies keep nothing."""
+    """A quantizer's listener that keeps x, mask and indices of the last forward in training."""
 
     def __init__(self) -> None:
-        self.keeps = True
         self.held: tuple[Tensor, Tensor | None, Tensor] | None = None
 
-    def __call__(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
-        if self.keeps and module.training:
-            x, mask = _arguments(*args, **kwargs)
-            self.held = x.detach(), mask, output.indices
-
-    def __deepcopy__(self, memo: object) -> "LastForward":
-        copied = LastForward()
-        copied.keeps = False
-        return copied
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"keeps": False, "held": None}
-
-
-def _arguments(x: Tensor, mask: Tensor | None = None, **_: object) -> tuple[Tensor, Tensor | None]:
-    return x, mask
+    def __call__(self, quantizer: Quantizer, heard: Heard) -> None:
+        if heard.by_forward and quantizer.training:
+            self.held = heard.x.detach(), heard.mask, heard.indices
 
 
 def _drawn(z: Tensor, count: int, group: Group) -> Tensor:

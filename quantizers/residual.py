@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from quantizers.base import Quantizer, QuantizerOutput, check_at_least
+from quantizers.base import Heard, Quantizer, QuantizerOutput, check_at_least
 from quantizers.beam import beam_search
 from quantizers.composed import ComposedQuantizer, Fit, all_valid, check_part, joined
 from quantizers.kernels.dispatch import without_autocast
@@ -148,7 +148,8 @@ class ResidualQuantizer(ComposedQuantizer):
             indices = self._greedy(entered.vectors, stages)
             if check_at_least("beam_width", beam_width, 1) > 1:
                 indices = self._improved(indices, entered.vectors, stages, beam_width)
-            return self._told(x, self._shaped(self._without(indices, entered.valid), rows.shape))
+            indices = self._shaped(self._without(indices, entered.valid), rows.shape)
+        return self._told(Heard(x, mask, indices, by_forward=False))
 
     def _quantize(self, z: Tensor, valid: Tensor) -> QuantizerOutput:
         return self._quantize_entered(Rows(z, valid, valid, z.shape[:1]))

@@ -1,14 +1,13 @@
 """First codes for the quantizers in a model, from the vectors that the model itself gives them."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
-from quantizers.base import Quantizer, check_at_least
+from quantizers.base import Heard, Listener, Quantizer, check_at_least
 from quantizers.composed import outermost
 from quantizers.layout import Rows, to_rows
 from quantizers.multiscale import MultiScaleQuantizer
@@ -29,7 +28,7 @@ def warm_start(
 
     Quantizers take their turns in the order in which a forward reaches them, so that those further on see what the
     earlier ones make of their new codes (VQ-VAE-2, Razavi et al. 2019, arXiv 1906.00446). For each, all batches
-    run through the model in evaluation mode, without gradients, no further than to that quantizer; then
+    run through the model in evaluation mode, without gradients, no further than to its forward or `encode`; then
     `quantizer.initialize_from` does the rest, also for what it holds. Modes, gradients, statistics and hooks are
     afterwards as before, also where something raises. A compiled model runs as it was written.
 
@@ -106,16 +105,15 @@ def _collected(
     """The quantizer that is reached first of those waiting, and a sample of its vectors in all batches."""
     found: list[tuple[Quantizer, _Sample]] = []
 
-    def collect(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        assert isinstance(module, Quantizer)
+    def collect(quantizer: Quantizer, heard: Heard) -> None:
         if not found:
-            found.append((module, _Sample(module, limit)))
-        if found[0][0] is module:
-            found[0][1].add(*_arguments(*args, **kwargs))
+            found.append((quantizer, _Sample(quantizer, limit)))
+        if found[0][0] is quantizer:
+            found[0][1].add(heard.x, heard.mask)
             raise _ReachedError
 
     count = 0
-    with _hooked(waiting.values(), collect):
+    with _heard(waiting.values(), collect):
         for batch in batches:
             count += 1
             with suppress(_ReachedError):
@@ -130,11 +128,6 @@ def _collected(
     return found[0]
 
 
-def _arguments(x: Tensor, mask: Tensor | None = None, **_: object) -> tuple[Tensor, Tensor | None]:
-    """Those of `Quantizer.forward`, however they were passed."""
-    return x, mask
-
-
 def _call(model: nn.Module, batch: Batch) -> None:
     if isinstance(batch, Tensor):
         model(batch)
@@ -147,15 +140,14 @@ def _call(model: nn.Module, batch: Batch) -> None:
 
 
 @contextmanager
-def _hooked(modules: Iterable[nn.Module], hook: Callable[..., None]) -> Iterator[None]:
-    handles: list[RemovableHandle] = []
+def _heard(quantizers: Collection[Quantizer], listener: Listener) -> Iterator[None]:
+    for quantizer in quantizers:
+        quantizer.listen(listener)
     try:
-        for module in modules:
-            handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
         yield
     finally:
-        for handle in handles:
-            handle.remove()
+        for quantizer in quantizers:
+            quantizer.unlisten(listener)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from types import TracebackType
 import torch
 from torch import Tensor, nn
 
-from quantizers.base import Quantizer
+from quantizers.base import Heard, Quantizer
 from quantizers.composed import outermost
 from quantizers.usage import CodebookUsage, check_sizes, count_, new_slots
 
@@ -130,7 +130,8 @@ class Counting:
         first = next(held, None)
         self.slots = new_slots(self.sizes, None if first is None else first.device)
 
-    def __call__(self, quantizer: Quantizer, x: Tensor, indices: Tensor) -> None:
+    def __call__(self, quantizer: Quantizer, heard: Heard) -> None:
+        indices = heard.indices
         if torch.compiler.is_exporting() or indices.is_meta:
             return
         if self.training is not None and self.training != quantizer.training:
@@ -138,7 +139,7 @@ class Counting:
         if self.slots.device != indices.device:  # the model has moved
             with torch.inference_mode(False):
                 self.slots = self.slots.to(indices.device)
-        count_(self.slots, quantizer.indices_by_codebook(indices, x))
+        count_(self.slots, quantizer.indices_by_codebook(indices, heard.x))
 
     def usage(self) -> CodebookUsage:
         """A metric that has counted as much."""

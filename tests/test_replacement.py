@@ -380,22 +380,30 @@ def test_copies_of_the_model_keep_nothing_and_bring_nothing() -> None:
     for other in (copy.deepcopy(model), pickle.loads(pickled)):
         assert_same_state(state_of(model), state_of(other))
         assert other(far(5)).quantized.shape == (5, DIM)
-        hooks = [hook for part in other.modules() for hook in part._forward_hooks.values()]
-        assert len(hooks) == 2
-        assert all(hook.held is None for hook in hooks)
+        assert not any(getattr(part, "_listeners", ()) for part in other.modules())
         again = DeadCodeReplacement(other, optimizer_of(other), threshold=0.9, decay=0.0)
         other(far(5))
         assert again.step() > 0
 
 
-def test_removed_hooks_leave_the_model_as_it_was() -> None:
+def test_a_removed_one_leaves_the_model_as_it_was() -> None:
     model = Autoencoder()
     replacement = DeadCodeReplacement(model, optimizer_of(model), threshold=0.9, decay=0.0)
     model(far(5))
     replacement.remove()
-    assert not any(part._forward_hooks for part in model.modules())
+    assert not any("_listeners" in vars(part) for part in model.modules())
     model(far(5))
     assert replacement.step() == 0
+
+
+def test_stages_by_themselves_take_part_and_encode_does_not() -> None:
+    """As adapters call them, past the hooks of a module."""
+    quantizer = quantizers.create("residual", dim=DIM, codebook_size=5, num_quantizers=2)
+    replacement = DeadCodeReplacement(quantizer, optimizer_of(quantizer), threshold=0.9, decay=0.0)
+    quantizer.encode(far(2))
+    assert replacement.step() == 0
+    quantizer.forward_stages(far(2))
+    assert replacement.step() > 0
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # PyTorch's own
@@ -428,4 +436,4 @@ def test_wrong_options_are_named(kind: type[Replacement], options: dict, message
     quantizer: Quantizer = VectorQuantizer(DIM, 4)
     with pytest.raises((ValueError, TypeError), match=message):
         kind(quantizer, optimizer_of(quantizer), **options)
-    assert not quantizer._forward_hooks
+    assert "_listeners" not in vars(quantizer)

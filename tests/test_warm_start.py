@@ -196,6 +196,28 @@ def test_max_vectors_bounds_what_kmeans_gets(monkeypatch: pytest.MonkeyPatch) ->
     assert seen == [(20, DIM)]
 
 
+@pytest.mark.parametrize("call", ["encode", "forward_stages"])
+def test_a_model_that_calls_its_quantizer_otherwise(call: str) -> None:
+    """As codecs do, which hand on indices; what a mask leaves out does not count."""
+    quantizer = quantizers.create("residual", dim=DIM, codebook_size=8, num_quantizers=2)
+    other, x = copy.deepcopy(quantizer), batch(30)
+    mask = torch.arange(30) < 20
+
+    class Codec(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.quantizer = quantizer
+
+        def forward(self, x: Tensor) -> object:
+            return getattr(self.quantizer, call)(x, mask)
+
+    torch.manual_seed(0)
+    warm_start(Codec(), [x])
+    torch.manual_seed(0)
+    warm_start(other, [(x, mask)])
+    assert torch.equal(quantizer.codebook, other.codebook)
+
+
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # PyTorch's own
 def test_a_compiled_model_runs_as_it_was_written() -> None:
     model = nn.Sequential(nn.Linear(DIM, DIM), VectorQuantizer(DIM, 8))

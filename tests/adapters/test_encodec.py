@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import quantizers
-from quantizers import plug_in, take_codebook, unplug
+from quantizers import DeadCodeReplacement, plug_in, take_codebook, unplug, warm_start
 from tests.adapters import stand_in_encodec as foreign
 from tests.adapters.common import BANDWIDTHS, METHODS, RATES, loss_falls, stages_agree, tones
 
@@ -205,3 +205,14 @@ def test_stages_with_several_codebooks_are_used_whole() -> None:
         result = codec.quantizer(vectors(), RATE, bandwidth)
         assert result.codes.shape == (count, 2, 40)
         assert result.bandwidth == count * 0.5
+
+
+def test_training_aids_see_what_the_adapter_quantizes() -> None:
+    """It calls the stages by themselves, for their losses."""
+    codec = plug_in(model(), "vq").train()
+    replacement = DeadCodeReplacement(codec, torch.optim.Adam(codec.parameters()), threshold=0.9, decay=0.0)
+    codec.quantizer(codec.encoder(tones()), RATE)
+    assert replacement.step() > 0
+    before = take_codebook(codec)
+    warm_start(codec.quantizer, [(vectors(), RATE)])
+    assert (take_codebook(codec) != before).any(-1).all()

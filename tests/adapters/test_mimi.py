@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import quantizers
-from quantizers import plug_in, take_codebook, unplug
+from quantizers import plug_in, take_codebook, unplug, warm_start
 from quantizers.adapters import plugged
 from tests.adapters.common import METHODS, loss_falls, stages_agree, tones
 
@@ -205,3 +205,11 @@ def test_a_half_has_as_many_codebooks_as_before() -> None:
     ):
         plug_in(model, "vq", at=PATHS[0], num_quantizers=3)
     assert not plugged(model)
+
+
+def test_warm_start_sees_both_halves() -> None:
+    """The model calls `encode` alone."""
+    model = plug_in(build(), "vq")
+    before = take_codebook(model)
+    warm_start(model, [tones(), tones().flip(-1)])
+    assert (take_codebook(model) != before).any(-1).all()
