@@ -6,16 +6,18 @@ quantizers stand where, beside their weights; `from_pretrained` reads it.
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from quantizers.adapters.adapter import NOTHING
 from quantizers.adapters.finding import plugged
-from quantizers.adapters.notes import read_notes, write_notes
+from quantizers.adapters.notes import Entry, read_notes, write_notes
 from quantizers.adapters.plugging import plug_in
+from quantizers.base import Quantizer
 from quantizers.configuration import rebuild
 from quantizers.saving import import_safetensors
 
@@ -31,12 +33,16 @@ def save_pretrained(model: Any, folder: str | os.PathLike[str], **options: Any) 
     model.save_pretrained(folder, **options)
 
 
-def from_pretrained(cls: Any, folder: str | os.PathLike[str], **options: Any) -> Any:
+def from_pretrained(
+    cls: Any, folder: str | os.PathLike[str], *, overrides: Mapping[str, Any] = NOTHING, **options: Any
+) -> Any:
     """`cls.from_pretrained(folder)` of a model that was saved with quantizers plugged in: with them again.
 
     Args:
         cls: the model's class, as diffusers.VQModel. folder: what `save_pretrained` wrote; of a model on the hub,
             what `huggingface_hub.snapshot_download` returned. options: those of `cls.from_pretrained`.
+        overrides: options of each quantizer that are to be others than saved, or that JSON could not tell, as a
+            gradient function of your own; see `quantizers.configuration.rebuild`.
 
     Returns: the model, in evaluation mode. Its own quantizer is not in the folder: `unplug` puts back one with
         first weights.
@@ -55,9 +61,18 @@ def from_pretrained(cls: Any, folder: str | os.PathLike[str], **options: Any) ->
             f"the model in {path} was saved without a quantizer of ours: {cls.__name__}.from_pretrained loads it"
         )
     for at, entry in notes.items():
-        plug_in(model, rebuild(entry["quantizer"]), at=at, contract=entry["contract"])
+        plug_in(model, _rebuilt(at, entry, overrides), at=at, contract=entry["contract"])
         _restore(model.get_submodule(at), f"{at}.", path, options.get("variant"))
     return model.eval()
+
+
+def _rebuilt(at: str, entry: Entry, overrides: Mapping[str, Any]) -> Quantizer:
+    try:
+        return rebuild(entry["quantizer"], **overrides)
+    except ValueError as error:
+        raise ValueError(
+            f"the quantizer at {at!r} cannot be built, with overrides={dict(overrides)}: {error}"
+        ) from error
 
 
 def _restore(adapter: nn.Module, prefix: str, folder: Path, variant: str | None) -> None:

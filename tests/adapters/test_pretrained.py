@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from quantizers import plug_in, unplug
 from quantizers.adapters import from_pretrained, plugged, save_pretrained
+from quantizers.gradients import straight_through
 from tests.adapters.common import METHODS
 from tests.adapters.test_diffusers import build, images
 
@@ -96,6 +98,23 @@ def test_unplugged_model_is_saved_as_its_own(tmp_path: Path) -> None:
         from_pretrained(diffusers.VQModel, tmp_path)
     with pytest.raises(ValueError, match="has no quantizer plugged in"):
         save_pretrained(model, tmp_path)
+
+
+def test_what_json_cannot_tell_is_passed(tmp_path: Path) -> None:
+    calls: list[Tensor] = []
+
+    def gradient(z: Tensor, codes: Tensor) -> Tensor:
+        calls.append(z)
+        return straight_through(z, codes)
+
+    plug_in(build(), "vq", gradient=gradient).save_pretrained(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"at 'quantize' cannot be built, with overrides=\{\}: .* gradient=\.\.\."
+    ):
+        from_pretrained(diffusers.VQModel, tmp_path)
+    loaded = from_pretrained(diffusers.VQModel, tmp_path, overrides={"gradient": gradient})
+    loaded(images())
+    assert len(calls) == 1
 
 
 def test_what_cannot_be_loaded_is_a_sentence(tmp_path: Path) -> None:
