@@ -362,8 +362,7 @@ class Quantizer(nn.Module, abc.ABC):
         )
 
     def _check_indices(self, indices: Tensor) -> Tensor:
-        if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
-            raise TypeError(f"indices have dtype {indices.dtype}, expected an integer dtype")
+        check_integers("indices have", indices)
         indices = indices.long()
         if self.composed:
             self._check_columns(indices)
@@ -429,6 +428,12 @@ def check_at_least(name: str, value: int, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"{name} is {value!r}, expected an integer of at least {least}")
     return value
+
+
+def check_integers(what: str, values: Tensor) -> None:
+    """Raises: TypeError, which begins with `what`, for values that are not integers."""
+    if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
+        raise TypeError(f"{what} dtype {values.dtype}, expected an integer dtype")
 
 
 def _in_graph(tensor: Tensor) -> bool:

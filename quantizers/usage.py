@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from quantizers import metrics
-from quantizers.base import Quantizer, check_at_least
+from quantizers.base import Quantizer, check_at_least, check_integers
 from quantizers.recompute import choose, is_recomputing
 
 try:
@@ -121,8 +121,7 @@ class CodebookUsage(Metric):
             if len(columns) != len(self.sizes):
                 raise ValueError(f"indices are {len(columns)} tensors, expected {len(self.sizes)}, one a codebook")
         for column in columns:
-            if column.is_floating_point() or column.is_complex() or column.dtype == torch.bool:
-                raise TypeError(f"indices have dtype {column.dtype}, expected an integer dtype")
+            check_integers("indices have", column)
         return columns
 
 

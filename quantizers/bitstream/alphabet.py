@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from quantizers.base import NO_CODE, Quantizer, check_at_least
+from quantizers.base import NO_CODE, Quantizer, check_at_least, check_integers
 from quantizers.composed import ComposedQuantizer
 from quantizers.grid import GridQuantizer
 from quantizers.multiscale import MultiScaleQuantizer
@@ -133,8 +133,7 @@ class Alphabet:
     def check(self, indices: Tensor) -> None:
         """Raises: TypeError for indices that are not integers, ValueError for a shape that does not fit,
         IndexError for an index outside [−1, K) of its codebook."""
-        if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
-            raise TypeError(f"indices have dtype {indices.dtype}, expected an integer dtype")
+        check_integers("indices have", indices)
         self.check_shape(indices.shape)
         indices = indices.long()
         columns = torch.split(indices, [s.width for s in self.sections], -1) if self.composed else [indices]

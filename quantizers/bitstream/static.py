@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from quantizers.base import NO_CODE, Quantizer
+from quantizers.base import NO_CODE, Quantizer, check_integers
 from quantizers.bitstream.alphabet import Alphabet, Section, resolve_alphabet
 from quantizers.bitstream.coder import LARGEST_SUM, Integers, Reader, Writer
 from quantizers.bitstream.model import Model, put_present, take_present
@@ -168,8 +168,7 @@ def _table_bits(counts: Integers, table: Integers) -> float:
 
 
 def _check_table(table: Tensor) -> Tensor:
-    if table.is_floating_point() or table.is_complex() or table.dtype == torch.bool:
-        raise TypeError(f"a table of counts has dtype {table.dtype}, expected an integer dtype")
+    check_integers("a table of counts has", table)
     if table.ndim != 1 or not len(table):
         raise ValueError(f"a table of counts has shape {tuple(table.shape)}, expected [L], L ≥ 1")
     table = table.detach().cpu().long()
