@@ -14,9 +14,9 @@ class MimiAdapter(StagesAdapter):
 
     Défossez et al.: Moshi: a speech-text foundation model for real-time dialogue, 2024 (arXiv 2410.00037), §3.3.
     Two of these stand side by side and quantize the same z, the first for what is said, the second for how it
-    sounds; their sum is decoded. `plug_in(mimi, "simvq")` replaces both, `at="quantizer.acoustic_residual_vector_
-    quantizer"` one. What splits and joins the codes stays the model's own, so each half has as many codebooks as
-    before.
+    sounds; their sum is decoded. `plug_in(mimi, "simvq")` replaces both, and one with
+    `at="quantizer.acoustic_residual_vector_quantizer"`. What splits and joins the codes stays the model's own, so
+    each half has as many codebooks as before.
 
     The convolutions that lead into a half and out of it, D channels to those of the codes, are kept. They are the
     model's, as its encoder is: they are trained on with it, and `unplug` leaves them so.
