@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from quantizers.adapters.adapter import Adapter, Place
+from quantizers.adapters.adapter import Adapter, Place, stages_of
 from quantizers.adapters.dac_stage import (
     DacStageAdapter,
     Stage,
@@ -69,7 +69,8 @@ class DacAdapter(Adapter):
                 "residuals as they are; expected a ResidualQuantizer of distinct stages, without entry, scales or "
                 "projections of its own"
             )
-        for part, stage in zip(quantizer.parts, original.quantizers, strict=True):
+        parts = stages_of(quantizer, len(original.quantizers))
+        for part, stage in zip(parts, original.quantizers, strict=True):
             DacStageAdapter.keep(stage, part)
 
     def forward(self, z: Tensor, n_quantizers: int | None = None) -> Encoded:
@@ -102,7 +103,7 @@ class DacAdapter(Adapter):
     @property
     def quantizers(self) -> list[Stage]:
         """The stages, as models read them. Raises: ValueError for a quantizer without."""
-        return [Stage(part) for part in self._residual().parts]
+        return [Stage(part, self.dtype) for part in self._residual().parts]
 
     @property
     def n_codebooks(self) -> int:

@@ -13,24 +13,30 @@ from quantizers.latents import encode_latents, latent_codes, latents_of
 class CodeTable:
     """What models read of a stage's nn.Embedding: its rows, before the projection out."""
 
-    def __init__(self, quantizer: Quantizer) -> None:
+    def __init__(self, quantizer: Quantizer, dtype: torch.dtype) -> None:
         self._quantizer = quantizer
+        self._dtype = dtype
 
     def __call__(self, indices: Tensor) -> Tensor:
         """The codes [..., d] of indices."""
-        return latent_codes(self._quantizer, indices).movedim(self._quantizer.channel_dim, -1)
+        return latent_codes(self._quantizer, indices).movedim(self._quantizer.channel_dim, -1).to(self._dtype)
 
     @property
     def weight(self) -> Tensor:
         """All codes, [K, d]. Raises: ValueError where they are too many to list."""
-        return self._quantizer.codebook
+        return self._quantizer.codebook.to(self._dtype)
 
 
 class Pointwise(nn.Linear):
-    """A linear map of rows [N, in], and of [B, in, T] as the convolution of one step whose place it takes."""
+    """A linear map of rows [N, in], and of [B, in, T] as the convolution of one step whose place it takes.
+
+    Its parameters stay in float32 in a model of half precision; what it gives has the dtype of x.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) if x.dim() < 3 else super().forward(x.movedim(1, -1)).movedim(-1, 1)
+        rows = (x if x.dim() < 3 else x.movedim(1, -1)).to(self.weight.dtype)
+        mapped = super().forward(rows).to(x.dtype)
+        return mapped if x.dim() < 3 else mapped.movedim(-1, 1)
 
 
 def project_as_convolutions(quantizer: Quantizer) -> None:
@@ -47,6 +53,12 @@ class StageView:
     """A quantizer as models read a stage of DAC: codes and latents [B, d, T] in code space, and projections."""
 
     quantizer: Quantizer
+    dtype: torch.dtype
+
+    @property
+    def codebook(self) -> CodeTable:
+        """The codes, before the projection out, in the model's dtype."""
+        return CodeTable(self.quantizer, self.dtype)
 
     @property
     def codebook_size(self) -> int:
@@ -72,7 +84,7 @@ class StageView:
 
     def embed_code(self, indices: Tensor) -> Tensor:
         """The codes [B, T, d] of indices [B, T]."""
-        return CodeTable(self.quantizer)(indices)
+        return self.codebook(indices)
 
     def decode_code(self, indices: Tensor) -> Tensor:
         """The codes [B, d, T] of indices [B, T]."""
@@ -95,9 +107,9 @@ class StageView:
 class Stage(StageView):
     """A stage of a quantizer that is plugged in."""
 
-    def __init__(self, quantizer: Quantizer) -> None:
+    def __init__(self, quantizer: Quantizer, dtype: torch.dtype) -> None:
         self.quantizer = quantizer
-        self.codebook = CodeTable(quantizer)
+        self.dtype = dtype
 
 
 class DacStageAdapter(StageView, Adapter):
@@ -115,7 +127,6 @@ class DacStageAdapter(StageView, Adapter):
     def __init__(self, quantizer: Quantizer, original: nn.Module) -> None:
         super().__init__(quantizer, original)
         project_as_convolutions(quantizer)
-        self.__dict__["codebook"] = CodeTable(quantizer)  # what models read; of the class, the original's codes
 
     @classmethod
     def read(cls, original: Any) -> Place:

@@ -208,6 +208,21 @@ def test_a_model_in_half_precision_decodes_its_codes(kind: str) -> None:
     assert model.decoder(decoded[0]).dtype == torch.bfloat16
 
 
+@kinds
+def test_single_stages_of_a_model_in_half_precision(kind: str) -> None:
+    model, x = build(kind)
+    plug_in(model.eval(), "vq", at=[f"quantizer.quantizers.{stage}" for stage in range(STAGES)]).bfloat16()
+    _, codes, *_ = model.quantizer(model.encoder(x.bfloat16()))
+    assert model.decoder(model.quantizer.from_codes(codes)[0]).dtype == torch.bfloat16
+    assert model.quantizer.quantizers[0].codebook.weight.dtype == torch.bfloat16
+
+
+@kinds
+def test_another_number_of_stages_is_not_kept(kind: str) -> None:
+    with pytest.raises(ValueError, match="quantizer has 2 stages, and 3 codebooks are to be kept"):
+        plug_in(build(kind)[0], "vq", num_quantizers=2, keep_codebook=True)
+
+
 def test_replacement_sees_what_the_adapter_quantizes() -> None:
     model, x = build("descript")
     plug_in(model, "vq").train()
