@@ -52,7 +52,9 @@ def run(model: diffusers.VQModel, name: str, steps: int, console: Console) -> tu
         error = to_unit_range(model(tiles).sample) - to_unit_range(tiles)
         seen = to_unit_range(model(held_out_views(photographs.held_out, side=96)).sample)
     size = model.quantize.n_e
-    return Result(name, decibels(torch.ones(1), error), [metrics.code_counts(indices, size)]), seen
+    columns = indices.reshape(len(indices), -1).unbind(-1)  # one for each codebook
+    counts = [metrics.code_counts(column, size) for column in columns]
+    return Result(name, decibels(torch.ones(1), error), counts), seen
 
 
 def picture(rows: dict[str, Tensor]) -> Figure:
