@@ -48,6 +48,13 @@ def test_readme_lists_every_quantizer() -> None:
         assert re.search(rf"^\| `{name}` \|", text, re.M), f"README's table has no row for {name}"
 
 
+def test_readme_lists_every_contract() -> None:
+    text = (ROOT / "README.md").read_text()
+    rows = "".join(line for line in text.splitlines() if line.startswith("|"))
+    for name in quantizers.adapters.contracts():
+        assert f"`{name}`" in rows, f"README's table has no contract {name}"
+
+
 def test_links_lead_somewhere() -> None:
     for document in ["README.md", "CONTRIBUTING.md", "kernels/README.md", "tests/README.md"]:
         folder = (ROOT / document).parent
