@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from benchmarks import variants
+from benchmarks.models import convolutions
 from quantizers import QuantizerOutput
 
 DOWNSAMPLING = 4  # pixels a side for each latent vector
@@ -30,44 +31,14 @@ class Autoencoder(nn.Module):
         return self.decoder(out.quantized), out
 
 
-class Residual(nn.Module):
-    """x + convolution(SiLU(convolution(SiLU(x))))"""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.SiLU(),
-            nn.Conv2d(channels, channels, 3, padding=1),
-            nn.SiLU(),
-            nn.Conv2d(channels, channels, 1),
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.body(x)
-
-
 def make_encoder(dim: int) -> nn.Sequential:
     """[B, 3, H, W] to [B, dim, H/4, W/4]"""
-    return nn.Sequential(
-        nn.Conv2d(3, WIDTH, 4, stride=2, padding=1),
-        nn.SiLU(),
-        nn.Conv2d(WIDTH, 2 * WIDTH, 4, stride=2, padding=1),
-        Residual(2 * WIDTH),
-        nn.SiLU(),
-        nn.Conv2d(2 * WIDTH, dim, 1),
-    )
+    return convolutions.make_encoder(3, dim, width=WIDTH, downsampling=DOWNSAMPLING)
 
 
 def make_decoder(dim: int) -> nn.Sequential:
     """[B, dim, H/4, W/4] to [B, 3, H, W]"""
-    return nn.Sequential(
-        nn.Conv2d(dim, 2 * WIDTH, 3, padding=1),
-        Residual(2 * WIDTH),
-        nn.SiLU(),
-        nn.ConvTranspose2d(2 * WIDTH, WIDTH, 4, stride=2, padding=1),
-        nn.SiLU(),
-        nn.ConvTranspose2d(WIDTH, 3, 4, stride=2, padding=1),
-    )
+    return convolutions.make_decoder(dim, 3, width=WIDTH, downsampling=DOWNSAMPLING)
 
 
 def build(variant: str, *, dim: int, codebook_size: int, seed: int) -> Autoencoder:

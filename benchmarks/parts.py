@@ -30,6 +30,7 @@ DECIDING = (
     "crops",
     "data",
     "evaluation",
+    "models/convolutions",
     "training",
     "utilization",
     "variants",
