@@ -1,7 +1,9 @@
 """What is measured, on what, against whom: `python -m benchmarks --help` from the repository root.
 
     data.py, crops.py        photographs; training batches and held-out tiles cut from them
+    digits.py                scikit-learn's handwritten digits, 8 × 8
     autoencoder.py           the one small model that every quantizer is put into
+    models/                  VQ-VAE, VQ-VAE-2, and what they are compared with, one model a file
     variants.py              quantizers by name, with options
     training.py              the one recipe: batches, optimiser, loss, temperature
     evaluation.py, cost.py   held-out quality and code statistics; time and memory

@@ -1,0 +1,68 @@
+"""VQ-VAE (van den Oord et al.: Neural Discrete Representation Learning, 2017, arXiv 1711.00937), any quantizer."""
+
+from typing import NamedTuple, Self
+
+from torch import Tensor, nn
+
+from benchmarks import variants
+from benchmarks.models import code_maps
+from benchmarks.models.convolutions import check_images, make_decoder, make_encoder
+from quantizers import Quantizer
+
+
+class VQVAEOutput(NamedTuple):
+    """images: [B, C, H, W]. loss: 0-d, the quantizer's, added to the mean squared error. codes: [B, h, w, n]."""
+
+    images: Tensor
+    loss: Tensor
+    codes: Tensor
+
+
+class VQVAE(nn.Module):
+    """Images [B, channels, H, W] in [−1, 1] → codes [B, H/d, W/d, n] int64 → images.
+
+    Args:
+        quantizer: with channel_dim=1 and codes of each vector; n is its number of codebooks.
+        channels: of the images. width, downsampling d: as of `make_encoder`.
+
+    An image that is not finite gets codes of −1, which `decode` refuses.
+
+    Raises: ValueError or TypeError for sizes and quantizers that cannot be; InputError, when used, for images and
+        codes that do not fit.
+    """
+
+    def __init__(self, quantizer: Quantizer, *, channels: int = 3, width: int = 32, downsampling: int = 4) -> None:
+        super().__init__()
+        self.channels = channels
+        self.downsampling = downsampling
+        self.quantizer = code_maps.check_quantizer("quantizer", quantizer)
+        self.encoder = make_encoder(channels, quantizer.dim, width=width, downsampling=downsampling)
+        self.decoder = make_decoder(quantizer.dim, channels, width=width, downsampling=downsampling)
+
+    @classmethod
+    def named(cls, variant: str, *, dim: int, codebook_size: int, **sizes: int) -> Self:
+        """With a quantizer as the command line names them; see `benchmarks.variants`.
+
+        Args: dim: channels of its vectors. sizes: as above. The variant's training aids are for who trains.
+        """
+        quantizer = variants.create(variant, dim=dim, codebook_size=codebook_size, channel_dim=1)
+        return cls(quantizer, **sizes)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The number of codes of each of the n codebooks: the alphabets of a prior."""
+        return self.quantizer.codebook_sizes
+
+    def forward(self, images: Tensor) -> VQVAEOutput:
+        check_images(images, self.channels, self.downsampling)
+        out = self.quantizer(self.encoder(images))
+        return VQVAEOutput(self.decoder(out.quantized), out.loss, code_maps.to_codes(out.indices, self.quantizer))
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Codes [B, h, w, n], those of evaluation in either mode."""
+        check_images(images, self.channels, self.downsampling)
+        return code_maps.to_codes(self.quantizer.encode(self.encoder(images)), self.quantizer)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Images [B, channels, h·d, w·d] of codes [B, h, w, n]."""
+        return self.decoder(code_maps.decode(codes, self.quantizer))
