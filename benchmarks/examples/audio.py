@@ -15,8 +15,8 @@ from transformers import DacConfig
 from transformers.models.dac.modeling_dac import DacModel
 
 from benchmarks.examples.sounds import SAMPLE_RATE, sounds
-from benchmarks.examples.swap import Result, decibels, table, train
-from benchmarks.files import write_bytes
+from benchmarks.examples.swap import Result, decibels, record, table, train
+from benchmarks.files import write_bytes, write_json
 from quantizers import metrics, plug_in
 
 STAGES, CODES = 4, 256
@@ -108,7 +108,7 @@ def wav(sound: Tensor) -> bytes:
 def main(
     quantizer: Annotated[str, typer.Option(help="One of quantizers.available().")] = "fsq",
     steps: Annotated[int, typer.Option(min=1, help="Training steps of each model.")] = 300,
-    out: Annotated[Path, typer.Option(help="Where picture and sounds go.")] = Path("runs/examples"),
+    out: Annotated[Path, typer.Option(help="Where picture, JSON and sounds go.")] = Path("runs/examples"),
 ) -> None:
     """Train transformers' DacModel twice from the same weights, with its own quantizers and with ours."""
     console = Console()
@@ -121,10 +121,13 @@ def main(
     picture(rows).savefig(buffer, dpi=130)
     out.mkdir(parents=True, exist_ok=True)
     write_bytes(out / "audio.png", buffer.getvalue())
+    write_json(out / "audio.json", record([own, ours], "snr_db", steps))
     names = ("original", "own", "swapped")
     for name, heard in zip(names, rows.values(), strict=True):
         write_bytes(out / f"{name}.wav", wav(torch.cat([heard[0], heard[1]], -1)))
-    console.print(f"In {out}: audio.png, {', '.join(f'{name}.wav' for name in names)}", highlight=False)
+    console.print(
+        f"In {out}: audio.png, audio.json, {', '.join(f'{name}.wav' for name in names)}", highlight=False
+    )
 
 
 if __name__ == "__main__":

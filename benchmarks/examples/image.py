@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from benchmarks.crops import held_out_tiles, held_out_views, to_unit_range, training_batches
 from benchmarks.data import bundled
-from benchmarks.examples.swap import Result, decibels, table, train
-from benchmarks.files import write_bytes
+from benchmarks.examples.swap import Result, decibels, record, table, train
+from benchmarks.files import write_bytes, write_json
 from quantizers import metrics, plug_in
 
 CODES = 512
@@ -25,9 +25,9 @@ def build() -> diffusers.VQModel:
     """A small VQModel with 512 codes; the same first weights each time."""
     torch.manual_seed(0)
     return diffusers.VQModel(
-        block_out_channels=(16, 32, 32),
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(16, 32),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
         latent_channels=8,
         num_vq_embeddings=CODES,
         norm_num_groups=8,
@@ -71,9 +71,9 @@ def picture(rows: dict[str, Tensor]) -> Figure:
 
 
 def main(
-    quantizer: Annotated[str, typer.Option(help="One of quantizers.available().")] = "simvq",
-    steps: Annotated[int, typer.Option(min=1, help="Training steps of each model.")] = 600,
-    out: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("runs/examples"),
+    quantizer: Annotated[str, typer.Option(help="One of quantizers.available().")] = "fsq",
+    steps: Annotated[int, typer.Option(min=1, help="Training steps of each model.")] = 800,
+    out: Annotated[Path, typer.Option(help="Where picture and JSON go.")] = Path("runs/examples"),
 ) -> None:
     """Train diffusers' VQModel twice from the same weights, with its own quantizer and with one of ours."""
     console = Console()
@@ -86,7 +86,8 @@ def main(
     picture({"original": views, own.name: own_seen, ours.name: our_seen}).savefig(buffer, dpi=130)
     out.mkdir(parents=True, exist_ok=True)
     write_bytes(out / "image.png", buffer.getvalue())
-    console.print(f"In {out}: image.png", highlight=False)
+    write_json(out / "image.json", record([own, ours], "psnr_db", steps))
+    console.print(f"In {out}: image.png, image.json", highlight=False)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from rich import box
@@ -10,10 +11,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from torch import Tensor, nn
 
-from benchmarks.training import make_optimizer
+from benchmarks import machine
+from benchmarks.training import learning_rate_schedule, make_optimizer
 from quantizers import metrics
 
-LEARNING_RATE = 2e-3
+LEARNING_RATE = 3e-3
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,9 @@ class Result:
 
 
 def train(model: nn.Module, name: str, step: Callable[[int], Tensor], steps: int, console: Console) -> None:
-    """Adam on the loss that `step(i)` computes, behind a progress bar."""
+    """Adam on the loss that `step(i)` computes, its rate falling to zero at the end, behind a progress bar."""
     optimizer = make_optimizer(model, LEARNING_RATE)
+    schedule = learning_rate_schedule(optimizer, steps)
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn())
     model.train()
     with Progress(*columns, TextColumn("{task.fields[state]}"), TimeRemainingColumn(), console=console) as bar:
@@ -37,6 +40,7 @@ def train(model: nn.Module, name: str, step: Callable[[int], Tensor], steps: int
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            schedule.step()
             bar.update(
                 task, advance=1, state=f"loss {loss.item():.3f}" if i % 10 == 0 else bar.tasks[0].fields["state"]
             )
@@ -58,6 +62,27 @@ def table(results: Sequence[Result], quality: str) -> Table:
                 result.name if first else "", str(i + 1), used, *cells, f"{result.quality:.2f}" if first else ""
             )
     return shown
+
+
+def record(results: Sequence[Result], quality: str, steps: int) -> dict[str, Any]:
+    """The table as JSON, with where and with what it was measured."""
+    rows = [
+        {
+            "quantizer": result.name,
+            quality: result.quality,
+            "codebooks": [
+                {
+                    "codes": len(counts),
+                    "utilization": metrics.utilization(counts),
+                    "perplexity": metrics.perplexity(counts),
+                    "entropy_bits": metrics.entropy(counts),
+                }
+                for counts in result.counts
+            ],
+        }
+        for result in results
+    ]
+    return {"steps": steps, "results": rows, **machine.record(torch.device("cpu"))}
 
 
 def decibels(signal: Tensor, error: Tensor) -> float:
