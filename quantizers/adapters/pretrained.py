@@ -6,6 +6,7 @@ quantizers stand where, beside their weights; `from_pretrained` reads it.
 
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,11 +101,13 @@ def _tensors(folder: Path, prefix: str, variant: str | None) -> Iterator[tuple[s
 @contextmanager
 def _without_reports(cls: Any) -> Iterator[None]:
     """Silence what the model's library prints of weights that are missing or not used."""
-    library = __import__(cls.__module__.partition(".")[0])
-    logging = library.utils.logging
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
+    names = {base.__module__.partition(".")[0] for base in cls.__mro__}  # a user's own class derives from theirs
+    libraries = [sys.modules[name].utils.logging for name in ("diffusers", "transformers") if name in names]
+    before = [logging.get_verbosity() for logging in libraries]
+    for logging in libraries:
+        logging.set_verbosity_error()
     try:
         yield
     finally:
-        logging.set_verbosity(before)
+        for logging, verbosity in zip(libraries, before, strict=True):
+            logging.set_verbosity(verbosity)

@@ -30,6 +30,16 @@ def test_comes_back_with_its_quantizer(name: str, tmp_path: Path, capsys: pytest
     assert "TRAIN this model" not in capsys.readouterr().err  # which their library says of missing weights
 
 
+def test_a_class_of_ones_own_comes_back(tmp_path: Path) -> None:
+    class Derived(diffusers.VQModel):  # type: ignore[misc, name-defined]
+        pass
+
+    plug_in(build(), "simvq").save_pretrained(tmp_path)
+    model = from_pretrained(Derived, tmp_path)
+    assert type(model) is Derived
+    assert list(plugged(model)) == ["quantize"]
+
+
 def test_numbers_that_were_assigned_come_back(tmp_path: Path) -> None:
     model = plug_in(build(), "vq")
     model.quantize.quantizer.commitment_weight = 0.125
