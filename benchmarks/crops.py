@@ -26,18 +26,25 @@ def training_batches(photographs: Sequence[Photograph], batch_size: int, seed: i
     """
     generator = torch.Generator().manual_seed(seed)
     while True:
-        draws = torch.rand(batch_size, 4, generator=generator).tolist()
-        yield to_model_range(torch.stack([_random_crop(photographs, *draw) for draw in draws]))
+        yield random_crops(photographs, batch_size, generator)
+
+
+def random_crops(
+    photographs: Sequence[Photograph], count: int, generator: torch.Generator, side: int = TILE
+) -> torch.Tensor:
+    """[count, 3, side, side] as `training_batches` has them; no photograph may be smaller than that."""
+    draws = torch.rand(count, 4, generator=generator).tolist()
+    return to_model_range(torch.stack([_random_crop(photographs, side, *draw) for draw in draws]))
 
 
 def _random_crop(
-    photographs: Sequence[Photograph], which: float, down: float, right: float, flip: float
+    photographs: Sequence[Photograph], side: int, which: float, down: float, right: float, flip: float
 ) -> torch.Tensor:
-    """uint8 [3, 32, 32]; the four draws are uniform in [0, 1)."""
+    """uint8 [3, side, side]; the four draws are uniform in [0, 1)."""
     pixels = photographs[int(which * len(photographs))].pixels
-    top = int(down * (pixels.shape[1] - TILE + 1))
-    left = int(right * (pixels.shape[2] - TILE + 1))
-    crop = pixels[:, top : top + TILE, left : left + TILE]
+    top = int(down * (pixels.shape[1] - side + 1))
+    left = int(right * (pixels.shape[2] - side + 1))
+    crop = pixels[:, top : top + side, left : left + side]
     return crop.flip(2) if flip < 0.5 else crop
 
 

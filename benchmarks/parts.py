@@ -7,6 +7,7 @@ is damaged, counts as not there, so the quantizer is trained again.
 import hashlib
 import io
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -82,13 +83,18 @@ def fingerprint(name: str, recipe: Recipe, photographs: Photographs) -> str:
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 
-def source_digest() -> str:
-    """A digest of the code: the version alone does not change while somebody works on a quantizer."""
+def source_digest(deciding: Iterable[Path] | None = None) -> str:
+    """A digest of the library's code and of the files `deciding`, by default the benchmark's own.
+
+    The version alone does not change while somebody works on a quantizer.
+    """
     package, here = Path(quantizers.__file__).parent, Path(__file__).parent
+    if deciding is None:
+        deciding = [here / f"{module}.py" for module in DECIDING]
     # The folder kernels is a link, which rglob does not follow.
     library = {path for folder in (package, package / "kernels") for path in folder.rglob("*.py")}
     digest = hashlib.sha256()
-    for path in [*sorted(library), *(here / f"{module}.py" for module in DECIDING)]:
+    for path in [*sorted(library), *deciding]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 

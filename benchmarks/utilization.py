@@ -48,15 +48,20 @@ def check(names: Sequence[str], recipe: Recipe) -> None:
 
     Raises: InputError.
     """
-    try:
-        torch.zeros(1, device=recipe.device).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(f"--device: {recipe.device!r} cannot be used: {_first_line(error)}") from error
+    check_device(recipe.device)
     for name in names:
         try:
             variants.create(name, dim=recipe.dim, codebook_size=recipe.codebook_size, channel_dim=1)
         except (ValueError, TypeError, RuntimeError) as error:  # RuntimeError: no memory for such a codebook
-            raise InputError(_first_line(error)) from error
+            raise InputError(first_line(error)) from error
+
+
+def check_device(device: str) -> None:
+    """Raises: InputError for a device that cannot be used."""
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"--device: {device!r} cannot be used: {first_line(error)}") from error
 
 
 def measure(name: str, recipe: Recipe, photographs: Photographs, on_step: OnStep, views: int = VIEWS) -> Part:
@@ -68,7 +73,7 @@ def measure(name: str, recipe: Recipe, photographs: Photographs, on_step: OnStep
     device = torch.device(recipe.device)
     model = build(name, dim=recipe.dim, codebook_size=recipe.codebook_size, seed=recipe.seed).to(device)
     batches = training_batches(photographs.train, recipe.batch_size, recipe.seed)
-    with _repeatable_convolutions():
+    with repeatable_convolutions():
         curves = train(model, batches, recipe, on_step, variants.aids(name))
         train_seconds = time.perf_counter() - start
         evaluation, counts = evaluate(model, held_out_tiles(photographs.held_out))
@@ -121,12 +126,13 @@ def run(
 
 
 @contextmanager
-def _repeatable_convolutions() -> Iterator[None]:
+def repeatable_convolutions() -> Iterator[None]:
     """cuDNN's fastest backward passes add in no fixed order; on the CPU this changes nothing."""
     cudnn = torch.backends.cudnn
     with cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=cudnn.allow_tf32):
         yield
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Of what it says, or its name where it says nothing."""
     return (str(error) or type(error).__name__).splitlines()[0]
