@@ -11,6 +11,7 @@
     utilization.py           the command's work: these pieces in order
     sweep/                   the same over codebook size, latent channels and learning rate: a command of its own
     kernels/                 the search and a training step against other libraries: a command of its own
+    chain/                   VQ-VAE, prior, samples, codes as bytes: commands of their own, and one for all of it
     report.py, plots.py      table, JSON, Markdown; pictures
     machine.py, files.py     where and with what a number was measured; atomic writing
     cli/, __main__.py         the command line: a file for each command

@@ -40,6 +40,9 @@ Images = Annotated[
 ]
 Device = Annotated[str, typer.Option(metavar="NAME", help="Where to train: cpu, cuda, cuda:1, ...")]
 Out = Annotated[Path, typer.Option(metavar="FOLDER", help="Where report and pictures go.")]
+Run = Annotated[
+    Path, typer.Argument(metavar="FOLDER", help="Of the command reconstruct, or one of those in runs/chain.")
+]
 Fresh = Annotated[
     bool, typer.Option("--fresh", help="Train all again, also those whose results are in the folder already.")
 ]
@@ -53,6 +56,16 @@ def sentences() -> Iterator[None]:
     except InputError as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(BAD_INPUT) from None
+
+
+@contextmanager
+def resumable(console: Console) -> Iterator[None]:
+    """Ctrl-C inside becomes a sentence and exit code 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print("Interrupted. The same command goes on from the last checkpoint.")
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def parse_names(given: list[str]) -> list[str]:

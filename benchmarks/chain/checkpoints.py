@@ -1,0 +1,84 @@
+"""Checkpoints: one file a model, written whole or not at all, with the settings that it was trained with."""
+
+import hashlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmarks import machine
+from benchmarks.errors import InputError
+from benchmarks.files import write_bytes
+from benchmarks.parts import source_digest
+
+HERE = Path(__file__).resolve().parent
+FOLDERS = (HERE, HERE.parent / "models")
+FILES = ("aids", "autoencoder", "crops", "data", "digits", "training", "variants")
+
+
+def save(path: Path, content: dict[str, Any]) -> None:
+    """Tensors, numbers, strings, and lists and dictionaries of them."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_bytes(path, buffer.getvalue())
+
+
+def load(path: Path) -> dict[str, Any] | None:
+    """What `save` wrote, on the CPU; None where there is nothing, or what cannot be read."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # whatever the damage leads torch's readers to
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def load_finished(path: Path, command: str) -> dict[str, Any]:
+    """A checkpoint whose training has ended. Raises: InputError, naming the command that makes one."""
+    made_by = f"python -m benchmarks {command} makes it"
+    if not path.is_file():
+        raise InputError(f"there is no {path}: {made_by}")
+    content = load(path)
+    if content is None or not {"settings", "step", "model", "losses"} <= content.keys():
+        raise InputError(f"{path} cannot be read as a checkpoint: {made_by} anew")
+    if content["step"] < content["settings"]["steps"]:
+        raise InputError(
+            f"{path} is at step {content['step']} of {content['settings']['steps']}: the {command} command that "
+            "was interrupted goes on there"
+        )
+    return content
+
+
+def load_weights(path: Path, model: nn.Module, weights: dict[str, Any]) -> None:
+    """Raises: InputError where the weights are of another shape than the model."""
+    try:
+        model.load_state_dict(weights)
+    except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+        reasons = [line.strip() for line in str(error).splitlines()]
+        reason = next((line for line in reasons if "size mismatch" in line), reasons[-1] if reasons else "")
+        raise InputError(f"{path} holds weights of another shape than its settings say: {reason}") from error
+
+
+def fingerprint(settings: dict[str, Any], device: str) -> str:
+    """A digest of all that decides a result: settings (with the data), machine, versions and source text."""
+    files = [path for folder in FOLDERS for path in sorted(folder.glob("*.py"))]
+    decides = {
+        "settings": settings,
+        "machine": machine.machine(torch.device(device)),
+        "versions": machine.versions(),
+        "source": source_digest([*files, *(HERE.parent / f"{name}.py" for name in FILES)]),
+    }
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+
+def digest(weights: dict[str, Any]) -> str:
+    """Of a state_dict's names, shapes and bits: which model it is."""
+    found = hashlib.sha256()
+    for name, value in sorted(weights.items()):
+        if isinstance(value, torch.Tensor):
+            flat = value.detach().cpu().contiguous().reshape(-1)
+            found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            found.update(flat.view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()

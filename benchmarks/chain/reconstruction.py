@@ -1,0 +1,127 @@
+"""The first link: an autoencoder around a quantizer, trained and measured on held-out images."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from benchmarks import variants
+from benchmarks.aids import WARM_START_BATCHES
+from benchmarks.chain import checkpoints, levels
+from benchmarks.chain.loop import Helper, Job, OnStep, seeded, train
+from benchmarks.chain.settings import Autoencoding
+from benchmarks.chain.sources import Source, open_source, to_grey_levels
+from benchmarks.errors import InputError
+from benchmarks.evaluation import psnr
+from benchmarks.training import temperature_schedule
+from quantizers import metrics
+
+CHECKPOINT = "autoencoder.pt"
+
+
+class Trained(NamedTuple):
+    """A finished autoencoder with its data."""
+
+    settings: Autoencoding
+    source: Source
+    model: levels.Model
+    losses: Tensor
+
+
+def fit(
+    settings: Autoencoding, folder: Path, on_step: OnStep, *, device: str = "cpu", fresh: bool = False
+) -> Trained:
+    """Train, or go on, or take what is finished. Raises: InputError for settings or data that cannot be."""
+    source = open_source(settings)
+    with seeded(settings.seed):
+        model = levels.build(settings, source.channels).to(device)
+    aids = variants.aids(settings.quantizer)
+
+    def images(generator: torch.Generator) -> Tensor:
+        return source.batch(settings.batch_size, source.autoencoder_side, generator).images.to(device)
+
+    def loss(generator: torch.Generator) -> Tensor:
+        batch = images(generator)
+        out = model(batch)
+        return F.mse_loss(out.images, batch) + out.loss
+
+    def begin() -> None:
+        first = torch.Generator().manual_seed(settings.seed)
+        aids.start(model, (images(first) for _ in range(WARM_START_BATCHES)), torch.device(device))
+
+    def helpers(optimizer: torch.optim.Optimizer) -> list[Helper]:
+        of_all = [temperature_schedule(part, settings.steps) for part in levels.quantizers_of(model)]
+        return [helper for helper in (aids.replacement(model, optimizer), *of_all) if helper is not None]
+
+    job = Job(model, loss, begin, helpers, {**asdict(settings), "data_described": source.describe()})
+    losses = train(job, folder / CHECKPOINT, on_step, device=device, fresh=fresh)
+    return Trained(settings, source, model, losses)
+
+
+def load(folder: Path, device: str = "cpu") -> Trained:
+    """A finished autoencoder. Raises: InputError for a folder without one, or data that are not the same now."""
+    path = folder / CHECKPOINT
+    content = checkpoints.load_finished(path, "reconstruct")
+    stored = dict(content["settings"])
+    described = stored.pop("data_described")
+    settings = Autoencoding(**stored)
+    source = open_source(settings)
+    if source.describe() != described:
+        raise InputError(f"{path} was trained on other images than are there now: reconstruct trains it anew")
+    with seeded(settings.seed):
+        model = levels.build(settings, source.channels).to(device)
+    checkpoints.load_weights(path, model, content["model"])
+    return Trained(settings, source, model.eval(), content["losses"])
+
+
+def measure(trained: Trained) -> tuple[dict[str, Any], Tensor, Tensor]:
+    """Numbers on held-out images; these images and their reconstructions, uint8 [B, C, H, W].
+
+    mse is on the [0, 1] scale, of images rounded to 256 levels, as files hold them; codes_used counts those of
+    all levels and codebooks; raw_bits_per_pixel has ⌈log₂ K⌉ bits for each code.
+    """
+    images = trained.source.held_out().images
+    codes = levels.encode(trained.model, images)
+    original, copy = to_grey_levels(images), to_grey_levels(levels.decode(trained.model, codes))
+    error = mean_square(original, copy)
+    sizes = levels.sizes_of(trained.model)
+    used, entropy = _use(codes, sizes)
+    pixels = images[:, 0].numel()
+    numbers = {
+        "mse": error,
+        "psnr_db": psnr(error),
+        "codes_used": used,
+        "codes": sum(map(sum, sizes)),
+        "codes_an_image": sum(level[0].numel() for level in codes),
+        "entropy_bits_per_pixel": entropy / pixels,
+        "raw_bits_per_pixel": raw_bits(codes, sizes) / pixels,
+        "final_loss": float(trained.losses[-1]),
+    }
+    return numbers, original, copy
+
+
+def mean_square(original: Tensor, copy: Tensor) -> float:
+    """Mean squared error on the [0, 1] scale of two uint8 tensors."""
+    return ((original.double() - copy.double()) / 255).square().mean().item()
+
+
+def raw_bits(codes: levels.Codes, sizes: tuple[tuple[int, ...], ...]) -> int:
+    """What the codes take as plain numbers: ⌈log₂ K⌉ bits each."""
+    columns = (
+        (level[..., c], size) for level, own in zip(codes, sizes, strict=True) for c, size in enumerate(own)
+    )
+    return sum(column.numel() * (size - 1).bit_length() for column, size in columns)
+
+
+def _use(codes: levels.Codes, sizes: tuple[tuple[int, ...], ...]) -> tuple[int, float]:
+    """Codes that occur, and the entropy of all codes together in bits, by the frequencies in each codebook."""
+    used, bits = 0, 0.0
+    for level, own in zip(codes, sizes, strict=True):
+        for c, size in enumerate(own):
+            counts = metrics.code_counts(level[..., c].cpu(), size)
+            used += int((counts > 0).sum())
+            bits += float(metrics.entropy(counts)) * level[..., c].numel()
+    return used, bits

@@ -1,0 +1,120 @@
+"""The chain's tables on the terminal and in Markdown, and the JSON with everything. All come from its record."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from benchmarks import machine
+from benchmarks.kernels.report import NOTHING, Sheet, caption, markdown_rows
+
+RATES_NOTE = (
+    "Bits of all held-out images over their pixels; PSNR of images rounded to 256 levels. The codes' rows are "
+    "of one reconstruction. Raw indices: ⌈log₂ K⌉ bits a code. Static coder: counts of the training set's "
+    "codes, which both sides have; the whole file. Prior, cross entropy: −log₂ p, with log₂ 10 bits for the "
+    "label of each digit. Prior, coded: the whole file with headers. PNG, JPEG and WebP: one file of all "
+    "images side by side, the lossy ones at the quality whose PSNR is nearest. What decoding needs beside the "
+    "file is not counted: networks and counts for the codes, a library for the formats."
+)
+SAMPLES_NOTE = (
+    "Distances are root mean squares over the pixels in [−1, 1], of each sample to the nearest training "
+    "image, and of each held-out image to the nearest sample; they favour smooth samples. Data: training "
+    "images, whose distance to data is that of held-out images. Recognised: share of the samples that a "
+    "support vector machine, fitted to the training images, gives the digit that they were drawn for; of "
+    "data, of the held-out images."
+)
+
+
+def autoencoder_sheet(parts: Sequence[dict[str, Any]]) -> Sheet:
+    """Autoencoders down: held-out quality, use of the codes, and the prior's bits a code."""
+    headings = ["", "PSNR dB", "codes used", "raw bits/pixel", "entropy bits/pixel"]
+    rows = []
+    for part in parts:
+        numbers = part["reconstruction"]
+        rows.append(
+            [
+                part["name"],
+                f"{numbers['psnr_db']:.2f}",
+                f"{numbers['codes_used']}/{numbers['codes']}",
+                f"{numbers['raw_bits_per_pixel']:.3f}",
+                f"{numbers['entropy_bits_per_pixel']:.3f}",
+            ]
+        )
+    return Sheet("Autoencoders, on held-out images", headings, rows)
+
+
+def prior_sheet(parts: Sequence[dict[str, Any]]) -> Sheet:
+    """The priors' bits a code: at the end of training, and on held-out images."""
+    rows = [
+        [f"{part['name']}, {each['level']}", *(f"{each[key]:.3f}" for key in ("training_bits", "held_out_bits"))]
+        for part in parts
+        for each in part["priors"]
+    ]
+    return Sheet("Priors, bits a code", ["", "training", "held out"], rows)
+
+
+def rate_sheet(part: dict[str, Any]) -> Sheet:
+    """One way to keep the images a row."""
+    rows = [
+        [
+            rate["name"] + ("" if rate["quality"] is None else f", quality {rate['quality']}"),
+            f"{rate['bits'] / 8:,.0f}",
+            f"{rate['bits_per_pixel']:.3f}",
+            "lossless" if rate["psnr_db"] is None or rate["psnr_db"] == float("inf") else f"{rate['psnr_db']:.2f}",
+        ]
+        for rate in part["coding"]["rates"]
+    ]
+    title = f"{part['name']}: {part['coding']['images']} held-out images, {part['coding']['pixels']:,} pixels"
+    return Sheet(title, ["", "bytes", "bits/pixel", "PSNR dB"], rows)
+
+
+def sample_sheet(rows: Sequence[dict[str, Any]]) -> Sheet:
+    """One model's samples a row."""
+    body = [
+        [
+            row["name"],
+            f"{row['to_data']:.3f}",
+            f"{row['from_held_out']:.3f}",
+            NOTHING if row["recognised"] is None else f"{100 * row['recognised']:.1f}",
+        ]
+        for row in rows
+    ]
+    return Sheet("Samples of digits", ["", "to data", "from held out", "recognised %"], body)
+
+
+def sheets(record: dict[str, Any]) -> list[Sheet]:
+    """All tables that the record has something for."""
+    parts = record["parts"]
+    made = [autoencoder_sheet(parts), prior_sheet(parts), *(rate_sheet(part) for part in parts)]
+    return made + ([sample_sheet(record["samples"])] if record["samples"] else [])
+
+
+def exactness(part: dict[str, Any]) -> str:
+    """Whether decoding gave back what was encoded, and how near the coder comes to the prior."""
+    coding = part["coding"]
+    equal = "equal" if coding["exact"] else "DO NOT EQUAL"
+    return (
+        f"{part['name']}: codes and images decoded from the {coding['file_bytes']:,} bytes {equal} those encoded, "
+        f"bit for bit; the payload is {100 * coding['overhead']:+.2f} % from the prior's cross entropy."
+    )
+
+
+def full_record(parts: Sequence[dict[str, Any]], samples: Sequence[dict[str, Any]], device: str) -> dict[str, Any]:
+    """The JSON: where and with what, every part's settings and numbers, and the comparison of samples."""
+    return {
+        "benchmark": "chain",
+        **machine.record(torch.device(device)),
+        "parts": list(parts),
+        "samples": list(samples),
+    }
+
+
+def markdown(record: dict[str, Any], pictures: Sequence[str]) -> str:
+    """All tables with what they count, the pictures, and a line on where it was run."""
+    lines: list[str] = []
+    for sheet in sheets(record):
+        lines += [f"**{sheet.title}**", "", *markdown_rows(sheet), ""]
+        lines += [SAMPLES_NOTE, ""] if sheet.title == "Samples of digits" else []
+    lines += [RATES_NOTE, "", *(f"- {exactness(part)}" for part in record["parts"]), ""]
+    lines += [f"![{name.removesuffix('.png').replace('-', ' ')}]({name})\n" for name in pictures]
+    return "\n".join([*lines, f"{caption(record)}."]) + "\n"

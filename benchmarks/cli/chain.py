@@ -1,0 +1,69 @@
+"""`python -m benchmarks chain`: VQ-VAE, prior, samples and bytes, of digits and photographs, in one go."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from benchmarks.chain import report
+from benchmarks.chain.coding import check_installed
+from benchmarks.chain.progress import Bars
+from benchmarks.chain.run import LATENT_STEPS, plans, run, shortened
+from benchmarks.cli.common import (
+    FAILED,
+    LARGEST_SEED,
+    Device,
+    Fresh,
+    Images,
+    Out,
+    make_writable,
+    read_photographs,
+    resumable,
+    sentences,
+)
+from benchmarks.files import write_json, write_text
+from benchmarks.kernels.report import rich_table
+from benchmarks.utilization import check_device
+
+PICTURES = ("samples.png", "digits/samples.png", "photographs/reconstructions.png", "photographs/samples.png")
+
+
+def command(
+    images: Images = None,
+    share: Annotated[
+        float, typer.Option(min=1e-4, max=100, metavar="X", help="Of the steps of each training: 0.1 for a trial.")
+    ] = 1.0,
+    device: Device = "cpu",
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, metavar="N", help="Decides all draws.")] = 0,
+    out: Out = Path("runs/chain"),
+    fresh: Fresh = False,
+) -> None:
+    """Run the whole chain: an autoencoder around a quantizer, a prior over its codes, samples, codes as bytes.
+
+    On scikit-learn's digits, on photographs, and on photographs with two levels of codes. Also draws from a plain
+    autoencoder and a VAE, for comparison. Writes chain.json, chain.md and pictures; a folder for each part holds
+    its checkpoints, which the commands prior, sample and code take, too.
+
+    Ctrl-C, or a kill, costs at most a hundred steps: the same command goes on where it was.
+    """
+    console = Console()
+    with sentences(), resumable(console):
+        check_device(device)
+        check_installed()
+        if images is not None:
+            read_photographs(console, images)  # before minutes of training on digits
+        given = plans(None if images is None else str(images), seed, share=share)
+        make_writable(out)
+        steps = shortened(LATENT_STEPS, share)
+        parts, rows = run(given, out, Bars(console), latent_steps=steps, seed=seed, device=device, fresh=fresh)
+    record = report.full_record(parts, [row.record() for row in rows], device)
+    write_json(out / "chain.json", record)
+    write_text(out / "chain.md", report.markdown(record, PICTURES))
+    for sheet in report.sheets(record):
+        console.print(rich_table(sheet), "", highlight=False)
+    for part in parts:
+        console.print(report.exactness(part), highlight=False)
+    console.print(f"In {out}: chain.json, chain.md, {', '.join(PICTURES)}", highlight=False)
+    if not all(part["coding"]["exact"] for part in parts):
+        raise typer.Exit(FAILED)

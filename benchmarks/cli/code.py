@@ -1,0 +1,35 @@
+"""`python -m benchmarks code`: the chain's fourth link, held-out images as bytes."""
+
+import typer
+from rich.console import Console
+
+from benchmarks.chain import priors, reconstruction, report, stages
+from benchmarks.chain.coding import check_installed
+from benchmarks.chain.progress import Bars
+from benchmarks.cli.common import FAILED, Device, Run, make_writable, resumable, sentences
+from benchmarks.files import write_json
+from benchmarks.kernels.report import rich_table
+from benchmarks.utilization import check_device
+
+
+def command(folder: Run, device: Device = "cpu") -> None:
+    """Compress held-out images with the priors of a folder, decode them, and compare sizes.
+
+    Writes held_out.codes, the compressed images, and code.json. Ends with 1 where what is decoded is not what was
+    encoded, to the last bit.
+    """
+    console = Console()
+    with sentences(), resumable(console):
+        check_device(device)
+        check_installed()
+        trained = reconstruction.load(folder, device)
+        fitted = priors.load(folder, trained, device)
+        make_writable(folder)
+        numbers = stages.code(trained, fitted, folder, Bars(console), device=device)
+        write_json(folder / "code.json", numbers)
+    part = {"name": trained.settings.data, "coding": numbers}
+    console.print(rich_table(report.rate_sheet(part)))
+    console.print(report.exactness(part), highlight=False)
+    console.print(f"In {folder}: {stages.CODED}, code.json", highlight=False)
+    if not numbers["exact"]:
+        raise typer.Exit(FAILED)

@@ -1,0 +1,37 @@
+"""`python -m benchmarks sample`: the chain's third link, images drawn from the prior."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from benchmarks.chain import priors, reconstruction, stages
+from benchmarks.chain.draws import Filters
+from benchmarks.cli.common import LARGEST_SEED, Device, Run, make_writable, sentences
+from benchmarks.utilization import check_device
+
+
+def command(
+    folder: Run,
+    rows: Annotated[int, typer.Option(min=1, metavar="N", help="Rows of ten images.")] = 5,
+    temperature: Annotated[float, typer.Option(help="Below 1: safer; above: more varied.")] = 1.0,
+    top_k: Annotated[int | None, typer.Option(metavar="K", help="Only the K likeliest codes.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(metavar="P", help="Only the likeliest codes of probability P.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, metavar="N", help="Decides all draws.")] = 0,
+    device: Device = "cpu",
+) -> None:
+    """Draw codes from the priors of a folder and decode them. On digits a column is a class.
+
+    Writes samples.png.
+    """
+    console = Console()
+    with sentences():
+        check_device(device)
+        filters = Filters(temperature, top_k, top_p)
+        trained = reconstruction.load(folder, device)
+        fitted = priors.load(folder, trained, device)
+        make_writable(folder)
+        stages.sample(trained, fitted, folder, rows=rows, filters=filters, seed=seed, device=device)
+        console.print(f"In {folder}: samples.png", highlight=False)
