@@ -35,10 +35,15 @@ def write_all(folder: Path, finished: Sequence[Part], originals: np.ndarray) -> 
     if any(part.has_codes for part in finished):
         figures |= {"bars.png": bars(finished), "rank_frequency.png": rank_frequency(finished)}
     for name, figure in figures.items():
-        buffer = io.BytesIO()
-        figure.savefig(buffer, dpi=DPI, format="png")
-        write_bytes(folder / name, buffer.getvalue())
+        save(folder / name, figure)
     return [folder / name for name in sorted(figures)]
+
+
+def save(path: Path, figure: Figure) -> None:
+    """Write a figure as a PNG file, whole or not at all."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=DPI, format="png")
+    write_bytes(path, buffer.getvalue())
 
 
 def bars(finished: Sequence[Part]) -> Figure:

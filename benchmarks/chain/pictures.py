@@ -1,6 +1,5 @@
 """Pictures to look at: images in rows, each row with its name."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,8 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from benchmarks.chain.sources import to_grey_levels
-from benchmarks.files import write_bytes
-from benchmarks.plots import DPI
+from benchmarks.plots import DPI, save
 
 CELL = 80  # pixels that an image takes at least: those of a small one are drawn as squares
 GAP = 6  # pixels between two images
@@ -42,9 +40,7 @@ def write(path: Path, strips: Sequence[Strip]) -> Path:
         place = {"x": (left - 2 * GAP) / width, "y": (bottom - len(row) / 2) / height}
         figure.text(**place, s=strip.name, ha="right", va="center", fontsize=9)
         bottom -= len(row)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=DPI, format="png")
-    write_bytes(path, buffer.getvalue())
+    save(path, figure)
     return path
 
 

@@ -17,6 +17,7 @@ from transformers.models.dac.modeling_dac import DacModel
 from benchmarks.examples.sounds import SAMPLE_RATE, sounds
 from benchmarks.examples.swap import Result, decibels, record, table, train
 from benchmarks.files import write_bytes, write_json
+from benchmarks.plots import save
 from quantizers import metrics, plug_in
 
 STAGES, CODES = 4, 256
@@ -117,10 +118,8 @@ def main(
     ours, our_heard = run(swapped, quantizer, steps, console)
     console.print(table([own, ours], "SNR dB"))
     rows = {"original": held_out(), own.name: own_heard, ours.name: our_heard}
-    buffer = io.BytesIO()
-    picture(rows).savefig(buffer, dpi=130)
     out.mkdir(parents=True, exist_ok=True)
-    write_bytes(out / "audio.png", buffer.getvalue())
+    save(out / "audio.png", picture(rows))
     write_json(out / "audio.json", record([own, ours], "snr_db", steps))
     names = ("original", "own", "swapped")
     for name, heard in zip(names, rows.values(), strict=True):

@@ -1,6 +1,5 @@
 """The VQModel of diffusers, with its own quantizer and with one of ours."""
 
-import io
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +14,8 @@ from torch.nn import functional as F
 from benchmarks.crops import held_out_tiles, held_out_views, to_unit_range, training_batches
 from benchmarks.data import bundled
 from benchmarks.examples.swap import Result, decibels, record, table, train
-from benchmarks.files import write_bytes, write_json
+from benchmarks.files import write_json
+from benchmarks.plots import save
 from quantizers import metrics, plug_in
 
 CODES = 512
@@ -82,10 +82,8 @@ def main(
     ours, our_seen = run(swapped, quantizer, steps, console)
     console.print(table([own, ours], "PSNR dB"))
     views = to_unit_range(held_out_views(bundled().held_out, side=96))
-    buffer = io.BytesIO()
-    picture({"original": views, own.name: own_seen, ours.name: our_seen}).savefig(buffer, dpi=130)
     out.mkdir(parents=True, exist_ok=True)
-    write_bytes(out / "image.png", buffer.getvalue())
+    save(out / "image.png", picture({"original": views, own.name: own_seen, ours.name: our_seen}))
     write_json(out / "image.json", record([own, ours], "psnr_db", steps))
     console.print(f"In {out}: image.png, image.json", highlight=False)
 

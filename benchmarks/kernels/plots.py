@@ -1,6 +1,5 @@
 """The picture of how a search's time grows with the numbers of vectors, codes and channels."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from benchmarks.files import write_bytes
 from benchmarks.kernels import gemm, growth, rivals
 from benchmarks.kernels.results import Point
-from benchmarks.plots import DPI, GREY, PALETTE, PLAIN_NUMBERS
+from benchmarks.plots import GREY, PALETTE, PLAIN_NUMBERS, save
 
 NAME = "growth.png"
 LABELS = {"n": "N, vectors", "k": "K, codes", "d": "D, channels"}
@@ -28,9 +26,7 @@ LOOKS: dict[str, dict[str, Any]] = {
 
 def write(folder: Path, points: Sequence[Point], caption: str) -> Path:
     """Draw growth.png in `folder`; `caption` says on what it was measured."""
-    buffer = io.BytesIO()
-    draw(points, caption).savefig(buffer, dpi=DPI, format="png")
-    write_bytes(folder / NAME, buffer.getvalue())
+    save(folder / NAME, draw(points, caption))
     return folder / NAME
 
 

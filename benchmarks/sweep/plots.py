@@ -1,6 +1,5 @@
 """The pictures of a sweep, from its record. A band reaches from the lowest seed to the highest."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from benchmarks.files import write_bytes
-from benchmarks.plots import DPI, GREY, PLAIN_NUMBERS, appearance
+from benchmarks.plots import GREY, PLAIN_NUMBERS, appearance, save
 from benchmarks.sweep.cuts import Mean, cut, mean
 from benchmarks.sweep.report import VALUES, elsewhere, on, plain
 from benchmarks.variants import label
@@ -33,9 +31,7 @@ def write_all(folder: Path, record: dict[str, Any]) -> list[Path]:
     if any(point["utilization"] is not None for point in record["points"]):
         figures["utilization.png"] = utilization(record)
     for name, figure in figures.items():
-        buffer = io.BytesIO()
-        figure.savefig(buffer, dpi=DPI, format="png")
-        write_bytes(folder / name, buffer.getvalue())
+        save(folder / name, figure)
     return [folder / name for name in sorted(figures)]
 
 

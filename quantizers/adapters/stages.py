@@ -1,5 +1,6 @@
 """What the contracts of residual codecs share: codes by stages, and codebooks that are moving averages."""
 
+import abc
 import copy
 from collections.abc import Sequence
 from itertools import accumulate
@@ -28,14 +29,14 @@ class StagesAdapter(Adapter):
         return list(original.layers)
 
     @classmethod
+    @abc.abstractmethod
     def codes(cls, stage: Any) -> Tensor:
         """The codes of one of them, [K, code_dim]."""
-        raise NotImplementedError
 
     @classmethod
+    @abc.abstractmethod
     def averages(cls, stage: Any) -> tuple[Tensor, Tensor]:
         """The averages that they are made of: N [K] and m [K, code_dim], as of EMAVectorQuantizer."""
-        raise NotImplementedError
 
     @classmethod
     def trained_codebook(cls, original: Any) -> Tensor:
