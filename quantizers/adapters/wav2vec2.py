@@ -5,12 +5,13 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from quantizers.adapters.adapter import Place
+from quantizers.adapters.last_loss import LastLossAdapter
 from quantizers.adapters.perplexity import perplexity
 from quantizers.adapters.temperature import GumbelAdapter
 from quantizers.base import NO_CODE, Quantizer
 
 
-class Wav2Vec2Adapter(GumbelAdapter):
+class Wav2Vec2Adapter(LastLossAdapter, GumbelAdapter):
     """h [B, T, C] → (codevectors [B, T, d], perplexity []), the sum over the groups' codebooks.
 
     A name stands for a quantizer in each of the original's groups, d / groups channels wide; a quantizer that is
@@ -36,9 +37,6 @@ class Wav2Vec2Adapter(GumbelAdapter):
         "UniSpeechSatGumbelVectorQuantizer",
         "WavLMGumbelVectorQuantizer",
     )
-
-    loss: Tensor | None = None
-    """The quantizer's loss in the last forward, [], already weighted, of all vectors; None before the first."""
 
     def __init__(self, quantizer: Quantizer, original: Any) -> None:
         channels = getattr(getattr(original, "weight_proj", None), "in_features", quantizer.dim)
@@ -86,7 +84,3 @@ class Wav2Vec2Adapter(GumbelAdapter):
     def num_vars(self) -> int:
         """K, of each codebook."""
         return self.quantizer.codebook_size
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Copies and pickles are without the loss: it belongs to a graph."""
-        return {**self.__dict__, "loss": None}

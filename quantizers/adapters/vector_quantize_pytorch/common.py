@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from quantizers.adapters.adapter import Adapter
+from quantizers.adapters.last_loss import LastLossAdapter
 from quantizers.base import Quantizer
 
 
@@ -51,21 +52,12 @@ class PackageAdapter(Adapter):
         setter(codes)
 
 
-class WithoutLossAdapter(PackageAdapter):
-    """For a contract that returns no loss: `loss` is that of the last forward, for the training step to add.
-
-    It is not copied and not saved with the module.
-    """
-
-    loss: Tensor | None = None
+class WithoutLossAdapter(LastLossAdapter, PackageAdapter):
+    """For a contract that returns no loss: `loss` is that of the last forward, for the training step to add."""
 
     def _quantize(self, x: Tensor) -> tuple[Tensor, Tensor]:
         quantized, indices, self.loss = self.quantizer(x)
         return quantized, indices
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A tensor inside a graph cannot be copied.
-        return {name: value for name, value in self.__dict__.items() if name != "loss"}
 
 
 def refuse(where: str, **settings: object) -> None:
