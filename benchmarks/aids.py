@@ -1,6 +1,9 @@
-"""Training aids that a variant may ask for beside its constructor's options: `vq:warm_start=True:replace=dead`."""
+"""Training aids that a variant may ask for beside its constructor's options: `vq:warm_start=True:replace=dead`,
+`gumbel:anneal=(1,0.5)`.
+"""
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +13,13 @@ from torch import nn
 
 import quantizers
 from benchmarks.errors import InputError
+from quantizers.schedules import ExponentialTemperature
 
 Batches = Iterator[torch.Tensor]
 
 WARM_START_BATCHES = 16
 REPLACEMENTS = {"dead": quantizers.DeadCodeReplacement, "anchors": quantizers.AnchorUpdate}
+DALLE = (1.0, 1 / 16)  # of its dVAE, Ramesh et al. 2021
 
 
 @dataclass(frozen=True)
@@ -23,10 +28,13 @@ class Aids:
 
     warm_start  k-means on what the untrained encoder gives for the first batches, which training then sees too
     replace     after each step: "dead" for DeadCodeReplacement, "anchors" for AnchorUpdate, None for neither
+    anneal      a Gumbel quantizer's temperature at the first and the last step, falling exponentially; None to
+                leave it as constructed
     """
 
     warm_start: bool = False
     replace: str | None = None
+    anneal: tuple[float, float] | None = DALLE
 
     def start(
         self, model: nn.Module, batches: Iterator[torch.Tensor], device: torch.device
@@ -42,6 +50,13 @@ class Aids:
         """What has a `step()` to call after each of the optimizer's; None where nothing is replaced."""
         return None if self.replace is None else REPLACEMENTS[self.replace](model, optimizer)
 
+    def temperature(self, quantizer: nn.Module, steps: int) -> ExponentialTemperature | None:
+        """What has a `step()` to call after each training step; None for a quantizer without a temperature."""
+        if self.anneal is None or not isinstance(quantizer, quantizers.GumbelQuantizer):
+            return None
+        start, end = self.anneal
+        return ExponentialTemperature(quantizer, start=start, end=end, steps=steps)
+
 
 def split_aids(options: dict[str, Any]) -> tuple[Aids, dict[str, Any]]:
     """The aids among a variant's options, and the options without them.
@@ -50,8 +65,16 @@ def split_aids(options: dict[str, Any]) -> tuple[Aids, dict[str, Any]]:
     """
     others = dict(options)
     warm_start, replace = others.pop("warm_start", False), others.pop("replace", None)
+    anneal = others.pop("anneal", DALLE)
     if not isinstance(warm_start, bool):
         raise InputError(f"--quantizers: warm_start={warm_start}, expected True or False")
     if replace is not None and replace not in REPLACEMENTS:
         raise InputError(f"--quantizers: replace={replace}, expected one of {', '.join(REPLACEMENTS)}")
-    return Aids(warm_start, replace), others
+    if anneal is not None and not _is_range(anneal):
+        raise InputError(f"--quantizers: anneal={anneal}, expected two temperatures above 0, as (1,0.5), or None")
+    return Aids(warm_start, replace, anneal), others
+
+
+def _is_range(value: Any) -> bool:
+    numbers = value if isinstance(value, tuple) else ()
+    return len(numbers) == 2 and all(isinstance(each, int | float) and 0 < each < math.inf for each in numbers)

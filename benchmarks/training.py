@@ -2,8 +2,8 @@
 
 Adam at one learning rate for a fixed number of steps, falling to zero over the last quarter of them: without
 that, PSNR depends on the step at which training happens to stop. The loss is the mean squared error of images
-in [−1, 1] plus the quantizer's own loss, which is already weighted. The one thing that differs: a Gumbel
-quantizer's temperature falls over the run.
+in [−1, 1] plus the quantizer's own loss, which is already weighted. What differs is what a variant asks for beside
+its constructor's options, see `aids.py`; without being asked, a Gumbel quantizer's temperature falls over the run.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,14 +13,11 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-import quantizers
 from benchmarks.aids import Aids
 from benchmarks.autoencoder import Autoencoder
 from benchmarks.codes import count_codebooks, numbered
-from quantizers.schedules import ExponentialTemperature
 
 USAGE_WINDOW = 50  # steps
-FINAL_TEMPERATURE = 1 / 16
 FALLING = 0.25  # of the steps, at their end: the learning rate falls
 
 NO_AIDS = Aids()
@@ -43,10 +40,16 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Curves:
-    """One number a step: mean squared error of the batch on the [0, 1] scale, and codes used in the window."""
+    """One number a step, and one of all steps.
 
-    mse: torch.Tensor  # float32 [steps]
-    codes_used: torch.Tensor  # int64 [steps]
+    mse         float32 [steps], mean squared error of the batch on the [0, 1] scale
+    codes_used  int64 [steps], codes used in the last USAGE_WINDOW steps
+    codes_seen  codes used in any step
+    """
+
+    mse: torch.Tensor
+    codes_used: torch.Tensor
+    codes_seen: int
 
 
 class UsageWindow:
@@ -59,6 +62,10 @@ class UsageWindow:
         """Count the codes of this step, numbered from zero, and return the number in use, a 0-d int64 tensor."""
         self.last_step[indices[indices >= 0]] = step
         return (self.last_step > step - USAGE_WINDOW).sum()
+
+    def seen(self) -> int:
+        """How many codes were used in any step."""
+        return int((self.last_step >= 0).sum())
 
 
 def make_optimizer(model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
@@ -83,13 +90,6 @@ def training_step(
     return mse.detach() / 4, out.indices  # an interval twice as long makes squared errors four times as large
 
 
-def temperature_schedule(quantizer: nn.Module, steps: int) -> ExponentialTemperature | None:
-    """From 1 to 1/16, the range of DALL·E's dVAE (Ramesh et al. 2021); None for all but a Gumbel quantizer."""
-    if not isinstance(quantizer, quantizers.GumbelQuantizer):
-        return None
-    return ExponentialTemperature(quantizer, start=1.0, end=FINAL_TEMPERATURE, steps=steps)
-
-
 def train(
     model: Autoencoder,
     batches: Iterator[torch.Tensor],
@@ -106,7 +106,7 @@ def train(
     optimizer = make_optimizer(model, recipe.learning_rate)
     learning_rate = learning_rate_schedule(optimizer, recipe.steps)
     quantizer = model.quantizer
-    temperature = temperature_schedule(quantizer, recipe.steps)
+    temperature = aids.temperature(quantizer, recipe.steps)
     window = UsageWindow(count_codebooks(quantizer) * quantizer.codebook_size, device)
     mse = torch.zeros(recipe.steps, device=device)
     codes_used = torch.zeros(recipe.steps, dtype=torch.int64, device=device)
@@ -122,4 +122,4 @@ def train(
             temperature.step()
         codes_used[step] = window.update(step, numbered(indices, quantizer))
         on_step(step + 1, mse[step], codes_used[step])
-    return Curves(mse.cpu(), codes_used.cpu())
+    return Curves(mse.cpu(), codes_used.cpu(), window.seen())

@@ -55,10 +55,14 @@ def file_name(variant: str) -> str:
 def create(variant: str, **common: Any) -> quantizers.Quantizer:
     """`quantizers.create` with the variant's own options over the common ones.
 
-    Raises: InputError for an option without a value; else what the constructor raises.
+    Raises: InputError for an option without a value, or a temperature's where there is none; else what the
+    constructor raises.
     """
     name, options = base_name(variant), _options(variant)
-    return quantizers.create(name, **{**common, **split_aids(options)[1]})
+    quantizer = quantizers.create(name, **{**common, **split_aids(options)[1]})
+    if "anneal" in options and not isinstance(quantizer, quantizers.GumbelQuantizer):
+        raise InputError(f"--quantizers: {variant}: {name} has no temperature to anneal")
+    return quantizer
 
 
 def aids(variant: str) -> Aids:

@@ -16,7 +16,6 @@ from benchmarks.chain.settings import Autoencoding
 from benchmarks.chain.sources import Source, open_source, to_grey_levels
 from benchmarks.errors import InputError
 from benchmarks.evaluation import psnr
-from benchmarks.training import temperature_schedule
 from quantizers import metrics
 
 CHECKPOINT = "autoencoder.pt"
@@ -53,7 +52,7 @@ def fit(
         aids.start(model, (images(first) for _ in range(WARM_START_BATCHES)), torch.device(device))
 
     def helpers(optimizer: torch.optim.Optimizer) -> list[Helper]:
-        of_all = [temperature_schedule(part, settings.steps) for part in levels.quantizers_of(model)]
+        of_all = [aids.temperature(part, settings.steps) for part in levels.quantizers_of(model)]
         return [helper for helper in (aids.replacement(model, optimizer), *of_all) if helper is not None]
 
     job = Job(model, loss, begin, helpers, {**asdict(settings), "data_described": source.describe()})
