@@ -39,19 +39,30 @@ class Evaluation:
 @torch.no_grad()
 def evaluate(model: Autoencoder, tiles: torch.Tensor, batch_size: int = 64) -> tuple[Evaluation, torch.Tensor]:
     """Evaluate on `tiles` [B, 3, 32, 32] in [−1, 1]; and how often each code occurred, int64 [codebooks, K]."""
-    model.eval()
-    reconstructions, indices = [], []
-    for batch in tiles.split(batch_size):
-        reconstruction, out = model(batch.to(_device(model)))
-        reconstructions.append(reconstruction.cpu())
-        indices.append(out.indices.cpu())
-    original, copy = to_unit_range(tiles), to_unit_range(torch.cat(reconstructions))
-    mse = (original - copy).square().double().mean().item()
-    codes = torch.cat(indices)
+    copy, codes = copy_tiles(model, tiles, batch_size)
+    original = to_unit_range(tiles)
+    mse = mean_square(original, copy)
     counts = count_codes(codes, model.quantizer)
     codes_per_pixel = codes.numel() / tiles[:, 0].numel()
     evaluation = Evaluation(mse, psnr(mse), ssim(original, copy), *code_statistics(counts, codes_per_pixel))
     return evaluation, counts
+
+
+@torch.no_grad()
+def copy_tiles(model: Autoencoder, tiles: torch.Tensor, batch_size: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
+    """Reconstructions [B, 3, 32, 32] in [0, 1] and all indices, in evaluation mode."""
+    model.eval()
+    reconstructions, indices = [], []
+    for batch in tiles.split(batch_size):
+        reconstruction, out = model(batch.to(_device(model)))
+        reconstructions.append(to_unit_range(reconstruction.cpu()))
+        indices.append(out.indices.cpu())
+    return torch.cat(reconstructions), torch.cat(indices)
+
+
+def mean_square(original: torch.Tensor, copy: torch.Tensor) -> float:
+    """Mean squared error, summed in float64."""
+    return (original - copy).square().double().mean().item()
 
 
 @torch.no_grad()

@@ -70,15 +70,18 @@ class Part:
         return bool(self.numbers["codebook_size"])
 
 
-def fingerprint(name: str, recipe: Recipe, photographs: Photographs) -> str:
-    """A digest of quantizer, recipe, data, machine, versions and source text."""
+def fingerprint(name: str, recipe: Recipe, photographs: Photographs, source: str | None = None) -> str:
+    """A digest of quantizer, recipe, data, machine, versions and source text.
+
+    `source` is the digest of that text where more decides than the benchmark's own files.
+    """
     decides = {
         "quantizer": name,
         "recipe": asdict(recipe),
         "data": photographs.describe(),
         "machine": machine.machine(torch.device(recipe.device)),
         "versions": machine.versions(),
-        "source": source_digest(),
+        "source": source_digest() if source is None else source,
     }
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 

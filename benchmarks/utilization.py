@@ -5,11 +5,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from benchmarks import machine, parts, variants
-from benchmarks.autoencoder import build
+from benchmarks.autoencoder import Autoencoder, build
 from benchmarks.codes import count_codebooks
 from benchmarks.cost import measure_cost
 from benchmarks.crops import VIEWS, held_out_tiles, held_out_views, training_batches
@@ -17,7 +18,7 @@ from benchmarks.data import Photographs
 from benchmarks.errors import InputError
 from benchmarks.evaluation import evaluate, reconstruct
 from benchmarks.parts import Part
-from benchmarks.training import OnStep, Recipe, train
+from benchmarks.training import Curves, OnStep, Recipe, train
 
 
 @dataclass(frozen=True)
@@ -64,30 +65,49 @@ def check_device(device: str) -> None:
         raise InputError(f"--device: {device!r} cannot be used: {first_line(error)}") from error
 
 
-def measure(name: str, recipe: Recipe, photographs: Photographs, on_step: OnStep, views: int = VIEWS) -> Part:
-    """Train, evaluate on held-out images, then measure time and memory (which trains on, so it comes last).
+@dataclass(frozen=True)
+class Trained:
+    """A trained model, its curves, the seconds it took, and the batches that would have come next."""
 
-    `views` says how many reconstructions are kept to look at.
-    """
+    model: Autoencoder
+    curves: Curves
+    seconds: float
+    batches: Iterator[torch.Tensor]
+
+    def describe(self, name: str) -> dict[str, Any]:
+        """The numbers of a Part that say what was trained."""
+        return {
+            "quantizer": name,
+            "codebook_size": self.model.quantizer.codebook_size,
+            "codebooks": count_codebooks(self.model.quantizer),
+            "train_seconds": self.seconds,
+            "date": machine.date(),
+        }
+
+
+def train_new(name: str, recipe: Recipe, photographs: Photographs, on_step: OnStep) -> Trained:
+    """Train the autoencoder around that quantizer."""
     start = time.perf_counter()
     device = torch.device(recipe.device)
     model = build(name, dim=recipe.dim, codebook_size=recipe.codebook_size, seed=recipe.seed).to(device)
     batches = training_batches(photographs.train, recipe.batch_size, recipe.seed)
     with repeatable_convolutions():
         curves = train(model, batches, recipe, on_step, variants.aids(name))
-        train_seconds = time.perf_counter() - start
+    return Trained(model, curves, time.perf_counter() - start, batches)
+
+
+def measure(name: str, recipe: Recipe, photographs: Photographs, on_step: OnStep, views: int = VIEWS) -> Part:
+    """Train, evaluate on held-out images, then measure time and memory (which trains on, so it comes last).
+
+    `views` says how many reconstructions are kept to look at.
+    """
+    trained = train_new(name, recipe, photographs, on_step)
+    model, curves = trained.model, trained.curves
+    with repeatable_convolutions():
         evaluation, counts = evaluate(model, held_out_tiles(photographs.held_out))
         seen = reconstruct(model, held_out_views(photographs.held_out, views))
-        cost = measure_cost(model, next(batches).to(device), recipe.learning_rate)
-    numbers = {
-        "quantizer": name,
-        "codebook_size": model.quantizer.codebook_size,
-        "codebooks": count_codebooks(model.quantizer),
-        **asdict(evaluation),
-        **asdict(cost),
-        "train_seconds": train_seconds,
-        "date": machine.date(),
-    }
+        cost = measure_cost(model, next(trained.batches).to(recipe.device), recipe.learning_rate)
+    numbers = {**trained.describe(name), **asdict(evaluation), **asdict(cost)}
     return Part(numbers, counts.flatten().numpy(), curves.mse.numpy(), curves.codes_used.numpy(), seen.numpy())
 
 

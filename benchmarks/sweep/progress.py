@@ -29,10 +29,14 @@ class SweepTerminal(Terminal, PointWatcher):
         return super().started(self.point)
 
     def finished(self, part: Part) -> None:
-        share = part.numbers["utilization"]
-        used = "" if share is None else f"{100 * share:.1f} % of its codes used, "
-        numbers = f"{used}{part.numbers['psnr_db']:.2f} dB, {part.numbers['train_seconds']:.0f} s"
-        self._say(f"{self.point}: {numbers}")
+        self._say(f"{self.point}: {numbers_of(part)}")
 
     def failed(self, sentence: str) -> None:
         self._say(sentence)
+
+
+def numbers_of(part: Part) -> str:
+    """A training's main numbers in a line."""
+    share = part.numbers["utilization"]
+    used = "" if share is None else f"{100 * share:.1f} % of its codes used, "
+    return f"{used}{part.numbers['psnr_db']:.2f} dB, {part.numbers['train_seconds']:.0f} s"
