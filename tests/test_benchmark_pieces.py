@@ -20,7 +20,7 @@ from benchmarks.autoencoder import Autoencoder, build
 from benchmarks.codes import numbered
 from benchmarks.cost import peak_memory
 from benchmarks.errors import InputError
-from benchmarks.training import UsageWindow
+from benchmarks.training import Recipe, UsageWindow, train
 from quantizers import registry
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -143,9 +143,31 @@ def test_training_aids_stand_among_a_variants_options():
     assert variants.aids(name) == Aids(warm_start=True, replace="anchors")
     assert variants.create(name, dim=4, codebook_size=8).distance == "cosine"
     assert variants.aids("vq:distance=cosine") == Aids()
-    for wrong in ("vq:warm_start=1", "vq:replace=all"):
+    for wrong in ("vq:warm_start=1", "vq:replace=all", "gumbel:anneal=1", "gumbel:anneal=(1,0)"):
         with pytest.raises(InputError, match="expected"):
             variants.create(wrong, dim=4, codebook_size=8)
+    for without in ("vq:anneal=(1,0.5)", "fsq:anneal=None"):
+        with pytest.raises(InputError, match="no temperature"):
+            variants.create(without, dim=4, codebook_size=8)
+
+
+@pytest.mark.parametrize(
+    ("variant", "first", "last"),
+    [
+        ("gumbel", 1.0, 1 / 16),
+        ("gumbel:anneal=(2,0.5)", 2.0, 0.5),
+        ("gumbel:anneal=None:temperature=0.25", 0.25, 0.25),
+    ],
+)
+def test_a_temperature_falls_as_the_variant_asks(variant: str, first: float, last: float):
+    model = build(variant, dim=4, codebook_size=8, seed=0)
+    temperatures = []
+    model.quantizer.register_forward_pre_hook(lambda module, given: temperatures.append(float(module.temperature)))
+    batches = iter(torch.rand(3, 2, 3, 8, 8))
+    train(model, batches, Recipe(steps=3), lambda *step: None, variants.aids(variant))
+    assert temperatures[0] == first
+    assert temperatures == sorted(temperatures, reverse=True)
+    assert float(model.quantizer.temperature) == pytest.approx(last, rel=2**-23)  # it is kept in float32
 
 
 def test_a_warm_start_moves_the_codes_alone_and_takes_no_batch_from_training():
@@ -168,6 +190,7 @@ def test_usage_window_forgets():
     ]
     assert used[:2] == [2, 3]
     assert used[49:] == [3, 1]
+    assert window.seen() == 3
 
 
 def test_the_same_seed_gives_every_quantizer_the_same_autoencoder():
