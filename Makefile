@@ -1,4 +1,4 @@
-# make bench | sweep | kernels | robustness | chain | test | lint: each does everything on a fresh machine.
+# make bench | sweep | study | kernels | robustness | chain | test | lint: each does everything on a fresh machine.
 # make fuzz: random sequences of everything that can happen to a quantizer, for minutes.
 # make gpu: tests and measures the kernels on a CUDA device; writes benchmarks/results/kernels-cuda.
 # PYTHON=python3.12     the interpreter that the virtual environment is made with
@@ -20,7 +20,7 @@ TESTS := -m pytest --numprocesses auto --dist worksteal --benchmark-disable
 test fuzz: export OMP_NUM_THREADS = 1
 endif
 
-.PHONY: bench sweep kernels robustness chain gpu test fuzz lint
+.PHONY: bench sweep study kernels robustness chain gpu test fuzz lint
 .DELETE_ON_ERROR:
 
 bench: $(INSTALLED)
@@ -28,6 +28,9 @@ bench: $(INSTALLED)
 
 sweep: $(INSTALLED)
 	$(RUN) -m benchmarks sweep $(ARGS)
+
+study: $(INSTALLED)
+	$(RUN) -m benchmarks study $(ARGS)
 
 kernels: $(INSTALLED)
 	$(RUN) -m benchmarks kernels $(ARGS)

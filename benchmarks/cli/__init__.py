@@ -5,7 +5,7 @@ What cannot be used is a sentence and exit code 2; Ctrl-C reports what is finish
 
 import typer
 
-from benchmarks.cli import chain, code, kernels, prior, reconstruct, robustness, sample, sweep, utilization
+from benchmarks.cli import chain, code, kernels, prior, reconstruct, robustness, sample, study, sweep, utilization
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
@@ -19,6 +19,7 @@ def benchmarks() -> None:
 
 app.command("utilization")(utilization.command)
 app.command("sweep")(sweep.command)
+app.command("study")(study.command)
 app.command("kernels")(kernels.command)
 app.command("robustness")(robustness.command)
 app.command("chain")(chain.command)

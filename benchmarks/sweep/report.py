@@ -133,7 +133,7 @@ def _sheet(record: dict[str, Any], axis: str, heading: str, key: str, form: str,
 
     def cell(name: str) -> Callable[[float], str]:
         points = cut(record, name, axis)
-        return lambda value: _words(mean(points.get(value, []), key, scale), form)
+        return lambda value: words(mean(points.get(value, []), key, scale), form)
 
     rows = [[name, *map(cell(name), values)] for name in record["settings"]["quantizers"]]
     title = f"{heading[0].upper()}{heading[1:]} against {SYMBOLS[axis]}, at {elsewhere(record, axis)}"
@@ -148,7 +148,7 @@ def best_sheet(record: dict[str, Any]) -> Sheet:
         if found is None:
             return NOTHING
         value, point = found
-        return f"{_words(value, '.2f')}\nD {point['dim']}, {point['learning_rate']:g}"
+        return f"{words(value, '.2f')}\nD {point['dim']}, {point['learning_rate']:g}"
 
     sizes = record["settings"]["codebook_sizes"]
     rows = [[name, *(cell(name, size) for size in sizes)] for name in record["settings"]["quantizers"]]
@@ -157,7 +157,7 @@ def best_sheet(record: dict[str, Any]) -> Sheet:
     )
 
 
-def _words(value: Mean | None, form: str) -> str:
+def words(value: Mean | None, form: str) -> str:
     if value is None:
         return NOTHING
     lowest, middle, highest = (format(each, form) for each in (value.lowest, value.mean, value.highest))

@@ -1,0 +1,184 @@
+"""The study's pictures, from its record: lines over K or D, dots for single settings, errors over the training."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedFormatter, FixedLocator, LogLocator, NullFormatter, NullLocator
+
+from benchmarks.plots import GREY, PALETTE, PLAIN_NUMBERS, save
+from benchmarks.study import compare
+from benchmarks.study.effects import Effect, Setting, Table, capital
+from benchmarks.study.report import on
+from benchmarks.sweep.cuts import mean
+from benchmarks.sweep.plots import MARKERS
+from benchmarks.variants import label
+
+COLORS = ("#000000", *PALETTE)  # plain VQ, the first of each table, is black
+
+
+def write_all(folder: Path, record: dict[str, Any], effects: Sequence[Effect]) -> dict[str, list[str]]:
+    """Draw what the record has; the files' names for each effect's key."""
+    names: dict[str, list[str]] = {}
+    for effect in effects:
+        for kind, figure in figures(record, effect).items():
+            name = f"{effect.key}-{kind}.png"
+            save(folder / name, figure)
+            names.setdefault(effect.key, []).append(name)
+    return names
+
+
+def figures(record: dict[str, Any], effect: Effect) -> dict[str, Figure]:
+    """An effect's pictures by their kind: lines, dots, curves."""
+    made = {}
+    if along := [table for table in effect.tables if table.axis]:
+        made["lines"] = lines(record, effect, along)
+    for table in effect.tables:
+        if table.timed:
+            made["curves"] = curves(record, effect, table.settings())
+        elif not table.axis:
+            made["dots"] = dots(record, effect, table)
+    return made
+
+
+def lines(record: dict[str, Any], effect: Effect, tables: Sequence[Table]) -> Figure:
+    """A panel for each table: a line for each quantizer through its means, a band from lowest to highest seed."""
+    columns = min(3, len(tables))
+    rows = -(-len(tables) // columns)
+    figure = _figure(record, effect, (3.6 * columns + 2.4, 3.5 * rows + 0.9))
+    panels = figure.subplots(rows, columns, squeeze=False)
+    for axes in panels.flat[len(tables) :]:
+        axes.axis("off")
+    names = list(dict.fromkeys(name for table in tables for name in table.quantizers))
+    for axes, table in zip(panels.flat, tables, strict=False):
+        for name in table.quantizers:
+            _line(axes, record, table, name, look(name, names))
+        _panel(axes, table)
+    handles = [
+        panels.flat[0].plot([], [], **look(name, names), markersize=4, label=label(name))[0] for name in names
+    ]
+    figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=8)
+    return figure
+
+
+def dots(record: dict[str, Any], effect: Effect, table: Table) -> Figure:
+    """A panel for each column, a row for each quantizer: a dot for each seed, and a bar at their mean."""
+    figure = _figure(record, effect, (2.6 * len(table.columns) + 2.4, 0.34 * len(table.quantizers) + 1.6))
+    panels = figure.subplots(1, len(table.columns), sharey=True, squeeze=False)[0]
+    for axes, column in zip(panels, table.columns, strict=True):
+        for row, name in enumerate(table.quantizers):
+            setting = Setting(name, column.codebook_size, column.dim)
+            found = list(compare.values(record, setting, column.measure).values())
+            color = COLORS[row % 2]
+            axes.plot(found, [row] * len(found), "o", color=color, markersize=4, alpha=0.7)
+            if found:
+                axes.plot([sum(found) / len(found)] * 2, [row - 0.3, row + 0.3], color=color, linewidth=1.6)
+        axes.set_title(column.heading.replace(", ", ",\n"), fontsize=9)
+        axes.tick_params(labelsize=8)
+        axes.grid(axis="both", color="#e5e5e5", linewidth=0.8)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+    panels[0].set_yticks(range(len(table.quantizers)), table.quantizers, fontsize=8)
+    panels[0].set_ylim(len(table.quantizers) - 0.5, -0.5)
+    _share_ranges(panels, table)
+    return figure
+
+
+def curves(record: dict[str, Any], effect: Effect, shown: Sequence[Setting]) -> Figure:
+    """A panel for each K: mean error over the seeds while training, with a band from lowest to highest."""
+    sizes = sorted({setting.codebook_size for setting in shown})
+    names = list(dict.fromkeys(setting.quantizer for setting in shown))
+    figure = _figure(record, effect, (3.6 * len(sizes) + 2.4, 4.2))
+    panels = figure.subplots(1, len(sizes), sharey=True, squeeze=False)[0]
+    for axes, size in zip(panels, sizes, strict=True):
+        for name in names:
+            _curve(axes, _curves_of(record, name, size), look(name, names))
+        axes.set_title(f"K {size}", fontsize=9)
+        axes.set(xlabel="training step", yscale="log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(PLAIN_NUMBERS)
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        _plain(axes)
+    panels[0].set_ylabel("mean squared error")
+    handles = [panels[0].plot([], [], **_no_marker(look(name, names)), label=label(name))[0] for name in names]
+    figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=8)
+    return figure
+
+
+def _share_ranges(panels: Sequence[Axes], table: Table) -> None:
+    """One range for all panels of one unit."""
+    units = [(column.measure.form, column.measure.scale) for column in table.columns]
+    for unit in set(units):
+        same = [axes for axes, each in zip(panels, units, strict=True) if each == unit]
+        lows, highs = zip(*(axes.get_xlim() for axes in same), strict=True)
+        for axes in same:
+            axes.set_xlim(min(lows), max(highs))
+
+
+def look(name: str, names: Sequence[str]) -> dict[str, Any]:
+    """Colour, dashes and marker, by the place among the names."""
+    place = names.index(name)
+    dashes = "-" if place < len(COLORS) else "--"
+    return {"color": COLORS[place % len(COLORS)], "linestyle": dashes, "marker": MARKERS[place % len(MARKERS)]}
+
+
+def _line(axes: Axes, record: dict[str, Any], table: Table, name: str, style: dict[str, Any]) -> None:
+    drawn = {}
+    for column in table.columns:
+        points = list(compare.at(record, Setting(name, column.codebook_size, column.dim)).values())
+        found = mean(points, column.measure.key, column.measure.scale)
+        if found is not None:
+            drawn[int(column.heading)] = found
+    axes.plot(list(drawn), [each.mean for each in drawn.values()], **style, markersize=4, linewidth=1.4)
+    lows, highs = ([getattr(each, end) for each in drawn.values()] for end in ("lowest", "highest"))
+    axes.fill_between(list(drawn), lows, highs, color=style["color"], alpha=0.1, linewidth=0)
+
+
+def _panel(axes: Axes, table: Table) -> None:
+    ticks = [int(column.heading) for column in table.columns]
+    measure = table.columns[0].measure
+    axes.set_xscale("log")
+    axes.set_xlabel({"K": "K, codes", "D": "D, channels"}[str(table.axis)], fontsize=9)
+    axes.set_title(capital(measure.heading), fontsize=9)
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_major_formatter(FixedFormatter([str(tick) for tick in ticks]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.tick_params(labelsize=8)
+    if measure.key == "perplexity":
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(PLAIN_NUMBERS)
+    if measure.scale == 100:
+        axes.set_ylim(0, 103)
+    _plain(axes)
+
+
+def _curve(axes: Axes, found: Sequence[dict[str, Any]], style: dict[str, Any]) -> None:
+    if not found:
+        return
+    stacked = np.array([each["mse"] for each in found])
+    steps = found[0]["steps"]
+    axes.plot(steps, stacked.mean(0), **_no_marker(style), linewidth=1.4)
+    axes.fill_between(steps, stacked.min(0), stacked.max(0), color=style["color"], alpha=0.12, linewidth=0)
+
+
+def _curves_of(record: dict[str, Any], name: str, size: int) -> list[dict[str, Any]]:
+    return [each for each in record["curves"] if (each["quantizer"], each["codebook_size"]) == (name, size)]
+
+
+def _no_marker(style: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in style.items() if key != "marker"}
+
+
+def _figure(record: dict[str, Any], effect: Effect, size: tuple[float, float]) -> Figure:
+    """With a title, and below it in grey what was trained where."""
+    figure = Figure(figsize=size, layout="constrained")
+    figure.suptitle(effect.title, fontsize=11)
+    figure.supxlabel(on(record).replace("; held out", ";\nheld out"), fontsize=7, color=GREY)
+    return figure
+
+
+def _plain(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#e5e5e5", linewidth=0.8)

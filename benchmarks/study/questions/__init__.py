@@ -1,0 +1,11 @@
+"""The seven questions, a file for each, with the tables and comparisons that answer it."""
+
+from benchmarks.study.questions.convergence import CONVERGENCE
+from benchmarks.study.questions.counting import COUNTING
+from benchmarks.study.questions.decoder_gradient import DECODER_GRADIENT
+from benchmarks.study.questions.grids import GRIDS
+from benchmarks.study.questions.rotation import ROTATION_TRICK
+from benchmarks.study.questions.temperature import TEMPERATURE
+from benchmarks.study.questions.utilization import UTILIZATION
+
+EFFECTS = (UTILIZATION, CONVERGENCE, ROTATION_TRICK, GRIDS, TEMPERATURE, COUNTING, DECODER_GRADIENT)

@@ -1,0 +1,173 @@
+"""The study's record, and the tables that come from it."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from benchmarks import machine
+from benchmarks.crops import held_out_tiles
+from benchmarks.data import Photographs
+from benchmarks.kernels.report import NOTHING, Sheet, caption, markdown_rows
+from benchmarks.parts import Part
+from benchmarks.report import file_names
+from benchmarks.study import compare, curves
+from benchmarks.study.effects import Comparison, Effect, Setting, Table
+from benchmarks.study.measures import GAP, STEPS_TO_VQ, Measure
+from benchmarks.study.run import Results
+from benchmarks.sweep.cuts import mean
+from benchmarks.sweep.grid import Point
+from benchmarks.sweep.report import words
+from benchmarks.training import Recipe
+
+EXPLANATION = (
+    "Each cell is the mean over the seeds, with the lowest and the highest in parentheses. A comparison holds "
+    "where it holds in every seed: two trainings of one seed have the same first weights of encoder and decoder, "
+    "and the same batches. K is the size that was asked for; FSQ takes the nearest product of levels. Codes used, "
+    "unless said otherwise, and PSNR are of held-out photographs, counted from zero. Perplexity is two to the "
+    "entropy of the codes' frequencies in bits. Latent error is the mean square of what the quantizer takes from "
+    "the latents, as a share of their variance. Steps: the first at which the mean training error of the last "
+    f"{curves.WINDOW} steps is at or below that which plain VQ of the same seed ends with."
+)
+
+
+def full_record(
+    effects: Sequence[Effect],
+    points: Sequence[Point],
+    results: Results,
+    photographs: Photographs,
+    base: Recipe,
+    workers: int,
+) -> dict[str, Any]:
+    """Settings, data, where and with what, every training's numbers, curves, what the comparisons gave."""
+    record = {
+        "benchmark": "study",
+        "settings": {
+            "effects": [effect.key for effect in effects],
+            "seeds": sorted({point.recipe.seed for point in points}),
+            "steps": base.steps,
+            "batch_size": base.batch_size,
+            "learning_rate": base.learning_rate,
+            "device": base.device,
+            "workers": workers,
+        },
+        "data": {**photographs.describe(), "held_out_tiles": len(held_out_tiles(photographs.held_out))},
+        **machine.record(torch.device(base.device)),
+        "points": [numbers(point, part, results) for point, part in results.parts.items()],
+        "curves": [curve(point, part) for point, part in results.parts.items() if _has_curve(effects, point)],
+        "failed": results.failed,
+        "missing": [str(point) for point in results.missing(points)],
+        "interrupted": results.interrupted,
+    }
+    record["comparisons"] = [
+        {"effect": effect.key, **compared(record, comparison)}
+        for effect in effects
+        for comparison in effect.comparisons
+    ]
+    return record
+
+
+def numbers(point: Point, part: Part, results: Results) -> dict[str, Any]:
+    """A training's numbers, and what is derived from them and from plain VQ's at the same K, D and seed."""
+    plain = results.parts.get(Point("vq", point.recipe))
+    recipe = point.recipe
+    return {
+        **part.numbers,
+        "quantizer": point.name,
+        "asked_codebook_size": recipe.codebook_size,
+        "dim": recipe.dim,
+        "seed": recipe.seed,
+        GAP.key: part.numbers["psnr_db_window"] - part.numbers["psnr_db_crops"],
+        STEPS_TO_VQ.key: None if plain is None else curves.steps_to(part.train_mse, plain.train_mse),
+    }
+
+
+def curve(point: Point, part: Part) -> dict[str, Any]:
+    """Its error over the training, on the [0, 1] scale."""
+    setting = asdict(_setting(point))
+    return {**setting, "seed": point.recipe.seed, **curves.thinned(part.train_mse)}
+
+
+def compared(record: dict[str, Any], comparison: Comparison) -> dict[str, Any]:
+    """A comparison's differences, one a seed, and the verdict."""
+    found = compare.differences(record, comparison)
+    return {
+        "sentence": comparison.sentence,
+        "measure": comparison.measure.heading,
+        "differences": found,
+        "verdict": compare.verdict(found, len(record["settings"]["seeds"])),
+    }
+
+
+def comparison_sheet(record: dict[str, Any], effect: Effect) -> Sheet:
+    """What is said, by how much it holds, and whether in every seed."""
+    rows = []
+    for each in effect.comparisons:
+        greater = _cell(record, each.greater, each.measure)
+        lesser = _cell(record, each.lesser, each.lesser_measure or each.measure)
+        rows.append([each.sentence, f"{greater} against {lesser}", compared(record, each)["verdict"]])
+    return Sheet(f"({effect.key}) {effect.title}", ["", "measured", "holds"], rows)
+
+
+def table_sheet(record: dict[str, Any], table: Table) -> Sheet:
+    """A table of the record's means."""
+    rows = [
+        [name, *(_cell(record, Setting(name, c.codebook_size, c.dim), c.measure) for c in table.columns)]
+        for name in table.quantizers
+    ]
+    return Sheet(table.title, ["quantizer", *(column.heading for column in table.columns)], rows)
+
+
+def sheets(record: dict[str, Any], effect: Effect) -> list[Sheet]:
+    """The comparisons, then the tables."""
+    return [comparison_sheet(record, effect), *(table_sheet(record, table) for table in effect.tables)]
+
+
+def markdown(record: dict[str, Any], effects: Sequence[Effect], pictures: dict[str, list[str]]) -> str:
+    """Each effect with its claim, comparisons, tables and pictures; what the numbers are; where they come from."""
+    lines = []
+    for effect in effects:
+        first, *tables = sheets(record, effect)
+        lines += [f"## {first.title}", "", effect.claim, "", *markdown_rows(first), ""]
+        for sheet in tables:
+            lines += [f"**{sheet.title}**", "", *markdown_rows(sheet), ""]
+        lines += [f"![{effect.title}]({name})\n" for name in pictures.get(effect.key, [])]
+    return "\n".join([*lines, EXPLANATION, "", *(f"{each}\n" for each in notes(record)), on(record)]) + "\n"
+
+
+def notes(record: dict[str, Any]) -> list[str]:
+    """Sentences on what is not there."""
+    said = list(record["failed"])
+    if record["missing"]:
+        said.append(f"Not finished: {len(record['missing'])} trainings. The same command continues there.")
+    return said
+
+
+def on(record: dict[str, Any]) -> str:
+    """What was trained how long, on what, where."""
+    settings, data = record["settings"], record["data"]
+    seeds = ", ".join(map(str, settings["seeds"]))
+    return (
+        f"{settings['steps']} steps of {settings['batch_size']} crops of {len(data['train'])} photographs "
+        f"({data['source']}), Adam at {settings['learning_rate']:g}, seeds {seeds}; held out: "
+        f"{file_names(data['held_out'])}, {data['held_out_tiles']} tiles. {caption(record)}."
+    )
+
+
+def _cell(record: dict[str, Any], setting: Setting, measure: Measure) -> str:
+    points = list(compare.at(record, setting).values())
+    found = mean(points, measure.key, measure.scale)
+    if found is None:
+        return NOTHING
+    have = len(compare.values(record, setting, measure))
+    return words(found, measure.form) + ("" if have == len(points) else f", {have} of {len(points)} seeds")
+
+
+def _setting(point: Point) -> Setting:
+    return Setting(point.name, point.recipe.codebook_size, point.recipe.dim)
+
+
+def _has_curve(effects: Sequence[Effect], point: Point) -> bool:
+    timed = (table for effect in effects for table in effect.tables if table.timed)
+    return any(_setting(point) in table.settings() for table in timed)
