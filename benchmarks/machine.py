@@ -53,6 +53,14 @@ def record(device: torch.device) -> dict[str, Any]:
     return {"machine": machine(device), "versions": versions(), "revision": revision(), "date": date()}
 
 
+def caption(record: dict[str, Any]) -> str:
+    """A record's machine, threads, torch and day in a line."""
+    where = record["machine"]
+    threads = "1 thread" if where["threads"] == 1 else f"{where['threads']} threads"
+    on = where["accelerator"] or f"{where['processor']}, {threads}"
+    return f"{on}, torch {record['versions']['torch']}, {record['date'][:10]}"
+
+
 def processor_name() -> str:
     """The processor as its maker calls it; Python's own answer is often empty or just the architecture."""
     cpuinfo = Path("/proc/cpuinfo")

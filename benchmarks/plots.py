@@ -17,7 +17,7 @@ from benchmarks.training import USAGE_WINDOW
 from benchmarks.variants import CORE, base_name, label
 
 DPI = 130
-GREY = "#666666"
+GREY, PALE = "#666666", "#e5e5e5"
 # Okabe and Ito's colours, told apart by colour-blind people too, without their yellow (too pale on white).
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7")
 DASHES = ("-", ":", "-.", (0, (1, 4)), (0, (4, 1, 1, 1, 1, 1)))  # for more quantizers than colours
@@ -80,7 +80,7 @@ def rank_frequency(finished: Sequence[Part]) -> Figure:
     axes.set(xscale="log", yscale="log", xlabel="rank of the code", ylabel="share of held-out vectors (%)")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PLAIN_NUMBERS)
-    _plain(axes)
+    without_box(axes)
     axes.legend(frameon=False, loc="upper right", fontsize=9)
     return figure
 
@@ -106,7 +106,7 @@ def curves(finished: Sequence[Part]) -> Figure:
     right.yaxis.set_major_formatter(PLAIN_NUMBERS)
     right.yaxis.set_minor_formatter(NullFormatter())
     for axes in (left, right):
-        _plain(axes)
+        without_box(axes)
     figure.legend(loc="outside lower center", ncols=min(len(finished), 4), frameon=False, fontsize=9)
     return figure
 
@@ -150,12 +150,27 @@ def _bar_panel(axes: Axes, coded: Sequence[Part], values: Sequence[float], form:
     axes.barh(range(len(coded)), values, color=colors, height=0.7)
     for row, value in enumerate(values):
         axes.text(1.03, row, form.format(value), transform=axes.get_yaxis_transform(), va="center", fontsize=9)
-    _plain(axes)
+    without_box(axes)
     axes.tick_params(axis="y", length=0)
 
 
-def _plain(axes: Axes) -> None:
+def without_box(axes: Axes) -> None:
+    """Axes left and below alone."""
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def ruled(axes: Axes) -> None:
+    """The same, with pale lines to read values off."""
+    without_box(axes)
+    axes.grid(axis="y", color=PALE, linewidth=0.8)
+
+
+def titled(title: str, source: str, size: tuple[float, float]) -> Figure:
+    """A figure with a title, and below it in grey what was trained where."""
+    figure = Figure(figsize=size, layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    figure.supxlabel(source.replace("; held out", ";\nheld out"), fontsize=7.5, color=GREY)
+    return figure
 
 
 def _number(part: Part, key: str) -> float:

@@ -12,11 +12,10 @@ from rich.table import Table
 from benchmarks import machine
 from benchmarks.data import Photographs
 from benchmarks.parts import Part
+from benchmarks.sheets import NOTHING
 from benchmarks.training import USAGE_WINDOW, Recipe
 from benchmarks.utilization import Outcome
 from benchmarks.variants import label
-
-NOTHING = "-"
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def markdown(outcome: Outcome, record: dict[str, Any]) -> str:
     ]
     for part in outcome.finished:
         lines.append("| " + " | ".join(column.cell(part.numbers) for column in COLUMNS) + " |")
-    settings, data, where = record["settings"], record["data"], record["machine"]
+    settings, data = record["settings"], record["data"]
     lines += [
         "",
         f"Held out: {file_names(data['held_out'])}. Training: {len(data['train'])} photographs "
@@ -86,8 +85,7 @@ def markdown(outcome: Outcome, record: dict[str, Any]) -> str:
         f"seed {settings['seed']}. PPL: perplexity. MSE on the [0, 1] scale, PSNR of that mean. "
         "quant %: the quantizer's share of a training step. peak: tensor memory during a training step.",
         "",
-        f"{where['accelerator'] or where['processor']}, {where['threads']} threads, "
-        f"torch {record['versions']['torch']}, {record['date'][:10]}.",
+        f"{machine.caption(record)}.",
     ]
     if outcome.missing:
         lines += ["", f"Not finished: {', '.join(outcome.missing)}."]

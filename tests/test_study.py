@@ -24,7 +24,7 @@ from benchmarks.autoencoder import build
 from benchmarks.cli import app
 from benchmarks.cli import study as study_command
 from benchmarks.data import from_folder
-from benchmarks.kernels.report import markdown_rows
+from benchmarks.sheets import markdown_rows
 from benchmarks.study import compare, curves, report
 from benchmarks.study import run as running
 from benchmarks.study.effects import Column, Comparison, Effect, Setting, Table, against_d, against_k

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 
 from benchmarks import machine
-from benchmarks.kernels.report import NOTHING, Sheet, caption, markdown_rows
+from benchmarks.machine import caption
+from benchmarks.sheets import NOTHING, Sheet, markdown_rows
 
 RATES_NOTE = (
     "Bits of all held-out images over their pixels; PSNR of images rounded to 256 levels. The codes' rows are "

@@ -23,7 +23,7 @@ from benchmarks.cli.common import (
     sentences,
 )
 from benchmarks.files import write_json, write_text
-from benchmarks.kernels.report import rich_table
+from benchmarks.sheets import rich_table
 from benchmarks.utilization import check_device
 
 PICTURES = ("samples.png", "digits/samples.png", "photographs/reconstructions.png", "photographs/samples.png")

@@ -8,7 +8,7 @@ from benchmarks.chain.coding import check_installed
 from benchmarks.chain.progress import Bars
 from benchmarks.cli.common import FAILED, Device, Run, make_writable, resumable, sentences
 from benchmarks.files import write_json
-from benchmarks.kernels.report import rich_table
+from benchmarks.sheets import rich_table
 from benchmarks.utilization import check_device
 
 

@@ -12,6 +12,8 @@ from benchmarks.kernels import plots, report
 from benchmarks.kernels.progress import bar
 from benchmarks.kernels.results import Results
 from benchmarks.kernels.run import Settings, run, settle, tasks
+from benchmarks.machine import caption
+from benchmarks.sheets import rich_table
 
 
 def command(
@@ -55,12 +57,12 @@ def write_report(console: Console, out: Path, settings: Settings, results: Resul
         return
     bars = report.judged(settings, results)
     record = report.full_record(settings, results, bars)
-    pictures = [plots.write(out, results.growth, report.caption(record))] if results.growth else []
+    pictures = [plots.write(out, results.growth, caption(record))] if results.growth else []
     names = [path.name for path in pictures]
     write_json(out / "kernels.json", record)
     write_text(out / "kernels.md", report.markdown(results, bars, record, names))
     for sheet in (*report.sheets(results), report.bar_sheet(bars)):
-        console.print(report.rich_table(sheet), "", highlight=False)
+        console.print(rich_table(sheet), "", highlight=False)
     for sentence in report.notes(results):
         console.print(sentence, highlight=False, markup=False)
     console.print(f"In {out}: {', '.join(['kernels.json', 'kernels.md', *names])}", highlight=False)

@@ -11,7 +11,7 @@ from benchmarks.chain.progress import Bars
 from benchmarks.chain.settings import FITTING, PIXELCNN, TRANSFORMER, check_choice
 from benchmarks.cli.common import LARGEST_SEED, Device, Fresh, Run, make_writable, resumable, sentences
 from benchmarks.files import write_json
-from benchmarks.kernels.report import rich_table
+from benchmarks.sheets import rich_table
 from benchmarks.utilization import check_device
 
 

@@ -13,7 +13,7 @@ from benchmarks.chain.settings import AUTOENCODING, DIGITS, check_data
 from benchmarks.cli.common import LARGEST_SEED, Device, Fresh, Images, make_writable, resumable, sentences
 from benchmarks.errors import InputError
 from benchmarks.files import write_json
-from benchmarks.kernels.report import rich_table
+from benchmarks.sheets import rich_table
 from benchmarks.utilization import check_device
 
 

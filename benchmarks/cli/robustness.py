@@ -9,10 +9,10 @@ from rich.console import Console
 from benchmarks.cli.common import INTERRUPTED, make_writable, sentences
 from benchmarks.files import write_json, write_text
 from benchmarks.kernels.progress import bar
-from benchmarks.kernels.report import rich_table
 from benchmarks.robustness import report
 from benchmarks.robustness.checks import CHECKS
 from benchmarks.robustness.run import installed, run
+from benchmarks.sheets import rich_table
 
 
 def command(

@@ -22,8 +22,8 @@ from benchmarks.cli.common import (
 from benchmarks.cli.sweep import whole_numbers
 from benchmarks.errors import InputError
 from benchmarks.files import write_json, write_text
-from benchmarks.kernels.report import rich_table
 from benchmarks.machine import usable_cores
+from benchmarks.sheets import rich_table
 from benchmarks.study import plots, report
 from benchmarks.study.effects import Effect
 from benchmarks.study.progress import Bar

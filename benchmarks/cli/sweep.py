@@ -25,7 +25,7 @@ from benchmarks.cli.common import (
 from benchmarks.data import Photographs
 from benchmarks.errors import InputError
 from benchmarks.files import write_json, write_text
-from benchmarks.kernels.report import rich_table
+from benchmarks.sheets import rich_table
 from benchmarks.sweep import plots, report
 from benchmarks.sweep.grid import DEFAULT_LIMITS, FULL, FULL_STEPS, SMALL, SMALL_STEPS, Axes, Grid
 from benchmarks.sweep.progress import SweepTerminal

@@ -10,7 +10,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from benchmarks.kernels import gemm, growth, rivals
 from benchmarks.kernels.results import Point
-from benchmarks.plots import GREY, PALETTE, PLAIN_NUMBERS, save
+from benchmarks.plots import GREY, PALETTE, PLAIN_NUMBERS, ruled, save
 
 NAME = "growth.png"
 LABELS = {"n": "N, vectors", "k": "K, codes", "d": "D, channels"}
@@ -59,5 +59,4 @@ def _panel(axes: Axes, axis: str, points: Sequence[Point]) -> None:
     axes.xaxis.set_major_locator(FixedLocator(growth.SIZES[axis]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(PLAIN_NUMBERS)
-    axes.grid(axis="y", color="#e5e5e5", linewidth=0.8)
-    axes.spines[["top", "right"]].set_visible(False)
+    ruled(axes)

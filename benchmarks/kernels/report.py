@@ -2,19 +2,17 @@
 
 import importlib.metadata
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
-
-from rich import box
-from rich.table import Table
 
 from benchmarks import machine
 from benchmarks.kernels.bars import Bar, judge
 from benchmarks.kernels.gemm import GEMMS
 from benchmarks.kernels.results import Results, Row, Wrong
 from benchmarks.kernels.run import Settings
+from benchmarks.machine import caption
+from benchmarks.sheets import NOTHING, Sheet, markdown_rows
 
-NOTHING = "-"
 BARE = "bare GEMM"
 DISTRIBUTIONS = ("faiss-cpu", "flash-kmeans", "scikit-learn", "triton", "vector-quantize-pytorch")
 EXPLANATION = (
@@ -26,15 +24,6 @@ WRONG_EXPLANATION = (
     "Percent of 4096 vectors whose index is not the nearest code's: its distance in float64 exceeds the smallest "
     "by more than a relative 10⁻¹²."
 )
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """A table in words: a title, headings, rows of cells in which lines are separated by newlines."""
-
-    title: str
-    headings: list[str]
-    rows: list[list[str]]
 
 
 def sheets(results: Results) -> list[Sheet]:
@@ -85,17 +74,6 @@ def bar_sheet(bars: Sequence[Bar]) -> Sheet:
     return Sheet("Bars", ["asked", "", "worst", "where"], body)
 
 
-def rich_table(sheet: Sheet) -> Table:
-    """On a narrow terminal the headings break, not the numbers."""
-    shown = Table(title=sheet.title, title_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
-    for place, heading in enumerate(sheet.headings):
-        broken = heading.replace(" + ", "\n+ ").replace(", ", ",\n").replace("-", "-\n")
-        shown.add_column(broken, justify="right" if place else "left", overflow="fold")
-    for row in sheet.rows:
-        shown.add_row(*row, end_section="\n" in row[-1])
-    return shown
-
-
 def notes(results: Results) -> list[str]:
     """Sentences on what was left out or failed."""
     failures = {
@@ -127,13 +105,6 @@ def markdown(results: Results, bars: Sequence[Bar], record: dict[str, Any], pict
     lines += [f"{sentence}\n" for sentence in notes(results)]
     lines.append(f"{caption(record)}. Ours ran as `{results.implementation}`. Versions: {libraries}.")
     return "\n".join(lines) + "\n"
-
-
-def caption(record: dict[str, Any]) -> str:
-    """On what, and when."""
-    where = record["machine"]
-    on = where["accelerator"] or f"{where['processor']}, {where['threads']} threads"
-    return f"{on}, torch {record['versions']['torch']}, {record['date'][:10]}"
 
 
 def full_record(settings: Settings, results: Results, bars: Sequence[Bar]) -> dict[str, Any]:
@@ -205,10 +176,3 @@ def _percent(share: float | None) -> str:
 
 def _bar_number(bar: Bar) -> str:
     return NOTHING if bar.number is None else f"{bar.number:.3g} {bar.unit}".replace(" x", "x")
-
-
-def markdown_rows(sheet: Sheet) -> list[str]:
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("\n", "<br>") for cell in cells) + " |"
-
-    return [line(sheet.headings), "| --- |" + " ---: |" * (len(sheet.headings) - 1), *map(line, sheet.rows)]

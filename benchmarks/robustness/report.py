@@ -5,10 +5,12 @@ from typing import Any
 import torch
 
 from benchmarks import machine
-from benchmarks.kernels.report import NOTHING, Sheet, caption, installed_versions, markdown_rows
+from benchmarks.kernels.report import installed_versions
 from benchmarks.kernels.rivals import PEER
+from benchmarks.machine import caption
 from benchmarks.robustness.run import SEED, Results
 from benchmarks.robustness.subjects import METHODS, OURS, peer_call
+from benchmarks.sheets import NOTHING, Sheet, markdown_rows
 
 TITLE = "What a training can meet"
 EXPLANATION = (

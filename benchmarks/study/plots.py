@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, LogLocator, NullFormatter, NullLocator
 
-from benchmarks.plots import GREY, PALETTE, PLAIN_NUMBERS, save
+from benchmarks.plots import PALE, PALETTE, PLAIN_NUMBERS, ruled, save, titled
 from benchmarks.study import compare
 from benchmarks.study.effects import Effect, Setting, Table, capital
 from benchmarks.study.report import on
@@ -48,7 +48,7 @@ def lines(record: dict[str, Any], effect: Effect, tables: Sequence[Table]) -> Fi
     """A panel for each table: a line for each quantizer through its means, a band from lowest to highest seed."""
     columns = min(3, len(tables))
     rows = -(-len(tables) // columns)
-    figure = _figure(record, effect, (3.6 * columns + 2.4, 3.5 * rows + 0.9))
+    figure = titled(effect.title, on(record), (3.6 * columns + 2.4, 3.5 * rows + 0.9))
     panels = figure.subplots(rows, columns, squeeze=False)
     for axes in panels.flat[len(tables) :]:
         axes.axis("off")
@@ -66,7 +66,7 @@ def lines(record: dict[str, Any], effect: Effect, tables: Sequence[Table]) -> Fi
 
 def dots(record: dict[str, Any], effect: Effect, table: Table) -> Figure:
     """A panel for each column, a row for each quantizer: a dot for each seed, and a bar at their mean."""
-    figure = _figure(record, effect, (2.6 * len(table.columns) + 2.4, 0.34 * len(table.quantizers) + 1.6))
+    figure = titled(effect.title, on(record), (2.6 * len(table.columns) + 2.4, 0.34 * len(table.quantizers) + 1.6))
     panels = figure.subplots(1, len(table.columns), sharey=True, squeeze=False)[0]
     for axes, column in zip(panels, table.columns, strict=True):
         for row, name in enumerate(table.quantizers):
@@ -78,7 +78,7 @@ def dots(record: dict[str, Any], effect: Effect, table: Table) -> Figure:
                 axes.plot([sum(found) / len(found)] * 2, [row - 0.3, row + 0.3], color=color, linewidth=1.6)
         axes.set_title(column.heading.replace(", ", ",\n"), fontsize=9)
         axes.tick_params(labelsize=8)
-        axes.grid(axis="both", color="#e5e5e5", linewidth=0.8)
+        axes.grid(axis="both", color=PALE, linewidth=0.8)
         axes.spines[["top", "right", "left"]].set_visible(False)
     panels[0].set_yticks(range(len(table.quantizers)), table.quantizers, fontsize=8)
     panels[0].set_ylim(len(table.quantizers) - 0.5, -0.5)
@@ -90,7 +90,7 @@ def curves(record: dict[str, Any], effect: Effect, shown: Sequence[Setting]) -> 
     """A panel for each K: mean error over the seeds while training, with a band from lowest to highest."""
     sizes = sorted({setting.codebook_size for setting in shown})
     names = list(dict.fromkeys(setting.quantizer for setting in shown))
-    figure = _figure(record, effect, (3.6 * len(sizes) + 2.4, 4.2))
+    figure = titled(effect.title, on(record), (3.6 * len(sizes) + 2.4, 4.2))
     panels = figure.subplots(1, len(sizes), sharey=True, squeeze=False)[0]
     for axes, size in zip(panels, sizes, strict=True):
         for name in names:
@@ -100,7 +100,7 @@ def curves(record: dict[str, Any], effect: Effect, shown: Sequence[Setting]) -> 
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(PLAIN_NUMBERS)
         axes.yaxis.set_minor_formatter(NullFormatter())
-        _plain(axes)
+        ruled(axes)
     panels[0].set_ylabel("mean squared error")
     handles = [panels[0].plot([], [], **_no_marker(look(name, names)), label=label(name))[0] for name in names]
     figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=8)
@@ -151,7 +151,7 @@ def _panel(axes: Axes, table: Table) -> None:
         axes.yaxis.set_major_formatter(PLAIN_NUMBERS)
     if measure.scale == 100:
         axes.set_ylim(0, 103)
-    _plain(axes)
+    ruled(axes)
 
 
 def _curve(axes: Axes, found: Sequence[dict[str, Any]], style: dict[str, Any]) -> None:
@@ -169,16 +169,3 @@ def _curves_of(record: dict[str, Any], name: str, size: int) -> list[dict[str, A
 
 def _no_marker(style: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in style.items() if key != "marker"}
-
-
-def _figure(record: dict[str, Any], effect: Effect, size: tuple[float, float]) -> Figure:
-    """With a title, and below it in grey what was trained where."""
-    figure = Figure(figsize=size, layout="constrained")
-    figure.suptitle(effect.title, fontsize=11)
-    figure.supxlabel(on(record).replace("; held out", ";\nheld out"), fontsize=7, color=GREY)
-    return figure
-
-
-def _plain(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#e5e5e5", linewidth=0.8)

@@ -9,9 +9,10 @@ import torch
 from benchmarks import machine
 from benchmarks.crops import held_out_tiles
 from benchmarks.data import Photographs
-from benchmarks.kernels.report import NOTHING, Sheet, caption, markdown_rows
+from benchmarks.machine import caption
 from benchmarks.parts import Part
 from benchmarks.report import file_names
+from benchmarks.sheets import NOTHING, Sheet, markdown_rows
 from benchmarks.study import compare, curves
 from benchmarks.study.effects import Comparison, Effect, Setting, Table
 from benchmarks.study.measures import GAP, STEPS_TO_VQ, Measure

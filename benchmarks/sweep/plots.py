@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from benchmarks.plots import GREY, PLAIN_NUMBERS, appearance, save
+from benchmarks.plots import GREY, PLAIN_NUMBERS, appearance, ruled, save, titled
 from benchmarks.sweep.cuts import Mean, cut, mean
 from benchmarks.sweep.report import VALUES, elsewhere, on, plain
 from benchmarks.variants import label
@@ -38,7 +38,7 @@ def write_all(folder: Path, record: dict[str, Any]) -> list[Path]:
 def utilization(record: dict[str, Any]) -> Figure:
     """Codes used, and perplexity, as shares of the codebook, against its size."""
     where = elsewhere(record, "codebook_size")
-    figure = _figure(record, f"Use of the codebook on held-out photographs, at {where}", (10, 4.6))
+    figure = titled(f"Use of the codebook on held-out photographs, at {where}", on(record), (10, 4.6))
     left, right = figure.subplots(1, 2)
     record = {**record, "points": [_with_share(point) for point in record["points"]]}
     _lines(left, record, "codebook_size", "utilization", 100)
@@ -54,14 +54,14 @@ def utilization(record: dict[str, Any]) -> Figure:
 def psnr_bits(record: dict[str, Any]) -> Figure:
     """PSNR against bits per pixel: a line for each method, a mark for each codebook size."""
     where = elsewhere(record, "codebook_size")
-    figure = _figure(record, f"Quality against rate on held-out photographs, at {where}", (8.6, 5))
+    figure = titled(f"Quality against rate on held-out photographs, at {where}", on(record), (8.6, 5))
     axes = figure.subplots()
     sizes = record["settings"]["codebook_sizes"]
     marks = {size: MARKERS[place % len(MARKERS)] for place, size in enumerate(sizes)}
     for name in record["settings"]["quantizers"]:
         _rate_line(axes, record, name, marks)
     axes.set(xlabel="bits per pixel, by the entropy of the codes", ylabel=PSNR)
-    _plain(axes)
+    ruled(axes)
     key = [Line2D([], [], marker=m, color=GREY, linestyle="none", label=plain(size)) for size, m in marks.items()]
     _legend(figure, record, [Line2D([], [], linestyle="none", label="K, codes"), *key])
     return figure
@@ -69,7 +69,7 @@ def psnr_bits(record: dict[str, Any]) -> Figure:
 
 def dims_rates(record: dict[str, Any]) -> Figure:
     """Codes used and PSNR against latent channels and learning rate."""
-    figure = _figure(record, "Latent channels and learning rate, on held-out photographs", (10, 7.2))
+    figure = titled("Latent channels and learning rate, on held-out photographs", on(record), (10, 7.2))
     panels = figure.subplots(2, 2, sharey="row")
     for column, axis in zip(panels.T, ("dim", "learning_rate"), strict=True):
         _lines(column[0], record, axis, "utilization", 100)
@@ -80,14 +80,6 @@ def dims_rates(record: dict[str, Any]) -> Figure:
     panels[0, 0].set_ylabel(SHARE)
     panels[1, 0].set_ylabel(PSNR)
     _legend(figure, record)
-    return figure
-
-
-def _figure(record: dict[str, Any], title: str, size: tuple[float, float]) -> Figure:
-    """With a title, and below it in grey what was trained where."""
-    figure = Figure(figsize=size, layout="constrained")
-    figure.suptitle(title, fontsize=11)
-    figure.supxlabel(on(record).replace("; held out", ";\nheld out"), fontsize=7.5, color=GREY)
     return figure
 
 
@@ -120,7 +112,7 @@ def _lines(axes: Axes, record: dict[str, Any], axis: str, key: str, scale: float
     axes.xaxis.set_major_locator(FixedLocator(values))
     axes.xaxis.set_major_formatter(FixedFormatter([plain(value) for value in values]))
     axes.xaxis.set_minor_locator(NullLocator())
-    _plain(axes)
+    ruled(axes)
 
 
 def _ceiling(axes: Axes, record: dict[str, Any]) -> list[Line2D]:
@@ -144,8 +136,3 @@ def _legend(figure: Figure, record: dict[str, Any], more: Sequence[Line2D] = ())
     names = record["settings"]["quantizers"]
     handles = [Line2D([], [], **appearance(name), label=label(name)) for name in names]
     figure.legend(handles=[*handles, *more], loc="outside right center", frameon=False, fontsize=9)
-
-
-def _plain(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#e5e5e5", linewidth=0.8)

@@ -10,8 +10,9 @@ from benchmarks import machine
 from benchmarks.autoencoder import DOWNSAMPLING
 from benchmarks.crops import held_out_tiles
 from benchmarks.data import TILE, Photographs
-from benchmarks.kernels.report import NOTHING, Sheet, caption, markdown_rows
+from benchmarks.machine import caption
 from benchmarks.report import file_names
+from benchmarks.sheets import NOTHING, Sheet, markdown_rows
 from benchmarks.sweep.cuts import Mean, best, cut, mean
 from benchmarks.sweep.grid import AXES, Grid
 from benchmarks.sweep.run import Results
