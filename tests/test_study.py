@@ -28,7 +28,7 @@ from benchmarks.sheets import markdown_rows
 from benchmarks.study import compare, curves, report
 from benchmarks.study import run as running
 from benchmarks.study.effects import Column, Comparison, Effect, Setting, Table, against_d, against_k
-from benchmarks.study.measure import latent_error, measure
+from benchmarks.study.measure import latent_errors, measure
 from benchmarks.study.measures import PSNR, STEPS_TO_VQ, USED, USED_HELD_OUT, USED_SEEN
 from benchmarks.study.questions import EFFECTS
 from benchmarks.training import Recipe
@@ -172,6 +172,26 @@ def test_a_comparison_of_two_measures_scales_each() -> None:
     assert compare.differences({"points": [point]}, comparison) == [25]
 
 
+@given(st.lists(st.tuples(*[st.none() | st.integers(1, 9)] * 2), min_size=1, max_size=4))
+def test_never_comes_after_every_step(pairs: list[tuple[int | None, int | None]]) -> None:
+    first, second = Setting("vq", 16), Setting("simvq", 16)
+    points = [
+        recorded(setting, seed, STEPS_TO_VQ.key, step)
+        for seed, pair in enumerate(pairs)
+        for setting, step in zip((first, second), pair, strict=True)
+    ]
+    comparison = Comparison("", STEPS_TO_VQ, first, second)
+    found = compare.differences({"points": points}, comparison)
+    later = [(a or math.inf) > (b or math.inf) for a, b in pairs]
+    assert [each > 0 for each in found] == later
+    without = [{key: value for key, value in point.items() if key != STEPS_TO_VQ.key} for point in points]
+    assert compare.differences({"points": without}, comparison) == []
+    cell = report.table_sheet({"points": points}, Table("", ("vq",), [Column("", STEPS_TO_VQ, 16)])).rows[0][1]
+    steps = [a for a, _ in pairs]
+    assert ("never" in cell) == (None in steps)
+    assert (cell == "never") == (set(steps) == {None})
+
+
 errors = st.lists(st.floats(1e-6, 1), min_size=1, max_size=60).map(lambda values: np.array(values, np.float32))
 
 
@@ -203,9 +223,9 @@ def test_counts_of_one_training(pictures: Path) -> None:
     assert 0 < n["utilization_crops"] <= 1
     assert n["psnr_db_window"] == pytest.approx(-10 * math.log10(part.train_mse.astype(float).mean()))
     assert n["psnr_db_crops"] > 0
-    assert n["latent_error"] > 0
+    assert n["latent_error"] > 0 < n["quantization_error"]
     plain = measure("none", recipe, photographs, lambda *step: None).numbers
-    assert plain["latent_error"] == 0
+    assert plain["latent_error"] == plain["quantization_error"] == 0
     assert plain["utilization_seen"] is plain["utilization_window"] is plain["utilization_crops"] is None
 
 
@@ -214,9 +234,12 @@ def test_latent_error_is_one_where_all_vectors_become_their_mean() -> None:
     tiles = torch.rand(6, 3, 32, 32) * 2 - 1
     with torch.no_grad():
         mean = model.eval().encoder(tiles).mean((0, 2, 3))
+        variance = model.encoder(tiles).double().var((0, 2, 3), correction=0).mean().item()
     model.quantizer.set_codebook(mean.expand(2, 4))
+    found = latent_errors(model, tiles, batch_size=4)
     # the mean is of 384 float32 vectors, and enters both the error and the variance
-    assert latent_error(model, tiles, batch_size=4) == pytest.approx(1, rel=384 * 2**-23)
+    assert found["latent_error"] == pytest.approx(1, rel=384 * 2**-23)
+    assert found["quantization_error"] == pytest.approx(variance, rel=384 * 2**-23)
 
 
 def test_report_is_that_of_the_trainings(command: Any, trained: Any, tmp_path: Path) -> None:

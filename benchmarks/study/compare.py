@@ -22,16 +22,20 @@ def at(record: dict[str, Any], setting: Setting) -> dict[int, Numbers]:
 
 
 def values(record: dict[str, Any], setting: Setting, measure: Measure) -> dict[int, float]:
-    """The measure of each seed that has it, as it is shown."""
-    numbers = {seed: point[measure.key] for seed, point in at(record, setting).items()}
-    return {seed: measure.scale * n for seed, n in numbers.items() if n is not None and math.isfinite(n)}
+    """The measure of each seed that has it, as it is shown; infinity for never."""
+    have = {seed: point[measure.key] for seed, point in at(record, setting).items() if measure.key in point}
+    if measure.may_be_never:
+        have = {seed: math.inf if number is None else number for seed, number in have.items()}
+    known = {seed: number for seed, number in have.items() if number is not None and not math.isnan(number)}
+    return {seed: measure.scale * number for seed, number in known.items()}
 
 
 def differences(record: dict[str, Any], comparison: Comparison) -> list[float]:
-    """Greater − lesser, for each seed that has both."""
+    """Greater − lesser, for each seed that has both numbers."""
     greater = values(record, comparison.greater, comparison.measure)
     lesser = values(record, comparison.lesser, comparison.lesser_measure or comparison.measure)
-    return [greater[seed] - lesser[seed] for seed in greater if seed in lesser]
+    both = [(greater[seed], lesser[seed]) for seed in greater if seed in lesser]
+    return [0.0 if a == b else a - b for a, b in both]  # never and never are equal
 
 
 def verdict(found: Sequence[float], asked: int) -> str:

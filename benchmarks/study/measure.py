@@ -29,7 +29,8 @@ def measure(name: str, recipe: Recipe, photographs: Photographs, on_step: OnStep
                           held-out tiles
     psnr_db_window        of the mean squared error in the last USAGE_WINDOW training steps
     psnr_db_crops         of these crops, in evaluation mode
-    latent_error          mean ‖z − q‖² / mean ‖z − mean z‖² of held-out vectors z and what the quantizer gives, q
+    quantization_error    mean (z − q)² over the channels of held-out vectors z and what the quantizer gives, q
+    latent_error          the same over the variance of z, which does not change with the scale of the latents
     """
     trained = train_new(name, recipe, photographs, on_step)
     tiles = held_out_tiles(photographs.held_out)
@@ -40,7 +41,7 @@ def measure(name: str, recipe: Recipe, photographs: Photographs, on_step: OnStep
             **asdict(evaluation),
             **in_training(trained),
             **on_crops(trained, len(tiles)),
-            "latent_error": latent_error(trained.model, tiles),
+            **latent_errors(trained.model, tiles),
         }
     curves = trained.curves
     return Part(numbers, counts.flatten().numpy(), curves.mse.numpy(), curves.codes_used.numpy(), NO_VIEWS.numpy())
@@ -71,10 +72,8 @@ def on_crops(trained: Trained, count: int) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def latent_error(model: Autoencoder, tiles: torch.Tensor, batch_size: int = 64) -> float:
-    """What quantization takes from the latents, as a share of their variance; above 1 it is no better than their
-    mean.
-    """
+def latent_errors(model: Autoencoder, tiles: torch.Tensor, batch_size: int = 64) -> dict[str, float]:
+    """What quantization takes from the latents, and its share of their variance, 1 for a mean in all places."""
     model.eval()
     device = next(model.parameters()).device
     latents, quantized = [], []
@@ -83,4 +82,6 @@ def latent_error(model: Autoencoder, tiles: torch.Tensor, batch_size: int = 64) 
         latents.append(z.cpu().double())
         quantized.append(model.quantizer(z).quantized.cpu().double())
     z, q = torch.cat(latents), torch.cat(quantized)
-    return ((z - q).square().mean() / (z - z.mean((0, 2, 3), keepdim=True)).square().mean()).item()
+    error = (z - q).square().mean().item()
+    variance = (z - z.mean((0, 2, 3), keepdim=True)).square().mean().item()
+    return {"quantization_error": error, "latent_error": error / variance}

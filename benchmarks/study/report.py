@@ -1,5 +1,6 @@
 """The study's record, and the tables that come from it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -17,7 +18,7 @@ from benchmarks.study import compare, curves
 from benchmarks.study.effects import Comparison, Effect, Setting, Table
 from benchmarks.study.measures import GAP, STEPS_TO_VQ, Measure
 from benchmarks.study.run import Results
-from benchmarks.sweep.cuts import mean
+from benchmarks.sweep.cuts import mean_of
 from benchmarks.sweep.grid import Point
 from benchmarks.sweep.report import words
 from benchmarks.training import Recipe
@@ -27,8 +28,8 @@ EXPLANATION = (
     "where it holds in every seed: two trainings of one seed have the same first weights of encoder and decoder, "
     "and the same batches. K is the size that was asked for; FSQ takes the nearest product of levels. Codes used, "
     "unless said otherwise, and PSNR are of held-out photographs, counted from zero. Perplexity is two to the "
-    "entropy of the codes' frequencies in bits. Latent error is the mean square of what the quantizer takes from "
-    "the latents, as a share of their variance. Steps: the first at which the mean training error of the last "
+    "entropy of the codes' frequencies in bits. Quantization error is the mean square of what is taken from "
+    "the latents. Steps: the first at which the mean training error of the last "
     f"{curves.WINDOW} steps is at or below that which plain VQ of the same seed ends with."
 )
 
@@ -73,14 +74,15 @@ def numbers(point: Point, part: Part, results: Results) -> dict[str, Any]:
     """A training's numbers, and what is derived from them and from plain VQ's at the same K, D and seed."""
     plain = results.parts.get(Point("vq", point.recipe))
     recipe = point.recipe
+    reached = {} if plain is None else {STEPS_TO_VQ.key: curves.steps_to(part.train_mse, plain.train_mse)}
     return {
         **part.numbers,
+        **reached,
         "quantizer": point.name,
         "asked_codebook_size": recipe.codebook_size,
         "dim": recipe.dim,
         "seed": recipe.seed,
         GAP.key: part.numbers["psnr_db_window"] - part.numbers["psnr_db_crops"],
-        STEPS_TO_VQ.key: None if plain is None else curves.steps_to(part.train_mse, plain.train_mse),
     }
 
 
@@ -157,12 +159,12 @@ def on(record: dict[str, Any]) -> str:
 
 
 def _cell(record: dict[str, Any], setting: Setting, measure: Measure) -> str:
-    points = list(compare.at(record, setting).values())
-    found = mean(points, measure.key, measure.scale)
-    if found is None:
-        return NOTHING
-    have = len(compare.values(record, setting, measure))
-    return words(found, measure.form) + ("" if have == len(points) else f", {have} of {len(points)} seeds")
+    found = list(compare.values(record, setting, measure).values())
+    finite = mean_of([number for number in found if math.isfinite(number)])
+    if finite is None:
+        return "never" if found and measure.may_be_never else NOTHING
+    never = sum(map(math.isinf, found))
+    return words(finite, measure.form) + (f", never in {never} of {len(found)} seeds" if never else "")
 
 
 def _setting(point: Point) -> Setting:

@@ -31,7 +31,13 @@ def cut(record: dict[str, Any], name: str, axis: str) -> dict[float, list[Number
 
 def mean(points: Sequence[Numbers], key: str, scale: float = 1.0) -> Mean | None:
     """None where no point has this number: nothing was measured, no codes, or training diverged."""
-    values = [scale * point[key] for point in points if point[key] is not None and math.isfinite(point[key])]
+    return mean_of(
+        [scale * point[key] for point in points if point[key] is not None and math.isfinite(point[key])]
+    )
+
+
+def mean_of(values: Sequence[float]) -> Mean | None:
+    """None of nothing."""
     return Mean(sum(values) / len(values), min(values), max(values)) if values else None
 
 

@@ -1,6 +1,6 @@
 """What questions about single settings look at."""
 
 from benchmarks.study.effects import Column
-from benchmarks.study.measures import LATENT_ERROR, PERPLEXITY, PSNR, USED
+from benchmarks.study.measures import LATENT_ERROR, PERPLEXITY, PSNR, QUANTIZATION_ERROR, USED
 
-QUALITY = [Column(each.heading, each) for each in (PSNR, USED, PERPLEXITY, LATENT_ERROR)]
+QUALITY = [Column(each.heading, each) for each in (PSNR, USED, PERPLEXITY, QUANTIZATION_ERROR, LATENT_ERROR)]

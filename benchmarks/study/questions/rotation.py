@@ -1,7 +1,7 @@
 """(c) The rotation trick against straight-through."""
 
 from benchmarks.study.effects import Comparison, Effect, Setting, Table
-from benchmarks.study.measures import LATENT_ERROR, PSNR, USED
+from benchmarks.study.measures import LATENT_ERROR, PSNR, QUANTIZATION_ERROR, USED
 from benchmarks.study.questions.quality import QUALITY
 from benchmarks.study.questions.variants import EMA, SHORT_EMA, SIMVQ, VQ, VQ_REPLACED
 
@@ -14,7 +14,8 @@ def by_rotation(name: str) -> list[Comparison]:
     return [
         Comparison(f"{name}: rotation reconstructs better than straight-through", PSNR, around, through),
         Comparison(f"{name}: rotation uses more codes", USED, around, through),
-        Comparison(f"{name}: rotation has the smaller latent error", LATENT_ERROR, through, around),
+        Comparison(f"{name}: rotation has the smaller quantization error", QUANTIZATION_ERROR, through, around),
+        Comparison(f"{name}: rotation has the smaller share of the variance", LATENT_ERROR, through, around),
     ]
 
 

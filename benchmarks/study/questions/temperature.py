@@ -30,11 +30,13 @@ TEMPERATURE = Effect(
         )
     ],
     [
-        _above("The gap is wider at a constant 1 than at 0.125", GAP, CONSTANT[1], CONSTANT[3]),
-        _above("The gap is wider at a constant 1 than annealed to 1/16", GAP, CONSTANT[1], GUMBEL),
-        _above("The gap is wider annealed to 1/2 than to 1/16", GAP, HALFWAY, GUMBEL),
+        _above("Training flatters more at a constant 2 than at 1", GAP, CONSTANT[0], CONSTANT[1]),
+        _above("Training flatters more at a constant 1 than at 1/8", GAP, CONSTANT[1], CONSTANT[3]),
+        _above("Training flatters more annealed to 1/2 than to 1/16", GAP, HALFWAY, GUMBEL),
+        _above("Annealing to 1/2 is better than a constant 1/2", PSNR, HALFWAY, CONSTANT[2]),
         _above("Annealing to 1/16 is better than a constant 1", PSNR, GUMBEL, CONSTANT[1]),
-        _above("Annealing to 1/16 is better than a constant 0.125", PSNR, GUMBEL, CONSTANT[3]),
+        _above("Annealing to 1/16 is better than a constant 1/8", PSNR, GUMBEL, CONSTANT[3]),
+        _above("Annealing to 1/2 is better than to 1/16", PSNR, HALFWAY, GUMBEL),
         _above("Relaxed samples are better than hard ones", PSNR, GUMBEL, HARD),
     ],
 )
