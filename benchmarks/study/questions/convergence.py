@@ -7,11 +7,11 @@ from benchmarks.study.questions.variants import DIAGONAL, DIAGONAL_LEARNED_BASIS
 PATHS = {VQ: "VQ", DIAGONAL: "the diagonal map", DIAGONAL_LEARNED_BASIS: "the diagonal map of a learned basis"}
 
 
-def sooner(first: str, second: str, size: int) -> Comparison:
-    """That the first comes to the error that VQ ends with in fewer steps than the second."""
+def slower(first: str, second: str, size: int) -> Comparison:
+    """That the first comes to the error that VQ ends with in more steps than the second."""
     words = {**PATHS, SIMVQ: "SimVQ"}
-    sentence = f"K {size}: {words[first]} is there sooner than {words[second]}"
-    return Comparison(sentence, STEPS_TO_VQ, Setting(second, size), Setting(first, size))
+    sentence = f"K {size}: {words[first]} needs more steps than {words[second]}"
+    return Comparison(sentence, STEPS_TO_VQ, Setting(first, size), Setting(second, size))
 
 
 CONVERGENCE = Effect(
@@ -27,13 +27,13 @@ CONVERGENCE = Effect(
         )
     ],
     [
-        sooner(first, second, size)
+        slower(first, second, size)
         for size in SIZES[1:]
         for first, second in (
-            (SIMVQ, VQ),
-            (DIAGONAL, VQ),
-            (DIAGONAL_LEARNED_BASIS, VQ),
-            (SIMVQ, DIAGONAL_LEARNED_BASIS),
+            (VQ, SIMVQ),
+            (VQ, DIAGONAL),
+            (VQ, DIAGONAL_LEARNED_BASIS),
+            (DIAGONAL_LEARNED_BASIS, SIMVQ),
         )
     ],
 )

@@ -9,13 +9,20 @@ ROTATED = {name: f"{name}:gradient=rotation" for name in (VQ, VQ_REPLACED, EMA, 
 
 
 def by_rotation(name: str) -> list[Comparison]:
-    """That the rotation reconstructs better, uses more codes and has a smaller error than straight-through."""
+    """That the rotation reconstructs better and uses more codes, and straight-through has the larger error."""
     through, around = Setting(name), Setting(ROTATED[name])
     return [
         Comparison(f"{name}: rotation reconstructs better than straight-through", PSNR, around, through),
         Comparison(f"{name}: rotation uses more codes", USED, around, through),
-        Comparison(f"{name}: rotation has the smaller quantization error", QUANTIZATION_ERROR, through, around),
-        Comparison(f"{name}: rotation has the smaller share of the variance", LATENT_ERROR, through, around),
+        Comparison(
+            f"{name}: straight-through has the larger quantization error", QUANTIZATION_ERROR, through, around
+        ),
+        Comparison(
+            f"{name}: straight-through has the larger one as a share of the variance",
+            LATENT_ERROR,
+            through,
+            around,
+        ),
     ]
 
 

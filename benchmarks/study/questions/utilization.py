@@ -52,9 +52,9 @@ UTILIZATION = Effect(
     ],
     [
         Comparison(
-            f"VQ uses a smaller share of {MANY} codes than of {FEW}", USED, Setting(VQ, FEW), Setting(VQ, MANY)
+            f"VQ uses a larger share of {FEW} codes than of {MANY}", USED, Setting(VQ, FEW), Setting(VQ, MANY)
         ),
-        Comparison("VQ uses fewer codes at D 128 than at D 8", USED, Setting(VQ, dim=8), Setting(VQ, dim=128)),
+        Comparison("VQ uses more codes at D 8 than at D 128", USED, Setting(VQ, dim=8), Setting(VQ, dim=128)),
         *map(against_plain, REMEDIES),
         Comparison(
             f"With {MANY} codes, SimVQ reconstructs better than VQ", PSNR, Setting(SIMVQ, MANY), Setting(VQ, MANY)
