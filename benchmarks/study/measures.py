@@ -22,7 +22,7 @@ class Measure:
 USED = Measure("codes used in %", "utilization", ".1f", 100)
 PERPLEXITY = Measure("perplexity", "perplexity", ".0f")
 PSNR = Measure("PSNR in dB", "psnr_db", ".2f")
-QUANTIZATION_ERROR = Measure("quantization error", "quantization_error", ".3f")
+QUANTIZATION_ERROR = Measure("quantization error, 10⁻³", "quantization_error", ".1f", 1000)
 LATENT_ERROR = Measure("its share of the variance", "latent_error", ".3f")
 STEPS_TO_VQ = Measure("steps", "steps_to_vq", ".0f", may_be_never=True)
 USED_ON_TRAINING = Measure("codes used in % on training photographs", "utilization_crops", ".1f", 100)
