@@ -82,7 +82,7 @@ def dots(record: dict[str, Any], effect: Effect, table: Table) -> Figure:
         axes.spines[["top", "right", "left"]].set_visible(False)
     panels[0].set_yticks(range(len(table.quantizers)), table.quantizers, fontsize=8)
     panels[0].set_ylim(len(table.quantizers) - 0.5, -0.5)
-    _share_ranges(panels, table)
+    _share_range(panels, table)
     return figure
 
 
@@ -107,14 +107,13 @@ def curves(record: dict[str, Any], effect: Effect, shown: Sequence[Setting]) -> 
     return figure
 
 
-def _share_ranges(panels: Sequence[Axes], table: Table) -> None:
-    """One range for all panels of one unit."""
-    units = [(column.measure.form, column.measure.scale) for column in table.columns]
-    for unit in set(units):
-        same = [axes for axes, each in zip(panels, units, strict=True) if each == unit]
-        lows, highs = zip(*(axes.get_xlim() for axes in same), strict=True)
-        for axes in same:
-            axes.set_xlim(min(lows), max(highs))
+def _share_range(panels: Sequence[Axes], table: Table) -> None:
+    """One range for all panels, where all show the same unit."""
+    if len({(column.measure.form, column.measure.scale) for column in table.columns}) > 1:
+        return
+    lows, highs = zip(*(axes.get_xlim() for axes in panels), strict=True)
+    for axes in panels:
+        axes.set_xlim(min(lows), max(highs))
 
 
 def look(name: str, names: Sequence[str]) -> dict[str, Any]:
