@@ -40,7 +40,7 @@ def figures(record: dict[str, Any], effect: Effect) -> dict[str, Figure]:
         if table.timed:
             made["curves"] = curves(record, effect, table.settings())
         elif not table.axis:
-            made["dots"] = dots(record, effect, table)
+            made["dots"] = dots(record, table)
     return made
 
 
@@ -64,9 +64,9 @@ def lines(record: dict[str, Any], effect: Effect, tables: Sequence[Table]) -> Fi
     return figure
 
 
-def dots(record: dict[str, Any], effect: Effect, table: Table) -> Figure:
+def dots(record: dict[str, Any], table: Table) -> Figure:
     """A panel for each column, a row for each quantizer: a dot for each seed, and a bar at their mean."""
-    figure = titled(effect.title, on(record), (2.6 * len(table.columns) + 2.4, 0.34 * len(table.quantizers) + 1.6))
+    figure = titled(table.title, on(record), (2.6 * len(table.columns) + 2.4, 0.34 * len(table.quantizers) + 1.6))
     panels = figure.subplots(1, len(table.columns), sharey=True, squeeze=False)[0]
     for axes, column in zip(panels, table.columns, strict=True):
         for row, name in enumerate(table.quantizers):
