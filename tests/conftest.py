@@ -19,6 +19,10 @@ GRAPHS_OF_ALL = (
     "test_nothing_is_read_back",
 )
 
+# What these do to a graph in vq they do in each quantizer that searches a codebook.
+SEARCHED = ("ema_vq", "rotation_vq", "simvq")
+OF_THE_SEARCH = {"distance", "code_dim"}
+
 settings.register_profile(
     "default",
     deadline=None,  # shared machines stall
@@ -43,6 +47,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def _is_tried_elsewhere(folder: str, test: str, implementation: object, case: object) -> bool:
     name, options = (case.name, case.options) if isinstance(case, Case) else (case, {})
+    if folder == "graphs" and name in SEARCHED and options and options.keys() <= OF_THE_SEARCH:
+        return True
     if name not in NAMES or (name in FIRST and not options.keys() & {"regularizers", "learned_scale"}):
         return False
     if folder == "contract":

@@ -90,6 +90,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path, copying_
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("clang++") is None, reason="no clang++")
 def test_another_compiler_brings_its_own_openmp(tmp_path: Path) -> None:
     """What clang calls for threads is not in GCC's runtime, which torch has loaded."""

@@ -90,7 +90,7 @@ def assert_near(actual: State, expected: State, where: str) -> None:
         assert gap <= TOLERANCE * max(1.0, float(value.abs().max())), f"{where}: {name} is off by {gap}"
 
 
-@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.long)])
 @pytest.mark.parametrize("how", ["ddp", "fsdp"])
 def test_a_step_is_that_of_one_process_on_the_whole_batch(ranks: Ranks, how: str, size: int) -> None:
     """From the state that the step began in; after it, every parameter and buffer is bit-equal on all ranks."""
