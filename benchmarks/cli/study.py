@@ -63,7 +63,7 @@ def command(
     """Ask what the papers claim: who keeps a codebook in use, converges faster, gains from more codes.
 
     Trains the autoencoder of `utilization` around many quantizers, all with the same steps, batches and seeds, and
-    says for each claim whether it holds here, seed by seed. About an hour and a half on two cores.
+    says for each claim whether it holds here, seed by seed. Under two hours on two cores.
 
     Writes study.json, study.md and pictures. Ctrl-C keeps what is finished, and running the same command again
     continues there.
