@@ -2,7 +2,7 @@
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
 from benchmarks.parts import Part
 from benchmarks.training import OnStep
@@ -11,18 +11,22 @@ from benchmarks.utilization import Watcher
 UPDATE_EVERY = 10  # steps: reading a number waits for the device
 
 
+def columns() -> tuple[ProgressColumn, ...]:
+    """Of a bar over steps: what is done, how far it is, a `state` that the task has as a field, the time left."""
+    return (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[state]}"),
+        TimeRemainingColumn(),
+    )
+
+
 class Terminal(Watcher):
     """Bars over the steps of a training and over all trainings, and a line for each that is finished."""
 
     def __init__(self, console: Console, trainings: int, steps: int, title: str = "all quantizers") -> None:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[state]}"),
-            TimeRemainingColumn(),
-        )
-        self.progress = Progress(*columns, console=console, transient=True)
+        self.progress = Progress(*columns(), console=console, transient=True)
         self.overall = self.progress.add_task(title, total=trainings, state="")
         self.current = self.progress.add_task("", total=steps, state="", visible=False)
         self.steps = steps

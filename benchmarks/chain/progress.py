@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 from torch import Tensor
 
 from benchmarks.chain.loop import OnStep
-from benchmarks.progress import UPDATE_EVERY
+from benchmarks.progress import UPDATE_EVERY, columns
 
 
 class Bars:
@@ -29,16 +29,9 @@ class Bars:
         What it gives is to be called with the step, from 1, and a loss in `unit`. Where the console is no terminal
         there are only the lines.
         """
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[state]}"),
-            TimeRemainingColumn(),
-        )
         start = time.perf_counter()
         disable = not self.console.is_terminal
-        with Progress(*columns, console=self.console, transient=True, disable=disable) as progress:
+        with Progress(*columns(), console=self.console, transient=True, disable=disable) as progress:
             task = progress.add_task(name, total=total, state="")
 
             def on_step(step: int, loss: Tensor) -> None:

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor, nn
 
 from benchmarks import machine
+from benchmarks.progress import columns
 from benchmarks.training import learning_rate_schedule, make_optimizer
 from quantizers import metrics
 
@@ -31,9 +32,8 @@ def train(model: nn.Module, name: str, step: Callable[[int], Tensor], steps: int
     """Adam on the loss that `step(i)` computes, its rate falling to zero at the end, behind a progress bar."""
     optimizer = make_optimizer(model, LEARNING_RATE)
     schedule = learning_rate_schedule(optimizer, steps)
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn())
     model.train()
-    with Progress(*columns, TextColumn("{task.fields[state]}"), TimeRemainingColumn(), console=console) as bar:
+    with Progress(*columns(), console=console) as bar:
         task = bar.add_task(name, total=steps, state="")
         for i in range(steps):
             loss = step(i)
