@@ -26,6 +26,10 @@ class Column:
     codebook_size: int = Recipe.codebook_size
     dim: int = Recipe.dim
 
+    def setting(self, quantizer: str) -> Setting:
+        """What is trained for the cell in that quantizer's row."""
+        return Setting(quantizer, self.codebook_size, self.dim)
+
 
 @dataclass(frozen=True)
 class Table:
@@ -37,7 +41,7 @@ class Table:
     axis: Literal["K", "D"] | None = None
 
     def settings(self) -> list[Setting]:
-        return [Setting(name, each.codebook_size, each.dim) for name in self.quantizers for each in self.columns]
+        return [column.setting(name) for name in self.quantizers for column in self.columns]
 
     @property
     def timed(self) -> bool:

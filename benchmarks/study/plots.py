@@ -13,7 +13,7 @@ from benchmarks.plots import PALE, PALETTE, PLAIN_NUMBERS, ruled, save, titled
 from benchmarks.study import compare
 from benchmarks.study.effects import Effect, Setting, Table, capital
 from benchmarks.study.report import on
-from benchmarks.sweep.cuts import mean
+from benchmarks.sweep.cuts import mean_of
 from benchmarks.sweep.plots import MARKERS
 from benchmarks.variants import label
 
@@ -55,10 +55,10 @@ def lines(record: dict[str, Any], effect: Effect, tables: Sequence[Table]) -> Fi
     names = list(dict.fromkeys(name for table in tables for name in table.quantizers))
     for axes, table in zip(panels.flat, tables, strict=False):
         for name in table.quantizers:
-            _line(axes, record, table, name, look(name, names))
+            _line(axes, record, table, name, marked(name, names))
         _panel(axes, table)
     handles = [
-        panels.flat[0].plot([], [], **look(name, names), markersize=4, label=label(name))[0] for name in names
+        panels.flat[0].plot([], [], **marked(name, names), markersize=4, label=label(name))[0] for name in names
     ]
     figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=8)
     return figure
@@ -70,8 +70,7 @@ def dots(record: dict[str, Any], table: Table) -> Figure:
     panels = figure.subplots(1, len(table.columns), sharey=True, squeeze=False)[0]
     for axes, column in zip(panels, table.columns, strict=True):
         for row, name in enumerate(table.quantizers):
-            setting = Setting(name, column.codebook_size, column.dim)
-            found = list(compare.values(record, setting, column.measure).values())
+            found = list(compare.values(record, column.setting(name), column.measure).values())
             color = COLORS[row % 2]
             axes.plot(found, [row] * len(found), "o", color=color, markersize=4, alpha=0.7)
             if found:
@@ -102,7 +101,7 @@ def curves(record: dict[str, Any], effect: Effect, shown: Sequence[Setting]) -> 
         axes.yaxis.set_minor_formatter(NullFormatter())
         ruled(axes)
     panels[0].set_ylabel("mean squared error")
-    handles = [panels[0].plot([], [], **_no_marker(look(name, names)), label=label(name))[0] for name in names]
+    handles = [panels[0].plot([], [], **look(name, names), label=label(name))[0] for name in names]
     figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=8)
     return figure
 
@@ -117,17 +116,20 @@ def _share_range(panels: Sequence[Axes], table: Table) -> None:
 
 
 def look(name: str, names: Sequence[str]) -> dict[str, Any]:
-    """Colour, dashes and marker, by the place among the names."""
+    """Colour and dashes, by the place among the names."""
     place = names.index(name)
-    dashes = "-" if place < len(COLORS) else "--"
-    return {"color": COLORS[place % len(COLORS)], "linestyle": dashes, "marker": MARKERS[place % len(MARKERS)]}
+    return {"color": COLORS[place % len(COLORS)], "linestyle": "-" if place < len(COLORS) else "--"}
+
+
+def marked(name: str, names: Sequence[str]) -> dict[str, Any]:
+    """The same with a marker."""
+    return {**look(name, names), "marker": MARKERS[names.index(name) % len(MARKERS)]}
 
 
 def _line(axes: Axes, record: dict[str, Any], table: Table, name: str, style: dict[str, Any]) -> None:
     drawn = {}
     for column in table.columns:
-        points = list(compare.at(record, Setting(name, column.codebook_size, column.dim)).values())
-        found = mean(points, column.measure.key, column.measure.scale)
+        found = mean_of(list(compare.values(record, column.setting(name), column.measure).values()))
         if found is not None:
             drawn[int(column.heading)] = found
     axes.plot(list(drawn), [each.mean for each in drawn.values()], **style, markersize=4, linewidth=1.4)
@@ -158,13 +160,9 @@ def _curve(axes: Axes, found: Sequence[dict[str, Any]], style: dict[str, Any]) -
         return
     stacked = np.array([each["mse"] for each in found])
     steps = found[0]["steps"]
-    axes.plot(steps, stacked.mean(0), **_no_marker(style), linewidth=1.4)
+    axes.plot(steps, stacked.mean(0), **style, linewidth=1.4)
     axes.fill_between(steps, stacked.min(0), stacked.max(0), color=style["color"], alpha=0.12, linewidth=0)
 
 
 def _curves_of(record: dict[str, Any], name: str, size: int) -> list[dict[str, Any]]:
     return [each for each in record["curves"] if (each["quantizer"], each["codebook_size"]) == (name, size)]
-
-
-def _no_marker(style: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in style.items() if key != "marker"}

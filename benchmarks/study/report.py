@@ -116,8 +116,7 @@ def comparison_sheet(record: dict[str, Any], effect: Effect) -> Sheet:
 def table_sheet(record: dict[str, Any], table: Table) -> Sheet:
     """A table of the record's means."""
     rows = [
-        [name, *(_cell(record, Setting(name, c.codebook_size, c.dim), c.measure) for c in table.columns)]
-        for name in table.quantizers
+        [name, *(_cell(record, c.setting(name), c.measure) for c in table.columns)] for name in table.quantizers
     ]
     return Sheet(table.title, ["quantizer", *(column.heading for column in table.columns)], rows)
 
