@@ -13,6 +13,7 @@ from torch import nn
 
 import quantizers
 from benchmarks.errors import InputError
+from quantizers.composed import outermost
 from quantizers.schedules import ExponentialTemperature
 
 Batches = Iterator[torch.Tensor]
@@ -47,15 +48,21 @@ class Aids:
         return itertools.chain(first, batches)
 
     def replacement(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Any:
-        """What has a `step()` to call after each of the optimizer's; None where nothing is replaced."""
+        """What replaces codes; None where nothing is replaced."""
         return None if self.replace is None else REPLACEMENTS[self.replace](model, optimizer)
 
-    def temperature(self, quantizer: nn.Module, steps: int) -> ExponentialTemperature | None:
-        """What has a `step()` to call after each training step; None for a quantizer without a temperature."""
-        if self.anneal is None or not isinstance(quantizer, quantizers.GumbelQuantizer):
-            return None
+    def temperatures(self, model: nn.Module, steps: int) -> list[ExponentialTemperature]:
+        """A schedule for each outermost Gumbel quantizer in the model."""
+        if self.anneal is None:
+            return []
         start, end = self.anneal
-        return ExponentialTemperature(quantizer, start=start, end=end, steps=steps)
+        gumbel = [q for q in outermost(model).values() if isinstance(q, quantizers.GumbelQuantizer)]
+        return [ExponentialTemperature(quantizer, start=start, end=end, steps=steps) for quantizer in gumbel]
+
+    def helpers(self, model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> list[Any]:
+        """All that has a `step()` to call after each of the optimizer's, and a state."""
+        replacement = self.replacement(model, optimizer)
+        return [*([] if replacement is None else [replacement]), *self.temperatures(model, steps)]
 
 
 def split_aids(options: dict[str, Any]) -> tuple[Aids, dict[str, Any]]:

@@ -106,20 +106,16 @@ def train(
     optimizer = make_optimizer(model, recipe.learning_rate)
     learning_rate = learning_rate_schedule(optimizer, recipe.steps)
     quantizer = model.quantizer
-    temperature = aids.temperature(quantizer, recipe.steps)
     window = UsageWindow(count_codebooks(quantizer) * quantizer.codebook_size, device)
     mse = torch.zeros(recipe.steps, device=device)
     codes_used = torch.zeros(recipe.steps, dtype=torch.int64, device=device)
     batches = aids.start(model, batches, device)
-    replacement = aids.replacement(model, optimizer)
+    helpers = [learning_rate, *aids.helpers(model, optimizer, recipe.steps)]
     model.train()
     for step in range(recipe.steps):
         mse[step], indices = training_step(model, optimizer, next(batches).to(device))
-        if replacement is not None:
-            replacement.step()
-        learning_rate.step()
-        if temperature is not None:
-            temperature.step()
+        for helper in helpers:
+            helper.step()
         codes_used[step] = window.update(step, numbered(indices, quantizer))
         on_step(step + 1, mse[step], codes_used[step])
     return Curves(mse.cpu(), codes_used.cpu(), window.seen())

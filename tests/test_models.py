@@ -392,6 +392,12 @@ def test_fit_does_what_the_variant_asks_for_beside_its_options():
     assert len(steps) == 3
 
 
+def test_fit_lets_the_temperature_fall_as_the_variant_asks():
+    model = vqvae("gumbel")
+    fit(model, iter([images(2, 3, 8, 8)] * 2), steps=2, learning_rate=1e-4, aids=Aids(anneal=(1.0, 0.25)))
+    assert float(model.quantizer.temperature) == 0.25
+
+
 posteriors = st.tuples(st.integers(0, 2**16), st.floats(0, 3), st.floats(-8, 4))
 
 

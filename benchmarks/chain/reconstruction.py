@@ -52,8 +52,7 @@ def fit(
         aids.start(model, (images(first) for _ in range(WARM_START_BATCHES)), torch.device(device))
 
     def helpers(optimizer: torch.optim.Optimizer) -> list[Helper]:
-        of_all = [aids.temperature(part, settings.steps) for part in levels.quantizers_of(model)]
-        return [helper for helper in (aids.replacement(model, optimizer), *of_all) if helper is not None]
+        return aids.helpers(model, optimizer, settings.steps)
 
     job = Job(model, loss, begin, helpers, {**asdict(settings), "data_described": source.describe()})
     losses = train(job, folder / CHECKPOINT, on_step, device=device, fresh=fresh)

@@ -21,7 +21,7 @@ def fit(
     schedule = learning_rate_schedule(optimizer, steps)
     device = next(model.parameters()).device
     batches = aids.start(model, batches, device)
-    replacement = aids.replacement(model, optimizer)
+    helpers = [schedule, *aids.helpers(model, optimizer, steps)]
     model.train()
     for _ in range(steps):
         images = next(batches)
@@ -29,7 +29,6 @@ def fit(
         optimizer.zero_grad(set_to_none=True)
         (nn.functional.mse_loss(out.images, images) + out.loss).backward()
         optimizer.step()
-        if replacement is not None:
-            replacement.step()
-        schedule.step()
+        for helper in helpers:
+            helper.step()
     model.eval()
