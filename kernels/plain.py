@@ -5,14 +5,14 @@ the library can run. These functions say the same in operations that every runti
 loop over blocks of codes, whose number is known when a graph is made: no graph holds an N × K matrix.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from quantizers.kernels.reference import levels as reference_levels
 from quantizers.kernels.reference import nearest as reference_nearest
-from quantizers.kernels.vectors import are_finite, compute_dtype
+from quantizers.kernels.vectors import are_finite, compute_dtype, integers
 
 BLOCK = 2048  # codes whose scores are held at once
 
@@ -87,9 +87,12 @@ def decompositions() -> dict[torch._ops.OpOverload, Callable[..., object]]:
         weight = vector_weight + code_weight
         return codes, indices, (weight * distance).where(weight != 0, 0.0)
 
+    def round_levels(z: Tensor, counts: Sequence[int], slope: float) -> tuple[Tensor, Tensor]:
+        return reference_levels.round_levels(z, integers(counts, z.device), slope)
+
     return {
         operations.nearest_code.default: nearest_code,
         operations.nearest_lookup.default: lookup,
         operations.highest_score.default: highest_score,
-        operations.round_levels.default: reference_levels.round_levels,
+        operations.round_levels.default: round_levels,
     }

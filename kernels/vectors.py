@@ -1,4 +1,7 @@
-"""Vectors of any floating dtype: what they are computed in, and their direction."""
+"""Vectors of any floating dtype: what they are computed in, and their direction; and constant integers."""
+
+import itertools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -7,6 +10,18 @@ from torch import Tensor
 def compute_dtype(*tensors: Tensor) -> torch.dtype:
     """float64 if any tensor is float64, else float32: what distances, losses and state are computed in."""
     return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
+
+
+def integers(values: Sequence[int], device: torch.device) -> Tensor:
+    """The values as a new tensor [n] int64 on a device: a constant needs no buffer that a loader could miss.
+
+    Away from the CPU they are filled in on the device, run by run of equal values: a copy from the host would wait
+    for the device, and a CUDA graph cannot hold one.
+    """
+    if device.type in ("cpu", "meta"):
+        return torch.tensor(values, dtype=torch.int64, device=device)
+    runs = ((value, len(list(run))) for value, run in itertools.groupby(values))
+    return torch.cat([torch.full((count,), value, dtype=torch.int64, device=device) for value, count in runs])
 
 
 def are_finite(x: Tensor) -> Tensor:

@@ -1,10 +1,12 @@
 """The one interface that every quantizer keeps."""
 
 import abc
+import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, ParamSpec, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +17,11 @@ from quantizers.kernels.dispatch import warn_once, without_autocast
 from quantizers.kernels.vectors import are_finite
 from quantizers.layout import Rows, from_rows, to_rows
 from quantizers.parallel import ProcessGroup
+from quantizers.projection import Projection
+from quantizers.state import QuantizerState
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 NO_CODE = -1  # the index of a vector that is masked or not finite
 
@@ -49,10 +56,39 @@ class QuantizerOutput(NamedTuple):
 # torch.export writes an output's type by this name.
 pytree._register_namedtuple(QuantizerOutput, serialized_type_name="quantizers.QuantizerOutput")
 
+
+class Request(NamedTuple):
+    """A call of one of a quantizer's methods by way of its `forward`, where hooks and offloaders stand."""
+
+    method: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    options: dict[str, Any]
+
+    def answer(self, quantizer: "Quantizer") -> Any:
+        """What the method returns."""
+        return self.method(quantizer, *self.arguments, **self.options)
+
+
+def through_forward(method: Callable[P, R]) -> Callable[P, R]:
+    """A method of a quantizer that is called by way of its `forward`.
+
+    What brings a module's weights to where they are needed (offloading) wraps that one method, and what else reads
+    weights has to come through it. Forward hooks see calls of the module alone, and not these.
+    """
+
+    @functools.wraps(method)
+    def called(*arguments: P.args, **options: P.kwargs) -> R:
+        quantizer: Any = arguments[0]
+        answer: R = quantizer.forward(Request(method, arguments[1:], dict(options)))
+        return answer
+
+    return called
+
+
 QuantizeEntered = Callable[[Rows], QuantizerOutput]
 
 
-class Quantizer(nn.Module, abc.ABC):
+class Quantizer(QuantizerState, abc.ABC):
     """Vectors in, codes out: layout, mask, precision and projection; subclasses say which code.
 
     Inside, everything is computed in float32 (float64 for float64 input), whatever autocast or the module's
@@ -72,9 +108,6 @@ class Quantizer(nn.Module, abc.ABC):
     Raises: ValueError for a size below 1.
     """
 
-    renamed: ClassVar[Mapping[str, str]] = {}
-    """What parameters and buffers are called in older checkpoints, and what today."""
-
     composed: ClassVar[bool] = False
     """Whether a vector has several indices, on an axis of their own."""
 
@@ -92,6 +125,9 @@ class Quantizer(nn.Module, abc.ABC):
         "temperature",
     )
     """Numbers that may be assigned after construction: `quantizers.configuration` tells the present ones."""
+
+    frozen: bool = False
+    """Whether the codes stay as they are in training, see `freeze`."""
 
     _construction: Construction
     _listeners: tuple[Listener, ...] = ()
@@ -113,8 +149,8 @@ class Quantizer(nn.Module, abc.ABC):
         self.num_codebooks = 1
         self.channel_dim = channel_dim
         projects = self.code_dim != dim
-        self.project_in: nn.Module = nn.Linear(dim, self.code_dim) if projects else nn.Identity()
-        self.project_out: nn.Module = nn.Linear(self.code_dim, dim) if projects else nn.Identity()
+        self.project_in: nn.Module = Projection(dim, self.code_dim) if projects else nn.Identity()
+        self.project_out: nn.Module = Projection(self.code_dim, dim) if projects else nn.Identity()
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write configuration and weights into a folder, for `quantizers.load`; see `quantizers.saving`."""
@@ -159,6 +195,8 @@ class Quantizer(nn.Module, abc.ABC):
 
         Raises: ValueError or TypeError where x or mask do not fit.
         """
+        if isinstance(x, Request):
+            return x.answer(self)  # type: ignore[no-any-return]
         quantized, indices, loss = self._forward(x, mask, self._quantize_entered)
         return QuantizerOutput(quantized, indices, loss.sum() if self.composed else loss)
 
@@ -171,9 +209,14 @@ class Quantizer(nn.Module, abc.ABC):
             if self.training and self.observes:
                 self.observe_rows(rows, indices)
         quantized = quantized.where(rows.unmasked[:, None], 0.0).to(x.dtype)
-        quantized = from_rows(quantized, rows.shape, self.channel_dim)
+        quantized = from_rows(quantized, rows.shape, self.channel_dim, like=x)
         indices = self._told(Heard(x, mask, self._shaped(indices, rows.shape), by_forward=True))
         return QuantizerOutput(quantized, indices, loss.to(rows.vectors.dtype))
+
+    def quantize_part(self, rows: Rows) -> QuantizerOutput:
+        """`quantize_rows` by way of a call of this module, for quantizers that hold it: its hooks run."""
+        output: QuantizerOutput = self(Request(type(self).quantize_rows, (rows,), {}))
+        return output
 
     def quantize_rows(self, rows: Rows) -> QuantizerOutput:
         """`forward` on rows [N, dim], for quantizers that hold this one: no state moves.
@@ -212,9 +255,12 @@ class Quantizer(nn.Module, abc.ABC):
         """
         self.initialize_rows(to_rows(x, mask, self.dim, self.channel_dim), process_group)
 
+    @through_forward
     @torch.no_grad()
     def initialize_rows(self, rows: Rows, process_group: ProcessGroup) -> None:
         """`initialize_from` on rows [N, dim], for quantizers that hold this one."""
+        if self.frozen:
+            return
         with without_autocast(rows.vectors.device):
             self._initialize_entered(self._enter(rows), process_group)
 
@@ -224,6 +270,57 @@ class Quantizer(nn.Module, abc.ABC):
 
     def _initialize(self, z: Tensor, process_group: ProcessGroup) -> None:
         """Set the codes after vectors z [N, code_dim], N ≥ 0, all of which count. Nothing by default."""
+
+    def freeze(self) -> Self:
+        """Keep the codes as they are, in training too, until `unfreeze`; `train()` does not undo it.
+
+        What `codebook` reads gets no gradient, moving averages stay, and `initialize_from`, `warm_start` and the
+        replacement of dead codes pass over it. Projections and scales still learn, as does the encoder by its
+        commitment to the codes. `set_codebook` still sets them. A quantizer in this one is frozen with it.
+
+        `frozen` tells; copies and pickles keep it, a `state_dict` does not, as it keeps no `requires_grad`. Build
+        the optimizer afterwards, or leave it: it passes over parameters without a gradient.
+
+        Returns: itself.
+        """
+        return self._set_frozen(True)
+
+    def unfreeze(self) -> Self:
+        """Let the codes learn again. Returns: itself."""
+        return self._set_frozen(False)
+
+    def _set_frozen(self, frozen: bool) -> Self:
+        for part in self.modules():
+            if isinstance(part, Quantizer):
+                part.frozen = frozen
+                for parameter in part._code_parameters():
+                    parameter.requires_grad_(not frozen)
+        return self
+
+    def accumulate(self, forwards: int) -> Self:
+        """Move averages once in so many forwards in training, by the vectors of all of them, as one batch would.
+
+        For gradients that are accumulated over several forwards a step. Quantizers in this one do likewise; those
+        without moving averages have nothing to move. What has been gathered for a step that is not complete is
+        dropped by this call, and is in no checkpoint, as gradients are not.
+
+        Returns: itself.
+
+        Raises: ValueError for forwards < 1.
+        """
+        check_at_least("forwards", forwards, 1)
+        for part in self.modules():
+            if isinstance(part, Quantizer):
+                part._set_accumulation(forwards)
+        return self
+
+    def _set_accumulation(self, forwards: int) -> None:
+        """See `accumulate`. Nothing, without moving averages."""
+
+    def _code_parameters(self) -> Iterator[nn.Parameter]:
+        """The parameters that `codebook` is made of, without those of quantizers in it; by default its own."""
+        reparametrized = getattr(self, "parametrizations", nn.Module())  # of torch.nn.utils.parametrize
+        return itertools.chain(self.parameters(recurse=False), reparametrized.parameters())
 
     @property
     def codebook_sizes(self) -> tuple[int, ...]:
@@ -281,6 +378,7 @@ class Quantizer(nn.Module, abc.ABC):
         """
         raise NotImplementedError
 
+    @through_forward
     @torch.no_grad()
     def encode(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """The indices that evaluation gives for x, in either mode: int64, shaped as those of `forward`."""
@@ -289,11 +387,24 @@ class Quantizer(nn.Module, abc.ABC):
             indices = self._shaped(self.encode_rows(rows), rows.shape)
         return self._told(Heard(x, mask, indices, by_forward=False))
 
+    def encode_part(self, rows: Rows) -> Tensor:
+        """`encode_rows` by way of `forward`, for quantizers that hold this one."""
+        forward: Any = self.forward
+        indices: Tensor = forward(Request(type(self).encode_rows, (rows,), {}))
+        return indices
+
+    def decode_part(self, indices: Tensor) -> Tensor:
+        """`decode_rows` by way of `forward`, for quantizers that hold this one."""
+        forward: Any = self.forward
+        vectors: Tensor = forward(Request(type(self).decode_rows, (indices,), {}))
+        return vectors
+
     def encode_rows(self, rows: Rows) -> Tensor:
         """`encode` on rows [N, dim], for quantizers that hold this one."""
         entered = self._enter(rows)
         return self._without(self._encode(entered.vectors), entered.valid)
 
+    @through_forward
     def decode(self, indices: Tensor) -> Tensor:
         """The quantized vectors of indices: [..., dim], the channels on `channel_dim`. Index −1 gives zero.
 
@@ -382,38 +493,6 @@ class Quantizer(nn.Module, abc.ABC):
                 f"indices have shape {tuple(indices.shape)}, expected {self.num_codebooks} on the last axis, "
                 "one of each codebook"
             )
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        for old, new in self.renamed.items():
-            if prefix + old in state_dict and prefix + new not in state_dict:
-                state_dict[prefix + new] = state_dict.pop(prefix + old)
-        super()._load_from_state_dict(state_dict, prefix, *args)
-        self._restore_unsaved()
-
-    def _restore_unsaved(self) -> None:
-        """Write the buffers that a checkpoint does not hold, after one was loaded. None by default."""
-
-    @torch.no_grad()
-    def _write_unsaved(self, name: str, value: Tensor) -> None:
-        buffer = getattr(self, name)
-        if (buffer.device, buffer.dtype) == (value.device, value.dtype):
-            buffer.copy_(value)  # in place: a CUDA graph may hold its address
-        else:
-            setattr(self, name, value.clone())
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Quantizer":
-        """`.to`, `.half`, `.cuda` and the like: everything but a step below float32 is carried out."""
-
-        def at_least_float32(tensor: Tensor) -> Tensor:
-            moved = fn(tensor)
-            if moved.dtype != tensor.dtype and not tensor.is_floating_point():
-                return tensor.to(moved.device)  # `.type` would make floating numbers of levels
-            if moved.is_floating_point() and moved.dtype.itemsize < 4:
-                return tensor.to(moved.device, torch.promote_types(tensor.dtype, torch.float32))
-            return moved
-
-        super()._apply(at_least_float32, recurse)  # type: ignore[no-untyped-call]
-        return self
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}, codebook_size={self.codebook_size}, code_dim={self.code_dim}"

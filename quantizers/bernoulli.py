@@ -1,6 +1,7 @@
 """Bits that are sampled: the binary mapper of the Free Transformer."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -90,6 +91,10 @@ class BernoulliQuantizer(GridQuantizer):
 
     def _encode(self, z: Tensor) -> Tensor:
         return self._index((z > 0).to(torch.int64))
+
+    @property
+    def _index_rule(self) -> dict[str, Any]:
+        return {**super()._index_rule, "value": 1.0}
 
     def _values(self, digits: Tensor, dtype: torch.dtype) -> Tensor:
         return (2 * digits - 1).to(dtype)

@@ -8,6 +8,7 @@ its bits' entropies is an upper bound of its entropy, which is met where bits ar
 """
 
 import abc
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -111,6 +112,10 @@ class BinaryQuantizer(GridQuantizer):
         # Divided first: the mean may fit float32 where the sum does not, and no weight meets an infinite square.
         weight = self.commitment_weight / (valid.sum().clamp(min=1) * self.code_dim).to(error.dtype)
         return (weight * error * error).where(valid[:, None], 0.0).sum()
+
+    @property
+    def _index_rule(self) -> dict[str, Any]:
+        return {**super()._index_rule, "value": self._value}
 
     def _encode(self, z: Tensor) -> Tensor:
         return self._index((self._vectors(z) > 0).to(torch.int64))

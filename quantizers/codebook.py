@@ -37,6 +37,10 @@ def smoothed_codes(cluster_size: Tensor, embedding_sum: Tensor, epsilon: float) 
     van den Oord et al. 2017, appendix A.1, with the smoothing of Razavi et al. 2019's published code. N > 0:
     some vector has been seen.
     """
+    return embedding_sum / smoothed_sizes(cluster_size, epsilon)[:, None]
+
+
+def smoothed_sizes(cluster_size: Tensor, epsilon: float) -> Tensor:
+    """N̂_i = (N_i + ε) / (N + Kε) · N of N_i [K], [K]."""
     total = cluster_size.sum()
-    smoothed = (cluster_size + epsilon) / (total + cluster_size.shape[0] * epsilon) * total
-    return embedding_sum / smoothed[:, None]
+    return (cluster_size + epsilon) / (total + cluster_size.shape[0] * epsilon) * total

@@ -1,7 +1,7 @@
 """Quantizers that hold quantizers."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from quantizers.base import Quantizer
 from quantizers.kernels.vectors import are_finite
 from quantizers.layout import Rows
 from quantizers.parallel import ProcessGroup
+from quantizers.read_only import read_only
 
 Fit = Callable[[Quantizer, Tensor], None]  # tells a part the vectors [N, part.dim] that it meets
 
@@ -57,7 +58,7 @@ class ComposedQuantizer(Quantizer):
             raise ValueError(
                 f"the codebooks differ in shape, {sorted(shapes)}: read those of .quantizers, one by one"
             )
-        return torch.cat(books)
+        return read_only(torch.cat(books))
 
     @property
     def codebook_sizes(self) -> tuple[int, ...]:
@@ -68,6 +69,10 @@ class ComposedQuantizer(Quantizer):
     def observes(self) -> bool:
         """Whether a part moves state in training."""
         return any(part.observes for part in self.quantizers)
+
+    @property
+    def _index_rule(self) -> dict[str, Any]:
+        return {"parts": list(self.order), "dims": [part.dim for part in self.parts]}
 
     def _columns(self, indices: Tensor) -> list[Tensor]:
         """Indices [N, ...] of the first parts, as many as there are columns for."""

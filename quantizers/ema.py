@@ -5,14 +5,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from quantizers.codebook import check_codes, init_codes_, smoothed_codes
+from quantizers.codebook import check_codes, init_codes_, smoothed_codes, smoothed_sizes
 from quantizers.gradients import Gradient
-from quantizers.kernels.ops.sums import ema_code_sums
+from quantizers.kernels.ops.sums import code_sums, ema_code_sums
 from quantizers.kmeans import kmeans
 from quantizers.nearest import Distance, NearestCodeQuantizer
-from quantizers.parallel import ProcessGroup, Ranks, ema_code_sums_over_ranks
+from quantizers.parallel import Averages, ProcessGroup, Ranks, ema_over_ranks
 from quantizers.recompute import choose, is_recomputing
 from quantizers.regularizers.regularizer import Regularizer
+from quantizers.writing import write
+
+WRITTEN = 2.0**-14  # relative to a code: what is off by more than that from its averages was set, not rounded
 
 
 class EMAVectorQuantizer(NearestCodeQuantizer):
@@ -22,12 +25,14 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
     vectors of sum s_i at code i in this batch: N_i ← γN_i + (1−γ)n_i, m_i ← γm_i + (1−γ)s_i, e_i = m_i / N̂_i,
     where N̂_i = (N_i + ε) / (N + Kε) · N. loss = commitment_weight · mean (z − sg[e])² over vectors and channels.
 
-    The state moves once in each forward in training mode, with or without `no_grad`, as BatchNorm's does: with
-    gradients accumulated over four forwards, four times a step. It does not move in the second forward that
-    activation checkpointing runs inside the backward; that one sees the codes of the last forward before it,
-    which is its own where each forward has its backward before the next. Masked vectors and vectors that are not
-    finite do not count; a batch without any other leaves the state as it is, and a code whose vectors' sum leaves
-    float32 takes none of them. A code that is no longer chosen decays towards the origin once N_i falls below ε.
+    The state moves once in each forward in training mode, with or without `no_grad`, as BatchNorm's does. With
+    gradients accumulated over four forwards that is four times a step; after `accumulate(4)` it is once. It does
+    not move in the second forward that activation checkpointing runs inside the backward; that one sees the codes
+    of the last forward before it, which is its own where each forward has its backward before the next.
+
+    Masked vectors and vectors that are not finite do not count; a batch without any other leaves the state as it
+    is, and a code whose vectors' sum leaves float32 takes none of them. A code that is no longer chosen decays
+    towards the origin once N_i falls below ε.
 
     Data parallel: in each such forward n_i and s_i are summed over the ranks of `process_group`, so each of them
     must run it, if with an empty batch; also under DDP's `no_sync`, which is about gradients. The state is then
@@ -38,7 +43,7 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
     Args:
         dim: channels of x. codebook_size: K ≥ 1.
         code_dim: channels of a code, default `dim`. channel_dim: axis of x's channels.
-        decay: γ in [0, 1). epsilon: ε > 0 of the smoothing.
+        decay: γ in [0, 1]; 1 leaves the codes as they are, as `freeze` does. epsilon: ε > 0 of the smoothing.
         distance: "euclidean", "cosine" for codes on the unit sphere, or "angle" for a search by angle alone.
         gradient: "straight_through", "rotation", "reflection" or a function (z, codes) → [..., D].
         commitment_weight: see above.
@@ -48,18 +53,19 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
             vectors, not the codes.
 
     State (float32 under any module dtype): embedding e [K, code_dim], cluster_size N [K], embedding_sum m
-    [K, code_dim].
+    [K, code_dim]. Where something else than a step has set a row of `embedding` (a copy into it, a checkpoint of
+    codes alone), the next step takes m = N̂ e for that row, so that it is not undone.
 
     Shapes: x [..., dim] → quantized [..., dim], indices [...], loss [].
 
-    Raises: ValueError for a size below 1, decay outside [0, 1), ε ≤ 0, unknown distance or gradient, a
+    Raises: ValueError for a size below 1, decay outside [0, 1], ε ≤ 0, unknown distance or gradient, a
     regularizer that moves codes alone; TypeError for another process_group.
     """
 
     embedding: Tensor
     cluster_size: Tensor
     embedding_sum: Tensor
-    previous_embedding: Tensor
+    _accumulation: int = 1
 
     def __init__(
         self,
@@ -76,8 +82,8 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
         process_group: ProcessGroup = "world",
         regularizers: Sequence[Regularizer] = (),
     ) -> None:
-        if not 0 <= decay < 1:
-            raise ValueError(f"decay is {decay!r}, expected a number in [0, 1)")
+        if not 0 <= decay <= 1:
+            raise ValueError(f"decay is {decay!r}, expected a number in [0, 1]")
         if not epsilon > 0:
             raise ValueError(f"epsilon is {epsilon!r}, expected a number above 0")
         super().__init__(
@@ -103,7 +109,6 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
         self.register_buffer("embedding", torch.empty(shape))
         self.register_buffer("cluster_size", torch.empty(codebook_size))
         self.register_buffer("embedding_sum", torch.empty(shape))
-        self.register_buffer("previous_embedding", torch.empty(shape), persistent=False)
         self.reset_parameters()
 
     @property
@@ -159,54 +164,94 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
         shares = shares.to(self.embedding)
         codes = self._metric(torch.lerp(self.embedding[places], targets.to(self.embedding), shares[:, None]))
         sizes = torch.lerp(self.cluster_size[places], torch.ones_like(shares), shares)
-        self.embedding[places] = self.previous_embedding[places] = codes
+        write(self, "embedding", self.embedding.index_copy(0, places, codes))
+        self._previous().index_copy_(0, places, codes)
         self.cluster_size[places] = sizes
         self.embedding_sum[places] = sizes[:, None] * codes
 
-    def _restore_unsaved(self) -> None:
-        self._write_unsaved("previous_embedding", self.embedding)
-
     @torch.no_grad()
     def _restart(self, codes: Tensor) -> None:
-        self.embedding.copy_(self._metric(codes.to(self.embedding.dtype)))
-        self.previous_embedding.copy_(self.embedding)
+        write(self, "embedding", self._metric(codes.to(self.embedding.dtype)))
+        self._previous().copy_(self.embedding)
         self.cluster_size.fill_(1)
         self.embedding_sum.copy_(self.embedding)
+
+    def _previous(self) -> Tensor:
+        """The codes that the last forward in training used, before it moved them."""
+        return self._step_tensor("previous_embedding", self.embedding)
 
     def _codes(self) -> Tensor:
         if not self.training:
             return self.embedding
-        return choose(is_recomputing(self.embedding), self.previous_embedding, self.embedding)
+        return choose(is_recomputing(self.embedding), self._previous(), self.embedding)
 
     @property
     def observes(self) -> bool:
-        """True: the averages move in each forward in training."""
-        return True
+        """Whether the averages move in a forward in training: unless they are frozen."""
+        return not self.frozen
 
     def _observe(self, z: Tensor, indices: Tensor) -> None:
         recomputing = is_recomputing(self.embedding)
         if recomputing is True:
             return
-        cluster_size, embedding_sum, moved = self._averages(self._metric(z), indices)
+        average = self._averages if self._accumulation == 1 else self._accumulated
+        cluster_size, embedding_sum, moved = average(self._metric(z), indices, recomputing)
         codes = smoothed_codes(cluster_size, embedding_sum, self.epsilon)
+        self._previous().copy_(choose(recomputing, self._previous(), self.embedding))  # before it is moved
         # A batch without a vector that counts moves no average, and must not round the codes anew either.
-        moves = (
-            (self.previous_embedding, self.embedding),  # before the next one moves it
-            (self.embedding, codes.where(moved, self.embedding)),
-            (self.cluster_size, cluster_size),
-            (self.embedding_sum, embedding_sum),
-        )
-        for buffer, value in moves:
-            buffer.copy_(choose(recomputing, buffer, value))
+        moves = {
+            "embedding": codes.where(moved, self.embedding),
+            "cluster_size": cluster_size,
+            "embedding_sum": embedding_sum,
+        }
+        for name, value in moves.items():
+            write(self, name, choose(recomputing, getattr(self, name), value))
 
-    def _averages(self, z: Tensor, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _sums_of_codes(self) -> Tensor:
+        """m [K, code_dim]: the averages' own, and N̂ e for codes that are not what those give."""
+        smoothed = smoothed_sizes(self.cluster_size, self.epsilon)[:, None]
+        averaged, codes = self._metric(self.embedding_sum / smoothed), self._metric(self.embedding)
+        scale = torch.maximum(averaged.abs(), codes.abs()).amax(-1, keepdim=True)
+        is_set = ((averaged - codes).abs() > WRITTEN * scale).any(-1, keepdim=True)
+        return (smoothed * self.embedding).where(is_set, self.embedding_sum)
+
+    def _averages(self, z: Tensor, indices: Tensor, _: bool | Tensor) -> Averages:
         """The new averages N [K] and m [K, code_dim], and whether they moved, 0-d bool."""
-        group = self.ranks.group()
+        group, sums = self.ranks.group(), self._sums_of_codes()
         if group is not None:
-            return ema_code_sums_over_ranks(z, indices, self.cluster_size, self.embedding_sum, self.decay, group)
-        averages = ema_code_sums(
-            z[None], indices[None], self.cluster_size[None], self.embedding_sum[None], self.decay
-        )
+            counts = code_sums(z[None], indices[None], self.codebook_size)
+            return ema_over_ranks(*counts, self.cluster_size, sums, self.decay, group)
+        averages = ema_code_sums(z[None], indices[None], self.cluster_size[None], sums[None], self.decay)
         cluster_size, embedding_sum = (average[0] for average in averages)
-        moved = (cluster_size != self.cluster_size).any() | (embedding_sum != self.embedding_sum).any()
+        moved = (cluster_size != self.cluster_size).any() | (embedding_sum != sums).any()
         return cluster_size, embedding_sum, moved
+
+    def _set_accumulation(self, forwards: int) -> None:
+        self._accumulation = forwards
+        for name in ("counts", "sums", "forwards"):
+            self._of_step.pop(name, None)
+        if forwards > 1:
+            self._gathered()
+
+    def _gathered(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Counts [K] and sums [K, code_dim] of the vectors since the last step, and of how many forwards, []."""
+        counts, sums = (
+            self._step_tensor("counts", self.cluster_size),
+            self._step_tensor("sums", self.embedding_sum),
+        )
+        return counts, sums, self._step_tensor("forwards", self.cluster_size[0])
+
+    def _accumulated(self, z: Tensor, indices: Tensor, recomputing: bool | Tensor) -> Averages:
+        """`_averages` of all vectors since the last step where this forward completes one; else the old ones."""
+        own = code_sums(z[None], indices[None], self.codebook_size)
+        gathered = self._gathered()
+        counts, sums = (held + new[0] for held, new in zip(gathered, own, strict=False))
+        forwards = gathered[2] + 1
+        completes = forwards >= self._accumulation
+        for held, value in zip(gathered, (counts, sums, forwards), strict=True):
+            held.copy_(choose(recomputing, held, value.where(~completes, 0.0)))
+        old = self._sums_of_codes()
+        averages = ema_over_ranks(counts[None], sums[None], self.cluster_size, old, self.decay, self.ranks.group())
+        cluster_size, embedding_sum, moved = averages
+        moved = moved & completes
+        return cluster_size.where(moved, self.cluster_size), embedding_sum.where(moved, old), moved

@@ -1,7 +1,7 @@
 """Finite scalar perturbation: equally likely levels, and in training noise of the size of their bins."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -85,20 +85,25 @@ class FSP(GridQuantizer):
 
     def _perturb(self, u: Tensor, codes: Tensor) -> Tensor:
         """Each row [d] of u with noise, or of the codes."""
-        moved = u + (torch.rand_like(u) - 0.5) / self.levels
+        moved = u + (torch.rand_like(u) - 0.5) / self._levels(u)
         moved = moved.where((moved >= 0) & (moved <= 1), u)
         quantized = torch.rand_like(u[:, :1]) < self.quantize_probability
         return codes.where(quantized, moved)
 
     def _digits(self, u: Tensor) -> Tensor:
         # u is 1 itself where a CDF rounds to it.
-        return (u * self.levels).floor().to(torch.int64).minimum(self.levels - 1)
+        levels = self._levels(u)
+        return (u * levels).floor().to(torch.int64).minimum(levels - 1)
 
     def _encode(self, z: Tensor) -> Tensor:
         return self._index(self._digits(CDFS[self.cdf](z)))
 
     def _values(self, digits: Tensor, dtype: torch.dtype) -> Tensor:
-        return (2 * digits + 1).to(dtype) / (2 * self.levels).to(dtype)
+        return (2 * digits + 1).to(dtype) / (2 * self._levels(digits)).to(dtype)
+
+    @property
+    def _index_rule(self) -> dict[str, Any]:
+        return {**super()._index_rule, "cdf": self.cdf}
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}, levels={self.level_counts}, cdf={self.cdf!r}"

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -79,21 +79,27 @@ class FSQ(GridQuantizer):
 
     def _quantize(self, z: Tensor, valid: Tensor) -> QuantizerOutput:
         if self.bound == "clamp":
-            bounded = clamp_levels(z, self.levels)
-            codes, indices = round_bounded(bounded.detach(), self.levels)
+            levels = self._levels(z)
+            bounded = clamp_levels(z, levels)
+            codes, indices = round_bounded(bounded.detach(), levels)
             return QuantizerOutput(self.gradient(bounded, codes), indices, z.new_zeros(()))
-        codes, indices = round_levels(z, self.levels, SLOPES[self.bound])
+        codes, indices = round_levels(z, self.level_counts, SLOPES[self.bound])
         if self.gradient is not straight_through:  # which the operation's own gradient is
-            codes = self.gradient(bound_levels(z, self.levels, SLOPES[self.bound]), codes.detach())
+            codes = self.gradient(bound_levels(z, self._levels(z), SLOPES[self.bound]), codes.detach())
         return QuantizerOutput(codes, indices, z.new_zeros(()))
 
     def _encode(self, z: Tensor) -> Tensor:
         if self.bound == "clamp":
-            return round_bounded(clamp_levels(z, self.levels), self.levels)[1]
-        return round_levels(z, self.levels, SLOPES[self.bound])[1]
+            levels = self._levels(z)
+            return round_bounded(clamp_levels(z, levels), levels)[1]
+        return round_levels(z, self.level_counts, SLOPES[self.bound])[1]
 
     def _values(self, digits: Tensor, dtype: torch.dtype) -> Tensor:
-        return level_values(digits, self.levels, dtype)
+        return level_values(digits, self._levels(digits), dtype)
+
+    @property
+    def _index_rule(self) -> dict[str, Any]:
+        return {**super()._index_rule, "bound": self.bound}
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}, levels={self.level_counts}, bound={self.bound!r}"

@@ -1,15 +1,18 @@
 """An implicit codebook: a grid of a few levels in each channel, whose index is a number in mixed radix."""
 
 import abc
+import itertools
 import math
+import operator
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from quantizers.base import Quantizer, check_at_least
-from quantizers.kernels.reference.levels import digit_weights, index_digits
+from quantizers.kernels.vectors import integers
+from quantizers.read_only import read_only
 
 LARGEST_TABLE = 2**24  # values in a codebook that is built on demand: 64 MiB
 
@@ -31,9 +34,6 @@ class GridQuantizer(Quantizer):
     largest_level: ClassVar[int] = 2**24
     """So many values float32 tells apart."""
 
-    levels: Tensor
-    unit: Tensor
-
     def __init__(self, dim: int, levels: Sequence[int], *, channel_dim: int) -> None:
         self.level_counts = tuple(check_at_least("a level", level, 2) for level in levels)
         size = math.prod(self.level_counts)
@@ -44,24 +44,19 @@ class GridQuantizer(Quantizer):
         if size > 2**63:
             raise ValueError(f"levels {self.level_counts} give {size} codes, more than 2**63, int64's range")
         super().__init__(dim, size, code_dim=len(self.level_counts), channel_dim=channel_dim)
-        self.register_buffer("levels", torch.empty(self.code_dim, dtype=torch.int64), persistent=False)
-        self.register_buffer("unit", torch.empty(()), persistent=False)  # carries the dtype of decoded codes
-        self.reset_parameters()
+        self.digit_weights = tuple(itertools.accumulate(self.level_counts[:-1], operator.mul, initial=1))
 
     @abc.abstractmethod
     def _values(self, digits: Tensor, dtype: torch.dtype) -> Tensor:
         """The values [..., d] of digits 0 … L_i − 1, int64 [..., d]."""
 
-    def reset_parameters(self) -> None:
-        """Write the levels into their buffer, as after construction on the meta device."""
-        self.levels.copy_(torch.tensor(self.level_counts))
-        self.unit.fill_(1)
+    @property
+    def _index_rule(self) -> dict[str, Any]:
+        return {"levels": list(self.level_counts)}
 
-    def _restore_unsaved(self) -> None:
-        # A module made on the meta device may meet its checkpoint before its memory; then nothing tells where.
-        device = "cpu" if self.levels.is_meta else self.levels.device
-        self._write_unsaved("levels", torch.tensor(self.level_counts, device=device))
-        self._write_unsaved("unit", torch.ones((), dtype=self.unit.dtype, device=device))
+    def _levels(self, like: Tensor) -> Tensor:
+        """L_i, [d] int64, where `like` is."""
+        return integers(self.level_counts, like.device)
 
     @property
     def codebook(self) -> Tensor:
@@ -74,11 +69,12 @@ class GridQuantizer(Quantizer):
                 f"the codebook has {self.codebook_size} codes: too large to build; decode the indices that you "
                 "need instead"
             )
-        return self._decode(torch.arange(self.codebook_size, device=self.levels.device))
+        return read_only(self._decode(torch.arange(self.codebook_size, device=self._device)))
 
     def _index(self, digits: Tensor) -> Tensor:
         """The index [...] of digits [..., d]."""
-        return (digits * digit_weights(self.levels)).sum(-1)
+        return (digits * integers(self.digit_weights, digits.device)).sum(-1)
 
     def _decode(self, indices: Tensor) -> Tensor:
-        return self._values(index_digits(indices, self.levels), self.unit.dtype)
+        digits = indices[..., None] // integers(self.digit_weights, indices.device) % self._levels(indices)
+        return self._values(digits, self._dtype)

@@ -49,11 +49,11 @@ class GroupedQuantizer(ComposedQuantizer):
 
     def _quantize_entered(self, entered: Rows) -> QuantizerOutput:
         if self._is_shared:
-            codes, indices, loss = self.parts[0].quantize_rows(self._folded(entered))
+            codes, indices, loss = self.parts[0].quantize_part(self._folded(entered))
             codes, indices = codes.reshape(entered.vectors.shape), self._unfolded(indices)
         else:
             outputs = [
-                part.quantize_rows(entered._replace(vectors=vectors))
+                part.quantize_part(entered._replace(vectors=vectors))
                 for part, vectors in zip(self.parts, self._split(entered.vectors), strict=True)
             ]
             codes = torch.cat([output.quantized for output in outputs], -1)
@@ -66,19 +66,19 @@ class GroupedQuantizer(ComposedQuantizer):
     def _encode(self, z: Tensor) -> Tensor:
         rows = all_valid(z)
         if self._is_shared:
-            indices = self._unfolded(self.parts[0].encode_rows(self._folded(rows)))
+            indices = self._unfolded(self.parts[0].encode_part(self._folded(rows)))
             return self._without(indices, (indices >= 0).all(-1))
         pairs = zip(self.parts, self._split(z), strict=True)
-        indices = joined([part.encode_rows(rows._replace(vectors=vectors)) for part, vectors in pairs])
+        indices = joined([part.encode_part(rows._replace(vectors=vectors)) for part, vectors in pairs])
         return self._without(indices, (indices >= 0).all(-1))
 
     def _decode(self, indices: Tensor) -> Tensor:
         if self._is_shared:
             part = self.parts[0]
             folded = indices.reshape(-1, part.num_codebooks) if part.composed else indices.reshape(-1)
-            return part.decode_rows(folded).reshape(len(indices), self.code_dim)
+            return part.decode_part(folded).reshape(len(indices), self.code_dim)
         pairs = zip(self.parts, self._columns(indices), strict=True)
-        return torch.cat([part.decode_rows(column) for part, column in pairs], -1)
+        return torch.cat([part.decode_part(column) for part, column in pairs], -1)
 
     def _inputs(self, z: Tensor, indices: Tensor) -> Iterator[tuple[Quantizer, Tensor, Tensor]]:
         return zip(self.parts, self._split(z), self._columns(indices), strict=True)

@@ -1,6 +1,7 @@
 """Gumbel-softmax quantization: codes are sampled, and the gradient goes through the relaxed sample."""
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,8 @@ from quantizers.kernels.ops.nearest import highest_score, nearest_code
 from quantizers.kernels.ops.soft import soft_codes
 from quantizers.kmeans import kmeans
 from quantizers.parallel import ProcessGroup
+from quantizers.projection import Weights
+from quantizers.writing import write
 
 
 class GumbelQuantizer(Quantizer):
@@ -68,7 +71,7 @@ class GumbelQuantizer(Quantizer):
         self.hard = hard
         self.kl_weight = kl_weight
         self.embedding = nn.Parameter(torch.empty(codebook_size, self.code_dim))
-        self.to_logits = nn.Linear(self.code_dim, codebook_size) if logits == "linear" else None
+        self.to_logits = Weights(self.code_dim, codebook_size) if logits == "linear" else None
         self.log_scale = nn.Parameter(torch.empty(1)) if learned_scale else None
         self.initial_temperature = temperature
         self.register_buffer("_temperature", torch.empty(()))
@@ -100,7 +103,7 @@ class GumbelQuantizer(Quantizer):
     @torch.no_grad()
     def set_codebook(self, codes: Tensor) -> None:
         """Replace all codes by `codes` [K, code_dim]. Raises: ValueError for another shape."""
-        self.embedding.copy_(check_codes(codes, self.codebook_size, self.code_dim))
+        write(self, "embedding", check_codes(codes, self.codebook_size, self.code_dim))
 
     @property
     def has_table(self) -> bool:
@@ -111,20 +114,21 @@ class GumbelQuantizer(Quantizer):
     def move_codes(self, places: Tensor, targets: Tensor, shares: Tensor) -> None:
         """See Quantizer."""
         codes, targets = self.embedding[places], targets.to(self.embedding)
-        self.embedding[places] = torch.lerp(codes, targets, shares.to(self.embedding)[:, None])
+        moved = torch.lerp(codes, targets, shares.to(self.embedding)[:, None])
+        write(self, "embedding", self.embedding.index_copy(0, places, moved))
 
     def _initialize(self, z: Tensor, process_group: ProcessGroup) -> None:
         """Linear logits become those of the distance, 2z·e − ‖e‖² = ‖z‖² − ‖z − e‖²."""
         codes = kmeans(z, self.codebook_size, process_group=process_group)
         self.set_codebook(codes)
         if self.to_logits is not None:
-            self.to_logits.weight.copy_(2 * codes)
-            self.to_logits.bias.copy_(-codes.square().sum(-1))
+            write(self.to_logits, "weight", 2 * codes)
+            write(self.to_logits, "bias", -codes.square().sum(-1))
 
     def _keys(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Keys [K, D] and bias [K] with logits = z·key + bias, up to a constant a vector, which softmax drops."""
         if self.to_logits is not None:
-            keys, bias = self.to_logits.weight.to(dtype), self.to_logits.bias.to(dtype)
+            keys, bias = (weights.to(dtype) for weights in self.to_logits())
         else:
             codes = self.embedding.to(dtype)
             keys, bias = 2 * codes, -codes.square().sum(-1)
@@ -152,7 +156,14 @@ class GumbelQuantizer(Quantizer):
     def _encode(self, z: Tensor) -> Tensor:
         if self.to_logits is None:
             return nearest_code(z[None], self.embedding[None])[0][0]
-        return highest_score(z, self.to_logits.weight, self.to_logits.bias)
+        return highest_score(z, *self.to_logits())
+
+    def _code_parameters(self) -> Iterator[nn.Parameter]:
+        return (parameter for parameter in super()._code_parameters() if parameter is not self.log_scale)
+
+    @property
+    def _index_rule(self) -> dict[str, Any]:
+        return {"choice": "nearest" if self.to_logits is None else "logits", "distance": "euclidean"}
 
     def _decode(self, indices: Tensor) -> Tensor:
         return lookup(self.embedding, indices)

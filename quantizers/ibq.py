@@ -1,6 +1,7 @@
 """Index backpropagation quantization: the gradient goes through the softmax over all codes."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -98,6 +99,10 @@ class IBQ(VectorQuantizer):
         # Zeros stand for vectors that get none through it: their logits may leave float32, which is NaN on a GPU.
         soft, _, _ = soft_codes(z.where(resolved, 0.0), keys, zero, keys.detach(), one)
         return exact_value(soft.where(resolved, 0.0), codes)
+
+    @property
+    def _index_rule(self) -> dict[str, Any]:
+        return {**super()._index_rule, "choice": "product"}
 
     def _encode(self, z: Tensor) -> Tensor:
         return highest_score(z, self.embedding, torch.zeros_like(self.embedding[:, 0]))

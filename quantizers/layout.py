@@ -38,9 +38,13 @@ def to_rows(x: Tensor, mask: Tensor | None, dim: int, channel_dim: int) -> Rows:
     return Rows(vectors, valid, unmasked, shape)
 
 
-def from_rows(rows: Tensor, shape: torch.Size, channel_dim: int) -> Tensor:
-    """[N, dim] back to `shape` with the channels on axis `channel_dim`."""
-    return rows.reshape(*shape, rows.shape[-1]).movedim(-1, channel_dim)
+def from_rows(rows: Tensor, shape: torch.Size, channel_dim: int, like: Tensor | None = None) -> Tensor:
+    """[N, dim] back to `shape` with the channels on axis `channel_dim`.
+
+    The result is contiguous, or, `like` a tensor that is not, has its channels last in memory.
+    """
+    result = rows.reshape(*shape, rows.shape[-1]).movedim(-1, channel_dim)
+    return result.contiguous() if like is None or like.is_contiguous() else result
 
 
 def _check_input(x: Tensor, dim: int, channel_dim: int) -> None:

@@ -12,6 +12,7 @@ from quantizers.kernels.ops.nearest import nearest_code, nearest_lookup
 from quantizers.kmeans import kmeans
 from quantizers.nearest import Distance, NearestCodeQuantizer
 from quantizers.parallel import ProcessGroup
+from quantizers.writing import write
 
 
 class MultiHeadVectorQuantizer(NearestCodeQuantizer):
@@ -84,7 +85,7 @@ class MultiHeadVectorQuantizer(NearestCodeQuantizer):
     @torch.no_grad()
     def set_codebook(self, codes: Tensor) -> None:
         """Replace all codes by `codes` [H, K, dim/H]. Raises: ValueError for another shape."""
-        self.embedding.copy_(check_codes(codes, *self.embedding.shape))
+        write(self, "embedding", check_codes(codes, *self.embedding.shape))
 
     def _initialize(self, z: Tensor, process_group: ProcessGroup) -> None:
         """Each head by k-means on its own channels."""
@@ -99,18 +100,20 @@ class MultiHeadVectorQuantizer(NearestCodeQuantizer):
 
     def _quantize(self, z: Tensor, valid: Tensor) -> QuantizerOutput:
         heads = self._heads(z)
-        codes, indices, losses = nearest_lookup(heads, self.codebook, self.commitment_weight, self.codebook_weight)
+        codes, indices, losses = nearest_lookup(
+            heads, self._codebook(), self.commitment_weight, self.codebook_weight
+        )
         # Divided first: the mean may fit float32 where the sum does not.
         loss = (losses.where(valid, 0.0) / (valid.sum().clamp(min=1) * self.dim)).sum(-1)
         quantized = self._pass_gradient(heads, codes)
-        return QuantizerOutput(quantized.transpose(0, 1).flatten(1), indices.T, loss)
+        return QuantizerOutput(quantized.transpose(0, 1).flatten(1), indices.T.contiguous(), loss)
 
     def _encode(self, z: Tensor) -> Tensor:
-        return nearest_code(self._heads(z), self.codebook)[0].T
+        return nearest_code(self._heads(z), self._codebook())[0].T.contiguous()
 
     def _decode(self, indices: Tensor) -> Tensor:
         first = torch.arange(self.num_codebooks, device=indices.device) * self.codebook_size
-        codes = lookup(self.codebook.flatten(0, 1), (indices.clamp(min=0) + first).flatten())
+        codes = lookup(self._codebook().flatten(0, 1), (indices.clamp(min=0) + first).flatten())
         return codes.where((indices >= 0).reshape(-1, 1), 0.0).reshape(-1, self.dim)
 
     def _heads(self, z: Tensor) -> Tensor:

@@ -3,12 +3,12 @@
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from quantizers.base import NO_CODE, Quantizer, QuantizerOutput
+from quantizers.base import NO_CODE, Quantizer, QuantizerOutput, through_forward
 from quantizers.composed import ComposedQuantizer, Fit, check_part
 from quantizers.kernels.dispatch import without_autocast
 from quantizers.layout import Rows, from_rows
@@ -85,6 +85,15 @@ class MultiScaleQuantizer(ComposedQuantizer):
         self.interpolation: Interpolation = interpolation
         self.blend = blend
 
+    @property
+    def _index_rule(self) -> dict[str, Any]:
+        own = {
+            "scales": [str(scale) for scale in self.scales],
+            "axes": self.axes,
+            "interpolation": self.interpolation,
+        }
+        return {**super()._index_rule, **own}
+
     def split(self, indices: Tensor, size: Sequence[int]) -> list[Tensor]:
         """Indices [..., L] as one map [..., *level] for each scale. size: of x, [axes]."""
         levels = pyramid_sizes(size, self.scales)
@@ -95,6 +104,7 @@ class MultiScaleQuantizer(ComposedQuantizer):
         """Indices that a forward or `encode` gave for x, apart: a map for each scale."""
         return self.split(indices, x.movedim(self.channel_dim, -1).shape[-1 - self.axes : -1])
 
+    @through_forward
     def decode(self, indices: Tensor, size: Sequence[int] | None = None) -> Tensor:
         """The quantized vectors of indices [..., L]: [..., *size, dim], the channels on `channel_dim`.
 
@@ -116,7 +126,7 @@ class MultiScaleQuantizer(ComposedQuantizer):
         self._check_parts(maps)
         with without_autocast(indices.device):
             pairs = zip(self.parts, maps, strict=True)
-            spreads = [self._spread(part.decode_rows(tokens.reshape(-1)), tokens, size) for part, tokens in pairs]
+            spreads = [self._spread(part.decode_part(tokens.reshape(-1)), tokens, size) for part, tokens in pairs]
             total = functools.reduce(torch.add, spreads)
             rows = self._project(self.project_out, total.movedim(1, -1).reshape(-1, self.code_dim))
         rows = rows.where((maps[-1].reshape(-1) != NO_CODE)[:, None], 0.0)
@@ -126,8 +136,8 @@ class MultiScaleQuantizer(ComposedQuantizer):
         """`encode` on rows, with the shape of their batch."""
 
         def nearest(place: int, part: Quantizer, cells: Rows) -> Answer:
-            tokens = part.encode_rows(cells)
-            return part.decode_rows(tokens), tokens
+            tokens = part.encode_part(cells)
+            return part.decode_part(tokens), tokens
 
         return self._descend(self._enter(rows), nearest)[1]
 
@@ -143,7 +153,7 @@ class MultiScaleQuantizer(ComposedQuantizer):
         def given(place: int, part: Quantizer, cells: Rows) -> Answer:
             tokens = maps[place].reshape(-1)
             seen.append((part, cells.vectors, tokens))
-            return part.decode_rows(tokens), tokens
+            return part.decode_part(tokens), tokens
 
         self._descend(entered, given)
         return seen
@@ -151,8 +161,8 @@ class MultiScaleQuantizer(ComposedQuantizer):
     def _initialize_parts(self, entered: Rows, fit: Fit) -> None:
         def fitted(place: int, part: Quantizer, cells: Rows) -> Answer:
             fit(part, cells.vectors[cells.valid])
-            tokens = part.encode_rows(cells)
-            return part.decode_rows(tokens), tokens
+            tokens = part.encode_part(cells)
+            return part.decode_part(tokens), tokens
 
         self._descend(entered, fitted)
 
@@ -160,7 +170,7 @@ class MultiScaleQuantizer(ComposedQuantizer):
         losses = []
 
         def quantized(place: int, part: Quantizer, cells: Rows) -> Answer:
-            codes, tokens, loss = part.quantize_rows(cells)
+            codes, tokens, loss = part.quantize_part(cells)
             losses.append(loss)
             return codes, tokens
 

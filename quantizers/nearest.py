@@ -1,8 +1,9 @@
 """The nearest code of a codebook, whoever holds it: shared by VQ, EMA VQ and SimVQ."""
 
 import abc
+import itertools
 from collections.abc import Iterator, Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from quantizers.gradients import Gradient, resolve_gradient
 from quantizers.kernels.ops.nearest import nearest_code, nearest_lookup
 from quantizers.kernels.vectors import normalize
 from quantizers.layout import Rows
+from quantizers.read_only import read_only
 from quantizers.regularizers.regularizer import Regularizer, check_regularizers
 
 Distance = Literal["euclidean", "cosine", "angle"]
@@ -90,8 +92,22 @@ class NearestCodeQuantizer(Quantizer):
 
     @property
     def codebook(self) -> Tensor:
-        """All codes, [K, code_dim]; of unit norm for distance="cosine"."""
+        """All codes, [K, code_dim]; of unit norm for distance="cosine". Where they are the stored tensor itself
+        they can be written into; elsewhere that raises, and `set_codebook` sets them."""
+        codes = self._codebook()
+        return codes if any(codes is held for held in self._held()) else read_only(codes)
+
+    def _held(self) -> Iterator[Tensor]:
+        """The tensors of its own state."""
+        return itertools.chain(self.parameters(recurse=False), self.buffers(recurse=False))
+
+    def _codebook(self) -> Tensor:
+        """`codebook`, for reading."""
         return self._metric(self._codes())
+
+    @property
+    def _index_rule(self) -> dict[str, Any]:
+        return {"choice": "nearest", "distance": self.distance}
 
     def _metric(self, vectors: Tensor) -> Tensor:
         """Vectors or codes where values, losses and state live."""
@@ -103,7 +119,7 @@ class NearestCodeQuantizer(Quantizer):
 
     def _quantize(self, z: Tensor, valid: Tensor) -> QuantizerOutput:
         z = self._metric(z)
-        codebook = self.codebook
+        codebook = self._codebook()
         codes, indices, losses = self._assign(z, codebook, valid)
         # Divided first: the mean may fit float32 where the sum does not.
         loss = (losses.where(valid, 0.0) / (valid.sum().clamp(min=1) * self.code_dim)).sum()
@@ -119,10 +135,10 @@ class NearestCodeQuantizer(Quantizer):
             yield part, z, chosen if self.distance == "euclidean" else chosen.where((z != 0).any(-1), NO_CODE)
 
     def _encode(self, z: Tensor) -> Tensor:
-        return _search(self._compared(self._metric(z)), self._compared(self.codebook))
+        return _search(self._compared(self._metric(z)), self._compared(self._codebook()))
 
     def _decode(self, indices: Tensor) -> Tensor:
-        return lookup(self.codebook, indices)
+        return lookup(self._codebook(), indices)
 
 
 def _search(z: Tensor, codebook: Tensor) -> Tensor:

@@ -6,8 +6,6 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from quantizers.kernels.ops.sums import code_sums
-
 ProcessGroup = dist.ProcessGroup | Literal["world"] | None
 
 
@@ -69,14 +67,17 @@ def _group_named(name: str) -> dist.ProcessGroup:
         ) from error
 
 
-def ema_code_sums_over_ranks(
-    z: Tensor,
-    indices: Tensor,
+Averages = tuple[Tensor, Tensor, Tensor]  # N [K], m [K, D], and whether they moved, 0-d bool
+
+
+def ema_over_ranks(
+    counts: Tensor,
+    sums: Tensor,
     cluster_size: Tensor,
     embedding_sum: Tensor,
     decay: float,
-    group: dist.ProcessGroup,
-) -> tuple[Tensor, Tensor, Tensor]:
+    group: dist.ProcessGroup | None,
+) -> Averages:
     """The moving averages γN + (1−γ)n and γm + (1−γ)s with n and s summed over the ranks of a group.
 
     The old averages come from the first rank, already weighted, in the same all-reduce. So all ranks leave a step
@@ -84,18 +85,17 @@ def ema_code_sums_over_ranks(
     summation.
 
     Args:
-        z: [N, D] rows of this rank, N ≥ 0. indices: [N] int64, −1 for rows that do not count.
+        counts: n [1, K], how many vectors of this rank chose each code. sums: s [1, K, D], their sums.
         cluster_size: N [K]. embedding_sum: m [K, D]. decay: γ.
 
     Returns: the new N and m, and whether any vector on any rank counts, 0-d bool; where none does N and m are the
         rank's own old ones. A code whose sum s leaves the range of m's dtype takes none of its vectors, and its m
         comes from the rank's own.
     """
-    statistics = code_sums(z[None], indices[None], cluster_size.shape[0])
-    counts, sums = (statistic[0].to(embedding_sum.dtype) for statistic in statistics)
-    first = dist.get_rank(group) == 0
+    counts, sums = (statistic[0].to(embedding_sum.dtype) for statistic in (counts, sums))
+    first = rank_in(group) == 0
     old_size, old_sum = (old if first else torch.zeros_like(old) for old in (cluster_size, embedding_sum))
-    counts, old_size, new_sum = sum_over_ranks(group, counts, old_size, decay * old_sum + (1 - decay) * sums)
+    counts, old_size, new_sum = total(group, counts, old_size, decay * old_sum + (1 - decay) * sums)
     fits = ((new_sum - decay * embedding_sum) / (1 - decay)).isfinite().all(-1)
     counts = counts.where(fits, 0.0)
     moves = counts.sum() > 0

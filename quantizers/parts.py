@@ -12,7 +12,7 @@ from torch import nn
 
 from quantizers.base import Quantizer
 from quantizers.regularizers import Entropy, Orthogonality, Regularizer, Wasserstein
-from quantizers.simvq import Affine, Diagonal, Linear
+from quantizers.simvq import Affine, Diagonal, Matrix
 from quantizers.vqbridge import Block, VQBridge
 
 Arguments = dict[str, Any]
@@ -72,7 +72,7 @@ _TORCH: dict[type[nn.Module], Callable[[Any], Arguments]] = {
 _OWN: dict[type[nn.Module], Callable[[Any], Arguments]] = {
     Affine: lambda affine: {"dim": len(affine.scale)},
     Diagonal: lambda diagonal: {"dim": len(diagonal.weight)},
-    Linear: lambda linear: {"dim": linear.in_features},
+    Matrix: lambda matrix: {"dim": matrix.in_features},
     VQBridge: _bridge,
 }
 _REGULARIZERS: dict[type[Regularizer], Callable[[Any], Arguments]] = {

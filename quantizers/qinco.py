@@ -1,5 +1,6 @@
 """QINCo: residual quantization whose codes depend on what is reconstructed already."""
 
+from collections.abc import Iterator
 from typing import ClassVar
 
 import torch
@@ -13,6 +14,9 @@ from quantizers.kernels.ops.implicit import nearest_implicit_code
 from quantizers.kernels.ops.nearest import nearest_code
 from quantizers.kmeans import kmeans
 from quantizers.parallel import ProcessGroup
+from quantizers.projection import Weights
+from quantizers.read_only import read_only
+from quantizers.writing import write
 
 
 class PlainCodes(nn.Module):
@@ -29,7 +33,7 @@ class PlainCodes(nn.Module):
 
     def start_from(self, codes: Tensor) -> None:
         """Make the codes of any x̂ these, [K, D]."""
-        self.codes.copy_(codes)
+        write(self, "codes", codes)
 
     def forward(self, indices: Tensor, context: Tensor) -> Tensor:
         """The codes of indices [N] where x̂ [N, D] is reconstructed already: [N, D], in x̂'s dtype."""
@@ -45,9 +49,9 @@ class ImplicitCodes(PlainCodes):
 
     def __init__(self, codebook_size: int, dim: int, hidden_dim: int, blocks: int) -> None:
         super().__init__(codebook_size, dim)
-        self.concatenation = nn.Linear(2 * dim, dim)
-        self.up = nn.ModuleList(nn.Linear(dim, hidden_dim, bias=False) for _ in range(blocks))
-        self.down = nn.ModuleList(nn.Linear(hidden_dim, dim, bias=False) for _ in range(blocks))
+        self.concatenation = Weights(2 * dim, dim)
+        self.up = nn.ModuleList(Weights(dim, hidden_dim, bias=False) for _ in range(blocks))
+        self.down = nn.ModuleList(Weights(hidden_dim, dim, bias=False) for _ in range(blocks))
 
     def start_from(self, codes: Tensor) -> None:
         """Make the codes of any x̂ these, [K, D]: W, b and V_l zero. Their gradients are not."""
@@ -70,9 +74,9 @@ class ImplicitCodes(PlainCodes):
 
     def _weights(self, dtype: torch.dtype) -> list[Tensor]:
         """W, b, U_1, V_1, U_2, V_2, ..."""
-        pairs = zip(self.up.parameters(), self.down.parameters(), strict=True)
-        blocks = [weight for pair in pairs for weight in pair]
-        return [weight.to(dtype) for weight in (*self.concatenation.parameters(), *blocks)]
+        pairs = zip(self.up, self.down, strict=True)
+        blocks = [layer()[0] for pair in pairs for layer in pair]
+        return [weight.to(dtype) for weight in (*self.concatenation(), *blocks)]
 
 
 class QINCo(Quantizer):
@@ -137,7 +141,10 @@ class QINCo(Quantizer):
     @property
     def codebook(self) -> Tensor:
         """The codes c that f starts from, [M, K, code_dim]; those of the first stage are what it chooses from."""
-        return torch.stack([stage.get_parameter("codes") for stage in self.stages])
+        return read_only(torch.stack([stage.get_parameter("codes") for stage in self.stages]))
+
+    def _code_parameters(self) -> Iterator[nn.Parameter]:
+        return self.stages.parameters()
 
     def _quantize(self, z: Tensor, valid: Tensor) -> QuantizerOutput:
         # Its root divides each error, so that neither a square nor a gradient overflows before the mean would.

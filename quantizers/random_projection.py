@@ -9,6 +9,7 @@ from quantizers.codebook import lookup
 from quantizers.gradients import straight_through
 from quantizers.kernels.ops.nearest import nearest_code
 from quantizers.kernels.vectors import normalize
+from quantizers.read_only import read_only
 
 
 class FixedProjection(nn.Module):
@@ -78,6 +79,9 @@ class RandomProjectionQuantizer(Quantizer):
     @property
     def codebook(self) -> Tensor:
         """All codes, [K, code_dim], of unit norm."""
+        return read_only(self._codebook())
+
+    def _codebook(self) -> Tensor:
         return normalize(self.codes)
 
     def _quantize(self, z: Tensor, valid: Tensor) -> QuantizerOutput:
@@ -86,7 +90,7 @@ class RandomProjectionQuantizer(Quantizer):
         return QuantizerOutput(quantized, indices, z.new_zeros(()))
 
     def _encode(self, z: Tensor) -> Tensor:
-        return torch.squeeze(nearest_code(normalize(z)[None], self.codebook[None])[0], 0)
+        return torch.squeeze(nearest_code(normalize(z)[None], self._codebook()[None])[0], 0)
 
     def _decode(self, indices: Tensor) -> Tensor:
-        return lookup(self.codebook, indices)
+        return lookup(self._codebook(), indices)

@@ -4,17 +4,18 @@ import functools
 import math
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from quantizers.base import Heard, Quantizer, QuantizerOutput, check_at_least
+from quantizers.base import Heard, Quantizer, QuantizerOutput, Request, check_at_least, through_forward
 from quantizers.beam import beam_search
 from quantizers.composed import ComposedQuantizer, Fit, all_valid, check_part, joined
 from quantizers.kernels.dispatch import without_autocast
 from quantizers.layout import Rows, to_rows
 from quantizers.nearest import squared_distances
+from quantizers.writing import write
 
 Scales = Sequence[float] | Sequence[Sequence[float]]
 
@@ -89,8 +90,17 @@ class ResidualQuantizer(ComposedQuantizer):
     def reset_parameters(self) -> None:
         """Set the scales back. The stages reset themselves."""
         if self.log_scales is not None:
-            with torch.no_grad():
-                self.log_scales.copy_(torch.tensor(self.initial_scales).log())
+            write(self, "log_scales", torch.tensor(self.initial_scales).log())
+
+    @property
+    def _index_rule(self) -> dict[str, Any]:
+        entry = None if self.entry is None else type(self.entry).__name__
+        fixed = self.log_scales is not None and not isinstance(self.log_scales, nn.Parameter)
+        scales = self.initial_scales if fixed else None
+        return {**super()._index_rule, "entry": entry, "scales": scales}
+
+    def _code_parameters(self) -> Iterator[nn.Parameter]:
+        return iter(())  # a scale is no code
 
     def forward(
         self, x: Tensor, mask: Tensor | None = None, *, num_codebooks: int | None = None
@@ -105,16 +115,23 @@ class ResidualQuantizer(ComposedQuantizer):
 
         Raises: as Quantizer; ValueError where no whole stages have that many codebooks.
         """
-        quantized, indices, loss = self.forward_stages(x, mask, num_codebooks=num_codebooks)
+        if isinstance(x, Request):
+            return x.answer(self)  # type: ignore[no-any-return]
+        quantized, indices, loss = self._forward_stages(x, mask, num_codebooks)
         return QuantizerOutput(quantized, indices, loss.sum())
 
+    @through_forward
     def forward_stages(
         self, x: Tensor, mask: Tensor | None = None, *, num_codebooks: int | None = None
     ) -> QuantizerOutput:
         """`forward`, with the losses of the stages one by one: loss [stages that take part]."""
+        return self._forward_stages(x, mask, num_codebooks)
+
+    def _forward_stages(self, x: Tensor, mask: Tensor | None, num_codebooks: int | None) -> QuantizerOutput:
         stages = self._first_stages(num_codebooks)
         return self._forward(x, mask, lambda entered: self._quantize_with(stages, entered))
 
+    @through_forward
     def decode_stages(self, indices: Tensor) -> Tensor:
         """What each stage adds to the value, before it is projected: [stages, ..., code_dim].
 
@@ -127,6 +144,7 @@ class ResidualQuantizer(ComposedQuantizer):
             codes = torch.stack(self._stage_codes(indices.reshape(-1, indices.shape[-1])))
         return codes.reshape(len(codes), *indices.shape[:-1], self.code_dim)
 
+    @through_forward
     @torch.no_grad()
     def encode(
         self, x: Tensor, mask: Tensor | None = None, *, num_codebooks: int | None = None, beam_width: int = 1
@@ -165,7 +183,7 @@ class ResidualQuantizer(ComposedQuantizer):
         for place, stage in enumerate(stages):
             reached = whole if kept is None else whole & (kept > place)
             scaled = self._divided(residual, place).where(reached[:, None], 0.0)
-            codes, column, loss = stage.quantize_rows(entered._replace(vectors=scaled, valid=reached))
+            codes, column, loss = stage.quantize_part(entered._replace(vectors=scaled, valid=reached))
             coded = _has_codes(column)
             codes = self._multiplied(codes.where(coded[:, None], 0.0), place)
             total, residual = total + codes, residual - codes
@@ -181,9 +199,9 @@ class ResidualQuantizer(ComposedQuantizer):
         residual, columns = self._enter_first(z), []
         valid = torch.ones(z.shape[:1], dtype=torch.bool, device=z.device)
         for place, stage in enumerate(stages):
-            columns.append(stage.encode_rows(all_valid(self._divided(residual, place))))
+            columns.append(stage.encode_part(all_valid(self._divided(residual, place))))
             valid = valid & _has_codes(columns[-1])
-            codes = self._multiplied(stage.decode_rows(columns[-1]), place)
+            codes = self._multiplied(stage.decode_part(columns[-1]), place)
             residual = (residual - codes).where(valid[:, None], 0.0)
         return self._without(joined(columns), valid)
 
@@ -192,7 +210,8 @@ class ResidualQuantizer(ComposedQuantizer):
         if any(stage.composed for stage in stages):
             raise ValueError("a stage has several codebooks, expected one in each for a beam search")
         target = self._enter_first(z)
-        values = [stage._project(stage.project_out, stage.codebook) for stage in stages]
+        every = [torch.arange(stage.codebook_size, device=z.device) for stage in stages]
+        values = [stage.decode_part(indices) for stage, indices in zip(stages, every, strict=True)]
         books = [self._multiplied(codes, place).to(z.dtype) for place, codes in enumerate(values)]
         found = beam_search(target, books, width)
         errors = [squared_distances(target, self._decode(indices)) for indices in (found, greedy)]
@@ -204,20 +223,20 @@ class ResidualQuantizer(ComposedQuantizer):
     def _stage_codes(self, indices: Tensor) -> list[Tensor]:
         """What each stage adds, [N, code_dim], for indices [N, num_codebooks]."""
         pairs = zip(self.parts, self._columns(indices), strict=False)
-        return [self._multiplied(stage.decode_rows(column), place) for place, (stage, column) in enumerate(pairs)]
+        return [self._multiplied(stage.decode_part(column), place) for place, (stage, column) in enumerate(pairs)]
 
     def _inputs(self, z: Tensor, indices: Tensor) -> Iterator[tuple[Quantizer, Tensor, Tensor]]:
         residual = self._enter_first(z)
         for place, (stage, column) in enumerate(zip(self.parts, self._columns(indices), strict=False)):
             yield stage, self._divided(residual, place), column
-            residual = residual - self._multiplied(stage.decode_rows(column), place)
+            residual = residual - self._multiplied(stage.decode_part(column), place)
 
     def _initialize_parts(self, entered: Rows, fit: Fit) -> None:
         residual = self._enter_first(entered.vectors[entered.valid])
         for place, stage in enumerate(self.parts):
             inputs = self._divided(residual, place)
             fit(stage, inputs)
-            codes = stage.decode_rows(stage.encode_rows(all_valid(inputs)))
+            codes = stage.decode_part(stage.encode_part(all_valid(inputs)))
             residual = residual - self._multiplied(codes, place)
 
     def _check_columns(self, indices: Tensor) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from quantizers.base import Quantizer
 from quantizers.configuration import configuration, rebuild
+from quantizers.index_format import NAME as INDEX_FORMAT
 
 CONFIGURATION = "config.json"
 WEIGHTS = "model.safetensors"
@@ -64,6 +65,8 @@ def load(path: str | os.PathLike[str], /, **overrides: Any) -> Quantizer:
         weights = safetensors.torch.load_file(folder / WEIGHTS)
     except (safetensors.SafetensorError, OSError) as error:
         raise ValueError(f"{folder / WEIGHTS} is not a whole safetensors file: {error}") from error
+    if overrides:  # which may be about what the indices mean
+        weights = {name: value for name, value in weights.items() if name.rpartition(".")[2] != INDEX_FORMAT}
     try:
         _restore(quantizer, weights)
     except RuntimeError as error:
@@ -117,10 +120,9 @@ def _rebuilt(told: dict[str, Any], overrides: dict[str, Any]) -> Quantizer:
 
 
 def _dtype(quantizer: Quantizer) -> str:
-    """What a buffer that is not saved has; of tensors of several dtypes each that is saved has its own."""
-    tensors = [*quantizer.parameters(), *quantizer.buffers()]
-    dtypes = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
-    return "float64" if dtypes == {torch.float64} else "float32"
+    """That of codes that are computed; of tensors of several dtypes each has its own in the file."""
+    parts = [part for part in quantizer.modules() if isinstance(part, Quantizer)]
+    return "float64" if {part._dtype for part in parts} == {torch.float64} else "float32"
 
 
 def _names(quantizer: Quantizer) -> Iterator[tuple[Tensor, list[str]]]:

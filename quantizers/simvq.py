@@ -1,6 +1,7 @@
 """SimVQ: a codebook that moves as a whole, as a learned map of a fixed basis."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -11,7 +12,9 @@ from quantizers.gradients import Gradient
 from quantizers.kmeans import kmeans
 from quantizers.nearest import Distance, NearestCodeQuantizer
 from quantizers.parallel import ProcessGroup
+from quantizers.projection import Projection
 from quantizers.regularizers.regularizer import Regularizer
+from quantizers.writing import write
 
 
 class Diagonal(nn.Module):
@@ -31,7 +34,7 @@ class Diagonal(nn.Module):
         return codes * self.weight
 
 
-class Linear(nn.Linear):
+class Matrix(Projection):
     """c ↦ cW without bias, W the identity at the start, so that the first codes are the basis itself."""
 
     def __init__(self, dim: int) -> None:
@@ -148,11 +151,14 @@ class SimVQ(NearestCodeQuantizer):
                 "it cannot be set; expected a transform that can become the identity"
             )
         codes = check_codes(codes, *self.basis.shape)
+        write(self, "basis", codes)
         to_identity()
-        self.basis.copy_(codes)
 
     def _initialize(self, z: Tensor, process_group: ProcessGroup) -> None:
         self.set_codebook(kmeans(z, self.codebook_size, distance=self.distance, process_group=process_group))
+
+    def _code_parameters(self) -> Iterator[nn.Parameter]:
+        return itertools.chain(super()._code_parameters(), self.transform.parameters())
 
     def _codes(self) -> Tensor:
         codes: Tensor = self.transform(self.basis)
@@ -161,7 +167,7 @@ class SimVQ(NearestCodeQuantizer):
         return codes
 
 
-_TRANSFORMS = {"linear": Linear, "diagonal": Diagonal, "affine": Affine}
+_TRANSFORMS = {"linear": Matrix, "diagonal": Diagonal, "affine": Affine}
 
 
 def _build_transform(transform: str | nn.Module, dim: int) -> nn.Module:

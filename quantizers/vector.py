@@ -12,6 +12,7 @@ from quantizers.kmeans import kmeans
 from quantizers.nearest import Distance, NearestCodeQuantizer
 from quantizers.parallel import ProcessGroup
 from quantizers.regularizers.regularizer import Regularizer
+from quantizers.writing import write
 
 
 class VectorQuantizer(NearestCodeQuantizer):
@@ -78,7 +79,7 @@ class VectorQuantizer(NearestCodeQuantizer):
     @torch.no_grad()
     def set_codebook(self, codes: Tensor) -> None:
         """Replace all codes by `codes` [K, code_dim]. Raises: ValueError for another shape."""
-        self.embedding.copy_(check_codes(codes, self.codebook_size, self.code_dim))
+        write(self, "embedding", check_codes(codes, self.codebook_size, self.code_dim))
 
     def _initialize(self, z: Tensor, process_group: ProcessGroup) -> None:
         self.set_codebook(kmeans(z, self.codebook_size, distance=self.distance, process_group=process_group))
@@ -91,8 +92,10 @@ class VectorQuantizer(NearestCodeQuantizer):
     @torch.no_grad()
     def move_codes(self, places: Tensor, targets: Tensor, shares: Tensor) -> None:
         """See Quantizer; codes for distance="cosine" are of unit norm afterwards."""
-        codes = torch.lerp(self.codebook[places], targets.to(self.embedding), shares.to(self.embedding)[:, None])
-        self.embedding[places] = self._metric(codes)
+        codes = torch.lerp(
+            self._codebook()[places], targets.to(self.embedding), shares.to(self.embedding)[:, None]
+        )
+        write(self, "embedding", self.embedding.index_copy(0, places, self._metric(codes)))
 
     def _codes(self) -> Tensor:
         return self.embedding

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from quantizers.base import check_at_least
+from quantizers.projection import Norm, Projection
 
 
 class VQBridge(nn.Module):
@@ -58,11 +59,11 @@ class VQBridge(nn.Module):
         if width % check_at_least("heads", heads, 1):
             raise ValueError(f"width is {width}, expected a multiple of heads={heads}")
         tokens = -(-codebook_size // patch_size)
-        self.compress = nn.Linear(patch_size * dim, width)
+        self.compress = Projection(patch_size * dim, width)
         self.positions = nn.Parameter(torch.empty(tokens, width))
         self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(blocks)))
-        self.norm = nn.LayerNorm(width)
-        self.recover = nn.Linear(width, patch_size * dim)
+        self.norm = Norm(width)
+        self.recover = Projection(width, patch_size * dim)
         self.initial_gate = gate
         self.gate = nn.Parameter(torch.empty(dim))
         self.reset_parameters()
@@ -97,11 +98,11 @@ class Block(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.attention_norm = nn.LayerNorm(width)
-        self.to_qkv = nn.Linear(width, 3 * width)
-        self.from_heads = nn.Linear(width, width)
-        self.mlp_norm = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.attention_norm = Norm(width)
+        self.to_qkv = Projection(width, 3 * width)
+        self.from_heads = Projection(width, width)
+        self.mlp_norm = Norm(width)
+        self.mlp = nn.Sequential(Projection(width, 4 * width), nn.GELU(), Projection(4 * width, width))
 
     def forward(self, tokens: Tensor) -> Tensor:
         tokens = tokens + self._attend(self.attention_norm(tokens))

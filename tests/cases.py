@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import quantizers
 from quantizers import EMAVectorQuantizer, Quantizer, VQBridge
+from quantizers.projection import Projection
 from quantizers.random_projection import FixedProjection
 from quantizers.regularizers import Entropy, Orthogonality, Wasserstein
 
@@ -205,7 +206,8 @@ def rounding_tolerance(quantizer: Quantizer) -> float:
     transform = getattr(quantizer, "transform", nn.Identity())
     same_shapes = isinstance(transform, VQBridge)
     maps = [quantizer.project_out] if same_shapes else [transform, quantizer.project_out]  # in decoding's order
-    layers = [layer for part in maps for layer in part.modules() if isinstance(layer, nn.Linear | FixedProjection)]
+    linear = nn.Linear | Projection | FixedProjection
+    layers = [layer for part in maps for layer in part.modules() if isinstance(layer, linear)]
     if not layers:
         return 0.0
     start = quantizer.basis if hasattr(quantizer, "basis") and not same_shapes else quantizer.codebook

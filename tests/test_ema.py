@@ -137,7 +137,7 @@ def test_wrong_codebooks_are_refused() -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"decay": 1.0}, "decay is 1.0"), ({"decay": -0.1}, "decay is -0.1"), ({"epsilon": 0.0}, "epsilon is 0.0")],
+    [({"decay": 1.5}, "decay is 1.5"), ({"decay": -0.1}, "decay is -0.1"), ({"epsilon": 0.0}, "epsilon is 0.0")],
 )
 def test_wrong_options_are_named(options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):

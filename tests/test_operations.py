@@ -52,8 +52,8 @@ SAMPLES: dict[str, list[Callable[[], tuple[Any, ...]]]] = {
         lambda: (normal(2, 5, 3), normal(2, 5, 3), normal(2, 5, 3)),
         lambda: (normal(5, 3, dtype=torch.bfloat16), normal(5, 3), normal(5, 3)),
     ],
-    "round_levels": [lambda: (normal(2, 5, 3, learned=True), torch.tensor([8, 5, 2]), 0.8)],
-    "round_levels_backward": [lambda: (normal(5, 3), normal(5, 3), torch.tensor([8, 5, 2]), 1.0)],
+    "round_levels": [lambda: (normal(2, 5, 3, learned=True), [8, 5, 2], 0.8)],
+    "round_levels_backward": [lambda: (normal(5, 3), normal(5, 3), [8, 5, 2], 1.0)],
     "soft_codes": [
         lambda: (*soft_inputs(learned=True), torch.tensor(0.7), torch.tensor(3)),
         lambda: (*soft_inputs(dtype=torch.float64), torch.tensor(0.7), None),
@@ -114,9 +114,8 @@ ERRORS: list[tuple[str, Callable[[], object], type[Exception]]] = [
         ValueError,
     ),
     ("expected one shape", lambda: rotate_grad(normal(5, 3), normal(5, 3), normal(5, 4)), ValueError),
-    ("expected torch.float32", lambda: round_levels(normal(5, 1).half(), torch.tensor([3])), TypeError),
-    ("expected torch.int64", lambda: round_levels(normal(5, 1), torch.tensor([3.0])), TypeError),
-    ("expected 2 channels", lambda: round_levels(normal(5, 3), torch.tensor([3, 5])), ValueError),
+    ("expected torch.float32", lambda: round_levels(normal(5, 1).half(), [3]), TypeError),
+    ("expected 2 channels", lambda: round_levels(normal(5, 3), [3, 5]), ValueError),
     (
         "keys has 4 codes, values 5",
         lambda: soft_codes(normal(5, 3), normal(4, 3), normal(4), normal(5, 2), torch.ones(())),

@@ -1,20 +1,22 @@
 """FSQ's bound, rounding and index in one pass: a registered operation."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from quantizers.kernels import dispatch
-from quantizers.kernels.ops.arguments import check_device
+from quantizers.kernels.vectors import integers
 
 
-def round_levels(z: Tensor, levels: Tensor, slope: float = 1.0) -> tuple[Tensor, Tensor]:
+def round_levels(z: Tensor, levels: Sequence[int], slope: float = 1.0) -> tuple[Tensor, Tensor]:
     """The nearest code of each vector after FSQ's bound, and its index: Mentzer et al. 2023, equation (11).
 
     Args:
         z: [..., d], float32 or float64.
-        levels: [d] int64, L_i ≥ 2, of product at most 2⁶³. slope: of the bound, 1 for tanh, 0.8 for iFSQ.
+        levels: L_i ≥ 2 for each of the d channels, of product at most 2⁶³.
+        slope: of the bound, 1 for tanh, 0.8 for iFSQ.
 
     Returns:
         codes: [..., d] in z's dtype, multiples of 1/⌊L/2⌋ in [−1, 1]. The gradient of z is the codes' times the
@@ -25,49 +27,44 @@ def round_levels(z: Tensor, levels: Tensor, slope: float = 1.0) -> tuple[Tensor,
     """
     if z.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"z has dtype {z.dtype}, expected torch.float32 or torch.float64")
-    if levels.dtype != torch.int64 or levels.dim() != 1:
-        raise TypeError(
-            f"levels is {levels.dtype} of shape {tuple(levels.shape)}, expected torch.int64 of shape [d]"
-        )
-    if z.dim() < 1 or z.shape[-1] != levels.shape[0]:
-        raise ValueError(f"z has shape {tuple(z.shape)}, expected {levels.shape[0]} channels, one a level count")
-    check_device(z=z, levels=levels)
+    if z.dim() < 1 or z.shape[-1] != len(levels):
+        raise ValueError(f"z has shape {tuple(z.shape)}, expected {len(levels)} channels, one a level count")
     codes, indices = _round_levels(z, levels, slope)
     return codes, indices
 
 
 @torch.library.custom_op("quantizers::round_levels", mutates_args=())
-def _round_levels(z: Tensor, levels: Tensor, slope: float) -> tuple[Tensor, Tensor]:
-    codes, indices = dispatch.run("round_levels", z, levels, slope)
+def _round_levels(z: Tensor, levels: Sequence[int], slope: float) -> tuple[Tensor, Tensor]:
+    codes, indices = dispatch.run("round_levels", z, integers(levels, z.device), slope)
     return codes, indices
 
 
 @_round_levels.register_fake
-def _(z: Tensor, levels: Tensor, slope: float) -> tuple[Tensor, Tensor]:
+def _(z: Tensor, levels: Sequence[int], slope: float) -> tuple[Tensor, Tensor]:
     return z.new_empty(z.shape), z.new_empty(z.shape[:-1], dtype=torch.int64)
 
 
-def _save(ctx: Any, inputs: tuple[Tensor, Tensor, float], output: tuple[Tensor, Tensor]) -> None:
-    z, levels, ctx.slope = inputs
+def _save(ctx: Any, inputs: tuple[Tensor, Sequence[int], float], output: tuple[Tensor, Tensor]) -> None:
+    z, ctx.levels, ctx.slope = inputs
     ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(z, levels)
+    ctx.save_for_backward(z)
     ctx.implementation = dispatch.chosen_implementation()
 
 
 def _backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
     with dispatch.resume_implementation(ctx.implementation):
-        return _round_levels_backward(gradient, *ctx.saved_tensors, ctx.slope), None, None
+        return _round_levels_backward(gradient, *ctx.saved_tensors, ctx.levels, ctx.slope), None, None
 
 
 _round_levels.register_autograd(_backward, setup_context=_save)
 
 
 @torch.library.custom_op("quantizers::round_levels_backward", mutates_args=())
-def _round_levels_backward(gradient: Tensor, z: Tensor, levels: Tensor, slope: float) -> Tensor:
-    result: Tensor = dispatch.run("round_levels_backward", gradient, z, levels, slope)
+def _round_levels_backward(gradient: Tensor, z: Tensor, levels: Sequence[int], slope: float) -> Tensor:
+    result: Tensor = dispatch.run("round_levels_backward", gradient, z, integers(levels, z.device), slope)
     return result
 
 
 @_round_levels_backward.register_fake
-def _(gradient: Tensor, z: Tensor, levels: Tensor, slope: float) -> Tensor:
+def _(gradient: Tensor, z: Tensor, levels: Sequence[int], slope: float) -> Tensor:
     return z.new_empty(z.shape)

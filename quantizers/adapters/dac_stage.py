@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from quantizers.adapters.adapter import Adapter, Place, set_codebook
 from quantizers.base import Quantizer
 from quantizers.latents import encode_latents, latent_codes, latents_of
+from quantizers.projection import Projection
 
 
 class CodeTable:
@@ -27,7 +28,7 @@ class CodeTable:
         return self._quantizer.codebook.to(self._dtype)
 
 
-class Pointwise(nn.Linear):
+class Pointwise(Projection):
     """A linear map of rows [N, in], and of [B, in, T] as the convolution of one step whose place it takes.
 
     Its parameters stay in float32 in a model of half precision; what it gives has the dtype of x.
@@ -43,8 +44,9 @@ def project_as_convolutions(quantizer: Quantizer) -> None:
     """Make a quantizer's projections, where it has any, callable as DAC's; parameters and their names stay."""
     for name in ("project_in", "project_out"):
         linear = quantizer.get_submodule(name)
-        if type(linear) is nn.Linear:
-            pointwise = Pointwise(linear.in_features, linear.out_features, device="meta")  # draws nothing
+        if type(linear) is Projection:
+            with torch.device("meta"):  # draws nothing
+                pointwise = Pointwise(linear.in_features, linear.out_features)
             pointwise.weight, pointwise.bias = linear.weight, linear.bias
             setattr(quantizer, name, pointwise)
 
@@ -145,7 +147,7 @@ class DacStageAdapter(StageView, Adapter):
     def keep(cls, original: Any, quantizer: Quantizer) -> None:
         """Carry codes and projections over. Raises: ValueError for a quantizer that chooses in another way."""
         ours = quantizer.project_in, quantizer.project_out
-        projects = all(isinstance(projection, nn.Linear) for projection in ours)
+        projects = all(isinstance(projection, Projection) for projection in ours)
         if not projects or getattr(quantizer, "distance", None) != "angle":
             raise ValueError(
                 f"{type(quantizer).__name__} cannot keep a codebook of DAC, which projects vectors and chooses "

@@ -1,7 +1,6 @@
 """What the contracts of residual codecs share: codes by stages, and codebooks that are moving averages."""
 
 import abc
-import copy
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any, ClassVar
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from quantizers.adapters.adapter import Adapter, set_averages
 from quantizers.base import Quantizer, QuantizerOutput
+from quantizers.projection import Projection
 from quantizers.residual import ResidualQuantizer
 
 
@@ -52,8 +52,7 @@ class StagesAdapter(Adapter):
             for name in ("project_in", "project_out"):
                 projection = getattr(stage, name, None)
                 if isinstance(projection, nn.Linear):
-                    dtype = torch.promote_types(projection.weight.dtype, torch.float32)
-                    setattr(part, name, copy.deepcopy(projection).to(dtype))
+                    setattr(part, name, Projection.of(projection))
             set_averages(part, *cls.averages(stage))
 
     @property

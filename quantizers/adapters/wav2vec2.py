@@ -9,6 +9,7 @@ from quantizers.adapters.last_loss import LastLossAdapter
 from quantizers.adapters.perplexity import perplexity
 from quantizers.adapters.temperature import GumbelAdapter
 from quantizers.base import NO_CODE, Quantizer
+from quantizers.projection import Projection
 
 
 class Wav2Vec2Adapter(LastLossAdapter, GumbelAdapter):
@@ -41,7 +42,7 @@ class Wav2Vec2Adapter(LastLossAdapter, GumbelAdapter):
     def __init__(self, quantizer: Quantizer, original: Any) -> None:
         channels = getattr(getattr(original, "weight_proj", None), "in_features", quantizer.dim)
         agree = channels == quantizer.dim
-        super().__init__(quantizer, original, nn.Identity() if agree else nn.Linear(channels, quantizer.dim))
+        super().__init__(quantizer, original, nn.Identity() if agree else Projection(channels, quantizer.dim))
 
     @classmethod
     def read(cls, original: Any) -> Place:

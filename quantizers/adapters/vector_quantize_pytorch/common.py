@@ -1,6 +1,5 @@
 """What the contracts of vector-quantize-pytorch have in common: attributes, and arguments that have no meaning."""
 
-import copy
 from typing import Any
 
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 from quantizers.adapters.adapter import Adapter
 from quantizers.adapters.last_loss import LastLossAdapter
 from quantizers.base import Quantizer
+from quantizers.projection import Projection
 
 
 class PackageAdapter(Adapter):
@@ -73,4 +73,5 @@ def refuse(where: str, **settings: object) -> None:
 def keep_projections(original: Any, quantizer: Quantizer) -> None:
     """Copies of the original's projections take the place of the quantizer's, which leads to as many channels."""
     for name in ("project_in", "project_out"):
-        setattr(quantizer, name, copy.deepcopy(getattr(original, name)).to(torch.float32))
+        projection = getattr(original, name)
+        setattr(quantizer, name, Projection.of(projection) if isinstance(projection, nn.Linear) else nn.Identity())

@@ -15,6 +15,7 @@ from quantizers.adapters.vector_quantize_pytorch.common import (
 from quantizers.base import Quantizer
 from quantizers.fsq import FSQ
 from quantizers.kernels.reference.levels import index_digits, level_values, round_bounded
+from quantizers.kernels.vectors import integers
 
 
 class FSQAdapter(WithoutLossAdapter):
@@ -79,7 +80,7 @@ class FSQAdapter(WithoutLossAdapter):
             raise ValueError(
                 f"codes_to_indices is for FSQ's grid, and quantizer is {type(self.quantizer).__name__}"
             )
-        return round_bounded(codes, self.quantizer.levels)[1]
+        return round_bounded(codes, integers(self.quantizer.level_counts, codes.device))[1]
 
     @property
     def implicit_codebook(self) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from quantizers.adapters.adapter import Place, set_averages, set_codebook
 from quantizers.adapters.vector_quantize_pytorch.common import PackageAdapter, keep_projections, refuse
 from quantizers.base import Quantizer
-from quantizers.simvq import Linear, SimVQ
+from quantizers.simvq import Matrix, SimVQ
 
 
 class VectorQuantizeAdapter(PackageAdapter):
@@ -209,7 +209,7 @@ def trained_simvq_codes(original: Any) -> Tensor:
 def keep_simvq(original: Any, quantizer: Quantizer) -> None:
     """Basis and transform of a SimVQ, or where the quantizer has no such, the codes."""
     codes = trained_simvq_codes(original)
-    if not isinstance(quantizer, SimVQ) or type(quantizer.transform) is not Linear:
+    if not isinstance(quantizer, SimVQ) or type(quantizer.transform) is not Matrix:
         set_codebook(quantizer, codes)
         return
     quantizer.set_codebook(codes)

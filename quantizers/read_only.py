@@ -1,0 +1,54 @@
+"""Codes that are computed, not stored: reading them is free, and writing into them is an error instead of lost."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# They end like in-place operations and write no value.
+HARMLESS = {"requires_grad_", "retain_grad_", "detach_", "share_memory_", "rename_"}
+
+
+class ReadOnlyCodes(Tensor):
+    """A tensor that refuses to be written into, as do its views; what is computed from it is a plain tensor."""
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        options = kwargs or {}
+        name = getattr(func, "__name__", "")
+        target = options.get("out") if "out" in options else args[0] if _writes(name) and args else None
+        if isinstance(target, ReadOnlyCodes):
+            raise RuntimeError(
+                f"{name} would write into codes that are computed from other state, where it would be lost; use "
+                "set_codebook to set them, or clone them to change a copy"
+            )
+        with torch._C.DisableTorchFunctionSubclass():
+            result = func(*args, **options)
+        source = args[0] if args else None
+        if isinstance(result, Tensor) and isinstance(source, ReadOnlyCodes) and _is_view(result, source):
+            return result.as_subclass(ReadOnlyCodes)
+        return result
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.detach().clone().__reduce_ex__(protocol)
+
+
+def read_only(codes: Tensor) -> Tensor:
+    """`codes`, which belong to nobody else, as a tensor that refuses to be written into."""
+    return codes if torch.compiler.is_compiling() else codes.as_subclass(ReadOnlyCodes)
+
+
+def _writes(name: str) -> bool:
+    """Whether a function of that name writes into its first argument."""
+    if name == "__setitem__" or (name.startswith("__i") and name.endswith("__") and name not in HARMLESS_DUNDER):
+        return True
+    return name.endswith("_") and not name.endswith("__") and name not in HARMLESS
+
+
+HARMLESS_DUNDER = {"__index__", "__int__", "__invert__", "__iter__", "__init__"}
+
+
+def _is_view(result: Tensor, source: Tensor) -> bool:
+    return type(result) is Tensor and torch._C._is_alias_of(result, source)
