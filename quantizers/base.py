@@ -1,12 +1,11 @@
 """The one interface that every quantizer keeps."""
 
 import abc
-import functools
 import inspect
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
-from typing import Any, ClassVar, NamedTuple, ParamSpec, Self, TypeVar
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +17,8 @@ from quantizers.kernels.vectors import are_finite
 from quantizers.layout import Rows, from_rows, to_rows
 from quantizers.parallel import ProcessGroup
 from quantizers.projection import Projection
+from quantizers.requests import Request, through_forward
 from quantizers.state import QuantizerState
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 NO_CODE = -1  # the index of a vector that is masked or not finite
 
@@ -55,34 +52,6 @@ class QuantizerOutput(NamedTuple):
 
 # torch.export writes an output's type by this name.
 pytree._register_namedtuple(QuantizerOutput, serialized_type_name="quantizers.QuantizerOutput")
-
-
-class Request(NamedTuple):
-    """A call of one of a quantizer's methods by way of its `forward`, where hooks and offloaders stand."""
-
-    method: Callable[..., Any]
-    arguments: tuple[Any, ...]
-    options: dict[str, Any]
-
-    def answer(self, quantizer: "Quantizer") -> Any:
-        """What the method returns."""
-        return self.method(quantizer, *self.arguments, **self.options)
-
-
-def through_forward(method: Callable[P, R]) -> Callable[P, R]:
-    """A method of a quantizer that is called by way of its `forward`.
-
-    What brings a module's weights to where they are needed (offloading) wraps that one method, and what else reads
-    weights has to come through it. Forward hooks see calls of the module alone, and not these.
-    """
-
-    @functools.wraps(method)
-    def called(*arguments: P.args, **options: P.kwargs) -> R:
-        quantizer: Any = arguments[0]
-        answer: R = quantizer.forward(Request(method, arguments[1:], dict(options)))
-        return answer
-
-    return called
 
 
 QuantizeEntered = Callable[[Rows], QuantizerOutput]

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from quantizers.base import NO_CODE, Quantizer, QuantizerOutput, through_forward
+from quantizers.base import NO_CODE, Quantizer, QuantizerOutput
 from quantizers.composed import ComposedQuantizer, Fit, check_part
 from quantizers.kernels.dispatch import without_autocast
 from quantizers.layout import Rows, from_rows
@@ -21,6 +21,7 @@ from quantizers.pyramid import (
     pyramid_sizes,
     spread,
 )
+from quantizers.requests import through_forward
 
 Answer = tuple[Tensor, Tensor]  # codes and indices of a scale's cells
 

@@ -16,6 +16,7 @@ from quantizers.kmeans import kmeans
 from quantizers.parallel import ProcessGroup
 from quantizers.projection import Weights
 from quantizers.read_only import read_only
+from quantizers.requests import Request, through_forward
 from quantizers.writing import write
 
 
@@ -35,10 +36,18 @@ class PlainCodes(nn.Module):
         """Make the codes of any x̂ these, [K, D]."""
         write(self, "codes", codes)
 
-    def forward(self, indices: Tensor, context: Tensor) -> Tensor:
+    def forward(self, indices: Tensor | Request, context: Tensor | None = None) -> Tensor:
         """The codes of indices [N] where x̂ [N, D] is reconstructed already: [N, D], in x̂'s dtype."""
+        if isinstance(indices, Request):
+            return indices.answer(self)  # type: ignore[no-any-return]
+        assert context is not None
+        return self._own(indices, context)
+
+    def _own(self, indices: Tensor, context: Tensor) -> Tensor:
+        """c of indices [N]."""
         return lookup(self.codes, indices).to(context.dtype)
 
+    @through_forward
     def nearest(self, targets: Tensor, context: Tensor) -> Tensor:
         """The indices [N] of the codes nearest to targets [N, D] where x̂ [N, D] is reconstructed already."""
         return torch.squeeze(nearest_code(targets[None], self.codes[None])[0], 0)
@@ -60,14 +69,18 @@ class ImplicitCodes(PlainCodes):
             for parameter in layer.parameters():
                 nn.init.zeros_(parameter)
 
-    def forward(self, indices: Tensor, context: Tensor) -> Tensor:
-        codes = super().forward(indices, context)
+    def forward(self, indices: Tensor | Request, context: Tensor | None = None) -> Tensor:
+        if isinstance(indices, Request):
+            return indices.answer(self)  # type: ignore[no-any-return]
+        assert context is not None
+        codes = self._own(indices, context)
         weight, bias, *blocks = self._weights(context.dtype)
         values = codes + F.linear(torch.cat([codes, context], -1), weight, bias)
         for up, down in zip(blocks[::2], blocks[1::2], strict=True):
             values = values + F.linear(F.linear(values, up).relu(), down)
         return values
 
+    @through_forward
     def nearest(self, targets: Tensor, context: Tensor) -> Tensor:
         weight, bias, *blocks = self._weights(context.dtype)
         return nearest_implicit_code(targets, context, self.codes.to(context.dtype), weight, bias, blocks)
@@ -183,8 +196,8 @@ class QINCo(Quantizer):
         return indices
 
     def _decode(self, indices: Tensor) -> Tensor:
-        codes = self.stages[0].get_parameter("codes")
-        reconstruction = codes.new_zeros(indices.shape[0], self.code_dim)
+        shape = indices.shape[0], self.code_dim
+        reconstruction = torch.zeros(shape, dtype=self._dtype, device=indices.device)
         for stage, chosen in zip(self.stages, indices.unbind(-1), strict=True):
             added = stage(chosen, reconstruction)
             reconstruction = reconstruction + added.where((chosen != NO_CODE)[:, None], 0.0)

@@ -1,5 +1,6 @@
 """Codes that are computed, not stored: reading them is free, and writing into them is an error instead of lost."""
 
+import copy
 from typing import Any
 
 import torch
@@ -30,6 +31,11 @@ class ReadOnlyCodes(Tensor):
         if isinstance(result, Tensor) and isinstance(source, ReadOnlyCodes) and _is_view(result, source):
             return result.as_subclass(ReadOnlyCodes)
         return result
+
+    def __deepcopy__(self, memo: Any) -> Tensor:
+        with torch._C.DisableTorchFunctionSubclass():
+            plain: Tensor = copy.deepcopy(self.as_subclass(Tensor), memo)
+        return plain
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return self.detach().clone().__reduce_ex__(protocol)

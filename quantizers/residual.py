@@ -9,12 +9,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from quantizers.base import Heard, Quantizer, QuantizerOutput, Request, check_at_least, through_forward
+from quantizers.base import Heard, Quantizer, QuantizerOutput, check_at_least
 from quantizers.beam import beam_search
 from quantizers.composed import ComposedQuantizer, Fit, all_valid, check_part, joined
 from quantizers.kernels.dispatch import without_autocast
 from quantizers.layout import Rows, to_rows
 from quantizers.nearest import squared_distances
+from quantizers.requests import Request, through_forward
 from quantizers.writing import write
 
 Scales = Sequence[float] | Sequence[Sequence[float]]

@@ -1,7 +1,8 @@
 """The state of a quantizer: float32 whoever builds or casts it, and checked when a checkpoint is loaded."""
 
+import contextlib
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Self
 
 import torch
@@ -35,6 +36,7 @@ class QuantizerState(nn.Module):
         super().__init__()
         self._dtype = torch.get_default_dtype()
         self._of_step: dict[str, Tensor] = {}
+        self.register_load_state_dict_post_hook(_widen_loaded)
 
     @property
     def _index_rule(self) -> Rule:
@@ -86,7 +88,6 @@ class QuantizerState(nn.Module):
         if self._index_rule:
             state_dict = self._with_own_format(state_dict, prefix, lists[-1])
         super()._load_from_state_dict(state_dict, prefix, metadata, strict, *lists)  # type: ignore[no-untyped-call]
-        _widen(self)
 
     def _with_own_format(self, state_dict: dict[str, Any], prefix: str, errors: list[str]) -> dict[str, Any]:
         """A checkpoint with this quantizer's rule for its indices; another one's is an error."""
@@ -119,6 +120,17 @@ class QuantizerState(nn.Module):
         return self
 
 
+@contextlib.contextmanager
+def float32_by_default() -> Iterator[None]:
+    """A block, or a function, whose new tensors are float32 where the default dtype has fewer bits."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.promote_types(before, torch.float32))
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 def is_half(tensor: Tensor) -> bool:
     """Whether a tensor has a floating dtype of fewer than 32 bits."""
     return tensor.is_floating_point() and tensor.dtype.itemsize < 4
@@ -128,15 +140,11 @@ def _constructor(constructor: Callable[..., None]) -> Callable[..., None]:
     """A class's `__init__`, run under a default dtype of at least 32 bits, and what follows the outermost one."""
 
     @functools.wraps(constructor)
+    @float32_by_default()
     def construct(self: QuantizerState, *args: Any, **kwargs: Any) -> None:
-        before = torch.get_default_dtype()
-        torch.set_default_dtype(torch.promote_types(before, torch.float32))
-        try:
-            constructor(self, *args, **kwargs)
-            if type(self).__init__ is construct:
-                self._finish_construction()
-        finally:
-            torch.set_default_dtype(before)
+        constructor(self, *args, **kwargs)
+        if type(self).__init__ is construct:
+            self._finish_construction()
 
     return construct
 
@@ -151,6 +159,11 @@ def _widen(module: nn.Module) -> None:
             tensor.data = tensor.data.float()
             if tensor.grad is not None:
                 tensor.grad = tensor.grad.float()
+
+
+def _widen_loaded(module: nn.Module, _: object) -> None:
+    """After `load_state_dict`, which may have put the checkpoint's own tensors in the places of ours."""
+    _widen(module)
 
 
 def _owns_memory(tensor: Tensor) -> bool:

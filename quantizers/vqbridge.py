@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from quantizers.base import check_at_least
 from quantizers.projection import Norm, Projection
+from quantizers.state import float32_by_default
 
 
 class VQBridge(nn.Module):
@@ -39,6 +40,7 @@ class VQBridge(nn.Module):
     another shape.
     """
 
+    @float32_by_default()
     def __init__(
         self,
         codebook_size: int,

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn import functional as F
 
 from benchmarks.allocations import largest_allocation
 from quantizers import QINCo
@@ -29,9 +30,9 @@ def dense(quantizer: QINCo, z: Tensor, chosen: Tensor | None = None) -> tuple[Te
         codes = stage.codes.expand(len(z), -1, -1)
         if number:
             context = reconstruction[:, None].expand_as(codes)
-            codes = codes + stage.concatenation(torch.cat([codes, context], -1))
+            codes = codes + F.linear(torch.cat([codes, context], -1), *stage.concatenation())
             for up, down in zip(stage.up, stage.down, strict=True):
-                codes = codes + down(up(codes).relu())
+                codes = codes + F.linear(F.linear(codes, up.weight).relu(), down.weight)
         distances = (z[:, None] - reconstruction[:, None] - codes).square().sum(-1)
         indices = distances.argmin(-1) if chosen is None else chosen[:, number]
         reconstruction = reconstruction + codes[torch.arange(len(z)), indices]

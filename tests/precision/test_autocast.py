@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from quantizers import QuantizerOutput
 from quantizers.nearest import NearestCodeQuantizer
+from quantizers.projection import Projection
 from tests.cases import (
     DIM,
     SIZE,
@@ -143,10 +144,15 @@ def test_autocast_goes_on_after_the_quantizer(case: Case, dtype: torch.dtype, de
         assert decoder(quantized).dtype == dtype
 
 
+def multiplies(case: Case) -> bool:
+    """Whether a matrix product of PyTorch's is in its forward."""
+    return any(isinstance(part, nn.Linear | Projection) for part in case.build().modules())
+
+
 # PyTorch's own matrix products round to half in a backward under autocast; where there is none, nothing may.
 @devices
 @halves
-@cases_where(lambda case: not case.projects and not any(isinstance(m, nn.Linear) for m in case.build().modules()))
+@cases_where(lambda case: not case.projects and not multiplies(case))
 def test_a_backward_under_autocast_gives_the_gradients_of_float32(
     case: Case, dtype: torch.dtype, device: str
 ) -> None:
