@@ -11,6 +11,7 @@ from quantizers.kernels.vectors import are_finite
 from quantizers.layout import Rows
 from quantizers.parallel import ProcessGroup
 from quantizers.read_only import read_only
+from quantizers.wrappers import named_modules
 
 Fit = Callable[[Quantizer, Tensor], None]  # tells a part the vectors [N, part.dim] that it meets
 
@@ -152,8 +153,11 @@ def _fitting(
 
 
 def outermost(model: nn.Module) -> dict[str, Quantizer]:
-    """The quantizers in a model by name, without those inside another; of a model that is one, it, by ''."""
-    quantizers = {name: part for name, part in model.named_modules() if isinstance(part, Quantizer)}
+    """The quantizers in a model by name, without those inside another; of a model that is one, it, by ''.
+
+    Names are those of the model without DistributedDataParallel, torch.compile or another wrapper around it.
+    """
+    quantizers = {name: part for name, part in named_modules(model) if isinstance(part, Quantizer)}
     inner = {part for outer in quantizers.values() for part in outer.modules() if part is not outer}
     return {name: part for name, part in quantizers.items() if part not in inner}
 

@@ -1,19 +1,61 @@
 """`warm_start`: quantizers in a model start from what the model gives them, and nothing else is touched."""
 
 import copy
-from collections.abc import Iterator
+import random
+import weakref
+from collections import UserDict, namedtuple
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader, TensorDataset
 
 import quantizers
 from quantizers import EMAVectorQuantizer, Quantizer, VectorQuantizer, warm_start
 from quantizers.kernels.ops.nearest import nearest_code
 from quantizers.warm_start import _Sample
-from tests.cases import DIM, assert_same_state, batch, normal, state_of
+from tests.cases import DIM, Case, assert_same_state, batch, cases_where, normal, state_of
+
+
+class Noisy(nn.Module):
+    """What differs in training, each of its own kind: random numbers of three sources, and buffers that move."""
+
+    calls: Tensor
+    last: Tensor
+    history: Tensor
+    first: Tensor | None
+    cache: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = spectral_norm(nn.Linear(DIM, DIM))
+        self.norm = nn.BatchNorm1d(DIM)
+        self.dropout = nn.Dropout(0.5)
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("last", torch.zeros(DIM))
+        self.register_buffer("history", torch.zeros(0, DIM))
+        self.register_buffer("first", None)
+        self.register_buffer("cache", torch.zeros(0), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.calls += 1  # noise that falls from step to step
+            scale = 1 / self.calls.item()
+            self.last = x.mean(0)
+            self.history = torch.cat([self.history, self.last[None]])
+            self.first = self.last if self.first is None else self.first
+            x = x + scale * (random.random() + np.random.random()) * self.last
+        if len(self.cache) < len(x):
+            self.cache = torch.ones(len(x))
+        return self.dropout(self.norm(self.linear(x))) * self.cache[: len(x), None]
 
 
 class TwoLevels(nn.Module):
@@ -22,7 +64,7 @@ class TwoLevels(nn.Module):
     def __init__(self, bottom: Quantizer, top: Quantizer) -> None:
         super().__init__()
         self.bottom, self.top = bottom, top
-        self.encoder = nn.Sequential(nn.Linear(DIM, DIM), nn.BatchNorm1d(DIM), nn.Dropout(0.5))
+        self.encoder = nn.Sequential(nn.Linear(DIM, DIM), nn.BatchNorm1d(DIM), nn.Dropout(0.5), Noisy())
         self.decoder = nn.Linear(DIM, DIM)
         self.decoded = 0
 
@@ -60,7 +102,7 @@ def codes_alone(state: dict[str, Tensor]) -> set[str]:
 def test_quantizers_start_in_the_order_of_the_forward() -> None:
     """The further one from what the earlier one leaves with its new codes; every code is used."""
     model, x = built(), batch(200)
-    warm_start(model, [x[:150], x[150:]])
+    warm_start(model, [x[:150], x[150:]], training=False)
     model.eval()
     z = model.encoder(x).detach()
     coarse = model.top(z)
@@ -76,34 +118,101 @@ def test_quantizers_start_in_the_order_of_the_forward() -> None:
     assert found <= 1.2 * least
 
 
-@pytest.mark.parametrize("fails", [False, True])
-def test_all_but_the_codes_is_bit_equal_afterwards(fails: bool) -> None:
+def generators() -> list[object]:
+    return [torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()]  # type: ignore[index]
+
+
+@settings(max_examples=8)
+@given(
+    fails=st.booleans(), training=st.booleans(), mode=st.booleans(), sizes=st.lists(st.integers(9, 50), max_size=2)
+)
+def test_all_but_the_codes_is_bit_equal_afterwards(
+    fails: bool, training: bool, mode: bool, sizes: list[int]
+) -> None:
     model = built()
-    model(batch(20)).sum().backward()
+    model(batch(60)).sum().backward()
     model.encoder[0].weight.grad = None
+    if not mode:
+        model.eval()
+        model.encoder[3].norm.train()
     hook = model.top.register_forward_pre_hook(lambda module, args: None)
-    before, around_before = state_of(model), around(model)
+    model.bottom.listen(lambda quantizer, heard: pytest.fail("a listener got a forward that is not the user's"))
+    before, around_before, numbers = state_of(model), around(model), generators()
 
     def batches() -> Iterator[object]:
-        yield batch(50)
+        for size in [50, *sizes]:
+            yield batch(size)
         if fails:
             raise RuntimeError("the data ends")
 
     if fails:
         with pytest.raises(RuntimeError, match="the data ends"):
-            warm_start(model, batches())
+            warm_start(model, batches(), training=training)
     else:
-        warm_start(model, batches())
+        warm_start(model, batches(), training=training)
     after = state_of(model)
     moved = {name for name in after if not torch.equal(before[name], after[name])}
     assert moved == (set() if fails else codes_alone(after))
     assert repr(around(model)) == repr(around_before)
+    assert generators() == numbers
     assert model.decoded == 1, "a forward went beyond its quantizer"
     hook.remove()
 
 
+class FrozenNorm(nn.Sequential):
+    """A BatchNorm that stays in evaluation mode by a `train` of its own."""
+
+    def train(self, mode: bool = True) -> "FrozenNorm":
+        super().train(mode)
+        self[0].eval()
+        return self
+
+
+@cases_where(lambda case: not case.options)
+@pytest.mark.parametrize("left_in", ["training", "evaluation"])
+def test_codes_are_those_of_the_first_training_step(case: Case, left_in: str) -> None:
+    """Bit for bit those of k-means on what a forward in training brings, whatever mode the model was left in."""
+    frozen = FrozenNorm(nn.BatchNorm1d(DIM))
+    frozen[0].running_var.fill_(4.0)
+    encoder = nn.Sequential(nn.Linear(DIM, DIM), nn.BatchNorm1d(DIM), frozen).train()
+    model = nn.Sequential(encoder, case.build())
+    x, expected = 5 + 30 * batch(60), copy.deepcopy(model[1])
+    with torch.no_grad():
+        vectors = copy.deepcopy(encoder)(x)
+    torch.manual_seed(3)
+    torch.rand(60, dtype=torch.float64)  # the sample's keys
+    expected.initialize_from(vectors)
+    model.train(left_in == "training")
+    torch.manual_seed(3)
+    warm_start(model, [x])
+    assert_same_state(state_of(model[1]), state_of(expected))
+
+
+def test_a_forward_sees_the_buffers_of_the_first_step() -> None:
+    """Also one for a later batch: noise that falls from call to call is that of the first."""
+    model = nn.Sequential(Noisy(), VectorQuantizer(DIM, 2))
+    seen: list[tuple[int, int]] = []
+    model[0].register_forward_hook(
+        lambda module, args, output: seen.append((int(module.calls), len(module.history)))
+    )
+    warm_start(model, [batch(9), batch(9), batch(9)])
+    assert seen == [(1, 1)] * 3
+    assert model[0].first is None
+    assert len(model[0].cache) == 9, "a cache and what its module knows of it belong together"
+
+
+def test_evaluation_where_it_is_asked_for() -> None:
+    model = nn.Sequential(nn.BatchNorm1d(DIM), nn.Dropout(0.5), VectorQuantizer(DIM, 4))
+    x = 30 * batch(20)
+    warm_start(model, [x], training=False)
+    assert 10 < model[2].codebook.std() < 100
+    warm_start(model, [x])
+    assert model[2].codebook.std() < 10
+
+
 def test_so_it_is_where_the_model_itself_raises() -> None:
     model = built()
+    model.encoder(batch(50))  # its cache has the size that it needs
     before, around_before = state_of(model), around(model)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         warm_start(model, [batch(50), torch.ones(3, DIM + 1)])
@@ -111,25 +220,148 @@ def test_so_it_is_where_the_model_itself_raises() -> None:
     assert repr(around(model)) == repr(around_before)
 
 
-def test_batches_are_what_the_model_takes() -> None:
-    """Tensors, positional and keyword arguments, once or several times; a mask counts as in a forward."""
-    x, mask = batch(100), torch.arange(100) < 60
-    kinds = [
-        [x[:60]],
-        [(x, mask)],
-        [[x, mask]],
-        [{"x": x, "mask": mask}],
-        iter([(x, mask)]),
-        ((part, kept) for part, kept in zip(x.split(50), mask.split(50), strict=True)),
-    ]
-    states = []
-    for batches in kinds:
-        model = built()
+class Image(nn.Module):
+    """A model of one input, which takes a mask too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(DIM, DIM)
+        self.first, self.second = VectorQuantizer(DIM, 8), VectorQuantizer(DIM, 8)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        z = self.inner(x)
+        left = z - self.first(z, mask).quantized.nan_to_num()
+        return self.second(left, mask).quantized
+
+
+@dataclass
+class Sample:
+    label: Tensor
+    x: Tensor
+
+
+Pair = namedtuple("Pair", ["label", "x"])
+X, LABEL, MASK = batch(40), torch.arange(40) % 10, torch.arange(40) < 25
+
+BATCHES: dict[str, Any] = {
+    "tensors": [X],
+    "image and label": [(X, LABEL)],
+    "as a list": [[X, LABEL]],
+    "a loader": DataLoader(TensorDataset(X, LABEL), batch_size=40, generator=torch.Generator()),
+    "an iterator": iter([(X, LABEL)]),
+    "a dict": [{"x": X, "label": LABEL}],
+    "a mapping": [UserDict({"label": LABEL, "x": X})],
+    "a named tuple": [Pair(LABEL, X)],
+    "a dataclass": [Sample(LABEL, X)],
+    "arrays": [(X.double().numpy(), LABEL.numpy())],
+}
+
+
+@pytest.mark.parametrize("kind", BATCHES)
+@pytest.mark.parametrize("wrap", [lambda model: model, nn.DataParallel, AveragedModel], ids=str)
+def test_what_a_loader_gives_is_taken_without_its_labels(kind: str, wrap: Callable[..., nn.Module]) -> None:
+    torch.manual_seed(0)
+    model = wrap(Image())
+    other = copy.deepcopy(model)
+    torch.manual_seed(3)
+    warm_start(model, [X])
+    torch.manual_seed(3)
+    warm_start(other, copy.deepcopy(BATCHES[kind]) if kind != "an iterator" else iter([(X, LABEL)]))
+    assert_same_state(state_of(model), state_of(other))
+
+
+def test_a_mask_is_passed_by_name_or_by_a_function() -> None:
+    """By position it would be a label to a loader's reader: it is left out, with a warning."""
+
+    def started(batches: list, **options: Any) -> dict[str, Tensor]:
+        torch.manual_seed(0)
+        model = Image()
         torch.manual_seed(3)
-        warm_start(model, batches)  # type: ignore[arg-type]
-        states.append(state_of(model))
-    for state in states[1:]:
-        assert_same_state(states[0], state)
+        warm_start(model, batches, **options)
+        return state_of(model)
+
+    by_name = started([{"x": X, "mask": MASK}])
+    assert_same_state(by_name, started([(X, MASK)], forward=lambda model, given: model(*given)))
+    with pytest.warns(RuntimeWarning, match=r"tensor of bool stands where Image.forward.* has its optional mask"):
+        left_out = started([(X, MASK)])
+    assert_same_state(left_out, started([X]))
+
+
+def test_as_many_positions_as_the_forward_requires() -> None:
+    class Conditional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.quantizer = VectorQuantizer(DIM, 4)
+
+        def forward(self, x: Tensor, y: Tensor, mask: Tensor | None = None, *, scale: float = 1.0) -> Tensor:
+            assert mask is None
+            return self.quantizer(scale * (x + y)).quantized
+
+    class Anything(Conditional):
+        def forward(self, *args: Tensor) -> Tensor:
+            assert len(args) == 1
+            return self.quantizer(args[0]).quantized
+
+    class Keywords(Conditional):
+        def forward(self, **kwargs: Tensor) -> Tensor:
+            assert sorted(kwargs) == ["labels", "x"]
+            return self.quantizer(kwargs["x"]).quantized
+
+    class Optional(Conditional):
+        def forward(self, x: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
+            assert x is not None
+            return self.quantizer(x).quantized
+
+    warm_start(Conditional(), [(X, X, LABEL)])
+    warm_start(Anything(), [(X, LABEL)])
+    warm_start(Optional(), [(X, LABEL)])
+    warm_start(Optional(), [{"x": X, "labels": LABEL, 3: None}])
+    warm_start(Keywords(), [{"x": X, "labels": LABEL}])
+    called = r"Conditional.forward\(x, y, mask=None, \*, scale=1.0\)"
+    for wrong, message in [
+        (X, rf"a batch is Tensor, and for {called} missing a required argument: 'y'; or pass forward="),
+        ({"x": X}, rf"a dict with keys \['x'\], and for {called} missing a required argument: 'y'"),
+        ({"image": X}, rf"keys \['image'\], none of which is a parameter of {called}"),
+    ]:
+        with pytest.raises(TypeError, match=message):
+            warm_start(Conditional(), [wrong])
+    with pytest.raises(TypeError, match=r"\['image'\], none of which is a parameter of Optional.forward\("):
+        warm_start(Optional(), [{"image": X}])
+    with pytest.raises(TypeError, match=r"batches is Tensor, expected batches, as \[batch\]"):
+        warm_start(Optional(), X)
+    with pytest.raises(TypeError, match=r"batches is dict, expected batches, as \[batch\]"):
+        warm_start(Optional(), {"x": X})
+
+
+def test_an_iterator_is_held_only_where_it_is_needed_again() -> None:
+    """And of each batch no more than the model gets."""
+    held: list[weakref.ref[Tensor]] = []
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for seed in range(3):
+            assert sum(reference() is not None for reference in held) <= most, "labels or earlier batches are held"
+            x, label = batch(20, seed=seed), torch.zeros(20)
+            held.extend([weakref.ref(x), weakref.ref(label)])
+            yield x, label
+            del x, label
+
+    most = 2  # the loop's own last batch
+    warm_start(nn.Sequential(nn.Linear(DIM, DIM), VectorQuantizer(DIM, 4)), batches())
+    held.clear()
+    most = 4  # and the tensors before it, without their labels
+    warm_start(Image(), batches())
+
+
+def test_an_iterable_that_ends_for_good_is_named() -> None:
+    class Once:
+        def __init__(self) -> None:
+            self.left = iter([X])
+
+        def __iter__(self) -> Iterator[Tensor]:
+            yield from self.left
+
+    with pytest.raises(ValueError, match="batches is empty, expected at least one batch, and for several"):
+        warm_start(Image(), Once())
 
 
 def test_a_quantizer_is_a_model_and_holds_its_own() -> None:
@@ -214,7 +446,7 @@ def test_a_model_that_calls_its_quantizer_otherwise(call: str) -> None:
     torch.manual_seed(0)
     warm_start(Codec(), [x])
     torch.manual_seed(0)
-    warm_start(other, [(x, mask)])
+    warm_start(other, [{"x": x, "mask": mask}])
     assert torch.equal(quantizer.codebook, other.codebook)
 
 
