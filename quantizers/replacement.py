@@ -11,8 +11,10 @@ from quantizers.base import Heard, Quantizer
 from quantizers.composed import outermost
 from quantizers.kernels.dispatch import without_autocast
 from quantizers.layout import to_rows
+from quantizers.optimizer_state import OptimizerState
 from quantizers.parallel import ProcessGroup, Ranks, of_each_rank, total
 from quantizers.seeding import Group
+from quantizers.wrappers import named_modules, without_wrappers
 
 Seen = list[tuple[Tensor, Tensor]]  # vectors [N, code_dim] and indices [N]
 
@@ -32,8 +34,10 @@ class Replacement(abc.ABC):
 
     Codes that take part are rows of a table that vectors choose from: VectorQuantizer and what derives from it
     (rotation, DiVeQ, NSVQ, IBQ, OptVQ), EMAVectorQuantizer, and GumbelQuantizer with logits="distance", by
-    themselves or within others. The averages of an EMA code move with it, to those of one vector seen; of the
-    optimizer's state what has the shape of the codes shrinks with what is left of the old code.
+    themselves or within others. The averages of an EMA code move with it, to those of one vector seen. What the
+    optimizer keeps for a code moves with it too: moments shrink with what is left of the old code, also such in
+    eight bits and factored ones, see `quantizers.optimizer_state`. A state of an unknown kind is left as it is,
+    with one warning. The optimizer may be wrapped (accelerate, Lightning, ZeroRedundancyOptimizer).
 
     Data parallel: use is counted over all ranks of `process_group`, and candidates are those of all, so that equal
     codes stay bit-equal. Each of them must call `step`, if after a forward of an empty batch or of none. Sharded
@@ -42,7 +46,8 @@ class Replacement(abc.ABC):
     A copy of the model, or one that was pickled, keeps nothing, until another is attached.
 
     Args:
-        model: with such a quantizer in it, or one. optimizer: of its parameters.
+        model: with such a quantizer in it, or one, perhaps wrapped. optimizer: of its parameters; a warning says
+            so where it does not have the codes, as one that was made before `plug_in`.
         decay: γ in [0, 1) of the running use, which is u ← γu + (1−γ) · K · n/N for a code that n of N vectors
             chose: 1 for all codes if they are used equally.
         process_group: "world" for all ranks, a `torch.distributed` group, or None for each rank by itself.
@@ -74,7 +79,7 @@ class Replacement(abc.ABC):
         inside = {part for quantizer in outer.values() for part in quantizer.modules()}
         self._tables = {
             name: part
-            for name, part in model.named_modules()
+            for name, part in named_modules(model)
             if part in inside and isinstance(part, Quantizer) and part.has_table
         }
         if not self._tables:
@@ -82,6 +87,8 @@ class Replacement(abc.ABC):
                 f"model is {type(model).__name__}, which holds no codes to replace, expected a VectorQuantizer, "
                 "an EMAVectorQuantizer or a GumbelQuantizer with logits='distance'"
             )
+        self._states = OptimizerState()
+        self._states.warn_of_unknown(optimizer, {name: _of_codes(part) for name, part in self._tables.items()})
         self._use = {
             name: torch.full_like(part.codebook[:, 0].detach(), self.initial_use)
             for name, part in self._tables.items()
@@ -141,28 +148,38 @@ class Replacement(abc.ABC):
 
     def _move(self, part: Quantizer, places: Tensor, vectors: Tensor, shares: Tensor) -> None:
         part.move_codes(places, vectors, shares)
-        for parameter in part.parameters(recurse=False):
-            for value in self.optimizer.state.get(parameter, {}).values():
-                if isinstance(value, Tensor) and value.shape == part.codebook.shape == parameter.shape:
-                    left = (1 - shares)[:, None].to(value)
-                    value[places] = (left * value[places]).where(left > 0, 0.0)
+        for parameter in _of_codes(part):
+            self._states.follow(self.optimizer, parameter, places, shares)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The running use [K] of each table, by its name in the model."""
+        """The running use [K] of each table, by its name in the model, whatever wraps that."""
         return {name: use.clone() for name, use in self._use.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on from a `state_dict`. Raises: ValueError where its names or sizes are not this model's."""
-        sizes, own = ({name: len(use) for name, use in which.items()} for which in (state, self._use))
-        if sizes != own:
-            raise ValueError(f"state is of codebooks {sizes}, expected {own}")
-        self._use = {name: use.to(self._use[name], copy=True) for name, use in state.items()}
+        """Go on from a `state_dict`, of this model or one that is wrapped otherwise.
+
+        Raises: ValueError where its names or sizes are not this model's.
+        """
+        plain = {without_wrappers(name): use for name, use in state.items()}
+        own = {name: without_wrappers(name) for name in self._use}
+        if len(plain) < len(state) or len(set(own.values())) < len(own):  # names that only a wrapper's tells apart
+            plain, own = state, {name: name for name in own}
+        sizes = {name: len(use) for name, use in plain.items()}
+        expected = {own[name]: len(use) for name, use in self._use.items()}
+        if sizes != expected:
+            raise ValueError(f"state is of codebooks {sizes}, expected {expected}")
+        self._use = {name: plain[own[name]].to(use, copy=True) for name, use in self._use.items()}
 
     def remove(self) -> None:
         """Listen to the model no more."""
         for quantizer, last in self._last:
             quantizer.unlisten(last)
             last.held = None
+
+
+def _of_codes(part: Quantizer) -> list[nn.Parameter]:
+    """The parameter that is a table's codes; none where they are averages."""
+    return [parameter for parameter in part.parameters(recurse=False) if parameter.shape == part.codebook.shape]
 
 
 class LastForward:

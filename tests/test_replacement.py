@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 import quantizers
 from quantizers import AnchorUpdate, DeadCodeReplacement, EMAVectorQuantizer, Quantizer, VectorQuantizer
@@ -271,14 +272,30 @@ def test_the_next_step_of_the_averages_keeps_a_moved_code(seed: int, distance: s
     assert (quantizer.embedding - codes)[stayed].abs().max() <= allowed
 
 
-def test_an_optimizer_without_state_and_one_of_other_parameters() -> None:
+def test_an_optimizer_without_state() -> None:
     quantizer = VectorQuantizer(DIM, SIZE)
-    for optimizer in (torch.optim.SGD(quantizer.parameters(), lr=0.1), optimizer_of(nn.Linear(2, 2))):
-        replacement = DeadCodeReplacement(quantizer, optimizer, threshold=0.5, decay=0.0)
-        quantizer(far(20))
-        assert replacement.step() > 0
-        assert not optimizer.state, "state appeared"
-        replacement.remove()
+    optimizer = torch.optim.SGD(quantizer.parameters(), lr=0.1)
+    replacement = DeadCodeReplacement(quantizer, optimizer, threshold=0.5, decay=0.0)
+    quantizer(far(20))
+    assert replacement.step() > 0
+    assert not optimizer.state, "state appeared"
+
+
+def test_an_optimizer_that_does_not_have_the_codes_is_named() -> None:
+    """As one that was made before another quantizer took the place; codes that are averages need none."""
+    model = Autoencoder()
+    optimizer = optimizer_of(model)
+    model.quantizer = quantizers.create("residual", dim=DIM, codebook_size=16, num_quantizers=2)
+    expected = (
+        r"optimizer is Adam, which does not have the codes of 'quantizer.quantizers.0', 'quantizer.quantizers.1'"
+    )
+    with pytest.warns(RuntimeWarning, match=expected):
+        replacement = DeadCodeReplacement(model, optimizer, threshold=0.5, decay=0.0)
+    model(far(20))
+    assert replacement.step() > 0
+    assert not optimizer.state, "state appeared"
+    DeadCodeReplacement(model.level, optimizer)
+    DeadCodeReplacement(model.quantizer.requires_grad_(False), optimizer)
 
 
 # CVQ-VAE
@@ -359,6 +376,36 @@ def test_a_run_goes_on_from_a_checkpoint(kind: type[Replacement]) -> None:
     run(other, resumed, again, 4, 8)
     assert_same_state(state_of(model), state_of(other))
     assert_same_state(replacement.state_dict(), again.state_dict())
+
+
+def wrapped_ways(model: nn.Module) -> list[nn.Module]:
+    """The same model: as it is, and in what people put around it, once and twice."""
+    compiled = torch.compile(model, backend="eager")
+    return [model, compiled, AveragedModel(model), nn.DataParallel(model), nn.DataParallel(compiled)]
+
+
+def test_a_state_goes_to_the_model_however_it_is_wrapped() -> None:
+    """Also one that was saved with the wrapper's names."""
+    states = []
+    for number in range(5):
+        torch.manual_seed(0)
+        model = wrapped_ways(Autoencoder())[number]
+        replacement = DeadCodeReplacement(model, optimizer_of(model))
+        states.append(replacement.state_dict())
+        state = {name: torch.full_like(use, number) for name, use in states[0].items()}
+        for prefix in ("", "module.", "_orig_mod.", "module._orig_mod."):
+            replacement.load_state_dict({prefix + name: use for name, use in state.items()})
+            assert_same_state(replacement.state_dict(), state)
+    assert all(state.keys() == states[0].keys() for state in states)
+
+
+def test_names_that_only_a_module_called_module_tells_apart() -> None:
+    """A user's own `module` is no wrapper, and its codes are not those beside it."""
+    model = nn.ModuleDict({"module": nn.ModuleDict({"q": VectorQuantizer(2, 3)}), "q": VectorQuantizer(2, 3)})
+    replacement = DeadCodeReplacement(model, optimizer_of(model))
+    state = {"module.q": torch.ones(3), "q": torch.zeros(3)}
+    replacement.load_state_dict(state)
+    assert_same_state(replacement.state_dict(), state)
 
 
 def test_a_state_of_another_model_is_refused() -> None:
