@@ -191,13 +191,15 @@ def _filled_up(codes: Tensor, size: int, distance: Distance, factor: float, draw
     filled = codes / factor
     if not missing:
         return filled
-    rows, order = codes.cpu().double(), torch.arange(missing)
+    rows, order = codes.cpu().double(), torch.arange(missing, device="cpu")
     spread = float((rows - rows.mean(0)).square().sum(-1).mean().sqrt()) or float(rows.norm()) or 1.0
     # Copies of one code stand at different distances from it: on a line, random ones would meet.
     steps = (order // count + 1)[:, None] / math.ceil(missing / count) * NUDGE * spread
     largest = torch.finfo(codes.dtype).max
     for attempt in range(ATTEMPTS):
-        directions = normalize(torch.randn(missing, rows.shape[1], dtype=torch.float64, generator=draws))
+        directions = normalize(
+            torch.randn(rows[order % count].shape, dtype=torch.float64, generator=draws, device="cpu")
+        )
         copies = rows[order % count] + 2 ** (attempt // 8) * steps * directions
         copies = normalize(copies) if distance == "cosine" else (copies / factor).clamp(-largest, largest)
         filled = torch.cat([codes / factor, copies.to(codes)])
@@ -222,7 +224,7 @@ def _shared_generator(device: torch.device, generator: torch.Generator | None, g
     """Random numbers on the CPU, the same on all ranks: of a seed that the first rank draws."""
     own = torch.randint(2**62, (1,), generator=generator, device=generator.device if generator else device)
     (seed,) = total(group, own.to(device) if rank_in(group) == 0 else torch.zeros_like(own, device=device))
-    return torch.Generator().manual_seed(int(seed))
+    return torch.Generator("cpu").manual_seed(int(seed))
 
 
 def _check(x: Tensor, size: int, distance: Distance, iterations: int) -> None:

@@ -202,6 +202,7 @@ def _drawn(z: Tensor, count: int, group: Group) -> Tensor:
     seeds = of_each_rank(group, seed).flatten()
     every = of_each_rank(group, offered).flatten(0, 1)
     distinct = torch.unique(every[every[:, -1] > 0][:, :-1], dim=0)
-    order = torch.randperm(len(distinct), generator=torch.Generator().manual_seed(int(seeds[0])))
+    draws = torch.Generator("cpu").manual_seed(int(seeds[0]))
+    order = torch.randperm(len(distinct), generator=draws, device="cpu")
     drawn: Tensor = distinct[order[:count].to(z.device)]
     return drawn

@@ -8,6 +8,7 @@ from typing import ClassVar, Protocol
 from torch import nn
 
 from quantizers.base import check_at_least
+from quantizers.wrappers import unwrapped
 
 
 class HasTemperature(Protocol):
@@ -63,9 +64,9 @@ class Schedule(abc.ABC):
 
 
 class TemperatureSchedule(Schedule):
-    """Moves `quantizer.temperature`, see Schedule.
+    """Moves `quantizer.temperature`, see Schedule, also of a quantizer in DistributedDataParallel or torch.compile.
 
-    Raises: ValueError for a temperature that is not positive, or steps < 1.
+    Raises: ValueError for a temperature that is not positive, steps < 1, or a quantizer that has no temperature.
     """
 
     attribute = "temperature"
@@ -73,8 +74,13 @@ class TemperatureSchedule(Schedule):
     def __init__(self, quantizer: HasTemperature, start: float, end: float, steps: int) -> None:
         if not (start > 0 and end > 0):
             raise ValueError(f"temperatures are {start!r} and {end!r}, expected numbers above 0")
+        held = unwrapped(quantizer) if isinstance(quantizer, nn.Module) else quantizer
+        if not hasattr(held, self.attribute):
+            raise ValueError(
+                f"quantizer is {type(held).__name__}, which has no temperature; expected one that has"
+            )
         self.quantizer = quantizer
-        super().__init__([quantizer], start, end, steps)
+        super().__init__([held], start, end, steps)
 
 
 class ExponentialTemperature(TemperatureSchedule):

@@ -9,7 +9,7 @@ from quantizers.parallel import of_each_rank, rank_in, rows_of_ranks
 
 Group = dist.ProcessGroup | None
 CANDIDATES = 1 / 8  # a pass, for each seed there is
-ZERO = torch.zeros(1, dtype=torch.float64)
+ZERO = torch.zeros(1, dtype=torch.float64, device="cpu")
 
 
 def seeds(x: Tensor, size: int, draws: torch.Generator, group: Group) -> Tensor:
@@ -51,7 +51,7 @@ def _drawn(x: Tensor, weights: Tensor, count: int, draws: torch.Generator, group
     edges = torch.cat([ZERO, totals.cumsum(0)])
     if not edges[-1] > 0:
         return x[:0], weights[:0]
-    targets = torch.rand(count, dtype=torch.float64, generator=draws) * edges[-1]
+    targets = torch.rand(count, dtype=torch.float64, generator=draws, device="cpu") * edges[-1]
     owners = _intervals(edges, targets)
     mine = owners == rank_in(group)
     positions = torch.zeros_like(owners)
@@ -70,7 +70,7 @@ def _intervals(edges: Tensor, targets: Tensor) -> Tensor:
 def _passing(candidates: Tensor, before: Tensor, draws: torch.Generator) -> list[int]:
     """Positions of the candidates taken, each with probability D² now / D² before."""
     rows, now = candidates.cpu().double(), before.cpu().double()
-    thresholds = (torch.rand(now.shape, dtype=torch.float64, generator=draws) * now).tolist()
+    thresholds = (torch.rand(now.shape, dtype=torch.float64, generator=draws, device="cpu") * now).tolist()
     passing = []
     for position, threshold in enumerate(thresholds):
         if threshold < now[position]:

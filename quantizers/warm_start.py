@@ -124,7 +124,7 @@ class _Run:
             for module in model.modules()
             if module not in own
             for name, buffer in module._buffers.items()
-            if not nn.parameter.is_lazy(buffer)
+            if buffer is None or not nn.parameter.is_lazy(buffer)
         ]
 
     def prepare(self, batch: Any) -> Any:

@@ -101,6 +101,18 @@ def test_temperature_is_checked(temperature: float) -> None:
         ExponentialTemperature(quantizer, start=1.0, end=0.5, steps=0)
 
 
+def test_a_schedule_reaches_the_quantizer_in_a_wrapper_and_nothing_else() -> None:
+    """An attribute of a wrapper, or of what has no temperature, would change nothing, without a word."""
+    quantizer = GumbelQuantizer(4, 8)
+    schedule = ExponentialTemperature(nn.DataParallel(quantizer), start=2.0, end=0.5, steps=2)  # type: ignore[arg-type]
+    assert quantizer.temperature == 2.0
+    schedule.step()
+    assert quantizer.temperature == 1.0
+    for other in (quantizers.VectorQuantizer(4, 8), nn.Sequential(quantizer)):
+        with pytest.raises(ValueError, match=f"quantizer is {type(other).__name__}, which has no temperature"):
+            ExponentialTemperature(other, start=2.0, end=0.5, steps=2)  # type: ignore[arg-type]
+
+
 def test_a_learned_scale_starts_at_one_and_moves_no_index_of_evaluation() -> None:
     quantizer = GumbelQuantizer(4, 8, learned_scale=True).eval()
     plain = GumbelQuantizer(4, 8).eval()

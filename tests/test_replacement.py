@@ -298,6 +298,19 @@ def test_an_optimizer_that_does_not_have_the_codes_is_named() -> None:
     DeadCodeReplacement(model.quantizer.requires_grad_(False), optimizer)
 
 
+def test_tensors_that_torch_makes_by_default_elsewhere_do_no_harm() -> None:
+    """As under `torch.set_default_device`: no tensor or generator of the aids is of the default device."""
+    quantizer = VectorQuantizer(DIM, SIZE)
+    replacement = DeadCodeReplacement(quantizer, optimizer_of(quantizer), threshold=0.5, decay=0.0)
+    few, many = far(SIZE // 2), far(2 * SIZE)
+    quantizer(many)
+    with torch.device("meta"):
+        assert replacement.step() > 0
+        for x in (few, many):
+            quantizer.initialize_from(x)
+            quantizers.warm_start(quantizer, [x])
+
+
 # CVQ-VAE
 
 
