@@ -43,6 +43,8 @@ class Replacement(abc.ABC):
     codes stay bit-equal. Each of them must call `step`, if after a forward of an empty batch or of none. Sharded
     parameters (FSDP) cannot take part.
 
+    Frozen codes (`Quantizer.freeze`) stay, and their running use with them, until they are unfrozen.
+
     A copy of the model, or one that was pickled, keeps nothing, until another is attached.
 
     Args:
@@ -106,6 +108,8 @@ class Replacement(abc.ABC):
         """Move codes to vectors of the last forward in training. Returns: how many codes have moved."""
         moved, seen = 0, self._seen()
         for name, part in self._tables.items():
+            if part.frozen:
+                continue
             with without_autocast(part.codebook.device):
                 moved += self._step(name, part, seen.get(part, []))
         return moved
@@ -178,8 +182,8 @@ class Replacement(abc.ABC):
 
 
 def _of_codes(part: Quantizer) -> list[nn.Parameter]:
-    """The parameter that is a table's codes; none where they are averages."""
-    return [parameter for parameter in part.parameters(recurse=False) if parameter.shape == part.codebook.shape]
+    """The parameter that is a table's codes, also behind a parametrization; none where they are averages."""
+    return [parameter for parameter in part._code_parameters() if parameter.shape == part.codebook.shape]
 
 
 class LastForward:

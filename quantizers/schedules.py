@@ -64,7 +64,7 @@ class Schedule(abc.ABC):
 
 
 class TemperatureSchedule(Schedule):
-    """Moves `quantizer.temperature`, see Schedule, also of a quantizer in DistributedDataParallel or torch.compile.
+    """Moves `quantizer.temperature`, see Schedule, also in DistributedDataParallel or torch.compile.
 
     Raises: ValueError for a temperature that is not positive, steps < 1, or a quantizer that has no temperature.
     """

@@ -36,7 +36,7 @@ def warm_start(
     Quantizers take their turns in the order in which a forward reaches them, so that those further on see what the
     earlier ones make of their new codes (VQ-VAE-2, Razavi et al. 2019, arXiv 1906.00446). For each, all batches
     run through the model, without gradients, no further than to its forward or `encode`; then
-    `quantizer.initialize_from` does the rest, also for what it holds.
+    `quantizer.initialize_from` does the rest, also for what it holds. Frozen codes (`Quantizer.freeze`) stay.
 
     The model runs as its first training step will: BatchNorm with the batch's statistics, dropout active. A model
     in training mode runs as it is, so that a module in it that is in evaluation mode, as a frozen BatchNorm, stays
@@ -76,7 +76,7 @@ def warm_start(
         raise ValueError(f"model is {type(model).__name__}, which holds no quantizer")
     if isinstance(batches, Tensor | np.ndarray | Mapping):
         raise TypeError(f"batches is {type(batches).__name__}, expected batches, as [batch] or a data loader")
-    waiting = dict(outer)
+    waiting = {name: quantizer for name, quantizer in outer.items() if not quantizer.frozen}
     run = _Run(model, outer.values(), forward)
     prepared = _prepared(batches, run, keep=len(waiting) > 1)
     with (

@@ -196,6 +196,32 @@ def test_stages_get_residuals_and_scales_get_cells(shared: bool) -> None:
             assert rows_among(part.codebook[moved].detach(), torch.cat([z for of, z in met if of is part]))
 
 
+@cases_where(takes_part)
+def test_frozen_codes_stay_until_they_are_unfrozen(case: Case) -> None:
+    torch.manual_seed(0)
+    quantizer = case.build()
+    replacement = DeadCodeReplacement(quantizer, optimizer_of(quantizer), threshold=0.5, decay=0.0)
+    quantizer.freeze()
+    before = state_of(quantizer)
+    quantizer(far(64))
+    assert replacement.step() == 0
+    assert_same_state(before, state_of(quantizer))
+    quantizer.unfreeze()(far(64))
+    assert replacement.step() > 0
+
+
+def test_a_frozen_stage_keeps_no_other_from_moving() -> None:
+    model = Autoencoder()
+    replacement = DeadCodeReplacement(model, optimizer_of(model), threshold=0.5, decay=0.0)
+    frozen, *others = replacement._tables.values()
+    frozen.freeze()
+    before = [table.codebook.detach().clone() for table in (frozen, *others)]
+    model(far(64))
+    assert replacement.step() > 0
+    stayed = [torch.equal(table.codebook, old) for table, old in zip((frozen, *others), before, strict=True)]
+    assert stayed == [True, False, False]
+
+
 def test_what_does_not_count_is_no_candidate() -> None:
     """Masked vectors, such that are not finite, and on the sphere those without a direction."""
     x = far(30)

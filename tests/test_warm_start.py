@@ -95,7 +95,7 @@ def around(model: nn.Module) -> list[object]:
 
 
 def codes_alone(state: dict[str, Tensor]) -> set[str]:
-    parts = ("embedding", "cluster_size", "embedding_sum", "previous_embedding")
+    parts = ("embedding", "cluster_size", "embedding_sum")
     return {name for name in state if name.split(".")[-1] in parts}
 
 
@@ -218,6 +218,24 @@ def test_so_it_is_where_the_model_itself_raises() -> None:
         warm_start(model, [batch(50), torch.ones(3, DIM + 1)])
     assert_same_state(before, state_of(model))
     assert repr(around(model)) == repr(around_before)
+
+
+@cases_where(lambda case: not case.options)
+def test_frozen_codes_stay_and_the_others_start(case: Case) -> None:
+    """Those of a whole quantizer, and of a stage; and a frozen one before another still runs."""
+    first, last = case.build().freeze(), VectorQuantizer(DIM, 8)
+    model = TwoLevels(bottom=last, top=first)
+    before = state_of(first)
+    started = last.codebook.detach().clone()
+    warm_start(model, [batch(60)])
+    assert_same_state(before, state_of(first))
+    assert not torch.equal(last.codebook, started)
+    warm_start(first, iter([]))  # nothing to do
+    stages = quantizers.create("residual", dim=DIM, codebook_size=8, num_quantizers=2)
+    stages.parts[0].freeze()
+    old = stages.codebook.detach().clone()
+    warm_start(stages, [batch(60)])
+    assert [torch.equal(*pair) for pair in zip(stages.codebook, old, strict=True)] == [True, False]
 
 
 class Image(nn.Module):
