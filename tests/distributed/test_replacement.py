@@ -3,7 +3,7 @@
 import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 import quantizers
 from quantizers import AnchorUpdate, DeadCodeReplacement, warm_start
@@ -109,3 +109,24 @@ def test_first_codes_are_the_same_on_all_ranks(ranks: Ranks) -> None:
     first, second = ranks.run(2, started)
     for a, b in zip(first, second, strict=True):
         assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def wrapped(world: World, wraps: bool) -> tuple[State, list[str]]:
+    """Warm start of a model in DistributedDataParallel with more batches on one rank than on the other."""
+    torch.manual_seed(0)
+    model: nn.Module = nn.Sequential(
+        nn.Linear(DIM, DIM), nn.BatchNorm1d(DIM), quantizers.create("vq", dim=DIM, codebook_size=8)
+    )
+    with world.joined():
+        inside, model = model, nn.parallel.DistributedDataParallel(model) if wraps else model
+        torch.manual_seed(world.rank)
+        warm_start(model, [(batch(9, seed=number), torch.zeros(9)) for number in range(1 + 3 * world.rank)])
+        replacement = DeadCodeReplacement(model, optimizer_of(model))
+    return {name: value.clone() for name, value in inside.state_dict().items()}, list(replacement.state_dict())
+
+
+def test_a_wrapped_model_starts_as_the_one_inside(ranks: Ranks) -> None:
+    """Its own forward would wait for the other ranks in each batch, to bring its buffers along."""
+    for (state, names), (other, _) in zip(ranks.run(2, wrapped, True), ranks.run(2, wrapped, False), strict=True):
+        assert names == ["2"]
+        assert all(torch.equal(state[key], other[key]) for key in state)
