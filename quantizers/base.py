@@ -165,7 +165,7 @@ class Quantizer(QuantizerState, abc.ABC):
         Raises: ValueError or TypeError where x or mask do not fit.
         """
         if isinstance(x, Request):
-            return x.answer(self)  # type: ignore[no-any-return]
+            return x.answer(self)
         quantized, indices, loss = self._forward(x, mask, self._quantize_entered)
         return QuantizerOutput(quantized, indices, loss.sum() if self.composed else loss)
 

@@ -38,7 +38,8 @@ class ReadOnlyCodes(Tensor):
         return plain
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return self.detach().clone().__reduce_ex__(protocol)
+        plain: Any = self.detach().clone()
+        return plain.__reduce_ex__(protocol)
 
 
 def read_only(codes: Tensor) -> Tensor:
@@ -57,4 +58,5 @@ HARMLESS_DUNDER = {"__index__", "__int__", "__invert__", "__iter__", "__init__"}
 
 
 def _is_view(result: Tensor, source: Tensor) -> bool:
-    return type(result) is Tensor and torch._C._is_alias_of(result, source)
+    aliases: Any = torch._C
+    return type(result) is Tensor and bool(aliases._is_alias_of(result, source))

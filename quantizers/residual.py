@@ -117,7 +117,7 @@ class ResidualQuantizer(ComposedQuantizer):
         Raises: as Quantizer; ValueError where no whole stages have that many codebooks.
         """
         if isinstance(x, Request):
-            return x.answer(self)  # type: ignore[no-any-return]
+            return x.answer(self)
         quantized, indices, loss = self._forward_stages(x, mask, num_codebooks)
         return QuantizerOutput(quantized, indices, loss.sum())
 

@@ -36,7 +36,7 @@ class QuantizerState(nn.Module):
         super().__init__()
         self._dtype = torch.get_default_dtype()
         self._of_step: dict[str, Tensor] = {}
-        self.register_load_state_dict_post_hook(_widen_loaded)
+        self.register_load_state_dict_post_hook(_widen_loaded)  # type: ignore[no-untyped-call]
 
     @property
     def _index_rule(self) -> Rule:
@@ -74,7 +74,7 @@ class QuantizerState(nn.Module):
         return super().train(mode)
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)  # type: ignore[no-untyped-call]
+        super()._save_to_state_dict(destination, prefix, keep_vars)
         held = destination.get(prefix + NAME)
         if held is not None and not held.is_meta:  # made anew: the rule is Python's, whatever a loader filled in
             destination[prefix + NAME] = as_bytes(self._index_rule, held.device)
@@ -87,7 +87,7 @@ class QuantizerState(nn.Module):
                 state_dict[prefix + new] = state_dict.pop(prefix + old)
         if self._index_rule:
             state_dict = self._with_own_format(state_dict, prefix, lists[-1])
-        super()._load_from_state_dict(state_dict, prefix, metadata, strict, *lists)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(state_dict, prefix, metadata, strict, *lists)
 
     def _with_own_format(self, state_dict: dict[str, Any], prefix: str, errors: list[str]) -> dict[str, Any]:
         """A checkpoint with this quantizer's rule for its indices; another one's is an error."""

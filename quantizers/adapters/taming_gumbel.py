@@ -72,8 +72,8 @@ class TamingGumbelAdapter(GumbelAdapter):
                 f"have {dim}; a GumbelQuantizer maps as many as its codes have: expected keep_codebook=False"
             )
         quantizer.set_codebook(original.embed.weight)
-        quantizer.to_logits.weight.copy_(original.proj.weight[:, :, 0, 0])
-        quantizer.to_logits.bias.copy_(original.proj.bias)
+        quantizer.to_logits.get_parameter("weight").copy_(original.proj.weight[:, :, 0, 0])
+        quantizer.to_logits.get_parameter("bias").copy_(original.proj.bias)
 
     def forward(
         self, z: Tensor, temp: float | None = None, return_logits: bool = False
