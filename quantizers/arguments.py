@@ -1,13 +1,17 @@
 """What a quantizer was constructed with, kept so that `quantizers.configuration` can tell it."""
 
-import numbers
+import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from torch import Tensor, nn
 from torch import distributed as dist
-from torch import nn
 
+from quantizers.checks import elements, plain
 from quantizers.gradients import GRADIENTS
+from quantizers.options import plain_arguments
 from quantizers.regularizers.regularizer import Regularizer
 
 
@@ -27,8 +31,9 @@ class Construction:
     named: dict[str, Any]
 
 
-def construction(of: type, positional: tuple[object, ...], named: dict[str, object]) -> Construction:
+def construction(of: Any, positional: tuple[object, ...], named: dict[str, object]) -> Construction:
     """The record of `of(*positional, **named)`; it copies and pickles wherever what is built does."""
+    positional, named = plain_arguments(of.__init__, positional, named)
     return Construction(of, tuple(map(kept, positional)), {name: kept(value) for name, value in named.items()})
 
 
@@ -37,18 +42,18 @@ def kept(value: object) -> object:
 
     A process group is "world": which ranks train together is a property of the run, not of the quantizer.
     """
-    if value is None or isinstance(value, bool | nn.Module | Regularizer):
+    if isinstance(value, nn.Module | Regularizer):
         return value
-    if isinstance(value, str):
-        return str(value)
-    if isinstance(value, numbers.Integral):
-        return int(value)
-    if isinstance(value, numbers.Real):
-        return float(value)
-    if isinstance(value, list | tuple | range):
-        return [kept(part) for part in value]
-    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        return {key: kept(part) for key, part in value.items()}
+    if not isinstance(value, enum.Enum) or isinstance(value, str | int | float):
+        value = plain(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, np.ndarray | Tensor):
+        return Untold(named_kind(value))
+    if (parts := elements(value)) is not None:
+        return [kept(part) for part in parts]
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {str.__str__(key): kept(part) for key, part in value.items()}
     if isinstance(value, dist.ProcessGroup):
         return "world"
     for name, function in GRADIENTS.items():

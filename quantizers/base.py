@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from quantizers.arguments import Construction, construction
+from quantizers.checks import Count, Size, check_at_least, check_integers, check_tensor
 from quantizers.kernels.dispatch import warn_once, without_autocast
 from quantizers.kernels.vectors import are_finite
 from quantizers.layout import Rows, from_rows, to_rows
+from quantizers.options import checked
 from quantizers.parallel import ProcessGroup
 from quantizers.projection import Projection
 from quantizers.requests import Request, through_forward
@@ -108,12 +110,13 @@ class Quantizer(QuantizerState, abc.ABC):
         made.__dict__["_construction"] = construction(cls, args, kwargs)
         return made
 
+    @checked
     def __init__(
-        self, dim: int, codebook_size: int, *, code_dim: int | None = None, channel_dim: int = -1
+        self, dim: Size, codebook_size: Count, *, code_dim: Size | None = None, channel_dim: int = -1
     ) -> None:
         super().__init__()
-        self.dim = check_at_least("dim", dim, 1)
-        self.code_dim = check_at_least("code_dim", dim if code_dim is None else code_dim, 1)
+        self.dim = dim
+        self.code_dim = dim if code_dim is None else code_dim
         self.codebook_size = codebook_size
         self.num_codebooks = 1
         self.channel_dim = channel_dim
@@ -277,7 +280,7 @@ class Quantizer(QuantizerState, abc.ABC):
 
         Raises: ValueError for forwards < 1.
         """
-        check_at_least("forwards", forwards, 1)
+        forwards = check_at_least("forwards", forwards, 1)
         for part in self.modules():
             if isinstance(part, Quantizer):
                 part._set_accumulation(forwards)
@@ -389,6 +392,7 @@ class Quantizer(QuantizerState, abc.ABC):
 
     def decode_rows(self, indices: Tensor) -> Tensor:
         """`decode` on rows [N] or [N, num_codebooks] of indices, for quantizers that hold this one: [N, dim]."""
+        self._check_device("indices", indices)
         has_code = (indices >= 0) & (indices <= self.codebook_size - 1)
         is_known = has_code | (indices == NO_CODE)
         codes = self._project(self.project_out, self._decode(indices.where(has_code, self._missing)))
@@ -418,6 +422,7 @@ class Quantizer(QuantizerState, abc.ABC):
 
     def _enter(self, rows: Rows) -> Rows:
         """Rows in code space [N, code_dim], and which of them are valid there: a projection may overflow."""
+        self._check_device("x", rows.vectors)
         if isinstance(self.project_in, nn.Identity):
             return rows
         z = self._project(self.project_in, rows.vectors)
@@ -429,6 +434,13 @@ class Quantizer(QuantizerState, abc.ABC):
         weight = next(projection.parameters(), rows)
         projected: Tensor = projection(rows.to(weight.dtype))
         return projected.to(rows.dtype)
+
+    def _check_device(self, name: str, tensor: Tensor) -> None:
+        """Only its own state counts: that of modules in it may be elsewhere until they are called."""
+        own = (*self.parameters(recurse=False), *self.buffers(recurse=False))
+        state = own[0] if own else tensor
+        if state.device != tensor.device:
+            raise ValueError(f"{name} came on {tensor.device}, expected {state.device}, where the quantizer is")
 
     def _warn_of_half_parameters(self) -> None:
         """Casts leave them in float32; what takes their place for the time of a forward may not."""
@@ -442,11 +454,11 @@ class Quantizer(QuantizerState, abc.ABC):
         )
 
     def _check_indices(self, indices: Tensor) -> Tensor:
-        check_integers("indices have", indices)
+        check_integers("indices have", check_tensor("indices", indices))
         indices = indices.long()
         if self.composed:
             self._check_columns(indices)
-        if _in_graph(indices) or not indices.numel():
+        if _in_graph(indices) or indices.is_meta or not indices.numel():
             return indices
         low, high = indices.aminmax()
         if low < NO_CODE or high > self.codebook_size - 1:
@@ -469,19 +481,6 @@ class Quantizer(QuantizerState, abc.ABC):
 
 # A class's signature is that of its constructor, also where it has no constructor of its own.
 Quantizer.__new__.__signature__ = inspect.signature(Quantizer.__init__)  # type: ignore[attr-defined]
-
-
-def check_at_least(name: str, value: int, least: int) -> int:
-    """`value`, if it is an integer ≥ `least`; else a ValueError that names it."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} is {value!r}, expected an integer of at least {least}")
-    return value
-
-
-def check_integers(what: str, values: Tensor) -> None:
-    """Raises: TypeError, which begins with `what`, for values that are not integers."""
-    if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
-        raise TypeError(f"{what} dtype {values.dtype}, expected an integer dtype")
 
 
 def _in_graph(tensor: Tensor) -> bool:

@@ -9,10 +9,14 @@ from torch.nn import functional as F
 
 from quantizers.base import QuantizerOutput
 from quantizers.bits import bit_entropy, bits_for
+from quantizers.checks import FromZero, Size, check_tensor
 from quantizers.gradients import exact_value
 from quantizers.grid import GridQuantizer
 from quantizers.kernels.dispatch import without_autocast
 from quantizers.layout import to_rows
+from quantizers.options import checked
+
+LN_2 = math.log(2)
 
 
 class BernoulliQuantizer(GridQuantizer):
@@ -42,18 +46,16 @@ class BernoulliQuantizer(GridQuantizer):
     Raises: ValueError for another codebook size, a negative kl_weight or free_nats.
     """
 
+    @checked
     def __init__(
         self,
-        dim: int,
+        dim: Size,
         codebook_size: int,
         *,
         channel_dim: int = -1,
-        kl_weight: float = 5e-4,
-        free_nats: float = math.log(2),
+        kl_weight: FromZero = 5e-4,
+        free_nats: FromZero = LN_2,
     ) -> None:
-        for name, value in (("kl_weight", kl_weight), ("free_nats", free_nats)):
-            if not value >= 0:
-                raise ValueError(f"{name} is {value!r}, expected a number of at least 0")
         super().__init__(dim, (2,) * bits_for(codebook_size), channel_dim=channel_dim)
         self.kl_weight = kl_weight
         self.free_nats = free_nats
@@ -66,7 +68,7 @@ class BernoulliQuantizer(GridQuantizer):
         Raises: ValueError where the shapes differ; TypeError or IndexError as `decode`.
         """
         rows = to_rows(x, None, self.dim, self.channel_dim)
-        if indices.shape != rows.shape:
+        if check_tensor("indices", indices).shape != rows.shape:
             raise ValueError(
                 f"indices have shape {tuple(indices.shape)}, expected {tuple(rows.shape)}, one a vector"
             )

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from quantizers.base import QuantizerOutput, check_at_least
+from quantizers.base import QuantizerOutput
+from quantizers.checks import Finite, Positive, Size, Weight, check_at_least
 from quantizers.gradients import Gradient, resolve_gradient
 from quantizers.grid import GridQuantizer
+from quantizers.options import checked
 
 SATURATED = 1000.0  # a logit at which σ(−ℓ) is zero in float64 too: larger ones, ∞ included, differ in nothing
 
@@ -44,7 +46,7 @@ def marginal_bit_entropy(logits: Tensor, valid: Tensor) -> Tensor:
 
 def bits_for(codebook_size: int) -> int:
     """log₂ of a codebook size. Raises: ValueError for one that is not a power of two from 2 to 2⁶³."""
-    check_at_least("codebook_size", codebook_size, 2)
+    codebook_size = check_at_least("codebook_size", codebook_size, 2)
     if codebook_size > 2**63:
         raise ValueError(f"codebook_size is {codebook_size}, expected at most 2**63, int64's range")
     bits = codebook_size.bit_length() - 1
@@ -65,20 +67,19 @@ class BinaryQuantizer(GridQuantizer):
     codebook's size.
     """
 
+    @checked
     def __init__(
         self,
-        dim: int,
+        dim: Size,
         codebook_size: int,
         *,
         channel_dim: int,
         gradient: str | Gradient,
-        entropy_weight: float,
-        diversity: float,
-        temperature: float,
-        commitment_weight: float,
+        entropy_weight: Finite,
+        diversity: Weight,
+        temperature: Positive,
+        commitment_weight: Weight,
     ) -> None:
-        if not temperature > 0:
-            raise ValueError(f"temperature is {temperature!r}, expected a number above 0")
         super().__init__(dim, (2,) * bits_for(codebook_size), channel_dim=channel_dim)
         self.gradient = resolve_gradient(gradient)
         self.entropy_weight = entropy_weight

@@ -3,8 +3,10 @@
 from torch import Tensor
 
 from quantizers.bits import BinaryQuantizer, bits_for
+from quantizers.checks import Finite, Positive, Size, Weight
 from quantizers.gradients import Gradient
 from quantizers.kernels.vectors import normalize
+from quantizers.options import checked
 
 
 class BSQ(BinaryQuantizer):
@@ -37,17 +39,18 @@ class BSQ(BinaryQuantizer):
     Raises: ValueError for another codebook size, temperature ≤ 0, an unknown gradient.
     """
 
+    @checked
     def __init__(
         self,
-        dim: int,
+        dim: Size,
         codebook_size: int,
         *,
         channel_dim: int = -1,
         gradient: str | Gradient = "straight_through",
-        entropy_weight: float = 0.1,
-        diversity: float = 1.0,
-        temperature: float | None = None,
-        commitment_weight: float = 0.0,
+        entropy_weight: Finite = 0.1,
+        diversity: Weight = 1.0,
+        temperature: Positive | None = None,
+        commitment_weight: Weight = 0.0,
     ) -> None:
         super().__init__(
             dim,

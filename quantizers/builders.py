@@ -1,16 +1,18 @@
 """Quantizers made of parts, from one line of configuration."""
 
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from torch import nn
 
-from quantizers.base import Quantizer, check_at_least
+from quantizers.base import Quantizer
+from quantizers.checks import Level, Size
 from quantizers.fsp import FSP
 from quantizers.fsq import FSQ, levels_for
 from quantizers.grouped import GroupedQuantizer
 from quantizers.multiscale import MultiScaleQuantizer
+from quantizers.options import UnknownOptionError, checked, option_names, passed_on
 from quantizers.residual import ResidualQuantizer
 from quantizers.simvq import SimVQ
 from quantizers.vqbridge import VQBridge
@@ -18,13 +20,15 @@ from quantizers.vqbridge import VQBridge
 Create = Callable[..., Quantizer]
 
 
+@checked
 def residual(
     create: Create,
-    dim: int,
+    /,
+    dim: Size,
     *,
     quantizer: str | Create = "vq",
-    num_quantizers: int = 4,
-    stage_dim: int | None = None,
+    num_quantizers: Size = 4,
+    stage_dim: Size | None = None,
     shared: bool = False,
     channel_dim: int = -1,
     **options: Any,
@@ -39,19 +43,21 @@ def residual(
         options: those of ResidualQuantizer go there, the others (codebook_size, code_dim, decay, ...) to each
             stage.
     """
-    check_at_least("num_quantizers", num_quantizers, 1)
     own, stage_options = _split_options(ResidualQuantizer, options)
     width = dim if stage_dim is None else stage_dim
-    stages = _repeat(lambda: create(quantizer, dim=width, **stage_options), num_quantizers, shared)
+    with _passed_on(residual, ResidualQuantizer):
+        stages = _repeat(lambda: create(quantizer, dim=width, **stage_options), num_quantizers, shared)
     return ResidualQuantizer(dim, stages, channel_dim=channel_dim, **own)
 
 
+@checked
 def grouped(
     create: Create,
-    dim: int,
+    /,
+    dim: Size,
     *,
     quantizer: str | Create = "vq",
-    num_groups: int = 2,
+    num_groups: Size = 2,
     shared: bool = False,
     channel_dim: int = -1,
     **options: Any,
@@ -62,17 +68,18 @@ def grouped(
 
     Raises: ValueError where the groups do not divide the channels.
     """
-    check_at_least("dim", dim, 1)
-    check_at_least("num_groups", num_groups, 1)
     if dim % num_groups:
         raise ValueError(f"dim is {dim}, expected a multiple of num_groups, {num_groups}")
-    groups = _repeat(lambda: create(quantizer, dim=dim // num_groups, **options), num_groups, shared)
+    with _passed_on(grouped):
+        groups = _repeat(lambda: create(quantizer, dim=dim // num_groups, **options), num_groups, shared)
     return GroupedQuantizer(dim, groups, channel_dim=channel_dim)
 
 
+@checked
 def multiscale(
     create: Create,
-    dim: int,
+    /,
+    dim: Size,
     *,
     quantizer: str | Create = "vq",
     scales: Sequence[float] = (0.25, 0.5, 1.0),
@@ -86,16 +93,18 @@ def multiscale(
     Args: as of `residual`; scales, axes and others of MultiScaleQuantizer go there, the rest to each quantizer.
     """
     own, part_options = _split_options(MultiScaleQuantizer, options)
-    parts = _repeat(lambda: create(quantizer, dim=dim, **part_options), len(scales), shared)
+    with _passed_on(multiscale, MultiScaleQuantizer):
+        parts = _repeat(lambda: create(quantizer, dim=dim, **part_options), len(scales), shared)
     return MultiScaleQuantizer(dim, parts, scales=scales, axes=axes, channel_dim=channel_dim, **own)
 
 
+@checked
 def residual_fsq(
-    dim: int,
+    dim: Size,
     codebook_size: int | None = None,
-    levels: Sequence[int] | None = None,
+    levels: Sequence[Level] | None = None,
     *,
-    num_quantizers: int = 2,
+    num_quantizers: Size = 2,
     channel_dim: int = -1,
     **options: Any,
 ) -> ResidualQuantizer:
@@ -112,7 +121,7 @@ def residual_fsq(
         codebook_size, levels: of each stage, one of the two, as for "fsq".
         options: of ResidualQuantizer.
     """
-    check_at_least("num_quantizers", num_quantizers, 1)
+    _check_known(options, residual_fsq, ResidualQuantizer)
     chosen = tuple(_levels("residual_fsq", codebook_size, levels))
     stages = [FSQ(len(chosen), chosen, bound="clamp") for _ in range(num_quantizers)]
     scales = [[(2 * (level // 2)) ** -float(place) for level in chosen] for place in range(num_quantizers)]
@@ -121,20 +130,26 @@ def residual_fsq(
     )
 
 
-def fsq(dim: int, codebook_size: int | None = None, levels: Sequence[int] | None = None, **options: Any) -> FSQ:
+@checked
+def fsq(dim: Size, codebook_size: int | None = None, levels: Sequence[Level] | None = None, **options: Any) -> FSQ:
     """FSQ from levels, or from a codebook size by `levels_for`, so that one line of configuration fits all."""
+    _check_known(options, fsq, FSQ)
     return FSQ(dim, _levels("fsq", codebook_size, levels), **options)
 
 
-def fsp(dim: int, codebook_size: int | None = None, levels: Sequence[int] | None = None, **options: Any) -> FSP:
+@checked
+def fsp(dim: Size, codebook_size: int | None = None, levels: Sequence[Level] | None = None, **options: Any) -> FSP:
     """FSP from levels, or from a codebook size by `levels_for`."""
+    _check_known(options, fsp, FSP)
     return FSP(dim, _levels("fsp", codebook_size, levels), **options)
 
 
+@checked
 def vqbridge(
-    dim: int, codebook_size: int, code_dim: int | None = None, learned_basis: bool = True, **options: Any
+    dim: Size, codebook_size: Size, code_dim: Size | None = None, learned_basis: bool = True, **options: Any
 ) -> SimVQ:
     """SimVQ with a VQBridge of its size as the map; options that the bridge does not take go to SimVQ."""
+    _check_known(options, vqbridge, VQBridge, SimVQ, without="transform")
     own, others = _split_options(VQBridge, options)
     bridge = VQBridge(codebook_size, dim if code_dim is None else code_dim, **own)
     return SimVQ(dim, codebook_size, code_dim=code_dim, transform=bridge, learned_basis=learned_basis, **others)
@@ -148,13 +163,33 @@ def _levels(name: str, codebook_size: int | None, levels: Sequence[int] | None) 
     raise ValueError(f"{name} takes either levels or codebook_size, and one of them is needed")
 
 
+def _options_of(builder: Callable[..., object], *modules: type[nn.Module]) -> list[str]:
+    """What a builder takes itself, and those of its options that go to the constructors of modules."""
+    return list(dict.fromkeys([*option_names(builder), *option_names(*modules, keyword_only=True)]))
+
+
+def _passed_on(builder: Callable[..., object], *modules: type[nn.Module]) -> AbstractContextManager[None]:
+    """Where a builder makes its parts: an option that does not exist is none of its own either."""
+    return passed_on(builder.__name__, _options_of(builder, *modules))
+
+
+def _check_known(
+    options: Mapping[str, object], builder: Callable[..., object], *modules: type[nn.Module], without: str = ""
+) -> None:
+    """Raises: UnknownOptionError for one that no module takes, or that the builder sets itself."""
+    names = [name for name in _options_of(builder, *modules) if name != without]
+    for name in options:
+        if name not in names:
+            raise UnknownOptionError(name, {builder.__name__: names})
+
+
 def _repeat(make: Callable[[], Quantizer], count: int, shared: bool) -> list[Quantizer]:
     return [make()] * count if shared else [make() for _ in range(count)]
 
 
 def _split_options(module: type[nn.Module], options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The options that a module's constructor names, and the others."""
-    names = inspect.signature(module).parameters
+    """The options that a module's constructor takes by name alone, and the others."""
+    names = option_names(module, keyword_only=True)
     return (
         {name: value for name, value in options.items() if name in names},
         {name: value for name, value in options.items() if name not in names},

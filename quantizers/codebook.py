@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from quantizers.checks import check_tensor
+
 
 def init_codes_(codes: Tensor) -> Tensor:
     """Fill codes [K, D] from N(0, 1/D), in place.
@@ -23,7 +25,15 @@ def lookup(codebook: Tensor, indices: Tensor) -> Tensor:
 
 
 def check_codes(codes: Tensor, *shape: int) -> Tensor:
-    """`codes`, if it is a finite tensor of that shape; else a ValueError that says what came."""
+    """`codes`, if it is a finite, floating tensor of that shape; else a sentence that says what came.
+
+    Raises: TypeError for what is no tensor or of another dtype; ValueError for another shape, and for values that
+        are not finite or, on the meta device, not there.
+    """
+    if not check_tensor("codebook", codes).is_floating_point():
+        raise TypeError(f"codebook has dtype {codes.dtype}, expected a floating dtype")
+    if codes.is_meta:
+        raise ValueError("codebook is on the meta device, expected one with values")
     if tuple(codes.shape) != shape:
         raise ValueError(f"codebook has shape {tuple(codes.shape)}, expected {shape}")
     if not codes.isfinite().all():

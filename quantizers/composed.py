@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from quantizers.base import Quantizer
+from quantizers.checks import Size
 from quantizers.kernels.vectors import are_finite
 from quantizers.layout import Rows
+from quantizers.options import checked
 from quantizers.parallel import ProcessGroup
 from quantizers.read_only import read_only
 from quantizers.wrappers import named_modules
@@ -36,7 +38,8 @@ class ComposedQuantizer(Quantizer):
 
     composed: ClassVar[bool] = True
 
-    def __init__(self, dim: int, parts: Sequence[Quantizer], *, code_dim: int, channel_dim: int) -> None:
+    @checked
+    def __init__(self, dim: Size, parts: Sequence[Quantizer], *, code_dim: int, channel_dim: int) -> None:
         sizes = [check_part(part).codebook_size for part in parts]
         super().__init__(dim, max(sizes), code_dim=code_dim, channel_dim=channel_dim)
         distinct = list(dict.fromkeys(parts))

@@ -26,12 +26,15 @@ process group becomes "world".
 
 import inspect
 import math
+from collections.abc import Collection
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from quantizers.arguments import Untold, kept, named_kind
 from quantizers.base import Quantizer
+from quantizers.checks import plain, shown
+from quantizers.options import checked_options
 from quantizers.parts import SEQUENTIAL, class_named, described, same_source
 from quantizers.rebuilding import FORMAT, Node, is_number, missing_in, rebuild
 from quantizers.regularizers.regularizer import Regularizer
@@ -97,6 +100,11 @@ class _Teller:
                 "as when it was unpickled from an older version"
             ) from error
 
+    @property
+    def _checks(self) -> Collection[str]:
+        """The options that one of our constructors checks; none of a user's."""
+        return checked_options(self._quantizer._construction.of.__init__)
+
     def _kinds(self) -> set[Any]:
         parameters = inspect.signature(self._quantizer._construction.of.__init__).parameters
         return {parameter.kind for parameter in parameters.values()}
@@ -111,11 +119,20 @@ class _Teller:
         return told
 
     def _assigned(self, arguments: Node) -> Node:
-        any_name = inspect.Parameter.VAR_KEYWORD in self._kinds()
-        names = [name for name in self._quantizer.assignable if any_name or name in arguments]
-        present = {name: getattr(self._quantizer, name, None) for name in names}
-        told = {name: self._told(kept(value)) for name, value in present.items() if is_number(value)}
+        # A user's constructor may set what it has no argument for; ours would set the same again.
+        names = [name for name in self._quantizer.assignable if name in arguments or not self._checks]
+        present = {name: self._number(name) for name in names}
+        told = {name: self._told(value) for name, value in present.items() if is_number(value)}
         return {name: value for name, value in told.items() if arguments.get(name) != value}
+
+    def _number(self, name: str) -> object:
+        """A number's present value; None for one that is state, as Gumbel's temperature is."""
+        value = getattr(self._quantizer, name, None)
+        if isinstance(value, Tensor) and name not in vars(self._quantizer):
+            return None
+        if name in self._checks and not is_number(plain(value)):
+            raise ValueError(f"{name} is {shown(value)}, expected a number: it was assigned after construction")
+        return plain(value)
 
     def _told(self, value: object) -> Any:
         """A kept argument as JSON."""

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from quantizers.checks import FromZero, Size, Weight
 from quantizers.gradients import error_along, error_direction, exact_value
 from quantizers.nearest import Distance
+from quantizers.options import checked
 from quantizers.regularizers.regularizer import Regularizer
 from quantizers.vector import VectorQuantizer
 
@@ -39,21 +41,20 @@ class DiVeQ(VectorQuantizer):
     Raises: ValueError for a size below 1, an unknown distance, noise_variance below 0.
     """
 
+    @checked
     def __init__(
         self,
-        dim: int,
-        codebook_size: int,
+        dim: Size,
+        codebook_size: Size,
         *,
-        code_dim: int | None = None,
+        code_dim: Size | None = None,
         channel_dim: int = -1,
         distance: Distance = "euclidean",
-        noise_variance: float = 1e-3,
-        commitment_weight: float = 0.0,
-        codebook_weight: float = 0.0,
+        noise_variance: FromZero = 1e-3,
+        commitment_weight: Weight = 0.0,
+        codebook_weight: Weight = 0.0,
         regularizers: Sequence[Regularizer] = (),
     ) -> None:
-        if not noise_variance >= 0:
-            raise ValueError(f"noise_variance is {noise_variance!r}, expected a number of at least 0")
         super().__init__(
             dim,
             codebook_size,

@@ -5,11 +5,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from quantizers.checks import Positive, Share, Size, Weight
 from quantizers.codebook import check_codes, init_codes_, smoothed_codes, smoothed_sizes
 from quantizers.gradients import Gradient
 from quantizers.kernels.ops.sums import code_sums, ema_code_sums
 from quantizers.kmeans import kmeans
 from quantizers.nearest import Distance, NearestCodeQuantizer
+from quantizers.options import checked
 from quantizers.parallel import Averages, ProcessGroup, Ranks, ema_over_ranks
 from quantizers.recompute import choose, is_recomputing
 from quantizers.regularizers.regularizer import Regularizer
@@ -67,25 +69,22 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
     embedding_sum: Tensor
     _accumulation: int = 1
 
+    @checked
     def __init__(
         self,
-        dim: int,
-        codebook_size: int,
+        dim: Size,
+        codebook_size: Size,
         *,
-        code_dim: int | None = None,
+        code_dim: Size | None = None,
         channel_dim: int = -1,
-        decay: float = 0.99,
-        epsilon: float = 1e-5,
+        decay: Share = 0.99,
+        epsilon: Positive = 1e-5,
         distance: Distance = "euclidean",
         gradient: str | Gradient = "straight_through",
-        commitment_weight: float = 0.25,
+        commitment_weight: Weight = 0.25,
         process_group: ProcessGroup = "world",
         regularizers: Sequence[Regularizer] = (),
     ) -> None:
-        if not 0 <= decay <= 1:
-            raise ValueError(f"decay is {decay!r}, expected a number in [0, 1]")
-        if not epsilon > 0:
-            raise ValueError(f"epsilon is {epsilon!r}, expected a number above 0")
         super().__init__(
             dim,
             codebook_size,

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from quantizers.base import QuantizerOutput
+from quantizers.checks import Level, Share, Size
 from quantizers.gradients import exact_value
 from quantizers.grid import GridQuantizer
+from quantizers.options import checked
 
 
 def _normal_cdf(z: Tensor) -> Tensor:
@@ -58,19 +60,16 @@ class FSP(GridQuantizer):
 
     largest_level = 2**23  # float32 tells no more centres apart
 
+    @checked
     def __init__(
         self,
-        dim: int,
-        levels: Sequence[int],
+        dim: Size,
+        levels: Sequence[Level],
         *,
         channel_dim: int = -1,
         cdf: Literal["normal", "logistic", "tanh"] = "normal",
-        quantize_probability: float = 0.5,
+        quantize_probability: Share = 0.5,
     ) -> None:
-        if cdf not in CDFS:
-            raise ValueError(f"cdf is {cdf!r}, expected one of {sorted(CDFS)}")
-        if not 0 <= quantize_probability <= 1:
-            raise ValueError(f"quantize_probability is {quantize_probability!r}, expected a number in [0, 1]")
         super().__init__(dim, levels, channel_dim=channel_dim)
         self.cdf = cdf
         self.quantize_probability = quantize_probability

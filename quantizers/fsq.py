@@ -8,7 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from quantizers.base import QuantizerOutput, check_at_least
+from quantizers.base import QuantizerOutput
+from quantizers.checks import Level, Size, check_at_least
 from quantizers.gradients import Gradient, resolve_gradient, straight_through
 from quantizers.grid import GridQuantizer
 from quantizers.kernels.ops.levels import round_levels
@@ -18,6 +19,7 @@ from quantizers.kernels.reference.levels import (
     level_values,
     round_bounded,
 )
+from quantizers.options import checked
 
 SLOPES = {"tanh": 1.0, "ifsq": 0.8}  # 2σ(1.6 z) − 1 = tanh(0.8 z)
 
@@ -62,17 +64,16 @@ class FSQ(GridQuantizer):
     Raises: ValueError for empty levels, a level outside [2, 2²⁴], a product above 2⁶³, an unknown bound.
     """
 
+    @checked
     def __init__(
         self,
-        dim: int,
-        levels: Sequence[int],
+        dim: Size,
+        levels: Sequence[Level],
         *,
         channel_dim: int = -1,
         bound: Literal["tanh", "ifsq", "clamp"] = "tanh",
         gradient: str | Gradient = "straight_through",
     ) -> None:
-        if bound not in ("clamp", *SLOPES):
-            raise ValueError(f"bound is {bound!r}, expected one of {sorted(['clamp', *SLOPES])}")
         super().__init__(dim, levels, channel_dim=channel_dim)
         self.bound = bound
         self.gradient = resolve_gradient(gradient)
@@ -114,7 +115,7 @@ def levels_for(codebook_size: int) -> tuple[int, ...]:
 
     Raises: ValueError for a size below 2 or above 2⁶³.
     """
-    check_at_least("codebook_size", codebook_size, 2)
+    codebook_size = check_at_least("codebook_size", codebook_size, 2)
     if codebook_size > 2**63:
         raise ValueError(f"codebook_size is {codebook_size}, expected at most 2**63")
     if codebook_size in PROPOSED_LEVELS:

@@ -178,6 +178,6 @@ def resolve_gradient(gradient: str | Gradient) -> Gradient:
     """
     if callable(gradient):
         return gradient if gradient in GRADIENTS.values() else _Surrogate(gradient)
-    if gradient not in GRADIENTS:
+    if not isinstance(gradient, str) or gradient not in GRADIENTS:
         raise ValueError(f"gradient is {gradient!r}, expected one of {sorted(GRADIENTS)} or a function")
     return GRADIENTS[gradient]

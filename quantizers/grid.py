@@ -10,8 +10,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from quantizers.base import Quantizer, check_at_least
+from quantizers.base import Quantizer
+from quantizers.checks import Level, Size
 from quantizers.kernels.vectors import integers
+from quantizers.options import checked
 from quantizers.read_only import read_only
 
 LARGEST_TABLE = 2**24  # values in a codebook that is built on demand: 64 MiB
@@ -34,8 +36,9 @@ class GridQuantizer(Quantizer):
     largest_level: ClassVar[int] = 2**24
     """So many values float32 tells apart."""
 
-    def __init__(self, dim: int, levels: Sequence[int], *, channel_dim: int) -> None:
-        self.level_counts = tuple(check_at_least("a level", level, 2) for level in levels)
+    @checked
+    def __init__(self, dim: Size, levels: Sequence[Level], *, channel_dim: int) -> None:
+        self.level_counts = tuple(levels)
         size = math.prod(self.level_counts)
         if not self.level_counts:
             raise ValueError("levels is empty, expected a level count of at least 2 for each channel")

@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 
 from quantizers.base import Quantizer, QuantizerOutput
+from quantizers.checks import Size
 from quantizers.composed import ComposedQuantizer, all_valid, check_part, joined
 from quantizers.kernels.vectors import are_finite
 from quantizers.layout import Rows
+from quantizers.options import checked
 from quantizers.parallel import ProcessGroup
 
 
@@ -33,7 +35,8 @@ class GroupedQuantizer(ComposedQuantizer):
     Raises: ValueError for no group.
     """
 
-    def __init__(self, dim: int, groups: Sequence[Quantizer], *, channel_dim: int = -1) -> None:
+    @checked
+    def __init__(self, dim: Size, groups: Sequence[Quantizer], *, channel_dim: int = -1) -> None:
         if not groups:
             raise ValueError("groups is empty, expected at least one quantizer")
         super().__init__(

@@ -6,12 +6,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from quantizers.base import Quantizer, QuantizerOutput, check_at_least
+from quantizers.base import Quantizer, QuantizerOutput
+from quantizers.checks import Positive, Size, Weight, check_as
 from quantizers.codebook import check_codes, init_codes_, lookup
 from quantizers.gradients import exact_value
 from quantizers.kernels.ops.nearest import highest_score, nearest_code
 from quantizers.kernels.ops.soft import soft_codes
 from quantizers.kmeans import kmeans
+from quantizers.options import checked
 from quantizers.parallel import ProcessGroup
 from quantizers.projection import Weights
 from quantizers.writing import write
@@ -51,22 +53,20 @@ class GumbelQuantizer(Quantizer):
 
     _temperature: Tensor
 
+    @checked
     def __init__(
         self,
-        dim: int,
-        codebook_size: int,
+        dim: Size,
+        codebook_size: Size,
         *,
-        code_dim: int | None = None,
+        code_dim: Size | None = None,
         channel_dim: int = -1,
         logits: Literal["linear", "distance"] = "linear",
         hard: bool = False,
-        temperature: float = 1.0,
-        kl_weight: float = 5e-4,
+        temperature: Positive = 1.0,
+        kl_weight: Weight = 5e-4,
         learned_scale: bool = False,
     ) -> None:
-        check_at_least("codebook_size", codebook_size, 1)
-        if logits not in ("linear", "distance"):
-            raise ValueError(f"logits is {logits!r}, expected 'linear' or 'distance'")
         super().__init__(dim, codebook_size, code_dim=code_dim, channel_dim=channel_dim)
         self.hard = hard
         self.kl_weight = kl_weight
@@ -91,9 +91,7 @@ class GumbelQuantizer(Quantizer):
 
     @temperature.setter
     def temperature(self, value: float) -> None:
-        if not value > 0:
-            raise ValueError(f"temperature is {value!r}, expected a number above 0")
-        self._temperature.fill_(value)
+        self._temperature.fill_(check_as(Positive, "temperature", value))
 
     @property
     def codebook(self) -> Tensor:

@@ -7,12 +7,14 @@ import torch
 from torch import Tensor
 
 from quantizers.base import QuantizerOutput
+from quantizers.checks import Size, Weight
 from quantizers.gradients import exact_value
 from quantizers.kernels.ops.nearest import highest_score
 from quantizers.kernels.ops.soft import soft_codes
 from quantizers.kernels.vectors import normalize
 from quantizers.kmeans import kmeans
 from quantizers.nearest import squared_distances
+from quantizers.options import checked
 from quantizers.parallel import ProcessGroup, Ranks, total
 from quantizers.regularizers.regularizer import Regularizer
 from quantizers.vector import VectorQuantizer
@@ -47,16 +49,17 @@ class IBQ(VectorQuantizer):
     Raises: ValueError for a size below 1.
     """
 
+    @checked
     def __init__(
         self,
-        dim: int,
-        codebook_size: int,
+        dim: Size,
+        codebook_size: Size,
         *,
-        code_dim: int | None = None,
+        code_dim: Size | None = None,
         channel_dim: int = -1,
-        commitment_weight: float = 1.0,
-        codebook_weight: float = 0.25,
-        double_weight: float = 1.0,
+        commitment_weight: Weight = 1.0,
+        codebook_weight: Weight = 0.25,
+        double_weight: Weight = 1.0,
         regularizers: Sequence[Regularizer] = (),
     ) -> None:
         super().__init__(

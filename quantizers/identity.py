@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 
 from quantizers.base import NO_CODE, Quantizer, QuantizerOutput
+from quantizers.checks import Size
+from quantizers.options import checked
 
 
 class Identity(Quantizer):
@@ -17,7 +19,8 @@ class Identity(Quantizer):
         dim: channels of x. code_dim: width of the bottleneck, default `dim`. channel_dim: axis of x's channels.
     """
 
-    def __init__(self, dim: int, *, code_dim: int | None = None, channel_dim: int = -1) -> None:
+    @checked
+    def __init__(self, dim: Size, *, code_dim: Size | None = None, channel_dim: int = -1) -> None:
         super().__init__(dim, 0, code_dim=code_dim, channel_dim=channel_dim)
 
     @property

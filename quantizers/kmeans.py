@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from quantizers.base import check_at_least
+from quantizers.checks import check_at_least
 from quantizers.kernels.dispatch import without_autocast
 from quantizers.kernels.ops.arguments import check_axes, check_floating
 from quantizers.kernels.ops.nearest import nearest_code
@@ -230,8 +230,7 @@ def _shared_generator(device: torch.device, generator: torch.Generator | None, g
 def _check(x: Tensor, size: int, distance: Distance, iterations: int) -> None:
     check_floating(x=x)
     check_axes("x", x, "[N, D]")
-    check_at_least("size", size, 1)
-    check_at_least("iterations", iterations, 0)
+    size, iterations = check_at_least("size", size, 1), check_at_least("iterations", iterations, 0)
     if x.shape[1] < 1:
         raise ValueError(f"x has shape {tuple(x.shape)}, expected at least one channel")
     check_distance(distance)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from quantizers.checks import check_tensor
 from quantizers.kernels.vectors import are_finite, compute_dtype
 
 
@@ -31,7 +32,7 @@ def to_rows(x: Tensor, mask: Tensor | None, dim: int, channel_dim: int) -> Rows:
     shape = channels_last.shape[:-1]
     vectors = channels_last.reshape(-1, dim)
     finite = are_finite(vectors)
-    unmasked = torch.ones_like(finite) if mask is None else _check_mask(mask, shape).reshape(-1)
+    unmasked = torch.ones_like(finite) if mask is None else _check_mask(mask, shape, x.device).reshape(-1)
     valid = finite & unmasked
     # Zeroed before any arithmetic: 0 · NaN is NaN, in a loss as in a weight's gradient.
     vectors = vectors.to(compute_dtype(x)).where(valid[:, None], 0.0)
@@ -48,8 +49,8 @@ def from_rows(rows: Tensor, shape: torch.Size, channel_dim: int, like: Tensor | 
 
 
 def _check_input(x: Tensor, dim: int, channel_dim: int) -> None:
-    if not x.is_floating_point():
-        raise TypeError(f"x has dtype {x.dtype}, expected a floating dtype")
+    if not check_tensor("x", x).is_floating_point() or x.dtype.itemsize < 2:
+        raise TypeError(f"x has dtype {x.dtype}, expected a floating dtype of at least 16 bits")
     if not -x.ndim <= channel_dim < x.ndim:
         raise ValueError(f"x has shape {tuple(x.shape)}, which has no axis channel_dim={channel_dim}")
     if x.shape[channel_dim] != dim:
@@ -59,11 +60,13 @@ def _check_input(x: Tensor, dim: int, channel_dim: int) -> None:
         )
 
 
-def _check_mask(mask: Tensor, shape: torch.Size) -> Tensor:
-    if mask.dtype != torch.bool:
+def _check_mask(mask: Tensor, shape: torch.Size, device: torch.device) -> Tensor:
+    if check_tensor("mask", mask).dtype != torch.bool:
         raise TypeError(f"mask has dtype {mask.dtype}, expected torch.bool, True for vectors that count")
     if mask.shape != shape:
         raise ValueError(
             f"mask has shape {tuple(mask.shape)}, expected x's shape without its channels, {tuple(shape)}"
         )
+    if mask.device != device:
+        raise ValueError(f"mask is on {mask.device}, expected x's device, {device}")
     return mask

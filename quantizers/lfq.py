@@ -3,7 +3,9 @@
 from torch import Tensor
 
 from quantizers.bits import BinaryQuantizer
+from quantizers.checks import Finite, Positive, Size, Weight
 from quantizers.gradients import Gradient
+from quantizers.options import checked
 
 
 class LFQ(BinaryQuantizer):
@@ -34,17 +36,18 @@ class LFQ(BinaryQuantizer):
     Raises: ValueError for another codebook size, temperature ≤ 0, an unknown gradient.
     """
 
+    @checked
     def __init__(
         self,
-        dim: int,
+        dim: Size,
         codebook_size: int,
         *,
         channel_dim: int = -1,
         gradient: str | Gradient = "straight_through",
-        entropy_weight: float = 0.1,
-        diversity: float = 1.0,
-        temperature: float = 1.0,
-        commitment_weight: float = 0.25,
+        entropy_weight: Finite = 0.1,
+        diversity: Weight = 1.0,
+        temperature: Positive = 1.0,
+        commitment_weight: Weight = 0.25,
     ) -> None:
         super().__init__(
             dim,

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from quantizers.base import check_at_least
+from quantizers.checks import check_at_least
 
 
 def code_counts(indices: Tensor, codebook_size: int) -> Tensor:

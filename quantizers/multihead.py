@@ -5,12 +5,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from quantizers.base import QuantizerOutput, check_at_least
+from quantizers.base import QuantizerOutput
+from quantizers.checks import Size, Weight
 from quantizers.codebook import check_codes, init_codes_, lookup
 from quantizers.gradients import Gradient
 from quantizers.kernels.ops.nearest import nearest_code, nearest_lookup
 from quantizers.kmeans import kmeans
 from quantizers.nearest import Distance, NearestCodeQuantizer
+from quantizers.options import checked
 from quantizers.parallel import ProcessGroup
 from quantizers.writing import write
 
@@ -43,20 +45,20 @@ class MultiHeadVectorQuantizer(NearestCodeQuantizer):
 
     composed: ClassVar[bool] = True
 
+    @checked
     def __init__(
         self,
-        dim: int,
-        codebook_size: int,
-        num_heads: int = 2,
+        dim: Size,
+        codebook_size: Size,
+        num_heads: Size = 2,
         *,
         channel_dim: int = -1,
         distance: Distance = "euclidean",
         gradient: str | Gradient = "straight_through",
-        commitment_weight: float = 0.25,
-        codebook_weight: float = 1.0,
+        commitment_weight: Weight = 0.25,
+        codebook_weight: Weight = 1.0,
         decoder_gradient: bool = False,
     ) -> None:
-        check_at_least("num_heads", num_heads, 1)
         if distance == "angle":
             raise ValueError(
                 "distance is 'angle', expected 'euclidean' or 'cosine': its heads are searched in one call"

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from quantizers.base import NO_CODE, Quantizer, QuantizerOutput
+from quantizers.checks import Size, check_size
 from quantizers.composed import ComposedQuantizer, Fit, check_part
 from quantizers.kernels.dispatch import without_autocast
 from quantizers.layout import Rows, from_rows
+from quantizers.options import checked
 from quantizers.pyramid import (
     Interpolation,
     check_scales,
@@ -58,9 +60,10 @@ class MultiScaleQuantizer(ComposedQuantizer):
 
     per_vector: ClassVar[bool] = False
 
+    @checked
     def __init__(
         self,
-        dim: int,
+        dim: Size,
         quantizers: Sequence[Quantizer],
         *,
         scales: Sequence[float],
@@ -77,8 +80,6 @@ class MultiScaleQuantizer(ComposedQuantizer):
             raise ValueError(f"quantizers have dims {dims}, expected one dim for all")
         if axes not in (1, 2, 3):
             raise ValueError(f"axes is {axes!r}, expected 1, 2 or 3")
-        if interpolation not in ("linear", "nearest"):
-            raise ValueError(f"interpolation is {interpolation!r}, expected 'linear' or 'nearest'")
         super().__init__(dim, quantizers, code_dim=dims[0], channel_dim=channel_dim)
         if any(part.composed for part in self.parts):
             raise ValueError("quantizers hold one with several codebooks, expected one index a cell from each")
@@ -97,7 +98,7 @@ class MultiScaleQuantizer(ComposedQuantizer):
 
     def split(self, indices: Tensor, size: Sequence[int]) -> list[Tensor]:
         """Indices [..., L] as one map [..., *level] for each scale. size: of x, [axes]."""
-        levels = pyramid_sizes(size, self.scales)
+        levels = pyramid_sizes(check_size("size", size), self.scales)
         maps = torch.split(indices, [count_cells(level) for level in levels], -1)
         return [tokens.reshape((*indices.shape[:-1], *level)) for tokens, level in zip(maps, levels, strict=True)]
 
@@ -117,7 +118,9 @@ class MultiScaleQuantizer(ComposedQuantizer):
         Raises: as Quantizer.decode; ValueError where the number of tokens is not that of the size.
         """
         indices = Quantizer._check_indices(self, indices)  # the parts' own once it is known which are theirs
-        size = tuple(size) if size is not None else full_size(indices.shape[-1], self.axes, self.scales)
+        if size is None:
+            size = full_size(indices.shape[-1], self.axes, self.scales)
+        size = check_size("size", size)
         if len(size) != self.axes or min(size) < 1:
             raise ValueError(f"size is {size}, expected {self.axes} numbers of at least 1")
         expected = sum(count_cells(level) for level in pyramid_sizes(size, self.scales))

@@ -8,12 +8,14 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from quantizers.base import NO_CODE, Quantizer, QuantizerOutput, check_at_least
+from quantizers.base import NO_CODE, Quantizer, QuantizerOutput
+from quantizers.checks import Size, Weight
 from quantizers.codebook import lookup
 from quantizers.gradients import Gradient, resolve_gradient
 from quantizers.kernels.ops.nearest import nearest_code, nearest_lookup
 from quantizers.kernels.vectors import normalize
 from quantizers.layout import Rows
+from quantizers.options import checked
 from quantizers.read_only import read_only
 from quantizers.regularizers.regularizer import Regularizer, check_regularizers
 
@@ -44,22 +46,21 @@ class NearestCodeQuantizer(Quantizer):
             search compares them: with distance="cosine" or "angle" on the unit sphere.
     """
 
+    @checked
     def __init__(
         self,
         dim: int,
-        codebook_size: int,
+        codebook_size: Size,
         *,
         code_dim: int | None,
         channel_dim: int,
         distance: Distance,
         gradient: str | Gradient,
-        commitment_weight: float,
-        codebook_weight: float = 0.0,
+        commitment_weight: Weight,
+        codebook_weight: Weight = 0.0,
         decoder_gradient: bool = False,
         regularizers: Sequence[Regularizer] = (),
     ) -> None:
-        check_at_least("codebook_size", codebook_size, 1)
-        check_distance(distance)
         super().__init__(dim, codebook_size, code_dim=code_dim, channel_dim=channel_dim)
         self.distance = distance
         self.gradient = resolve_gradient(gradient)

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from quantizers.checks import Size, Weight
 from quantizers.gradients import error_along, error_direction, exact_value
 from quantizers.kernels.vectors import normalize
 from quantizers.nearest import Distance
+from quantizers.options import checked
 from quantizers.regularizers.regularizer import Regularizer
 from quantizers.vector import VectorQuantizer
 
@@ -38,16 +40,17 @@ class NSVQ(VectorQuantizer):
     Raises: ValueError for a size below 1 or an unknown distance.
     """
 
+    @checked
     def __init__(
         self,
-        dim: int,
-        codebook_size: int,
+        dim: Size,
+        codebook_size: Size,
         *,
-        code_dim: int | None = None,
+        code_dim: Size | None = None,
         channel_dim: int = -1,
         distance: Distance = "euclidean",
-        commitment_weight: float = 0.0,
-        codebook_weight: float = 0.0,
+        commitment_weight: Weight = 0.0,
+        codebook_weight: Weight = 0.0,
         regularizers: Sequence[Regularizer] = (),
     ) -> None:
         super().__init__(

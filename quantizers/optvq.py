@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from quantizers.base import check_at_least
+from quantizers.checks import Positive, Size, Weight
 from quantizers.gradients import Gradient
 from quantizers.kernels.ops.nearest import highest_score
 from quantizers.kernels.ops.transport import sinkhorn_potentials
 from quantizers.nearest import Distance
+from quantizers.options import checked
 from quantizers.regularizers.regularizer import Regularizer
 from quantizers.vector import VectorQuantizer
 
@@ -50,24 +51,23 @@ class OptVQ(VectorQuantizer):
     Raises: ValueError for a size or iterations below 1, temperature ≤ 0, an unknown distance or gradient.
     """
 
+    @checked
     def __init__(
         self,
-        dim: int,
-        codebook_size: int,
+        dim: Size,
+        codebook_size: Size,
         *,
-        code_dim: int | None = None,
+        code_dim: Size | None = None,
         channel_dim: int = -1,
         distance: Distance = "euclidean",
         gradient: str | Gradient = "straight_through",
-        temperature: float = 0.1,
-        iterations: int = 5,
-        commitment_weight: float = 1.0,
-        codebook_weight: float = 0.25,
+        temperature: Positive = 0.1,
+        iterations: Size = 5,
+        commitment_weight: Weight = 1.0,
+        codebook_weight: Weight = 0.25,
         decoder_gradient: bool = False,
         regularizers: Sequence[Regularizer] = (),
     ) -> None:
-        if not temperature > 0:
-            raise ValueError(f"temperature is {temperature!r}, expected a number above 0")
         super().__init__(
             dim,
             codebook_size,
@@ -81,7 +81,7 @@ class OptVQ(VectorQuantizer):
             regularizers=regularizers,
         )
         self.temperature = temperature
-        self.iterations = check_at_least("iterations", iterations, 1)
+        self.iterations = iterations
 
     def _assign(self, z: Tensor, codebook: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if not self.training:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from quantizers.checks import plain
+
 ProcessGroup = dist.ProcessGroup | Literal["world"] | None
 
 
@@ -24,8 +26,9 @@ class Ranks:
     def __init__(self, process_group: ProcessGroup) -> None:
         self._group: dist.ProcessGroup | None = None
         self.name: str | None
-        if process_group is None or process_group == "world":
-            self.name = process_group
+        name = plain(process_group)
+        if name is None or (isinstance(name, str) and name == "world"):
+            self.name = name
         elif isinstance(process_group, dist.ProcessGroup):
             self._group, self.name = process_group, process_group.group_name
         else:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from quantizers.kernels.ops.arguments import check_device
+
 
 class Projection(nn.Module):
     """x ↦ xWᵀ + b, W [out_features, in_features] and b [out_features], drawn as nn.Linear draws them."""
@@ -38,6 +40,7 @@ class Projection(nn.Module):
             nn.init.uniform_(parameter, -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
+        check_device(weight=self.weight, x=x)
         return F.linear(x, self.weight, self.bias)
 
     def extra_repr(self) -> str:

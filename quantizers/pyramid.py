@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from quantizers.checks import check_as
+
 Interpolation = Literal["linear", "nearest"]
 LINEAR = ("linear", "bilinear", "trilinear")  # PyTorch's names by the number of axes
 
@@ -19,11 +21,12 @@ def check_scales(scales: Sequence[float]) -> tuple[Fraction, ...]:
 
     Raises: ValueError.
     """
+    scales = check_as(Sequence[float], "scales", scales)
     finite = all(map(math.isfinite, scales))
     fractions = tuple(Fraction(scale).limit_denominator(1024) for scale in scales) if finite else ()
     rises = all(low < high for low, high in itertools.pairwise(fractions))
     if not fractions or fractions[0] <= 0 or fractions[-1] != 1 or not rises:
-        raise ValueError(f"scales are {tuple(scales)}, expected numbers above 0 that rise to 1")
+        raise ValueError(f"scales are {scales}, expected numbers above 0 that rise to 1")
     return fractions
 
 

@@ -7,12 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from quantizers.base import NO_CODE, Quantizer, QuantizerOutput, check_at_least
+from quantizers.base import NO_CODE, Quantizer, QuantizerOutput
+from quantizers.checks import Count, Size, Weight
 from quantizers.codebook import init_codes_, lookup
 from quantizers.gradients import straight_through
 from quantizers.kernels.ops.implicit import nearest_implicit_code
 from quantizers.kernels.ops.nearest import nearest_code
 from quantizers.kmeans import kmeans
+from quantizers.options import checked
 from quantizers.parallel import ProcessGroup
 from quantizers.projection import Weights
 from quantizers.read_only import read_only
@@ -126,23 +128,20 @@ class QINCo(Quantizer):
 
     composed: ClassVar[bool] = True
 
+    @checked
     def __init__(
         self,
-        dim: int,
-        codebook_size: int,
+        dim: Size,
+        codebook_size: Size,
         *,
-        num_quantizers: int = 4,
-        hidden_dim: int = 256,
-        blocks: int = 2,
-        code_dim: int | None = None,
+        num_quantizers: Size = 4,
+        hidden_dim: Size = 256,
+        blocks: Count = 2,
+        code_dim: Size | None = None,
         channel_dim: int = -1,
-        commitment_weight: float = 0.25,
-        codebook_weight: float = 1.0,
+        commitment_weight: Weight = 0.25,
+        codebook_weight: Weight = 1.0,
     ) -> None:
-        check_at_least("codebook_size", codebook_size, 1)
-        check_at_least("num_quantizers", num_quantizers, 1)
-        check_at_least("hidden_dim", hidden_dim, 1)
-        check_at_least("blocks", blocks, 0)
         super().__init__(dim, codebook_size, code_dim=code_dim, channel_dim=channel_dim)
         self.num_codebooks = num_quantizers
         self.commitment_weight = commitment_weight

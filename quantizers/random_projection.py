@@ -4,11 +4,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from quantizers.base import Quantizer, QuantizerOutput, check_at_least
+from quantizers.base import Quantizer, QuantizerOutput
+from quantizers.checks import Size
 from quantizers.codebook import lookup
 from quantizers.gradients import straight_through
 from quantizers.kernels.ops.nearest import nearest_code
 from quantizers.kernels.vectors import normalize
+from quantizers.options import checked
 from quantizers.read_only import read_only
 
 
@@ -52,11 +54,10 @@ class RandomProjectionQuantizer(Quantizer):
 
     codes: Tensor
 
+    @checked
     def __init__(
-        self, dim: int, codebook_size: int, *, code_dim: int | None = None, channel_dim: int = -1
+        self, dim: Size, codebook_size: Size, *, code_dim: Size | None = None, channel_dim: int = -1
     ) -> None:
-        check_at_least("dim", dim, 1)
-        check_at_least("codebook_size", codebook_size, 1)
         super().__init__(
             dim,
             codebook_size,

@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from quantizers.base import Quantizer
+from quantizers.options import signature_of
 from quantizers.parts import MODULES, REGULARIZERS, SEQUENTIAL, class_named
 
 FORMAT = 1
@@ -126,7 +127,7 @@ class _Builder:
         positional = self.build(node.get("positional", []))
         named = {name: self.build(value) for name, value in node.get("arguments", {}).items()}
         try:
-            inspect.signature(part).bind(*positional, **named)
+            signature_of(part).bind(*positional, **named)
         except TypeError as error:
             raise ValueError(
                 f"the configuration's options are not those that {part.__name__} takes: {error}"
@@ -190,7 +191,7 @@ def _give(node: Node, name: str, value: object) -> None:
 
 
 def _takes(part: type, name: str) -> bool:
-    parameters = inspect.signature(part).parameters
+    parameters = signature_of(part).parameters
     takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
     return name in parameters or (takes_any and name.isidentifier())
 

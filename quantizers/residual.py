@@ -4,17 +4,19 @@ import functools
 import math
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from quantizers.base import Heard, Quantizer, QuantizerOutput, check_at_least
+from quantizers.base import Heard, Quantizer, QuantizerOutput
 from quantizers.beam import beam_search
+from quantizers.checks import Probability, Size, check_at_least, check_integer, check_numbers
 from quantizers.composed import ComposedQuantizer, Fit, all_valid, check_part, joined
 from quantizers.kernels.dispatch import without_autocast
 from quantizers.layout import Rows, to_rows
 from quantizers.nearest import squared_distances
+from quantizers.options import checked
 from quantizers.requests import Request, through_forward
 from quantizers.writing import write
 
@@ -56,25 +58,22 @@ class ResidualQuantizer(ComposedQuantizer):
 
     log_scales: Tensor | None
 
+    @checked
     def __init__(
         self,
-        dim: int,
+        dim: Size,
         stages: Sequence[Quantizer],
         *,
         channel_dim: int = -1,
         entry: nn.Module | None = None,
-        scales: Scales | None = None,
+        scales: Annotated[Scales, check_numbers] | None = None,
         learn_scales: bool = False,
-        dropout: float = 0.0,
+        dropout: Probability = 0.0,
         dropout_by: Literal["sample", "batch"] = "sample",
     ) -> None:
         dims = sorted({check_part(stage).dim for stage in stages})
         if len(dims) != 1:
             raise ValueError(f"stages have dims {dims}, expected at least one stage, and one dim for all")
-        if not 0 <= dropout <= 1:
-            raise ValueError(f"dropout is {dropout!r}, expected a probability")
-        if dropout_by not in ("sample", "batch"):
-            raise ValueError(f"dropout_by is {dropout_by!r}, expected 'sample' or 'batch'")
         super().__init__(dim, stages, code_dim=dims[0], channel_dim=channel_dim)
         self.entry = entry
         self.dropout = dropout
@@ -165,7 +164,7 @@ class ResidualQuantizer(ComposedQuantizer):
         with without_autocast(x.device):
             entered = self._enter(rows)
             indices = self._greedy(entered.vectors, stages)
-            if check_at_least("beam_width", beam_width, 1) > 1:
+            if (beam_width := check_at_least("beam_width", beam_width, 1)) > 1:
                 indices = self._improved(indices, entered.vectors, stages, beam_width)
             indices = self._shaped(self._without(indices, entered.valid), rows.shape)
         return self._told(Heard(x, mask, indices, by_forward=False))
@@ -251,6 +250,7 @@ class ResidualQuantizer(ComposedQuantizer):
 
     def _count_stages(self, num_codebooks: int) -> int:
         """How many stages have that many codebooks together."""
+        num_codebooks = check_integer("num_codebooks", num_codebooks)
         counts = list(accumulate(stage.num_codebooks for stage in self.parts))
         if num_codebooks not in counts:
             raise ValueError(f"{num_codebooks} codebooks are asked for, expected one of {counts}")

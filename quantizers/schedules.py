@@ -7,7 +7,7 @@ from typing import ClassVar, Protocol
 
 from torch import nn
 
-from quantizers.base import check_at_least
+from quantizers.checks import check_at_least
 from quantizers.wrappers import unwrapped
 
 

@@ -7,10 +7,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from quantizers.checks import Size, Weight
 from quantizers.codebook import check_codes, init_codes_
 from quantizers.gradients import Gradient
 from quantizers.kmeans import kmeans
 from quantizers.nearest import Distance, NearestCodeQuantizer
+from quantizers.options import checked
 from quantizers.parallel import ProcessGroup
 from quantizers.projection import Projection
 from quantizers.regularizers.regularizer import Regularizer
@@ -98,19 +100,20 @@ class SimVQ(NearestCodeQuantizer):
 
     basis: Tensor
 
+    @checked
     def __init__(
         self,
-        dim: int,
-        codebook_size: int,
+        dim: Size,
+        codebook_size: Size,
         *,
-        code_dim: int | None = None,
+        code_dim: Size | None = None,
         channel_dim: int = -1,
         transform: Literal["linear", "diagonal", "affine"] | nn.Module = "linear",
         learned_basis: bool = False,
         distance: Distance = "euclidean",
         gradient: str | Gradient = "straight_through",
-        commitment_weight: float = 0.25,
-        codebook_weight: float = 1.0,
+        commitment_weight: Weight = 0.25,
+        codebook_weight: Weight = 1.0,
         decoder_gradient: bool = False,
         regularizers: Sequence[Regularizer] = (),
     ) -> None:
@@ -144,13 +147,13 @@ class SimVQ(NearestCodeQuantizer):
 
         Raises: ValueError for another shape, and for a transform that cannot become the identity.
         """
+        codes = check_codes(codes, *self.basis.shape)
         to_identity = getattr(self.transform, "to_identity", None)
         if to_identity is None:
             raise ValueError(
                 f"transform is {type(self.transform).__name__}, which has no method to_identity: the codes behind "
                 "it cannot be set; expected a transform that can become the identity"
             )
-        codes = check_codes(codes, *self.basis.shape)
         write(self, "basis", codes)
         to_identity()
 
@@ -173,6 +176,6 @@ _TRANSFORMS = {"linear": Matrix, "diagonal": Diagonal, "affine": Affine}
 def _build_transform(transform: str | nn.Module, dim: int) -> nn.Module:
     if isinstance(transform, nn.Module):
         return transform
-    if transform not in _TRANSFORMS:
+    if not isinstance(transform, str) or transform not in _TRANSFORMS:
         raise ValueError(f"transform is {transform!r}, expected 'linear', 'diagonal', 'affine' or a module")
     return _TRANSFORMS[transform](dim)

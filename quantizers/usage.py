@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from quantizers import metrics
-from quantizers.base import Quantizer, check_at_least, check_integers
+from quantizers.base import Quantizer
+from quantizers.checks import check_at_least, check_integers
 from quantizers.recompute import choose, is_recomputing
 
 try:

@@ -6,10 +6,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from quantizers.checks import Size, Weight
 from quantizers.codebook import check_codes, init_codes_
 from quantizers.gradients import Gradient
 from quantizers.kmeans import kmeans
 from quantizers.nearest import Distance, NearestCodeQuantizer
+from quantizers.options import checked
 from quantizers.parallel import ProcessGroup
 from quantizers.regularizers.regularizer import Regularizer
 from quantizers.writing import write
@@ -43,17 +45,18 @@ class VectorQuantizer(NearestCodeQuantizer):
     # Of quantizers that hold their codes in an nn.Embedding.
     renamed: ClassVar[Mapping[str, str]] = {"embedding.weight": "embedding"}
 
+    @checked
     def __init__(
         self,
-        dim: int,
-        codebook_size: int,
+        dim: Size,
+        codebook_size: Size,
         *,
-        code_dim: int | None = None,
+        code_dim: Size | None = None,
         channel_dim: int = -1,
         distance: Distance = "euclidean",
         gradient: str | Gradient = "straight_through",
-        commitment_weight: float = 0.25,
-        codebook_weight: float = 1.0,
+        commitment_weight: Weight = 0.25,
+        codebook_weight: Weight = 1.0,
         decoder_gradient: bool = False,
         regularizers: Sequence[Regularizer] = (),
     ) -> None:

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from quantizers.base import check_at_least
+from quantizers.checks import Finite, Size
+from quantizers.options import checked
 from quantizers.projection import Norm, Projection
 from quantizers.state import float32_by_default
 
@@ -40,25 +41,24 @@ class VQBridge(nn.Module):
     another shape.
     """
 
+    @checked
     @float32_by_default()
     def __init__(
         self,
-        codebook_size: int,
-        dim: int,
+        codebook_size: Size,
+        dim: Size,
         *,
-        patch_size: int = 16,
-        width: int = 128,
-        blocks: int = 2,
-        heads: int = 4,
-        gate: float = 0.0,
+        patch_size: Size = 16,
+        width: Size = 128,
+        blocks: Size = 2,
+        heads: Size = 4,
+        gate: Finite = 0.0,
     ) -> None:
         super().__init__()
-        self.codebook_size = check_at_least("codebook_size", codebook_size, 1)
-        self.dim = check_at_least("dim", dim, 1)
-        self.patch_size = check_at_least("patch_size", patch_size, 1)
-        check_at_least("width", width, 1)
-        check_at_least("blocks", blocks, 1)
-        if width % check_at_least("heads", heads, 1):
+        self.codebook_size = codebook_size
+        self.dim = dim
+        self.patch_size = patch_size
+        if width % heads:
             raise ValueError(f"width is {width}, expected a multiple of heads={heads}")
         tokens = -(-codebook_size // patch_size)
         self.compress = Projection(patch_size * dim, width)

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from quantizers.base import Heard, Listener, Quantizer, check_at_least
+from quantizers.base import Heard, Listener, Quantizer
 from quantizers.batches import Arguments, Mover
+from quantizers.checks import check_at_least
 from quantizers.composed import outermost
 from quantizers.layout import Rows, to_rows
 from quantizers.multiscale import MultiScaleQuantizer

@@ -136,7 +136,7 @@ def test_an_interruption_before_anything_is_finished(command, monkeypatch, tmp_p
     [
         (["--quantizers", "simqv"], "simvq"),
         (["--quantizers", "vq:decay"], "'decay' is no option"),
-        (["--quantizers", "vq:decay=0.5"], "unexpected keyword argument 'decay'"),
+        (["--quantizers", "vq:decay=0.5"], "there is no option 'decay'"),
         (["--quantizers", "ema_vq:decay=2"], "decay is 2"),
         (["--codebook-size", "1"], "--codebook-size"),
         (["--dim", "0"], "--dim"),

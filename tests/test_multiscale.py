@@ -452,7 +452,7 @@ def test_parts_that_do_not_fit_are_named() -> None:
         MultiScaleQuantizer(DIM, [VectorQuantizer(DIM, 4)], scales=(0.5, 1.0), axes=1)
     with pytest.raises(ValueError, match=r"quantizers have dims \[2, 3\], expected one dim"):
         MultiScaleQuantizer(DIM, [VectorQuantizer(2, 4), VectorQuantizer(3, 4)], scales=(0.5, 1.0), axes=1)
-    with pytest.raises(TypeError, match=r"a part is Linear.*expected a Quantizer"):
+    with pytest.raises(TypeError, match=r"quantizers\[0\] is Linear.*expected a Quantizer"):
         MultiScaleQuantizer(DIM, [nn.Linear(DIM, DIM)], scales=(1.0,), axes=1)  # type: ignore[list-item]
 
 

@@ -368,7 +368,7 @@ def test_a_part_is_a_quantizer() -> None:
         ResidualQuantizer(DIM, [])
     with pytest.raises(ValueError, match=r"stages have dims \[2, 3\]"):
         ResidualQuantizer(DIM, [VectorQuantizer(2, 4), VectorQuantizer(3, 4)])
-    with pytest.raises(TypeError, match=r"a part is Linear.*expected a Quantizer"):
+    with pytest.raises(TypeError, match=r"stages\[0\] is Linear.*expected a Quantizer"):
         ResidualQuantizer(DIM, [nn.Linear(3, 3)])  # type: ignore[list-item]
 
 

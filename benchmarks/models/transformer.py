@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from benchmarks.errors import InputError
 from benchmarks.models.prior import Prior, Steps
-from quantizers.base import check_at_least
+from quantizers.checks import check_at_least
 
 
 class CausalBlock(nn.Module):

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from quantizers.base import NO_CODE, Quantizer, check_at_least, check_integers
+from quantizers.base import NO_CODE, Quantizer
+from quantizers.checks import check_at_least, check_integers
 from quantizers.composed import ComposedQuantizer
 from quantizers.grid import GridQuantizer
 from quantizers.multiscale import MultiScaleQuantizer

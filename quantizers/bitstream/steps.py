@@ -8,13 +8,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from quantizers.base import check_at_least
 from quantizers.bitstream.alphabet import Alphabet
 from quantizers.bitstream.codec import MOST_ELEMENTS, digest
 from quantizers.bitstream.coder import UNREADABLE, Reader, Writer
 from quantizers.bitstream.header import BitstreamError, Header, check_axes, read_stream, write_stream
 from quantizers.bitstream.model import STEPS, WRITERS
 from quantizers.bitstream.positions import as_probabilities, put_probabilities, take_probabilities
+from quantizers.checks import check_at_least
 
 
 class Encoder:

@@ -5,10 +5,12 @@ import math
 import torch
 from torch import Tensor
 
+from quantizers.checks import FinitePositive, Weight
 from quantizers.kernels.ops.mean_softmax import log_mean_softmax
 from quantizers.kernels.ops.soft import soft_codes
 from quantizers.kernels.vectors import compute_dtype
-from quantizers.regularizers.regularizer import Regularizer, check_from_zero
+from quantizers.options import checked
+from quantizers.regularizers.regularizer import Regularizer
 
 RAREST = 2000.0  # nats: a code less likely than e^−2000 has the probability zero in float64, three times over
 
@@ -73,12 +75,13 @@ class Entropy(Regularizer):
     Raises: ValueError for a number out of these.
     """
 
-    def __init__(self, weight: float = 0.1, *, temperature: float = 0.01, diversity: float = 1.0) -> None:
+    @checked
+    def __init__(
+        self, weight: Weight = 0.1, *, temperature: FinitePositive = 0.01, diversity: Weight = 1.0
+    ) -> None:
         super().__init__(weight)
-        if not 0 < temperature < math.inf:
-            raise ValueError(f"temperature is {temperature!r}, expected a finite number above 0")
         self.temperature = temperature
-        self.diversity = check_from_zero("diversity", diversity)
+        self.diversity = diversity
 
     def __call__(self, z: Tensor, valid: Tensor, codes: Tensor) -> Tensor:
         """See Regularizer."""

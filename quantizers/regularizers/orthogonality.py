@@ -3,9 +3,11 @@
 import torch
 from torch import Tensor
 
+from quantizers.checks import Weight
 from quantizers.gradients import exact_value
 from quantizers.kernels.dispatch import without_autocast
 from quantizers.kernels.vectors import normalize
+from quantizers.options import checked
 from quantizers.regularizers.regularizer import Regularizer
 
 
@@ -40,7 +42,8 @@ class Orthogonality(Regularizer):
     Args: weight: ≥ 0; 10 in the paper.
     """
 
-    def __init__(self, weight: float = 10.0) -> None:
+    @checked
+    def __init__(self, weight: Weight = 10.0) -> None:
         super().__init__(weight, moves="codes")
 
     def __call__(self, z: Tensor, valid: Tensor, codes: Tensor) -> Tensor:

@@ -1,11 +1,13 @@
 """What a regularizer is."""
 
 import abc
-import math
 from collections.abc import Sequence
 from typing import Literal
 
 from torch import Tensor
+
+from quantizers.checks import Weight
+from quantizers.options import checked
 
 Moves = Literal["codes", "both"]
 
@@ -23,8 +25,9 @@ class Regularizer(abc.ABC):
     Raises: ValueError for a weight that is negative or not finite.
     """
 
-    def __init__(self, weight: float, moves: Moves = "both") -> None:
-        self.weight = check_from_zero("weight", weight)
+    @checked
+    def __init__(self, weight: Weight, moves: Moves = "both") -> None:
+        self.weight = weight
         self.moves: Moves = moves
 
     @abc.abstractmethod
@@ -39,13 +42,6 @@ class Regularizer(abc.ABC):
     def __repr__(self) -> str:
         options = [f"{name}={value!r}" for name, value in vars(self).items() if name not in ("weight", "moves")]
         return f"{type(self).__name__}({', '.join([repr(self.weight), *options])})"
-
-
-def check_from_zero(name: str, value: float) -> float:
-    """`value`, if it is a finite number of at least 0; else a ValueError that names it."""
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{name} is {value!r}, expected a finite number of at least 0")
-    return value
 
 
 def check_regularizers(regularizers: Sequence[Regularizer]) -> tuple[Regularizer, ...]:

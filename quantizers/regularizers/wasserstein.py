@@ -5,8 +5,10 @@ import math
 import torch
 from torch import Tensor
 
+from quantizers.checks import Weight
 from quantizers.gradients import exact_value
 from quantizers.kernels.vectors import compute_dtype
+from quantizers.options import checked
 from quantizers.regularizers.regularizer import Moves, Regularizer
 
 RIDGE = 1e-12  # added to covariances of total variance one, so that those without full rank have a factor
@@ -110,9 +112,8 @@ class Wasserstein(Regularizer):
     Raises: ValueError for a number or a name out of these.
     """
 
-    def __init__(self, weight: float = 0.5, *, moves: Moves = "both") -> None:
-        if moves not in ("codes", "both"):
-            raise ValueError(f"moves is {moves!r}, expected 'codes' or 'both'")
+    @checked
+    def __init__(self, weight: Weight = 0.5, *, moves: Moves = "both") -> None:
         super().__init__(weight, moves)
 
     def __call__(self, z: Tensor, valid: Tensor, codes: Tensor) -> Tensor:
