@@ -49,10 +49,10 @@ class NearestCodeQuantizer(Quantizer):
     @checked
     def __init__(
         self,
-        dim: int,
+        dim: Size,
         codebook_size: Size,
         *,
-        code_dim: int | None,
+        code_dim: Size | None,
         channel_dim: int,
         distance: Distance,
         gradient: str | Gradient,
