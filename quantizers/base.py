@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from quantizers.arguments import Construction, construction
 from quantizers.checks import Count, Size, check_at_least, check_integers, check_tensor
+from quantizers.index_format import NAME as INDEX_FORMAT
 from quantizers.kernels.dispatch import warn_once, without_autocast
 from quantizers.kernels.vectors import are_finite
 from quantizers.layout import Rows, from_rows, to_rows
@@ -437,8 +438,8 @@ class Quantizer(QuantizerState, abc.ABC):
 
     def _check_device(self, name: str, tensor: Tensor) -> None:
         """Only its own state counts: that of modules in it may be elsewhere until they are called."""
-        own = (*self.parameters(recurse=False), *self.buffers(recurse=False))
-        state = own[0] if own else tensor
+        own = (*self.named_parameters(recurse=False), *self.named_buffers(recurse=False))
+        state = next((held for held_as, held in own if held_as != INDEX_FORMAT), tensor)
         if state.device != tensor.device:
             raise ValueError(f"{name} came on {tensor.device}, expected {state.device}, where the quantizer is")
 
