@@ -135,3 +135,26 @@ def test_empty_batch(case: Case, training: bool) -> None:
     assert_same_state(before, state_of(quantizer))
     (out.quantized.sum() + out.loss).backward()
     assert x.grad is not None
+
+
+# The memory format of x
+
+
+@every_case
+@modes
+@pytest.mark.parametrize("shape", [(2, 3), (2, 3, 5), (2, 3, 2, 5)], ids=str)
+def test_what_comes_back_has_the_memory_format_of_x(case: Case, training: bool, shape: tuple[int, ...]) -> None:
+    """Contiguous for contiguous x, on any channel axis; with channels last in memory for x that has them there."""
+    quantizer = case.build(channel_dim=1).train(training)
+    last = batch(*shape).to(torch.bfloat16)
+    x = last.movedim(-1, 1)
+    for given, contiguous in ((x, False), (x.contiguous(), True)):
+        quantized, indices, _ = quantizer(given)
+        assert quantized.shape == given.shape
+        assert quantized.is_contiguous() == contiguous
+        assert contiguous or quantized.movedim(1, -1).is_contiguous()
+        assert indices.is_contiguous()
+        assert quantizer.encode(given).is_contiguous()
+        if case.has_codes:
+            assert quantizer.decode(indices).is_contiguous()
+    assert case.build(channel_dim=-1).train(training)(last).quantized.is_contiguous()
