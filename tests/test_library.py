@@ -1,11 +1,16 @@
 """Compiling on first use: once, whole, wherever there is room, by many processes at once."""
 
 import ctypes
+import itertools
 import os
+import pwd
+import resource
 import shutil
+import signal
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -112,6 +117,117 @@ def test_the_cache_is_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.delenv("QUANTIZERS_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert library.cache_folder() == tmp_path / "quantizers-torch"
+
+
+def test_a_full_disk_is_not_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Played by a limit on the size of files, which a write meets in the same way."""
+    monkeypatch.setenv("QUANTIZERS_CACHE", str(tmp_path))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    for least, expected in ((library.ROOM - 1, None), (library.ROOM, tmp_path)):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (least, limits[1]))
+        try:
+            assert library.cache_folder() == expected
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_folder_mounted_noexec_is_not_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUANTIZERS_CACHE", str(tmp_path))
+    flags = os.statvfs_result((0,) * 8 + (os.ST_NOEXEC, 255))
+    monkeypatch.setattr(os, "statvfs", lambda path: flags)
+    assert library.cache_folder() is None
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
+    """The paths that libraries are loaded from, with nothing in the compiler's and the loader's place."""
+    loaded: list[Path] = []
+
+    def load(path: str, mode: int = 0) -> None:
+        assert library._is_whole(Path(path))
+        loaded.append(Path(path))
+
+    def compiled(compiler: list[str], instructions: str, link_openmp: bool, target: Path) -> Path:
+        target.write_bytes(library.WHOLE)
+        return target
+
+    monkeypatch.setattr(library.ctypes, "CDLL", load)
+    monkeypatch.setattr(library, "_compile", compiled)
+    monkeypatch.setattr(library, "_compiler", lambda: ["true"])
+    monkeypatch.setattr(library, "_openmp_runtime", lambda: None)
+    library.forget()
+    yield loaded
+    library.forget()
+
+
+def test_wherever_a_user_is_at_home_or_not_a_library_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loads: list[Path]
+) -> None:
+    """From the first folder that the environment names, else from a temporary one, which is gone afterwards."""
+    blocked = tmp_path / "file"
+    blocked.touch()  # what not even root can make a folder in
+    places = [None, "", str(blocked), "{}"]
+    folders = {"QUANTIZERS_CACHE": "", "XDG_CACHE_HOME": "quantizers-torch", "HOME": ".cache/quantizers-torch"}
+
+    def nobody(user: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {user}")
+
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    for number, chosen in enumerate(itertools.product(places, repeat=3)):
+        expected: Path | None = None
+        for (variable, below), place in reversed(list(zip(folders.items(), chosen, strict=True))):
+            folder = place and place.format(tmp_path / str(number) / variable)
+            monkeypatch.delenv(variable, raising=False)
+            if folder is not None:
+                monkeypatch.setenv(variable, folder)
+            if folder:
+                expected = Path(folder) / below
+            elif variable == "HOME" and place == "":
+                expected = Path("/") / below  # as the shell takes it
+        if expected == Path("/.cache/quantizers-torch"):
+            continue  # not ours to write in
+        library.forget()
+        library.library()
+        found = loads.pop()
+        assert not loads
+        if expected is None or blocked in expected.parents or expected == blocked:
+            assert not found.parent.exists()
+        else:
+            assert found.parent == expected
+
+
+def test_a_library_that_is_there_needs_no_permission_to_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loads: list[Path]
+) -> None:
+    """As in the image of a container whose file system is read only."""
+    monkeypatch.setenv("QUANTIZERS_CACHE", str(tmp_path))
+    library.library()
+    library.forget()
+    monkeypatch.setattr(library, "cache_folder", lambda: None)
+    library.library()
+    assert loads[0] == loads[1]
+    assert loads[0].parent == tmp_path
+
+
+def test_a_relative_cache_is_loaded_by_its_whole_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loads: list[Path]
+) -> None:
+    """A bare name would be looked for among the system's libraries."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("QUANTIZERS_CACHE", ".")
+    library.library()
+    assert loads[0].parent == tmp_path
+
+
+def test_a_command_that_cannot_be_split_is_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "'g++")
+    library.forget()
+    with pytest.raises(library.CompilationError, match='CXX is "\'g\\+\\+"'):
+        library.library()
+    monkeypatch.undo()
+    library.forget()
 
 
 def test_a_compiler_that_fails_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,9 @@
 
 PyTorch's own compiler and Triton build what they need with the system's C++ compiler at first use; so does this.
 The library lies in the folder that the environment variable QUANTIZERS_CACHE names, else in the user's cache
-folder (XDG_CACHE_HOME, ~/.cache), under a name made of everything that it depends on; where that cannot be
-written, in a temporary one of this process. Set CXX for another compiler.
+folder (XDG_CACHE_HOME, ~/.cache), under a name made of everything that it depends on. One that is there is used
+where nothing can be written, too. Where there is no such folder (a user without a home), or it cannot be written,
+is full or mounted noexec, each process compiles in a temporary one. Set CXX for another compiler.
 """
 
 import contextlib
@@ -32,6 +33,7 @@ FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fno-math-errno", "-fno-trapping-math")
 
 
 WHOLE = b"quantizers: the last bytes of a whole library"
+ROOM = 2**20  # bytes that a compilation takes, and more
 
 
 class CompilationError(RuntimeError):
@@ -80,32 +82,57 @@ def _load(instructions: str) -> ctypes.CDLL:
 
 def _load_with(compiler: list[str], instructions: str, link_openmp: bool) -> ctypes.CDLL:
     name = _name(compiler, instructions, link_openmp)
-    folder = cache_folder()
-    if folder is None:
-        # Once loaded, the file may go.
-        with tempfile.TemporaryDirectory(prefix="quantizers-") as temporary:
-            return ctypes.CDLL(str(_compile(compiler, instructions, link_openmp, Path(temporary) / name)))
-    target = folder / name
-    if not _is_whole(target):
-        _compile(compiler, instructions, link_openmp, target)
-    return ctypes.CDLL(str(target))
+    wanted = _wanted_folder()
+    if wanted is not None and _is_whole(wanted / name) and not _is_noexec(wanted):
+        return ctypes.CDLL(str(wanted / name))
+    if (folder := cache_folder()) is not None:
+        return ctypes.CDLL(str(_compile(compiler, instructions, link_openmp, folder / name)))
+    # Once loaded, the file may go.
+    with tempfile.TemporaryDirectory(prefix="quantizers-") as temporary:
+        return ctypes.CDLL(str(_compile(compiler, instructions, link_openmp, Path(temporary) / name)))
 
 
 def cache_folder() -> Path | None:
-    """Where compiled libraries are kept, made if it is not there; None where it cannot be written."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(os.environ.get("QUANTIZERS_CACHE") or Path(home) / "quantizers-torch")
+    """Where compiled libraries are kept, made if it is not there.
+
+    None where the environment names no folder, and where it has no room or cannot be written or loaded from.
+    """
+    folder = _wanted_folder()
+    if folder is None:
+        return None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+            has_room = file.write(bytes(ROOM)) == ROOM
+        return folder if has_room and not _is_noexec(folder) else None
     except OSError:
         return None
 
 
+def _wanted_folder() -> Path | None:
+    """The folder that the environment names, whether or not it is there; None for a user without a home."""
+    user = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folder = os.path.expanduser(os.environ.get("QUANTIZERS_CACHE") or f"{user}/quantizers-torch")
+    if folder.startswith("~"):
+        return None
+    try:
+        return Path(folder).absolute()
+    except OSError:  # the current folder, to which it is relative, is gone
+        return None
+
+
+def _is_noexec(folder: Path) -> bool:
+    """Whether libraries in a folder that is there cannot be loaded, because of how it is mounted."""
+    return bool(os.statvfs(folder).f_flag & getattr(os, "ST_NOEXEC", 0))
+
+
 def _compiler() -> list[str]:
-    if chosen := os.environ.get("CXX"):
-        return shlex.split(chosen)
+    try:
+        chosen = shlex.split(os.environ.get("CXX", ""))
+    except ValueError as error:
+        raise CompilationError(f"CXX is {os.environ['CXX']!r}, expected a command: {error}") from error
+    if chosen:
+        return chosen
     for name in ("g++", "clang++", "c++"):
         if found := shutil.which(name):
             return [found]
@@ -115,7 +142,7 @@ def _compiler() -> list[str]:
 def _openmp_runtime() -> Path | None:
     """The OpenMP library that torch runs on, if it can be told: two of them in one process fight for the cores."""
     try:
-        maps = Path("/proc/self/maps").read_text()
+        maps = Path("/proc/self/maps").read_text(errors="surrogateescape")
     except OSError:
         return None
     paths = re.findall(r"(/.*/lib(?:gomp|iomp5|omp)[^/]*\.so[^/]*)$", maps, re.MULTILINE)
