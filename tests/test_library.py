@@ -243,6 +243,22 @@ def test_a_compiler_that_fails_is_quoted(tmp_path: Path, monkeypatch: pytest.Mon
     library.forget()
 
 
+def test_a_compiler_has_a_path_where_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`env -i` leaves none; without it g++ does not find the linker."""
+    compiler, environment = tmp_path / "compiler", tmp_path / "environment"
+    compiler.write_text(f'#!/bin/sh\n[ "$1" = --version ] && exit 0\n/usr/bin/env > "{environment}"\nexit 1\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    monkeypatch.setenv("QUANTIZERS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("PATH")
+    library.forget()
+    with pytest.raises(library.CompilationError, match="failed"):
+        library.library()
+    assert f"PATH={os.defpath}" in environment.read_text().splitlines()
+    monkeypatch.undo()
+    library.forget()
+
+
 def test_no_compiler_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -186,7 +186,18 @@ def _is_whole(path: Path) -> bool:
 
 def _run_all(commands: list[list[str]]) -> None:
     """Run commands side by side. Raises: CompilationError with the first that failed."""
-    running = [subprocess.Popen(c, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for c in commands]
+    environment = {"PATH": os.defpath, **os.environ}  # by which a compiler finds the linker
+    running = [
+        subprocess.Popen(
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        for command in commands
+    ]
     outputs = [process.communicate()[0] for process in running]
     for command, process, output in zip(commands, running, outputs, strict=True):
         if process.returncode:
