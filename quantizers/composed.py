@@ -119,11 +119,15 @@ class ComposedQuantizer(Quantizer):
         self._observe_parts(list(self._inputs(z, indices)))  # all of them, before any state moves
 
     def _observe_parts(self, seen: Sequence[tuple[Quantizer, Tensor, Tensor]]) -> None:
-        """Each part learns once, from all vectors [N, part.dim] and indices of its places."""
-        for part in dict.fromkeys(part for part, _, _ in seen):
+        """Each part learns once, from all vectors [N, part.dim] and indices of its places.
+
+        One that saw nothing does so from an empty batch: other ranks may sum with it what theirs saw.
+        """
+        for part in dict.fromkeys(self.parts):
             if part.observes:
-                vectors = torch.cat([vectors for of, vectors, _ in seen if of is part])
-                part.observe_rows(all_valid(vectors), torch.cat([column for of, _, column in seen if of is part]))
+                own = [(vectors, column) for of, vectors, column in seen if of is part]
+                vectors, columns = zip(*(own or [_nothing_for(part, seen[0][1])]), strict=True)
+                part.observe_rows(all_valid(torch.cat(vectors)), torch.cat(columns))
 
     def _initialize_entered(self, entered: Rows, process_group: ProcessGroup) -> None:
         """Each part after the vectors that those before it leave; one at several places a second time, after those
@@ -139,6 +143,12 @@ class ComposedQuantizer(Quantizer):
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}, num_codebooks={self.num_codebooks}, codebook_size={self.codebook_size}"
+
+
+def _nothing_for(part: Quantizer, like: Tensor) -> tuple[Tensor, Tensor]:
+    """No vectors [0, part.dim], of the dtype and device of others, and their indices."""
+    shape = (0, part.num_codebooks) if part.composed else (0,)
+    return like.new_empty(0, part.dim), torch.empty(shape, dtype=torch.int64, device=like.device)
 
 
 def _fitting(

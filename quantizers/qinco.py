@@ -173,6 +173,7 @@ class QINCo(Quantizer):
                 if weight:  # 0 · ∞ is NaN
                     loss = loss + weight * (error.where(valid[:, None], 0.0) / count).square().sum()
             found.append(indices)
+        loss = loss + reconstruction[:, :0].sum()  # zero, with a gradient of zero where no term is left
         return QuantizerOutput(straight_through(z, reconstruction.detach()), torch.stack(found, -1), loss)
 
     def _initialize(self, z: Tensor, process_group: ProcessGroup) -> None:

@@ -110,8 +110,10 @@ class ResidualQuantizer(ComposedQuantizer):
         Args:
             x, mask: see Quantizer.
             num_codebooks: how many codebooks to use, from the first; default all. The stages behind them take no
-                part: indices [..., num_codebooks], and neither loss nor state of theirs. All ranks must ask for as
-                many.
+                part: indices [..., num_codebooks], and neither loss nor state of theirs. It may be drawn for each
+                step, and on each rank another. In training the parameters of the stages left out get a gradient of
+                zero, as with `dropout`, so that DistributedDataParallel needs no `find_unused_parameters`; the
+                moments of an optimizer and its weight decay move them all the same.
 
         Raises: as Quantizer; ValueError where no whole stages have that many codebooks.
         """
@@ -190,7 +192,18 @@ class ResidualQuantizer(ComposedQuantizer):
             whole = whole & (coded | ~reached)  # a residual that left float32 has no code
             columns.append(column)
             losses.append(loss.sum())
-        return QuantizerOutput(total, self._without(joined(columns), whole), torch.stack(losses))
+        losses = torch.stack(losses) + self._zero_of_others(stages, entered.vectors)
+        return QuantizerOutput(total, self._without(joined(columns), whole), losses)
+
+    def _zero_of_others(self, stages: Sequence[Quantizer], z: Tensor) -> Tensor:
+        """0-d zero, with a gradient of zero for what the stages left out learn, from a call without vectors.
+
+        Parameters that get none would keep DistributedDataParallel waiting, and stages that only some ranks call
+        those that shard them.
+        """
+        others = [stage for stage in self.quantizers if stage not in stages] if self.training else []
+        outputs = [stage.quantize_rows(all_valid(z[:0])) for stage in others]
+        return sum((o.quantized.sum() + o.loss.flatten()[:0].sum() for o in outputs), z.new_zeros(()))
 
     def _encode(self, z: Tensor) -> Tensor:
         return self._greedy(z, self.parts)
