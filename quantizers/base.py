@@ -13,8 +13,9 @@ from torch.utils import _pytree as pytree
 
 from quantizers.arguments import Construction, construction
 from quantizers.checks import Count, Size, check_at_least, check_integers, check_tensor
+from quantizers.half_state import call_widened, warn_of_half_state, widened
 from quantizers.index_format import NAME as INDEX_FORMAT
-from quantizers.kernels.dispatch import warn_once, without_autocast
+from quantizers.kernels.dispatch import without_autocast
 from quantizers.kernels.vectors import are_finite
 from quantizers.layout import Rows, from_rows, to_rows
 from quantizers.options import checked
@@ -103,6 +104,8 @@ class Quantizer(QuantizerState, abc.ABC):
 
     _construction: Construction
     _listeners: tuple[Listener, ...] = ()
+    _half_state_is_known: bool = False
+    _has_run: bool = False
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Keeps the outermost constructor's arguments, see `quantizers.configuration`."""
@@ -175,7 +178,7 @@ class Quantizer(QuantizerState, abc.ABC):
 
     def _forward(self, x: Tensor, mask: Tensor | None, quantize: QuantizeEntered) -> QuantizerOutput:
         """`forward` by `quantize`, with the loss as that gives it."""
-        self._warn_of_half_parameters()
+        self._warn_of_half_state()
         rows = to_rows(x, mask, self.dim, self.channel_dim)
         with without_autocast(x.device):
             quantized, indices, loss = self._quantize_rows(rows, quantize)
@@ -327,7 +330,8 @@ class Quantizer(QuantizerState, abc.ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
-        return {name: value for name, value in state.items() if name != "_listeners"}
+        left_out = ("_listeners", "_half_state_is_known", "_has_run")
+        return {name: value for name, value in state.items() if name not in left_out}
 
     @property
     def has_table(self) -> bool:
@@ -396,7 +400,8 @@ class Quantizer(QuantizerState, abc.ABC):
         self._check_device("indices", indices)
         has_code = (indices >= 0) & (indices <= self.codebook_size - 1)
         is_known = has_code | (indices == NO_CODE)
-        codes = self._project(self.project_out, self._decode(indices.where(has_code, self._missing)))
+        codes = widened(self._decode(indices.where(has_code, self._missing)))
+        codes = self._project(self.project_out, codes)
         if self.composed:
             has_code, is_known = has_code.any(-1), is_known.all(-1)
         fill = torch.where(is_known, 0.0, torch.nan)
@@ -433,8 +438,8 @@ class Quantizer(QuantizerState, abc.ABC):
     @staticmethod
     def _project(projection: nn.Module, rows: Tensor) -> Tensor:
         weight = next(projection.parameters(), rows)
-        projected: Tensor = projection(rows.to(weight.dtype))
-        return projected.to(rows.dtype)
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        return call_widened(projection, rows.to(dtype)).to(rows.dtype)
 
     def _check_device(self, name: str, tensor: Tensor) -> None:
         """Only its own state counts: that of modules in it may be elsewhere until they are called."""
@@ -443,16 +448,12 @@ class Quantizer(QuantizerState, abc.ABC):
         if state.device != tensor.device:
             raise ValueError(f"{name} came on {tensor.device}, expected {state.device}, where the quantizer is")
 
-    def _warn_of_half_parameters(self) -> None:
-        """Casts leave them in float32; what takes their place for the time of a forward may not."""
-        parameter = next(self.parameters(), None)
-        if parameter is None or parameter.dtype.itemsize >= 4 or torch.compiler.is_compiling():
+    def _warn_of_half_state(self) -> None:
+        """Once for each quantizer: casts leave its state in float32, what a wrapper puts in its place may not."""
+        if torch.compiler.is_compiling() or self._half_state_is_known:
             return
-        warn_once(
-            f"A quantizer's parameters are {parameter.dtype} in its forward, as under FSDP with a policy of mixed "
-            "precision: its codes are rounded. Shard the quantizer first, by itself and without the policy: "
-            "fully_shard(model.quantizer)."
-        )
+        self._half_state_is_known = warn_of_half_state(self, thoroughly=not self._has_run)
+        self._has_run = True
 
     def _check_indices(self, indices: Tensor) -> Tensor:
         check_integers("indices have", check_tensor("indices", indices))

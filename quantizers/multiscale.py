@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from quantizers.base import NO_CODE, Quantizer, QuantizerOutput
 from quantizers.checks import Size, check_size
 from quantizers.composed import ComposedQuantizer, Fit, check_part
+from quantizers.half_state import call_widened
 from quantizers.kernels.dispatch import without_autocast
 from quantizers.layout import Rows, from_rows
 from quantizers.options import checked
@@ -207,7 +208,7 @@ class MultiScaleQuantizer(ComposedQuantizer):
         """Codes [cells, code_dim] of a map of tokens [B, *level] at full size, [B, code_dim, *size]."""
         codes = codes.where((tokens >= 0).reshape(-1)[:, None], 0.0)
         full = spread(codes.reshape(*tokens.shape, self.code_dim).movedim(-1, 1), size, self.interpolation)
-        return full if self.blend is None else self.blend(full)
+        return full if self.blend is None else call_widened(self.blend, full)
 
     def _size(self, entered: Rows) -> tuple[int, ...]:
         if len(entered.shape) < self.axes:

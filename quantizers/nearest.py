@@ -12,6 +12,7 @@ from quantizers.base import NO_CODE, Quantizer, QuantizerOutput
 from quantizers.checks import Size, Weight
 from quantizers.codebook import lookup
 from quantizers.gradients import Gradient, resolve_gradient
+from quantizers.half_state import widened
 from quantizers.kernels.ops.nearest import nearest_code, nearest_lookup
 from quantizers.kernels.vectors import normalize
 from quantizers.layout import Rows
@@ -104,7 +105,7 @@ class NearestCodeQuantizer(Quantizer):
 
     def _codebook(self) -> Tensor:
         """`codebook`, for reading."""
-        return self._metric(self._codes())
+        return self._metric(widened(self._codes()))
 
     @property
     def _index_rule(self) -> dict[str, Any]:

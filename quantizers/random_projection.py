@@ -8,6 +8,7 @@ from quantizers.base import Quantizer, QuantizerOutput
 from quantizers.checks import Size
 from quantizers.codebook import lookup
 from quantizers.gradients import straight_through
+from quantizers.half_state import widened
 from quantizers.kernels.ops.nearest import nearest_code
 from quantizers.kernels.vectors import normalize
 from quantizers.options import checked
@@ -83,7 +84,7 @@ class RandomProjectionQuantizer(Quantizer):
         return read_only(self._codebook())
 
     def _codebook(self) -> Tensor:
-        return normalize(self.codes)
+        return normalize(widened(self.codes))
 
     def _quantize(self, z: Tensor, valid: Tensor) -> QuantizerOutput:
         indices = self._encode(z.detach())

@@ -13,6 +13,7 @@ from quantizers.base import Heard, Quantizer, QuantizerOutput
 from quantizers.beam import beam_search
 from quantizers.checks import Probability, Size, check_at_least, check_integer, check_numbers
 from quantizers.composed import ComposedQuantizer, Fit, all_valid, check_part, joined
+from quantizers.half_state import call_widened, widened
 from quantizers.kernels.dispatch import without_autocast
 from quantizers.layout import Rows, to_rows
 from quantizers.nearest import squared_distances
@@ -202,7 +203,7 @@ class ResidualQuantizer(ComposedQuantizer):
         those that shard them.
         """
         others = [stage for stage in self.quantizers if stage not in stages] if self.training else []
-        outputs = [stage.quantize_rows(all_valid(z[:0])) for stage in others]
+        outputs = [stage.quantize_part(all_valid(z[:0])) for stage in others]
         return sum((o.quantized.sum() + o.loss.flatten()[:0].sum() for o in outputs), z.new_zeros(()))
 
     def _encode(self, z: Tensor) -> Tensor:
@@ -270,14 +271,13 @@ class ResidualQuantizer(ComposedQuantizer):
         return counts.index(num_codebooks) + 1
 
     def _enter_first(self, z: Tensor) -> Tensor:
-        entered: Tensor = z if self.entry is None else self.entry(z)
-        return entered
+        return z if self.entry is None else call_widened(self.entry, z)
 
     def _divided(self, residual: Tensor, place: int) -> Tensor:
-        return residual if self.log_scales is None else residual / self.log_scales[place].exp()
+        return residual if self.log_scales is None else residual / widened(self.log_scales[place]).exp()
 
     def _multiplied(self, codes: Tensor, place: int) -> Tensor:
-        return codes if self.log_scales is None else codes * self.log_scales[place].exp()
+        return codes if self.log_scales is None else codes * widened(self.log_scales[place]).exp()
 
     def _kept_stages(self, entered: Rows) -> Tensor | None:
         """How many stages each row keeps, [N] int64; None for all."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from quantizers.checks import Size, Weight
 from quantizers.codebook import check_codes, init_codes_
 from quantizers.gradients import Gradient
+from quantizers.half_state import call_widened, widened
 from quantizers.kmeans import kmeans
 from quantizers.nearest import Distance, NearestCodeQuantizer
 from quantizers.options import checked
@@ -164,7 +165,7 @@ class SimVQ(NearestCodeQuantizer):
         return itertools.chain(super()._code_parameters(), self.transform.parameters())
 
     def _codes(self) -> Tensor:
-        codes: Tensor = self.transform(self.basis)
+        codes = call_widened(self.transform, widened(self.basis))
         if codes.shape != self.basis.shape:
             raise ValueError(f"transform returned shape {tuple(codes.shape)}, expected {tuple(self.basis.shape)}")
         return codes

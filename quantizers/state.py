@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from quantizers.half_state import is_half
 from quantizers.index_format import NAME, Rule, as_bytes, difference
 
 
@@ -101,13 +102,17 @@ class QuantizerState(nn.Module):
         return {**state_dict, prefix + NAME: as_bytes(self._index_rule, None if own.is_meta else own.device)}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """`.to`, `.half`, `.cuda` and the like: everything but a step below float32 is carried out."""
+        """`.to`, `.half`, `.cuda` and the like: everything but a step below float32 is carried out.
+
+        What is below already is moved as it is: DeepSpeed casts each parameter, moves the module, and lays all
+        parameters into one buffer, which must have one dtype.
+        """
 
         def at_least_float32(tensor: Tensor) -> Tensor:
             moved = fn(tensor)
             if moved.dtype != tensor.dtype and not tensor.is_floating_point():
                 return tensor.to(moved.device)  # `.type` would make floating numbers of integers
-            if is_half(moved):
+            if is_half(moved) and moved.dtype != tensor.dtype:
                 return tensor.to(moved.device, torch.promote_types(tensor.dtype, torch.float32))
             return moved
 
@@ -131,20 +136,22 @@ def float32_by_default() -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def is_half(tensor: Tensor) -> bool:
-    """Whether a tensor has a floating dtype of fewer than 32 bits."""
-    return tensor.is_floating_point() and tensor.dtype.itemsize < 4
-
-
 def _constructor(constructor: Callable[..., None]) -> Callable[..., None]:
     """A class's `__init__`, run under a default dtype of at least 32 bits, and what follows the outermost one."""
 
     @functools.wraps(constructor)
     @float32_by_default()
     def construct(self: QuantizerState, *args: Any, **kwargs: Any) -> None:
-        constructor(self, *args, **kwargs)
-        if type(self).__init__ is construct:
-            self._finish_construction()
+        # Not by comparing functions: DeepSpeed puts functions of its own in the place of constructors.
+        is_outermost = "_is_under_construction" not in self.__dict__
+        self.__dict__["_is_under_construction"] = True
+        try:
+            constructor(self, *args, **kwargs)
+            if is_outermost:
+                self._finish_construction()
+        finally:
+            if is_outermost:
+                self.__dict__.pop("_is_under_construction", None)
 
     return construct
 

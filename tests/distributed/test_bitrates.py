@@ -1,4 +1,4 @@
-"""A number of codebooks drawn for each step, on each rank another, as EnCodec is trained; under DDP, without flags."""
+"""A number of codebooks drawn for each step, on each rank another, as EnCodec is trained: under DDP as it is."""
 
 import copy
 

@@ -1,14 +1,20 @@
-"""FSDP with parameters in bfloat16: a quantizer that is sharded by itself keeps its codes in float32."""
+"""FSDP with parameters in bfloat16: a quantizer sharded by itself keeps its codes in float32, others warn."""
 
 import warnings
 
+import pytest
 import torch
 from torch import Tensor
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import (
+    FullyShardedDataParallel,
+    MixedPrecision,
+    MixedPrecisionPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
 
 from quantizers import QuantizerOutput
-from quantizers.kernels.dispatch import warn_once
-from tests.cases import CASES, Case
+from tests.cases import CASES, FIRST, Case
 from tests.distributed.autoencoder import Autoencoder, shards, whole_state, write_state
 from tests.distributed.ranks import Ranks, World
 
@@ -68,19 +74,44 @@ def test_a_quantizer_sharded_by_itself_is_that_of_one_process(ranks: Ranks) -> N
                         assert torch.equal(decoded.bfloat16(), output.quantized), f"{where}: decode differs"
 
 
-def sharded_with_the_rest(world: World) -> list[str]:
-    """What a forward warns of, twice, where the quantizer has no shard of its own."""
-    warn_once.cache_clear()
-    with world.joined(), warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        model = fully_shard(Autoencoder(Case("vq")), mp_policy=MixedPrecisionPolicy(param_dtype=torch.bfloat16))
-        for _ in range(2):
-            model(shards(0, world.size, torch.float32)[world.rank])
+POLICIES = {
+    "fully_shard": lambda model: fully_shard(model, mp_policy=MixedPrecisionPolicy(param_dtype=torch.bfloat16)),
+    "FSDP": lambda model: FullyShardedDataParallel(
+        model,
+        device_id=torch.device("cpu"),
+        mixed_precision=MixedPrecision(param_dtype=torch.bfloat16, buffer_dtype=torch.bfloat16),
+        use_orig_params=False,
+    ),
+}
+
+
+def sharded_with_the_rest(world: World, how: str, cases: list[Case]) -> list[list[str]]:
+    """What two steps of each case warn of where the quantizer has no shard of its own."""
+    with world.joined():
+        return [steps(case, how, world) for case in cases]
+
+
+def steps(case: Case, how: str, world: World) -> list[str]:
+    torch.manual_seed(0)
+    model = POLICIES[how](Autoencoder(case))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for step in range(2):
+            model(shards(step, world.size, torch.float32)[world.rank]).backward()
+            torch.optim.SGD(model.parameters(), 0.01).step()
     return [str(warning.message) for warning in caught]
 
 
-def test_codes_that_are_rounded_are_told_once(ranks: Ranks) -> None:
-    for messages in ranks.run(2, sharded_with_the_rest):
-        (told,) = [message for message in messages if "its codes are rounded" in message]
-        assert "torch.bfloat16" in told
-        assert "fully_shard(model.quantizer)" in told
+@pytest.mark.parametrize("how", POLICIES)
+def test_codes_that_are_rounded_are_told_once_a_quantizer(ranks: Ranks, how: str) -> None:
+    """It trains, and says what to set where a policy rounds its state: parameters, and of FSDP1 buffers too."""
+    cases = [case for case in CASES if how == "fully_shard" or case.name in FIRST]
+    for results in ranks.run(2, sharded_with_the_rest, how, cases):
+        for case, messages in zip(cases, results, strict=True):
+            quantizer = case.build()
+            rounds = [*quantizer.parameters(), *(quantizer.buffers() if how == "FSDP" else ())]
+            told = [message for message in messages if "its codes are rounded" in message]
+            assert len(told) == any(tensor.is_floating_point() for tensor in rounds), str(case)
+            for message in told:
+                assert "torch.bfloat16" in message
+                assert "fully_shard(model.quantizer)" in message
