@@ -193,8 +193,8 @@ class ResidualQuantizer(ComposedQuantizer):
             whole = whole & (coded | ~reached)  # a residual that left float32 has no code
             columns.append(column)
             losses.append(loss.sum())
-        losses = torch.stack(losses) + self._zero_of_others(stages, entered.vectors)
-        return QuantizerOutput(total, self._without(joined(columns), whole), losses)
+        every = torch.stack(losses) + self._zero_of_others(stages, entered.vectors)
+        return QuantizerOutput(total, self._without(joined(columns), whole), every)
 
     def _zero_of_others(self, stages: Sequence[Quantizer], z: Tensor) -> Tensor:
         """0-d zero, with a gradient of zero for what the stages left out learn, from a call without vectors.
@@ -202,7 +202,7 @@ class ResidualQuantizer(ComposedQuantizer):
         Parameters that get none would keep DistributedDataParallel waiting, and stages that only some ranks call
         those that shard them.
         """
-        others = [stage for stage in self.quantizers if stage not in stages] if self.training else []
+        others = [stage for stage in dict.fromkeys(self.parts) if stage not in stages] if self.training else []
         outputs = [stage.quantize_part(all_valid(z[:0])) for stage in others]
         return sum((o.quantized.sum() + o.loss.flatten()[:0].sum() for o in outputs), z.new_zeros(()))
 
