@@ -148,13 +148,13 @@ def test_what_comes_back_has_the_memory_format_of_x(case: Case, training: bool, 
     quantizer = case.build(channel_dim=1).train(training)
     last = batch(*shape).to(torch.bfloat16)
     x = last.movedim(-1, 1)
-    for given, contiguous in ((x, False), (x.contiguous(), True)):
-        quantized, indices, _ = quantizer(given)
-        assert quantized.shape == given.shape
+    for image, contiguous in ((x, False), (x.contiguous(), True)):
+        quantized, indices, _ = quantizer(image)
+        assert quantized.shape == image.shape
         assert quantized.is_contiguous() == contiguous
         assert contiguous or quantized.movedim(1, -1).is_contiguous()
         assert indices.is_contiguous()
-        assert quantizer.encode(given).is_contiguous()
+        assert quantizer.encode(image).is_contiguous()
         if case.has_codes:
             assert quantizer.decode(indices).is_contiguous()
     assert case.build(channel_dim=-1).train(training)(last).quantized.is_contiguous()

@@ -116,7 +116,6 @@ def test_a_killed_training_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None
     resumed = new_training(seed=1)
     load(resumed, path)
     assert resumed.count == STEPS
-    # The codes before the last step are not saved: `previous_embedding` is that of a step that both take.
     expected, actual = uninterrupted.step(), resumed.step()
     assert all(torch.equal(a, b) for a, b in zip(expected, actual, strict=True))
     assert_same_state(uninterrupted.everything(), resumed.everything())
