@@ -27,27 +27,51 @@ def residual(
     dim: Size,
     *,
     quantizer: str | Create = "vq",
-    num_quantizers: Size = 4,
+    num_quantizers: Size | None = None,
     stage_dim: Size | None = None,
     shared: bool = False,
     channel_dim: int = -1,
     **options: Any,
 ) -> ResidualQuantizer:
-    """A ResidualQuantizer of `num_quantizers` stages of one kind.
+    """A ResidualQuantizer of stages of one kind.
 
     Args:
         create: `quantizers.create`. quantizer: its first argument.
+        num_quantizers: how many stages; default one for each size in `codebook_size`, 4 where that is one number.
         stage_dim: channels of what the stages quantize, default `dim`; where it differs, x is projected once, in
             front of the first stage. `code_dim` has each stage project instead.
         shared: one codebook for all stages.
         options: those of ResidualQuantizer go there, the others (codebook_size, code_dim, decay, ...) to each
-            stage.
+            stage. `codebook_size` may be a list: one size for each stage.
+
+    Raises: ValueError for sizes that are not one for each stage, and for several where the stages share one
+    codebook.
     """
     own, stage_options = _split_options(ResidualQuantizer, options)
-    width = dim if stage_dim is None else stage_dim
+    stage_options["dim"] = dim if stage_dim is None else stage_dim
     with _passed_on(residual, ResidualQuantizer):
-        stages = _repeat(lambda: create(quantizer, dim=width, **stage_options), num_quantizers, shared)
+        if isinstance(stage_options.get("codebook_size"), list | tuple):
+            sizes = _sizes_by_stage(stage_options.pop("codebook_size"), num_quantizers, shared)
+            stages = [create(quantizer, codebook_size=size, **stage_options) for size in sizes]
+        else:
+            stages = _repeat(lambda: create(quantizer, **stage_options), num_quantizers or 4, shared)
     return ResidualQuantizer(dim, stages, channel_dim=channel_dim, **own)
+
+
+def _sizes_by_stage(sizes: Sequence[int], num_quantizers: int | None, shared: bool) -> Sequence[int]:
+    """`sizes`, if they are one for each stage."""
+    if shared:
+        raise ValueError(
+            f"codebook_size is {sizes}, expected one number where shared=True: the stages have one codebook"
+        )
+    if not sizes:
+        raise ValueError("codebook_size is empty, expected one size for each stage")
+    if num_quantizers not in (None, len(sizes)):
+        raise ValueError(
+            f"codebook_size has {len(sizes)} sizes for num_quantizers={num_quantizers} stages, expected one for "
+            "each"
+        )
+    return sizes
 
 
 @checked

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 import quantizers
 from quantizers import EMAVectorQuantizer, ResidualQuantizer, VectorQuantizer
+from quantizers.configuration import configuration, rebuild
 from tests.cases import assert_same_state, normal, state_of
 
 EPS = torch.finfo(torch.float64).eps
@@ -340,6 +341,13 @@ def test_scales_divide_and_multiply() -> None:
         ({"dropout": 1.5}, "dropout is 1.5, expected a probability"),
         ({"dropout_by": "vector"}, "dropout_by is 'vector', expected 'sample' or 'batch'"),
         ({"num_quantizers": 0}, "num_quantizers is 0"),
+        ({"codebook_size": (8, 8), "num_quantizers": 3}, "codebook_size has 2 sizes for num_quantizers=3 stages"),
+        ({"codebook_size": ()}, "codebook_size is empty, expected one size for each stage"),
+        (
+            {"codebook_size": (4, 8), "shared": True},
+            r"codebook_size is \(4, 8\), expected one number where shared=True",
+        ),
+        ({"codebook_size": (4, 0), "num_quantizers": 2}, "codebook_size is 0"),
     ],
 )
 def test_options_that_do_not_fit_are_named(options: dict[str, Any], message: str) -> None:
@@ -387,6 +395,23 @@ def test_stages_of_different_sizes_each_know_their_own(shape: tuple[int, ...]) -
         for bad, size in (([50, 0], 50), ([0, 27], 27)):
             with pytest.raises(IndexError, match=f"expected 0 to {size - 1}"):
                 quantizer.decode(torch.tensor(bad).expand(*shape, 2))
+
+
+@few
+@given(seeds, st.lists(st.integers(1, 9), min_size=1, max_size=4))
+def test_one_line_gives_each_stage_a_size_of_its_own(seed: int, sizes: list[int]) -> None:
+    """It is the quantizer of stages that are built one by one, and its configuration builds it again."""
+    torch.manual_seed(seed)
+    built = quantizers.create("residual", dim=DIM, codebook_size=sizes)
+    torch.manual_seed(seed)
+    expected = ResidualQuantizer(DIM, [VectorQuantizer(DIM, size) for size in sizes])
+    x = normal(seed, 20, DIM, dtype=torch.float32)
+    assert built.codebook_sizes == tuple(sizes)
+    assert torch.equal(built.encode(x), expected.encode(x))
+    assert torch.equal(built.decode(built.encode(x)), built(x).quantized)
+    rebuilt = rebuild(configuration(built))
+    rebuilt.load_state_dict(built.state_dict())
+    assert torch.equal(rebuilt.encode(x), built.encode(x))
 
 
 @settings(max_examples=10)
