@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from quantizers.base import Quantizer
 from quantizers.ema import EMAVectorQuantizer
+from quantizers.grouped import GroupedQuantizer
 from quantizers.ibq import IBQ
 from quantizers.residual import ResidualQuantizer
 
@@ -21,7 +22,8 @@ class Place(NamedTuple):
 
     dim: int
     """Channels of what the model hands over."""
-    codebook_size: int
+    codebook_size: int | tuple[int, ...]
+    """How many codes; of stages that differ one number each."""
     channel_dim: int
     stages: int | None = None
     """How many residual stages; None for one code a vector."""
@@ -33,6 +35,10 @@ class Place(NamedTuple):
     """How many groups of channels with a code each; None for one code a vector."""
     sampling: Mapping[str, Any] = NOTHING
     """As `options`, for a Gumbel quantizer alone: others have a temperature that means something else."""
+    group_dim: int | None = None
+    """Channels of a group, where the groups together have others than `dim`: then x is projected once."""
+    one_codebook: bool = False
+    """Whether the groups share their codes."""
 
 
 class Adapter(nn.Module, abc.ABC):
@@ -186,6 +192,23 @@ def stages_of(quantizer: Quantizer, count: int, *, shared: bool = False) -> list
         raise ValueError(f"quantizer has {len(quantizer.parts)} stages, and {count} codebooks are to be kept")
     if quantizer.entry is not None or quantizer.log_scales is not None:
         raise ValueError("quantizer scales or bounds what its stages get, and the kept codes are for neither")
+    if len(quantizer.quantizers) not in (1 if shared else count, count):
+        raise ValueError(f"quantizer shares its codebook, and {count} of their own are to be kept")
+    return quantizer.parts
+
+
+def groups_of(quantizer: Quantizer, count: int, *, shared: bool = False) -> list[Quantizer]:
+    """The groups of a grouped quantizer that can take over the codes of `count` others.
+
+    Args: shared: those others have one codebook between them.
+
+    Raises: ValueError.
+    """
+    if not isinstance(quantizer, GroupedQuantizer) or len(quantizer.parts) != count:
+        raise ValueError(
+            f"quantizer is {type(quantizer).__name__} with {quantizer.num_codebooks} codebooks, expected a "
+            f"GroupedQuantizer of {count} groups, whose codes are to be kept"
+        )
     if len(quantizer.quantizers) not in (1 if shared else count, count):
         raise ValueError(f"quantizer shares its codebook, and {count} of their own are to be kept")
     return quantizer.parts

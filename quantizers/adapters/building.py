@@ -37,12 +37,25 @@ def build(place: Place, quantizer: str | Builder | Quantizer, options: Mapping[s
     if options.keys() & {"levels", "codebook_size"}:
         own.pop("levels", None)
     elif "levels" not in own:
+        if not isinstance(place.codebook_size, int) and name != "residual":
+            raise ValueError(
+                f"quantizer is {quantizer!r}, whose stages are of one size, and the model's have codebook_size="
+                f"{place.codebook_size}: give codebook_size= for all of them, or 'residual'"
+            )
         own["codebook_size"] = place.codebook_size
     return check_fits(place, create(name, dim=place.dim, channel_dim=place.channel_dim, **{**own, **options}))
 
 
-def _grouped(place: Place, quantizer: str | Builder, options: Mapping[str, Any], keep: bool) -> GroupedQuantizer:
+def _grouped(place: Place, quantizer: str | Builder, options: Mapping[str, Any], keep: bool) -> Quantizer:
     """Groups of channels, each with what a place that wide would get; those of "grouped" are its own option."""
+    groups = place.groups or 1
+    width = place.dim if place.group_dim is None else groups * place.group_dim
+    projects = width != place.dim
+    if quantizer == "multihead":  # the same groups, in one call
+        axis = -1 if projects else place.channel_dim
+        inside = place._replace(dim=width, channel_dim=axis, groups=None)
+        heads = build(inside, quantizer, {"num_heads": groups, **options}, keep)
+        return GroupedQuantizer(place.dim, [heads], channel_dim=place.channel_dim) if projects else heads
     inner = {}
     if quantizer != "grouped":
         inner = {name: value for name, value in options.items() if name == "quantizer"}
@@ -51,8 +64,9 @@ def _grouped(place: Place, quantizer: str | Builder, options: Mapping[str, Any],
     def create_group(group: str | Builder, dim: int, **own: Any) -> Quantizer:
         return build(place._replace(dim=dim, channel_dim=-1, groups=None), group, {**own, **inner}, keep)
 
-    own = {"num_groups": place.groups, **options}
-    return grouped(create_group, place.dim, channel_dim=place.channel_dim, **own)
+    own = {"num_groups": groups, "shared": place.one_codebook, **options}
+    made = grouped(create_group, width, channel_dim=place.channel_dim, **own)
+    return GroupedQuantizer(place.dim, made.parts, channel_dim=place.channel_dim) if projects else made
 
 
 def _staged(

@@ -12,27 +12,12 @@ from torch import Tensor, nn
 
 from quantizers import plug_in, take_codebook, unplug
 from quantizers.kernels.reference.levels import bound_levels
-from tests.adapters.common import METHODS, agrees, loss_falls, nearest_gap
+from tests.adapters.common import METHODS, loss_falls, nearest_gap
+from tests.adapters.package import CODES, EPS, WIDTH, made, normal, package, same_rows, trained
 
-package = pytest.importorskip("vector_quantize_pytorch", reason="the extra `bench` has it")
-EPS = torch.finfo(torch.float32).eps
-WIDTH, CODES = 8, 16
 KEEPING = ("vq", "ema_vq", "simvq", "rotation_vq", "gumbel")
 
 Make = Callable[..., nn.Module]
-
-
-def made(name: str, **options: Any) -> Any:
-    """One of the package's, small."""
-    sizes: dict[str, Any] = {"dim": WIDTH}
-    if "FSQ" in name:
-        sizes["levels"] = [5, 4, 3]
-    else:
-        sizes["codebook_size"] = CODES
-    if "Residual" in name:
-        sizes["num_quantizers"] = 3
-    torch.manual_seed(0)
-    return getattr(package, name)(**{**sizes, **options})
 
 
 class Autoencoder(nn.Module):
@@ -50,25 +35,9 @@ class Autoencoder(nn.Module):
         return nn.functional.mse_loss(self.decoder(outputs[0]), x), loss
 
 
-def normal(*shape: int, seed: int = 1) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
 def clustered() -> Tensor:
     """[2, 20, 6] in four places."""
     return 3 * normal(4, 6)[torch.arange(40) % 4].reshape(2, 20, 6) + 0.1 * normal(2, 20, 6)
-
-
-def trained(name: str, steps: int = 5, **options: Any) -> Any:
-    """One whose state has left where it began."""
-    module = made(name, **options)
-    optimizer = torch.optim.Adam([*module.parameters(), nn.Parameter(torch.zeros(1))], lr=1e-2)
-    for step in range(steps):
-        quantized, _, *loss = module(normal(2, 40, WIDTH, seed=step).requires_grad_())
-        (quantized.square().mean() + sum(part.sum() for part in loss)).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    return module.eval()
 
 
 NAMES = ("VectorQuantize", "SimVQ", "ResidualVQ", "ResidualSimVQ", "FSQ", "ResidualFSQ", "LFQ")
@@ -136,12 +105,6 @@ def test_images_through_stages() -> None:
     decoded = model[0].get_output_from_indices(indices)
     assert decoded.shape == original.get_output_from_indices(indices).shape
     assert torch.equal(decoded.movedim(-1, 1), quantized)
-
-
-def same_rows(ours: Tensor, theirs: Tensor, z: Tensor, codebook: Tensor) -> Tensor:
-    """Which rows [...] have the same index, after a check that only those between two codes do not."""
-    assert agrees(ours.reshape(-1), theirs.reshape(-1), z.reshape(-1, z.shape[-1]), codebook)
-    return ours == theirs
 
 
 @pytest.mark.parametrize("method", KEEPING)
@@ -472,16 +435,13 @@ def test_a_new_quantizer_takes_what_it_can_from_the_old_one() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "named"),
     [
-        ("VectorQuantize", {"heads": 2}, "heads=2"),
         ("VectorQuantize", {"separate_codebook_per_head": True}, "separate_codebook_per_head=True"),
-        ("ResidualVQ", {"beam_size": 2}, "beam_size=2"),
-        ("ResidualVQ", {"codebook_size": (4, 8), "num_quantizers": 2}, r"codebook_sizes=\(4, 8\)"),
+        ("ResidualVQ", {"beam_size": 2, "beam_score_quantizer_weights": [1.0, 2.0, 3.0]},
+         r"beam_score_quantizer_weights=\[1.0, 2.0, 3.0\]"),
         ("ResidualVQ", {"quantize_dropout": True, "quantize_dropout_cutoff_index": 1}, "cutoff_index=1"),
         ("ResidualFSQ", {"quantize_dropout": True, "quantize_dropout_multiple_of": 2}, "multiple_of=2"),
-        ("FSQ", {"num_codebooks": 2}, "num_codebooks=2"),
-        ("LFQ", {"num_codebooks": 2}, "num_codebooks=2"),
     ],
-)
+)  # fmt: skip
 def test_calls_that_are_not_kept_are_named(name: str, options: dict[str, Any], named: str) -> None:
     with pytest.raises(ValueError, match=f"{name} has .*{named}, which this contract does not keep"):
         plug_in(nn.Sequential(made(name, **options)), "vq")
@@ -492,7 +452,6 @@ def test_calls_that_are_not_kept_are_named(name: str, options: dict[str, Any], n
     [
         ("VectorQuantize", {"affine_param": True}, "affine_param=True"),
         ("VectorQuantize", {"kmeans_init": True}, "has seen no batch"),
-        ("VectorQuantize", {"freeze_codebook": True}, "freeze_codebook=True"),
         ("VectorQuantize", {"use_cosine_sim": True, "orthogonal_reg_weight": 1.0, "ema_update": False},
          "orthogonal_reg_weight=1.0"),
         ("ResidualVQ", {"implicit_neural_codebook": True}, "implicit_neural_codebook=True"),
@@ -523,7 +482,11 @@ def test_fsq_on_another_grid_is_not_kept() -> None:
     ("name", "arguments"),
     [
         ("VectorQuantize", {"topk": 2}),
-        ("VectorQuantize", {"freeze_codebook": True}),
+        ("VectorQuantize", {"ema_update": False}),
+        ("VectorQuantize", {"ema_update_weight": 0.0}),
+        ("VectorQuantize", {"accum_ema_update": True}),
+        ("VectorQuantize", {"codebook_transform_fn": torch.nn.Identity()}),
+        ("VectorQuantize", {"sample_codebook_temp": 0.5}),
         ("VectorQuantize", {"return_loss_breakdown": True}),
         ("VectorQuantize", {"indices": torch.zeros(2, 5, dtype=torch.long)}),
         ("ResidualVQ", {"beam_size": 2}),
@@ -535,3 +498,12 @@ def test_arguments_that_are_not_kept_are_named(name: str, arguments: dict[str, A
     model = plug_in(nn.Sequential(made(name)), "vq")
     with pytest.raises(ValueError, match=f"forward has {next(iter(arguments))}="):
         model[0](normal(2, 5, WIDTH), **arguments)
+
+
+@pytest.mark.parametrize("name", ["VectorQuantize", "ResidualVQ"])
+def test_arguments_that_the_original_does_not_have(name: str) -> None:
+    """Those that ask for nothing are taken."""
+    adapter = plug_in(made(name), "vq")
+    assert torch.equal(adapter(normal(2, 5, WIDTH), sample_codebook_temp=0.0)[1], adapter(normal(2, 5, WIDTH))[1])
+    with pytest.raises(TypeError, match="unexpected keyword argument 'update'"):
+        adapter(normal(2, 5, WIDTH), update=False)

@@ -1,5 +1,8 @@
 """What the contracts of vector-quantize-pytorch have in common: attributes, and arguments that have no meaning."""
 
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -8,6 +11,7 @@ from torch import Tensor, nn
 from quantizers.adapters.adapter import Adapter
 from quantizers.adapters.last_loss import LastLossAdapter
 from quantizers.base import Quantizer
+from quantizers.grouped import GroupedQuantizer
 from quantizers.projection import Projection
 
 
@@ -42,14 +46,23 @@ class PackageAdapter(Adapter):
     @property
     def codebook(self) -> Tensor:
         """All codes, [K, codebook_dim]; of several codebooks [n, K, ...]. Assign to set them."""
-        return self.quantizer.codebook
+        codes: Tensor = self.quantizer.codebook
+        return codes[0] if self._has_one_codebook else codes
 
     @codebook.setter
     def codebook(self, codes: Tensor) -> None:
-        setter = getattr(self.quantizer, "set_codebook", None)
-        if setter is None:
-            raise ValueError(f"{type(self.quantizer).__name__} has no codes that can be set one by one")
-        setter(codes)
+        parts = self.quantizer.parts if isinstance(self.quantizer, GroupedQuantizer) else [self.quantizer]
+        books = codes if len(parts) > 1 and not self._has_one_codebook else [codes] * len(parts)
+        for part, own in zip(parts, books, strict=True):
+            setter = getattr(part, "set_codebook", None)
+            if setter is None:
+                raise ValueError(f"{type(part).__name__} has no codes that can be set one by one")
+            setter(own)
+
+    @property
+    def _has_one_codebook(self) -> bool:
+        """Whether the original has one codebook where the quantizer has several."""
+        return False
 
 
 class WithoutLossAdapter(LastLossAdapter, PackageAdapter):
@@ -65,8 +78,53 @@ def refuse(where: str, **settings: object) -> None:
     for name, value in settings.items():
         is_object = isinstance(value, Tensor | nn.Module)
         if is_object or value:
-            shown = f"a {type(value).__name__}" if is_object else repr(value)
-            raise ValueError(f"{where} has {name}={shown}, which this contract does not keep; expected none")
+            _raise_not_kept(where, name, value)
+
+
+def refuse_arguments(given: Mapping[str, object], defaults: Mapping[str, tuple[object, ...]]) -> None:
+    """Raises: ValueError for the first argument of a forward that has none of the values that change nothing,
+    `defaults`; TypeError for one that the original does not have."""
+    for name, value in given.items():
+        if name not in defaults:
+            raise TypeError(f"forward() got an unexpected keyword argument {name!r}")
+        if not any(value is default or _is_equal_number(value, default) for default in defaults[name]):
+            _raise_not_kept("forward", name, value)
+
+
+def _is_equal_number(value: object, default: object) -> bool:
+    numbers = (int, float)
+    return type(value) in numbers and type(default) in numbers and value == default
+
+
+def _raise_not_kept(where: str, name: str, value: object) -> None:
+    shown = f"a {type(value).__name__}" if isinstance(value, Tensor | nn.Module) else repr(value)
+    raise ValueError(f"{where} has {name}={shown}, which this contract does not keep; expected none")
+
+
+@contextmanager
+def frozen_if(quantizer: Quantizer, frozen: bool | None) -> Iterator[None]:
+    """Within it the codes stay as they are in training, or move if `frozen` is False; as before for None."""
+    if frozen is None:
+        yield
+        return
+    parts = [part for part in quantizer.modules() if isinstance(part, Quantizer)]
+    before = [(part, part.frozen) for part in parts]  # those that hold others come first
+    learned = [(parameter, parameter.requires_grad) for parameter in quantizer.parameters()]
+    _set_frozen(quantizer, frozen)
+    try:
+        yield
+    finally:
+        for part, was_frozen in before:
+            _set_frozen(part, was_frozen)
+        for parameter, learns in learned:
+            parameter.requires_grad_(learns)
+
+
+def _set_frozen(quantizer: Quantizer, frozen: bool) -> None:
+    if frozen:
+        quantizer.freeze()
+    else:
+        quantizer.unfreeze()
 
 
 @torch.no_grad()
@@ -74,4 +132,10 @@ def keep_projections(original: Any, quantizer: Quantizer) -> None:
     """Copies of the original's projections take the place of the quantizer's, which leads to as many channels."""
     for name in ("project_in", "project_out"):
         projection = getattr(original, name)
-        setattr(quantizer, name, Projection.of(projection) if isinstance(projection, nn.Linear) else nn.Identity())
+        setattr(
+            quantizer,
+            name,
+            Projection.of(projection)
+            if isinstance(projection, nn.Linear)
+            else copy.deepcopy(projection).to(torch.float32),
+        )

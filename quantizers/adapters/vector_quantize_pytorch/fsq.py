@@ -5,7 +5,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from quantizers.adapters.adapter import Place
+from quantizers.adapters.adapter import Place, groups_of
 from quantizers.adapters.vector_quantize_pytorch.common import (
     PackageAdapter,
     WithoutLossAdapter,
@@ -14,6 +14,7 @@ from quantizers.adapters.vector_quantize_pytorch.common import (
 )
 from quantizers.base import Quantizer
 from quantizers.fsq import FSQ
+from quantizers.grouped import GroupedQuantizer
 from quantizers.kernels.reference.levels import index_digits, level_values, round_bounded
 from quantizers.kernels.vectors import integers
 
@@ -22,8 +23,9 @@ class FSQAdapter(WithoutLossAdapter):
     """`FSQ`: x [B, N, dim] → (quantized [B, N, dim], indices [B, N]).
 
     With four axes or more, or with `channel_first`, x is [B, dim, ...] and indices are [B, ...]; int64, where the
-    original has int32. With `keep_num_codebooks_dim` they have one more axis. The contract has no loss: to train a
-    quantizer that has one, add `loss`, that of the last forward.
+    original has int32. With `keep_num_codebooks_dim` they have one more axis, with `num_codebooks` of that length:
+    a quantizer for each ("grouped"). The contract has no loss: to train a quantizer that has one, add `loss`, that
+    of the last forward.
 
     A new FSQ gets the original's levels. Kept with them: the projections; codes and indices are then the
     original's, but where a channel is within rounding of the edge between two levels.
@@ -35,9 +37,9 @@ class FSQAdapter(WithoutLossAdapter):
     @classmethod
     def read(cls, original: Any) -> Place:
         levels = tuple(original._levels.tolist())
-        _refuse_codebooks(original)
         size = int(original._levels.long().prod())
-        return Place(original.dim, size, 1 if original.channel_first else -1, options={"levels": levels})
+        axis = 1 if original.channel_first else -1
+        return Place(original.dim, size, axis, options={"levels": levels}, **_codebooks(original, len(levels)))
 
     @classmethod
     def trained_codebook(cls, original: Any) -> Tensor:
@@ -52,12 +54,14 @@ class FSQAdapter(WithoutLossAdapter):
     def keep(cls, original: Any, quantizer: Quantizer) -> None:
         _refuse_other_grids(original)
         levels = tuple(original._levels.tolist())
-        own = (quantizer.level_counts, quantizer.bound) if isinstance(quantizer, FSQ) else None
-        if own != (levels, "tanh"):
-            raise ValueError(
-                f"quantizer is {type(quantizer).__name__} with {own or 'no levels'}, and the codes to be kept "
-                f"have {(levels, 'tanh')}: expected 'fsq' with these levels and this bound"
-            )
+        count = original.num_codebooks
+        for part in groups_of(quantizer, count) if count > 1 else [quantizer]:
+            own = (part.level_counts, part.bound) if isinstance(part, FSQ) else None
+            if own != (levels, "tanh"):
+                raise ValueError(
+                    f"quantizer is {type(part).__name__} with {own or 'no levels'}, and the codes to be kept "
+                    f"have {(levels, 'tanh')}: expected 'fsq' with these levels and this bound"
+                )
         keep_projections(original, quantizer)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -76,16 +80,20 @@ class FSQAdapter(WithoutLossAdapter):
 
         Raises: ValueError for another quantizer than FSQ.
         """
-        if not isinstance(self.quantizer, FSQ):
-            raise ValueError(
-                f"codes_to_indices is for FSQ's grid, and quantizer is {type(self.quantizer).__name__}"
-            )
-        return round_bounded(codes, integers(self.quantizer.level_counts, codes.device))[1]
+        grid = self._grid
+        if not isinstance(grid, FSQ):
+            raise ValueError(f"codes_to_indices is for FSQ's grid, and quantizer is {type(grid).__name__}")
+        return round_bounded(codes, integers(grid.level_counts, codes.device))[1]
 
     @property
     def implicit_codebook(self) -> Tensor:
-        """All codes, [K, channels]."""
-        return self.quantizer.codebook
+        """All codes, [K, channels]; of several codebooks those of the first, which in the original are all alike."""
+        return self._grid.codebook
+
+    @property
+    def _grid(self) -> Quantizer:
+        several = isinstance(self.quantizer, GroupedQuantizer) and self.original.num_codebooks > 1
+        return self.quantizer.parts[0] if several else self.quantizer
 
 
 class LFQOutput(NamedTuple):
@@ -100,7 +108,8 @@ class LFQAdapter(PackageAdapter):
     """`LFQ`: x [B, N, dim], or [B, dim, ...] → (quantized, indices [B, ...], entropy_aux_loss []).
 
     The channels are on axis 1 with `channel_first`, and where that is None of maps, with four axes or more. mask
-    [B, N] bool. The loss is the quantizer's whole loss. Our "lfq" has the bits of an index in the other order, the
+    [B, N] bool. With `num_codebooks` a quantizer for each ("grouped"): indices [B, ..., num_codebooks]. The loss is
+    the quantizer's whole loss. Our "lfq" has the bits of an index in the other order, the
     first channel's the lowest: nothing is kept.
     """
 
@@ -109,9 +118,8 @@ class LFQAdapter(PackageAdapter):
 
     @classmethod
     def read(cls, original: Any) -> Place:
-        dim, size = original.dim, original.codebook_size
-        _refuse_codebooks(original)
-        return Place(dim, size, 1 if original.channel_first else -1)
+        axis = 1 if original.channel_first else -1
+        return Place(original.dim, original.codebook_size, axis, **_codebooks(original, original.codebook_dim))
 
     def forward(
         self,
@@ -161,9 +169,9 @@ def _has_codebook_axis(adapter: PackageAdapter) -> bool:
     return getattr(adapter.original, "keep_num_codebooks_dim", False) and not adapter.quantizer.composed
 
 
-def _refuse_codebooks(original: Any) -> None:
-    count = original.num_codebooks
-    refuse(type(original).__name__, num_codebooks=count if count > 1 else None)
+def _codebooks(original: Any, width: int) -> dict[str, Any]:
+    """The groups of a Place for the original's codebooks, `width` channels each; none for one codebook."""
+    return {"groups": original.num_codebooks, "group_dim": width} if original.num_codebooks > 1 else {}
 
 
 def _refuse_other_grids(original: Any) -> None:

@@ -1,5 +1,6 @@
 """ResidualVQ, ResidualSimVQ and ResidualFSQ of vector-quantize-pytorch."""
 
+import warnings
 from typing import Any, ClassVar
 
 import torch
@@ -9,13 +10,16 @@ from quantizers.adapters.adapter import Place, stages_of
 from quantizers.adapters.vector_quantize_pytorch.common import (
     PackageAdapter,
     WithoutLossAdapter,
+    frozen_if,
     keep_projections,
     refuse,
+    refuse_arguments,
 )
 from quantizers.adapters.vector_quantize_pytorch.single import (
     channel_axis,
     keep_codes,
     keep_simvq,
+    keeps_still,
     simvq_settings,
     trained_codes,
     trained_simvq_codes,
@@ -23,7 +27,11 @@ from quantizers.adapters.vector_quantize_pytorch.single import (
     vector_quantize_settings,
 )
 from quantizers.base import Quantizer
+from quantizers.gradients import exact_value
 from quantizers.residual import ResidualQuantizer
+
+FORWARD_DEFAULTS: dict[str, tuple[object, ...]] = {"indices": (None,), "sample_codebook_temp": (None, 0)}
+"""Arguments of the original's forward, each with the values that ask for nothing."""
 
 
 class _StagesAdapter(PackageAdapter):
@@ -37,8 +45,20 @@ class _StagesAdapter(PackageAdapter):
         return self.quantizer.num_codebooks
 
     @property
-    def codebooks(self) -> Tensor:
-        """All codes, [num_quantizers, K, channels]."""
+    def codebook_size(self) -> int:
+        """K, of the first stage."""
+        return self.codebook_sizes[0]
+
+    @property
+    def codebook_sizes(self) -> tuple[int, ...]:
+        """K of each stage."""
+        return self.quantizer.codebook_sizes
+
+    @property
+    def codebooks(self) -> Tensor | tuple[Tensor, ...]:
+        """All codes, [num_quantizers, K, channels]; of stages that differ in size one tensor each."""
+        if len(set(self.codebook_sizes)) > 1 and isinstance(self.quantizer, ResidualQuantizer):
+            return tuple(stage.codebook for stage in self.quantizer.parts)
         return self.quantizer.codebook
 
     def get_codes_from_indices(self, indices: Tensor) -> Tensor:
@@ -79,10 +99,20 @@ class ResidualVQAdapter(_StagesAdapter):
     Kept with the codebook: the projections and of each stage what VectorQuantize and SimVQ keep. Training goes on
     with the gradients of ResidualQuantizer. They follow the chain rule; the original holds the residual constant
     (but with `quant_grad_frac=1`), so that x gets the decoder's gradient once from each stage.
+
+    **Beams** are searched in evaluation, `eval_beam_size` or the forward's `beam_size` wide; training takes the
+    nearest code of each stage, and losses are those of these codes in either mode. Our search compares the distance
+    of the whole sum, and the original the sum of the distances that each stage leaves: with `keep_codebook` it may
+    choose other codes than the original's, as a warning says, and none whose value is farther away than that of the
+    nearest code of each stage.
     """
 
     contract: ClassVar[str] = "vector_quantize_pytorch_residual"
     classes: ClassVar[tuple[str, ...]] = ("ResidualVQ", "ResidualSimVQ")
+
+    def __init__(self, quantizer: Quantizer, original: Any) -> None:
+        super().__init__(quantizer, original)
+        self._beam_width(None, training=False)  # raises for a quantizer without a beam search
 
     @classmethod
     def read(cls, original: Any) -> Place:
@@ -93,23 +123,25 @@ class ResidualVQAdapter(_StagesAdapter):
             axis = 1 if original.channel_first else -1
             return Place(dim, size, axis, count, options, simvq_settings(first))
         projects = original.has_projections
-        refuse(
-            type(original).__name__,
-            beam_size=original.beam_size if (original.beam_size or 1) > 1 else None,
-            codebook_sizes=None if original.uniform_codebook_size else original.codebook_sizes,
-        )
+        weights = original.beam_score_weights.tolist()
+        refuse(type(original).__name__, beam_score_quantizer_weights=None if set(weights) == {1.0} else weights)
+        sizes = original.codebook_sizes
         own, kept = vector_quantize_settings(first)
         options.update(own, stage_dim=original.codebook_dim)
         if original.shared_codebook:
             options["shared"] = True
         return Place(
             original.project_in.in_features if projects else original.codebook_dim,
-            original.codebook_size, channel_axis(first), count, options, kept,
+            sizes[0] if original.uniform_codebook_size else sizes, channel_axis(first), count, options, kept,
         )  # fmt: skip
 
     @classmethod
     def trained_codebook(cls, original: Any) -> Tensor:
         codes = trained_simvq_codes if _is_simvq(original) else trained_codes
+        if not getattr(original, "uniform_codebook_size", True):
+            raise ValueError(
+                f"the codebooks have {original.codebook_sizes} codes: read those of .layers, one by one"
+            )
         return torch.stack([codes(layer) for layer in original.layers])
 
     @classmethod
@@ -126,8 +158,18 @@ class ResidualVQAdapter(_StagesAdapter):
         parts = stages_of(quantizer, len(original.layers), shared=shared)
         for part, layer in zip(parts, original.layers, strict=True):
             keep(layer, part)
-        if not _is_simvq(original):
-            keep_projections(original, quantizer)
+        if _is_simvq(original):
+            return
+        keep_projections(original, quantizer)
+        if keeps_still(original.layers[0]):
+            quantizer.freeze()
+        if (original.eval_beam_size or 1) > 1:
+            warnings.warn(
+                f"{type(original).__name__} has eval_beam_size={original.eval_beam_size}. Its codes are kept, and "
+                "our beam search, which compares the distance of the whole sum, may choose others of them than the "
+                "original's, which adds up the distances that each stage leaves.",
+                stacklevel=2,
+            )
 
     def forward(
         self,
@@ -136,14 +178,22 @@ class ResidualVQAdapter(_StagesAdapter):
         indices: None = None,
         return_all_codes: bool = False,
         rand_quantize_dropout_fixed_seed: int | None = None,
+        *,
+        freeze_codebook: bool = False,
+        beam_size: int | None = None,
         **others: object,
     ) -> tuple[Tensor, ...]:
-        """As above. Stages drop out by PyTorch's generator, and the seed is not used.
+        """As above. With `freeze_codebook` the codes stay as they are in a forward in training; False leaves that
+        as it is. Stages drop out by PyTorch's generator, and the seed is not used.
 
-        Raises: ValueError for any other argument of the original that is set.
+        Raises: ValueError for beams in training, and any other argument of the original that is set.
         """
-        refuse("forward", indices=indices, **others)
-        quantized, found, losses = self._with_losses(x, mask)
+        refuse_arguments({"indices": indices, **others}, FORWARD_DEFAULTS)
+        width = self._beam_width(beam_size, self.training)
+        with frozen_if(self.quantizer, freeze_codebook or None):
+            quantized, found, losses = self._with_losses(x, mask)
+        if width > 1:
+            quantized, found = self._improved(x, mask, quantized, width)
         outputs = unmasked(self, quantized, x, mask), found, losses
         return (*outputs, self.get_codes_from_indices(found)) if return_all_codes else outputs
 
@@ -152,6 +202,29 @@ class ResidualVQAdapter(_StagesAdapter):
             return self.quantizer.forward_stages(x, mask)
         quantized, indices, loss = self.quantizer(x, mask)
         return quantized, indices, torch.cat([loss[None], loss.new_zeros(self.num_quantizers - 1)])
+
+    def _beam_width(self, beam_size: int | None, training: bool) -> int:
+        """Of the search in this forward. Raises: ValueError where there is none."""
+        usual = None if training else getattr(self.original, "eval_beam_size", None)
+        width = (usual if beam_size is None else beam_size) or 1
+        if width > 1 and training:
+            raise ValueError(
+                f"forward has beam_size={beam_size}, which this contract does not keep in training; expected none: "
+                "beams are searched in evaluation"
+            )
+        if width > 1 and not isinstance(self.quantizer, ResidualQuantizer):
+            raise ValueError(
+                f"the beam search is {width} wide, and quantizer is {type(self.quantizer).__name__}, expected a "
+                "ResidualQuantizer"
+            )
+        return width
+
+    def _improved(self, x: Tensor, mask: Tensor | None, greedy: Tensor, width: int) -> tuple[Tensor, Tensor]:
+        """What a beam search finds, with the gradient of the nearest codes of each stage; NaN stays NaN."""
+        indices = self.quantizer.encode(x, mask, beam_width=width)
+        has_code = (indices >= 0).any(-1).unsqueeze(self.quantizer.channel_dim)
+        found = self.quantizer.decode(indices).to(greedy.dtype)
+        return exact_value(greedy, found.where(has_code, greedy)), indices
 
 
 class ResidualFSQAdapter(_StagesAdapter, WithoutLossAdapter):

@@ -6,10 +6,30 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from quantizers.adapters.adapter import Place, set_averages, set_codebook
-from quantizers.adapters.vector_quantize_pytorch.common import PackageAdapter, keep_projections, refuse
+from quantizers.adapters.adapter import Place, flat_indices, groups_of, set_averages, set_codebook
+from quantizers.adapters.vector_quantize_pytorch.common import (
+    PackageAdapter,
+    frozen_if,
+    keep_projections,
+    refuse,
+    refuse_arguments,
+)
 from quantizers.base import Quantizer
+from quantizers.grouped import GroupedQuantizer
+from quantizers.multihead import MultiHeadVectorQuantizer
 from quantizers.simvq import Matrix, SimVQ
+
+FORWARD_DEFAULTS: dict[str, tuple[object, ...]] = {
+    "indices": (None,),
+    "topk": (None,),
+    "sample_codebook_temp": (None, 0),
+    "return_loss_breakdown": (False,),
+    "codebook_transform_fn": (None,),
+    "ema_update_weight": (None,),
+    "accum_ema_update": (False,),
+    "ema_update": (None,),
+}
+"""Arguments of the original's forward, each with the values that ask for nothing."""
 
 
 class VectorQuantizeAdapter(PackageAdapter):
@@ -17,13 +37,15 @@ class VectorQuantizeAdapter(PackageAdapter):
 
     Also [B, dim]; [B, dim, N] with `channel_last=False`, and maps [B, dim, ...] with `accept_image_fmap` or
     `accept_3d_fmap`. mask [B, N] bool, or lens [B]: vectors that do not count get index −1, and zero or x as the
-    original has it.
+    original has it. With `heads` a quantizer for each, or one for all of them ("grouped", with a projection where
+    the heads together have other channels than x): indices [B, N, heads].
 
-    The original's loss is zero in evaluation, and ours is what it is in training. Kept with the codebook: the
-    projections, the averages of EMA (its step moves the codes alike, but for the replacement of dead codes),
-    cosine distance, weights, and how the gradient passes. Where the original learns its codes by gradient, one
-    loss moves them and the encoder; here two of that weight do: the gradients are the same, the value is twice
-    it.
+    The original's loss is zero in evaluation, and ours is what it is in training. With `freeze_codebook` the codes
+    stay as they are in a forward in training. Kept with the codebook: the projections, the averages of EMA (its
+    step moves the codes alike, but for the replacement of dead codes), cosine distance, weights, how the gradient
+    passes, and that the codes stay where the original's do (`freeze_codebook`, decay 1, or no EMA and no
+    gradient). Where the original learns its codes by gradient, one loss moves them and the encoder; here two of
+    that weight do: the gradients are the same, the value is twice it.
     """
 
     contract: ClassVar[str] = "vector_quantize_pytorch"
@@ -31,16 +53,17 @@ class VectorQuantizeAdapter(PackageAdapter):
 
     @classmethod
     def read(cls, original: Any) -> Place:
-        codebook = original._codebook.embed
-        refuse(
-            type(original).__name__,
-            heads=original.heads if original.heads > 1 else None,
-            separate_codebook_per_head=original.separate_codebook_per_head,
-        )
+        width = original._codebook.embed.shape[-1]
         options, kept = vector_quantize_settings(original)
+        heads: dict[str, Any] = {}
+        if original.heads == 1:
+            refuse(type(original).__name__, separate_codebook_per_head=original.separate_codebook_per_head)
+        else:
+            shared = not original.separate_codebook_per_head
+            heads = {"groups": original.heads, "group_dim": width, "one_codebook": shared}
         return Place(
             original.dim, original.codebook_size, channel_axis(original), None,
-            {"code_dim": codebook.shape[-1], **options}, kept,
+            {"code_dim": width, **options}, kept, **heads,
         )  # fmt: skip
 
     @classmethod
@@ -50,8 +73,13 @@ class VectorQuantizeAdapter(PackageAdapter):
     @classmethod
     @torch.no_grad()
     def keep(cls, original: Any, quantizer: Quantizer) -> None:
-        keep_codes(original, quantizer)
+        if original.heads > 1:
+            keep_heads(original, quantizer)
+        else:
+            keep_codes(original, quantizer)
         keep_projections(original, quantizer)
+        if keeps_still(original):
+            quantizer.freeze()
 
     def forward(
         self,
@@ -59,28 +87,46 @@ class VectorQuantizeAdapter(PackageAdapter):
         indices: None = None,
         mask: Tensor | None = None,
         lens: Tensor | None = None,
+        *,
+        freeze_codebook: bool | None = None,
         **others: object,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """As above. Raises: ValueError for any other argument of the original that is set."""
-        refuse("forward", indices=indices, **others)
+        refuse_arguments({"indices": indices, **others}, FORWARD_DEFAULTS)
         if lens is not None:
             refuse("forward with lens", mask=mask)
             places = torch.arange(x.shape[1 if self.quantizer.channel_dim == -1 else -1], device=x.device)
             mask = places < lens[:, None]
-        quantized, codes, loss = self.quantizer(x, mask)
+        with frozen_if(self.quantizer, freeze_codebook):
+            quantized, codes, loss = self.quantizer(x, mask)
         return unmasked(self, quantized, x, mask), codes, loss
 
-    def get_codes_from_indices(self, indices: Tensor) -> Tensor:
-        """The codes of indices [...], before they are projected: [..., codebook_dim], in the layout of x.
+    @property
+    def _has_one_codebook(self) -> bool:
+        return self._has_heads and not self.original.separate_codebook_per_head
 
-        Raises: ValueError for several codebooks.
+    @property
+    def _has_heads(self) -> bool:
+        return self.quantizer.composed and getattr(self.original, "heads", 1) > 1
+
+    def get_codes_from_indices(self, indices: Tensor) -> Tensor:
+        """The codes of indices [...], before they are projected: [..., codebook_dim], in the layout of x. −1 gives
+        zero.
+
+        Raises: ValueError for several codebooks, but for those of heads, whose codes are side by side.
         """
-        if self.quantizer.composed:
+        if self.quantizer.composed and not self._has_heads:
             raise ValueError(
                 f"{type(self.quantizer).__name__} has several codebooks, whose codes are not of one table; "
                 "expected get_output_from_indices"
             )
-        codes = self.quantizer._decode(indices.reshape(-1)).reshape(*indices.shape, self.codebook_dim)
+        shape = indices.shape[:-1] if self._has_heads else indices.shape
+        flat = flat_indices(self.quantizer, indices)
+        found = flat >= 0
+        codes = self.quantizer._decode(flat.where(found, self.quantizer._missing))
+        if not self._has_heads:  # else the missing ones are zero already
+            codes = codes.where(found[:, None], 0.0)
+        codes = codes.reshape(*shape, self.codebook_dim)
         return codes.movedim(-1, self.quantizer.channel_dim).to(self.dtype)
 
     def get_output_from_indices(self, indices: Tensor) -> Tensor:
@@ -149,15 +195,21 @@ def vector_quantize_settings(original: Any) -> tuple[dict[str, Any], dict[str, A
     return options, kept
 
 
+def keeps_still(original: Any) -> bool:
+    """Whether a VectorQuantize leaves its codes where they are in training."""
+    state = original._codebook
+    learns = state.learnable_codebook or (state.ema_update and state.decay < 1)
+    return bool(original.freeze_codebook or not learns)
+
+
 def trained_codes(original: Any) -> Tensor:
-    """The codes of a VectorQuantize, [K, codebook_dim].
+    """The codes of a VectorQuantize, [K, codebook_dim]; of heads with codes of their own [heads, K, codebook_dim].
 
     Raises: ValueError where they are not what it searches, and before its k-means.
     """
     state = original._codebook
     refuse(
         f"{type(original).__name__}, whose codes are to be kept,",
-        heads=original.heads if original.heads > 1 else None,
         affine_param=state.affine_param,
         vq_bridge=state.vq_bridge,
     )
@@ -165,18 +217,38 @@ def trained_codes(original: Any) -> Tensor:
         raise ValueError(
             f"{type(original).__name__} has kmeans_init=True and has seen no batch: it holds no codes to keep"
         )
-    codes: Tensor = state.embed[0]
+    codes: Tensor = state.embed if len(state.embed) > 1 else state.embed[0]
     return codes
 
 
-def keep_codes(original: Any, quantizer: Quantizer) -> None:
-    """Codes and averages of a VectorQuantize, without its projections."""
-    codes, state = trained_codes(original), original._codebook
+def keep_heads(original: Any, quantizer: Quantizer) -> None:
+    """Codes and averages of the heads of a VectorQuantize."""
+    shared = not original.separate_codebook_per_head
+    parts = quantizer.parts if isinstance(quantizer, GroupedQuantizer) else [quantizer]
+    if len(parts) == 1 and isinstance(parts[0], MultiHeadVectorQuantizer) and not shared:
+        _check_searched_alike(original, parts[0])
+        parts[0].set_codebook(trained_codes(original))
+        return
+    for head, part in enumerate(groups_of(quantizer, original.heads, shared=shared)):
+        keep_codes(original, part, 0 if shared else head)
+
+
+def keep_codes(original: Any, quantizer: Quantizer, codebook: int = 0) -> None:
+    """Codes and averages of a VectorQuantize, without its projections. Args: codebook: which of several."""
+    trained_codes(original)
+    _check_searched_alike(original, quantizer)
+    state = original._codebook
+    set_codebook(quantizer, state.embed[codebook])
+    if state.ema_update:
+        set_averages(quantizer, state.cluster_size[codebook], state.embed_avg[codebook])
+
+
+def _check_searched_alike(original: Any, quantizer: Quantizer) -> None:
+    """Raises: ValueError for codes that this quantizer would compare in another way."""
     # A loss that learns the codes does not leave them on the unit sphere, and the search takes them as they are.
     refuse(
         f"{type(original).__name__}, whose codes are to be kept,",
         orthogonal_reg_weight=original.orthogonal_reg_weight if original.use_cosine_sim else None,
-        freeze_codebook=original.freeze_codebook,
     )
     distance = "cosine" if original.use_cosine_sim else "euclidean"
     if getattr(quantizer, "distance", "euclidean") != distance:
@@ -184,9 +256,6 @@ def keep_codes(original: Any, quantizer: Quantizer) -> None:
             f"{type(quantizer).__name__} does not compare by {distance} distance, as the codes to be kept are: "
             "expected one of 'vq', 'ema_vq', 'rotation_vq', 'simvq'"
         )
-    set_codebook(quantizer, codes)
-    if state.ema_update:
-        set_averages(quantizer, state.cluster_size[0], state.embed_avg[0])
 
 
 def simvq_settings(original: Any) -> dict[str, Any]:
