@@ -8,9 +8,13 @@ from torch import nn
 from quantizers.adapters.adapter import Place
 from quantizers.base import Quantizer
 from quantizers.builders import grouped, residual
+from quantizers.fsp import FSP
 from quantizers.grouped import GroupedQuantizer
 from quantizers.registry import Builder, create, parameters
 from quantizers.residual import ResidualQuantizer
+
+_PASSED_ON: Mapping[str | Builder, tuple[Builder, ...]] = {"fsp": (FSP,)}
+"""What a builder passes its options on to."""
 
 
 def build(place: Place, quantizer: str | Builder | Quantizer, options: Mapping[str, Any], keep: bool) -> Quantizer:
@@ -30,7 +34,7 @@ def build(place: Place, quantizer: str | Builder | Quantizer, options: Mapping[s
     if "hard" in parameters(quantizer):  # which Gumbel quantizers have
         found |= place.sampling
     if place.stages is None:
-        name, own = quantizer, _taken(found, quantizer)
+        name, own = quantizer, _taken(found, quantizer, *_PASSED_ON.get(quantizer, ()))
     else:
         name, own = _staged(quantizer, found, options)
         own["num_quantizers"] = place.stages
@@ -73,13 +77,15 @@ def _staged(
     quantizer: str | Builder, found: Mapping[str, Any], options: Mapping[str, Any]
 ) -> tuple[str | Builder, dict[str, Any]]:
     """What builds stages of a quantizer, and the options that follow from the place."""
+    stage = options.get("quantizer", "vq") if quantizer == "residual" else quantizer
+    if stage not in ("lfq", "bsq"):  # codes of a fixed size, which a model scales by stage; others find their own
+        found = {name: value for name, value in found.items() if name != "scales"}
     if quantizer == "fsq":
         quantizer = "residual_fsq"  # bounded codes do not follow residuals that shrink
     if quantizer == "qinco":
         return quantizer, _taken(found, quantizer)
     if quantizer == "residual_fsq":
         return quantizer, _taken(found, quantizer, ResidualQuantizer)
-    stage = options.get("quantizer", "vq") if quantizer == "residual" else quantizer
     return "residual", {"quantizer": stage, **_taken(found, residual, ResidualQuantizer, stage)}
 
 

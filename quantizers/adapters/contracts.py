@@ -18,9 +18,11 @@ from quantizers.adapters.taming import TamingAdapter
 from quantizers.adapters.taming_first import TamingFirstAdapter
 from quantizers.adapters.taming_gumbel import TamingGumbelAdapter
 from quantizers.adapters.vector_quantize_pytorch import (
+    FSPAdapter,
     FSQAdapter,
     LFQAdapter,
     ResidualFSQAdapter,
+    ResidualLFQAdapter,
     ResidualVQAdapter,
     SimVQAdapter,
     VectorQuantizeAdapter,
@@ -35,12 +37,14 @@ _ADAPTERS: tuple[type[Adapter], ...] = (
     Emu3Adapter,
     EncodecAdapter,
     EncodecStagesAdapter,
+    FSPAdapter,
     FSQAdapter,
     GlmImageAdapter,
     JanusAdapter,
     LFQAdapter,
     MimiAdapter,
     ResidualFSQAdapter,
+    ResidualLFQAdapter,
     ResidualVQAdapter,
     SimVQAdapter,
     TamingAdapter,

@@ -1,4 +1,4 @@
-"""The package vector-quantize-pytorch, for the tests of its contracts: small modules of its classes, and vectors."""
+"""The package vector-quantize-pytorch, for the tests of its contracts: small modules of its classes."""
 
 from typing import Any
 

@@ -102,8 +102,8 @@ def test_heads_that_share_their_codes() -> None:
     model[0].codebook = codes
     assert torch.equal(model[0].codebook, codes)
     assert len(plug_in(nn.Sequential(original), "vq", shared=False)[0].quantizer.quantizers) == 2
+    separate = made("VectorQuantize", heads=2, codebook_dim=4, separate_codebook_per_head=True)
     with pytest.raises(ValueError, match="shares its codebook, and 2 of their own"):
-        separate = made("VectorQuantize", heads=2, codebook_dim=4, separate_codebook_per_head=True)
         plug_in(nn.Sequential(separate), "vq", shared=True, keep_codebook=True)
 
 

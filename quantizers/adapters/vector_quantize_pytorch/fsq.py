@@ -87,7 +87,7 @@ class FSQAdapter(WithoutLossAdapter):
 
     @property
     def implicit_codebook(self) -> Tensor:
-        """All codes, [K, channels]; of several codebooks those of the first, which in the original are all alike."""
+        """All codes, [K, channels]; of several codebooks those of the first: the original's are all alike."""
         return self._grid.codebook
 
     @property
@@ -108,9 +108,9 @@ class LFQAdapter(PackageAdapter):
     """`LFQ`: x [B, N, dim], or [B, dim, ...] → (quantized, indices [B, ...], entropy_aux_loss []).
 
     The channels are on axis 1 with `channel_first`, and where that is None of maps, with four axes or more. mask
-    [B, N] bool. With `num_codebooks` a quantizer for each ("grouped"): indices [B, ..., num_codebooks]. The loss is
-    the quantizer's whole loss. Our "lfq" has the bits of an index in the other order, the
-    first channel's the lowest: nothing is kept.
+    [B, N] bool. With `num_codebooks` a quantizer for each ("grouped"): indices [B, ..., num_codebooks]. The loss
+    is the quantizer's whole loss. Our "lfq" has the bits of an index in the other order, the first channel's the
+    lowest: nothing is kept.
     """
 
     contract: ClassVar[str] = "vector_quantize_pytorch_lfq"

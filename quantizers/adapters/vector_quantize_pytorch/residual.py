@@ -86,6 +86,13 @@ class _StagesAdapter(PackageAdapter):
         """ResidualSimVQ alone does, with `channel_first`."""
         return bool(getattr(self.original, "channel_first", False))
 
+    def _with_losses(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """The forward's outputs, the losses of the stages one by one."""
+        if isinstance(self.quantizer, ResidualQuantizer):
+            return self.quantizer.forward_stages(x, mask)
+        quantized, indices, loss = self.quantizer(x, mask)
+        return quantized, indices, torch.cat([loss[None], loss.new_zeros(self.num_quantizers - 1)])
+
 
 class ResidualVQAdapter(_StagesAdapter):
     """`ResidualVQ` and `ResidualSimVQ`: x [B, N, dim] → (quantized, indices [B, N, q], losses [q]).
@@ -101,10 +108,10 @@ class ResidualVQAdapter(_StagesAdapter):
     (but with `quant_grad_frac=1`), so that x gets the decoder's gradient once from each stage.
 
     **Beams** are searched in evaluation, `eval_beam_size` or the forward's `beam_size` wide; training takes the
-    nearest code of each stage, and losses are those of these codes in either mode. Our search compares the distance
-    of the whole sum, and the original the sum of the distances that each stage leaves: with `keep_codebook` it may
-    choose other codes than the original's, as a warning says, and none whose value is farther away than that of the
-    nearest code of each stage.
+    nearest code of each stage, and losses are those of these codes in either mode. Our search compares the
+    distance of the whole sum, and the original the sum of the distances that each stage leaves: with
+    `keep_codebook` it may choose other codes than the original's, as a warning says, and none whose value is
+    farther away than that of the nearest code of each stage.
     """
 
     contract: ClassVar[str] = "vector_quantize_pytorch_residual"
@@ -166,8 +173,8 @@ class ResidualVQAdapter(_StagesAdapter):
         if (original.eval_beam_size or 1) > 1:
             warnings.warn(
                 f"{type(original).__name__} has eval_beam_size={original.eval_beam_size}. Its codes are kept, and "
-                "our beam search, which compares the distance of the whole sum, may choose others of them than the "
-                "original's, which adds up the distances that each stage leaves.",
+                "our beam search, which compares the distance of the whole sum, may choose others of them than "
+                "the original's, which adds up the distances that each stage leaves.",
                 stacklevel=2,
             )
 
@@ -197,20 +204,14 @@ class ResidualVQAdapter(_StagesAdapter):
         outputs = unmasked(self, quantized, x, mask), found, losses
         return (*outputs, self.get_codes_from_indices(found)) if return_all_codes else outputs
 
-    def _with_losses(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        if isinstance(self.quantizer, ResidualQuantizer):
-            return self.quantizer.forward_stages(x, mask)
-        quantized, indices, loss = self.quantizer(x, mask)
-        return quantized, indices, torch.cat([loss[None], loss.new_zeros(self.num_quantizers - 1)])
-
     def _beam_width(self, beam_size: int | None, training: bool) -> int:
         """Of the search in this forward. Raises: ValueError where there is none."""
         usual = None if training else getattr(self.original, "eval_beam_size", None)
         width = (usual if beam_size is None else beam_size) or 1
         if width > 1 and training:
             raise ValueError(
-                f"forward has beam_size={beam_size}, which this contract does not keep in training; expected none: "
-                "beams are searched in evaluation"
+                f"forward has beam_size={beam_size}, which this contract does not keep in training; expected "
+                "none: beams are searched in evaluation"
             )
         if width > 1 and not isinstance(self.quantizer, ResidualQuantizer):
             raise ValueError(
@@ -252,6 +253,46 @@ class ResidualFSQAdapter(_StagesAdapter, WithoutLossAdapter):
         """As above; the seed is not used."""
         quantized, indices = self._quantize(x)
         outputs = quantized, indices.movedim(-1, self.quantizer.channel_dim)
+        return (*outputs, self.get_codes_from_indices(indices)) if return_all_codes else outputs
+
+
+class ResidualLFQAdapter(_StagesAdapter):
+    """`ResidualLFQ`: x [B, N, dim] → (quantized, indices [B, N, q], losses [q]), with return_all_codes a fourth.
+
+    With four axes or more x is [B, dim, ...], with indices [B, ..., q]. mask [B, N] bool: masked vectors get
+    index −1 and zero, where the original has codes for them. A new "lfq" or "bsq" gets the original's scales, each
+    half of the one before. Our "lfq" has the bits of an index in the other order, the first channel's the lowest:
+    nothing is kept.
+
+    The stages of GroupedResidualLFQ are such modules, each a place of its own: `at=["rvqs.0", "rvqs.1"]`.
+    """
+
+    contract: ClassVar[str] = "vector_quantize_pytorch_residual_lfq"
+    classes: ClassVar[tuple[str, ...]] = ("ResidualLFQ",)
+
+    @classmethod
+    def read(cls, original: Any) -> Place:
+        first = original.layers[0]
+        count = first.num_codebooks
+        refuse(type(original).__name__, num_codebooks=count if count > 1 else None)
+        dim = original.project_in.in_features if original.has_projections else first.dim
+        scales = tuple(layer.codebook_scale for layer in original.layers)
+        options = {"stage_dim": first.dim, "scales": scales, **_dropout(original)}
+        axis = 1 if first.channel_first else -1
+        return Place(dim, first.codebook_size, axis, original.num_quantizers, options)
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        return_all_codes: bool = False,
+        rand_quantize_dropout_fixed_seed: int | None = None,
+    ) -> tuple[Tensor, ...]:
+        """As above; the seed is not used."""
+        by_axes = getattr(self.original.layers[0], "channel_first", None) is None
+        of_map = x.ndim >= 4 and self.quantizer.channel_dim == -1 and by_axes
+        quantized, indices, losses = self._with_losses(x.movedim(1, -1) if of_map else x, mask)
+        outputs = quantized.movedim(-1, 1) if of_map else quantized, indices, losses
         return (*outputs, self.get_codes_from_indices(indices)) if return_all_codes else outputs
 
 
