@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from quantizers import plug_in, take_codebook
+from quantizers import create, plug_in, take_codebook
 from quantizers.configuration import configuration, rebuild
 from tests.adapters.package import EPS, normal, package
 
@@ -184,3 +184,11 @@ def test_settings_of_residual_lfq_that_are_not_kept() -> None:
     original.layers[0].num_codebooks = 2
     with pytest.raises(ValueError, match="ResidualLFQ has num_codebooks=2"):
         plug_in(nn.Sequential(original), "lfq")
+
+
+def test_fsp_takes_the_place_of_a_module_without_a_loss() -> None:
+    model = nn.Sequential(nn.Identity())
+    plug_in(model, create("fsp", dim=6, levels=[5, 4]), at="0", contract="vector_quantize_pytorch_fsp")
+    _, _, loss, info = model(normal(2, 5, 6))
+    assert loss == 0
+    assert list(info) == ["level_indices"]

@@ -23,8 +23,8 @@ class FSPAdapter(PackageAdapter):
     """`FSP`: x [..., dim], with `channel_first` [B, dim, ...] → (quantized, indices [...], norm_loss [], a dict).
 
     Indices are int32, as the original's; int64 for a codebook that int32 cannot count. The codes of "fsp" are
-    scaled to variance 1, as the original's, where no projection behind them can do that. Its loss is the original's
-    `vector_norm`, and the dict has that one's statistics ("norm_info") and the levels ("level_indices" [...,
+    scaled to variance 1, as the original's, where no projection behind them can do that. Its loss is the original
+    one's `vector_norm`, and the dict has that one's statistics ("norm_info") and the levels ("level_indices" [...,
     channels]); of other quantizers the loss is their own, and the dict is empty.
 
     A new "fsp" gets the original's levels, CDF (its own default for "laplace" and "cauchy") and rate of
@@ -73,8 +73,9 @@ class FSPAdapter(PackageAdapter):
         quantized, indices, loss = self.quantizer(z)
         info: dict[str, Any] = {}
         if isinstance(self.quantizer, FSP):
-            norm_loss, info["norm_info"] = self.original.vector_norm(self._entered(z))
-            loss = loss + norm_loss
+            if hasattr(self.original, "vector_norm"):
+                norm_loss, info["norm_info"] = self.original.vector_norm(self._entered(z))
+                loss = loss + norm_loss
             info["level_indices"] = self.indices_to_level_indices(indices)
         return self._scaled(quantized), self._as_original(indices), loss, info
 

@@ -92,7 +92,7 @@ class FSQAdapter(WithoutLossAdapter):
 
     @property
     def _grid(self) -> Quantizer:
-        several = isinstance(self.quantizer, GroupedQuantizer) and self.original.num_codebooks > 1
+        several = isinstance(self.quantizer, GroupedQuantizer) and getattr(self.original, "num_codebooks", 1) > 1
         return self.quantizer.parts[0] if several else self.quantizer
 
 

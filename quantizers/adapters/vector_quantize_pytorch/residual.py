@@ -289,7 +289,8 @@ class ResidualLFQAdapter(_StagesAdapter):
         rand_quantize_dropout_fixed_seed: int | None = None,
     ) -> tuple[Tensor, ...]:
         """As above; the seed is not used."""
-        by_axes = getattr(self.original.layers[0], "channel_first", None) is None
+        layers = getattr(self.original, "layers", (None,))
+        by_axes = getattr(layers[0], "channel_first", None) is None
         of_map = x.ndim >= 4 and self.quantizer.channel_dim == -1 and by_axes
         quantized, indices, losses = self._with_losses(x.movedim(1, -1) if of_map else x, mask)
         outputs = quantized.movedim(-1, 1) if of_map else quantized, indices, losses
