@@ -385,6 +385,9 @@ class Quantizer(QuantizerState, abc.ABC):
     def decode(self, indices: Tensor) -> Tensor:
         """The quantized vectors of indices: [..., dim], the channels on `channel_dim`. Index −1 gives zero.
 
+        By the codes as they are now: where a forward in training moved them as it returned (`observes`), no longer
+        those that its `quantized` is made of.
+
         Raises: TypeError for indices that are not integers, IndexError for one outside [−1, K). A compiled or
             exported graph cannot raise for a value; there such an index gives NaN. ValueError where the last axis
             is not that of the codebooks.

@@ -72,6 +72,15 @@ def test_decode_equals_quantized_in_training(case: Case, seed: int, scale: float
         assert gap <= rounding_tolerance(frozen)
 
 
+@cases_where(lambda case: case.trains_on_codes)
+def test_decode_after_a_forward_in_training_gives_the_codes_as_they_are_then(case: Case) -> None:
+    """Those of `quantized` still, unless the quantizer observes."""
+    quantizer = case.build()
+    quantized, indices, _ = quantizer(batch(40))
+    gap = (quantizer.decode(indices) - quantized).abs().max()
+    assert (gap > rounding_tolerance(quantizer)) == quantizer.observes
+
+
 @cases_where(lambda case: case.has_codes)
 @for_each_case
 @given(seed=st.integers(0, 99))
