@@ -1,6 +1,5 @@
 """What the contracts of vector-quantize-pytorch have in common: attributes, and arguments that have no meaning."""
 
-import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -12,7 +11,7 @@ from quantizers.adapters.adapter import Adapter
 from quantizers.adapters.last_loss import LastLossAdapter
 from quantizers.base import Quantizer
 from quantizers.grouped import GroupedQuantizer
-from quantizers.projection import Projection
+from quantizers.projection import Norm, Projection
 
 
 class PackageAdapter(Adapter):
@@ -131,11 +130,15 @@ def _set_frozen(quantizer: Quantizer, frozen: bool) -> None:
 def keep_projections(original: Any, quantizer: Quantizer) -> None:
     """Copies of the original's projections take the place of the quantizer's, which leads to as many channels."""
     for name in ("project_in", "project_out"):
-        projection = getattr(original, name)
-        setattr(
-            quantizer,
-            name,
-            Projection.of(projection)
-            if isinstance(projection, nn.Linear)
-            else copy.deepcopy(projection).to(torch.float32),
-        )
+        setattr(quantizer, name, _copied(getattr(original, name)))
+
+
+def _copied(projection: nn.Module) -> nn.Module:
+    """A copy in float32, of layers of ours."""
+    if isinstance(projection, nn.Linear):
+        return Projection.of(projection)
+    if isinstance(projection, nn.LayerNorm):
+        norm = Norm(*projection.normalized_shape)
+        norm.load_state_dict(projection.state_dict())
+        return norm
+    return nn.Sequential(*map(_copied, projection)) if isinstance(projection, nn.Sequential) else nn.Identity()

@@ -12,6 +12,7 @@ from quantizers.fsp import FSP
 from quantizers.grid import GridQuantizer
 from quantizers.kernels.dispatch import without_autocast
 from quantizers.kernels.reference.levels import digit_weights, index_digits
+from quantizers.projection import Projection
 
 CDFS = {"tanh": "tanh", "sigmoid": "logistic", "normal": "normal"}
 """The original's names of distributions, and ours."""
@@ -94,6 +95,11 @@ class FSPAdapter(PackageAdapter):
         weights = digit_weights(self._levels(level_indices.device))
         return self._as_original((level_indices.long() * weights).sum(-1))
 
+    @property
+    def has_projections(self) -> bool:
+        """Whether codes have other channels than x."""
+        return self.quantizer.code_dim != self.quantizer.dim
+
     def _levels(self, device: torch.device) -> Tensor:
         if not isinstance(self.quantizer, GridQuantizer):
             raise ValueError(f"quantizer is {type(self.quantizer).__name__}, which has no levels; expected 'fsp'")
@@ -116,10 +122,10 @@ class FSPAdapter(PackageAdapter):
             )
 
 
-def _of_centres(projection: Any) -> nn.Linear:
+def _of_centres(projection: Any) -> Projection:
     """A projection of centres u where the original's is of (u − ½) / DEVIATION."""
     weight = projection.weight / DEVIATION
     bias = -0.5 * weight.sum(-1) + (0 if projection.bias is None else projection.bias)
-    folded = nn.Linear(projection.in_features, projection.out_features)
+    folded = Projection(projection.in_features, projection.out_features)
     folded.load_state_dict({"weight": weight, "bias": bias})
     return folded

@@ -92,8 +92,9 @@ class FSQAdapter(WithoutLossAdapter):
 
     @property
     def _grid(self) -> Quantizer:
-        several = isinstance(self.quantizer, GroupedQuantizer) and getattr(self.original, "num_codebooks", 1) > 1
-        return self.quantizer.parts[0] if several else self.quantizer
+        if isinstance(self.quantizer, GroupedQuantizer) and getattr(self.original, "num_codebooks", 1) > 1:
+            return self.quantizer.parts[0]
+        return self.quantizer
 
 
 class LFQOutput(NamedTuple):

@@ -1,7 +1,7 @@
 """ResidualVQ, ResidualSimVQ and ResidualFSQ of vector-quantize-pytorch."""
 
 import warnings
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -222,7 +222,7 @@ class ResidualVQAdapter(_StagesAdapter):
 
     def _improved(self, x: Tensor, mask: Tensor | None, greedy: Tensor, width: int) -> tuple[Tensor, Tensor]:
         """What a beam search finds, with the gradient of the nearest codes of each stage; NaN stays NaN."""
-        indices = self.quantizer.encode(x, mask, beam_width=width)
+        indices = cast(ResidualQuantizer, self.quantizer).encode(x, mask, beam_width=width)
         has_code = (indices >= 0).any(-1).unsqueeze(self.quantizer.channel_dim)
         found = self.quantizer.decode(indices).to(greedy.dtype)
         return exact_value(greedy, found.where(has_code, greedy)), indices
