@@ -31,8 +31,8 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
     gradients accumulated over four forwards that is four times a step; after `accumulate(4)` it is once. It does
     not move in the second forward that activation checkpointing runs inside the backward; that one sees the codes
     of the last forward before it, which is its own where each forward has its backward before the next.
-    **`quantized` is made of the codes before that step**: decode(indices) after a forward in training gives the codes
-    where the step has moved them.
+    **`quantized` is made of the codes before that step**: decode(indices) after a forward in training gives the
+    codes where the step has moved them.
 
     Masked vectors and vectors that are not finite do not count; a batch without any other leaves the state as it
     is, and a code whose vectors' sum leaves float32 takes none of them. A code that is no longer chosen decays

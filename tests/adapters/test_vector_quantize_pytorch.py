@@ -435,7 +435,6 @@ def test_a_new_quantizer_takes_what_it_can_from_the_old_one() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "named"),
     [
-        ("VectorQuantize", {"separate_codebook_per_head": True}, "separate_codebook_per_head=True"),
         ("ResidualVQ", {"beam_size": 2, "beam_score_quantizer_weights": [1.0, 2.0, 3.0]},
          r"beam_score_quantizer_weights=\[1.0, 2.0, 3.0\]"),
         ("ResidualVQ", {"quantize_dropout": True, "quantize_dropout_cutoff_index": 1}, "cutoff_index=1"),

@@ -152,3 +152,27 @@ def test_codebooks_of_lfq_have_its_values(dim: int) -> None:
             assert torch.equal(bits, indices)
     with pytest.raises(ValueError, match="holds no codebook"):
         plug_in(nn.Sequential(original), "lfq", keep_codebook=True)
+
+
+def test_one_head_with_codes_of_its_own() -> None:
+    original, x = trained("VectorQuantize", separate_codebook_per_head=True), normal(2, 60, WIDTH)
+    adapter = plug_in(copy.deepcopy(original), "vq", keep_codebook=True)
+    assert torch.equal(adapter.codebook, original.codebook)
+    assert torch.equal(adapter(x)[1], original(x)[1])
+    codes = normal(1, CODES, WIDTH)
+    adapter.codebook = codes
+    assert torch.equal(adapter.codebook, codes)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_random_projections_by_the_heads_in_them(count: int) -> None:
+    """The quantizer in a RandomProjectionQuantizer is a place; it gives the same targets."""
+    torch.manual_seed(0)
+    options = {"dim": WIDTH, "codebook_size": CODES, "codebook_dim": 4, "num_codebooks": count}
+    original, x = package.RandomProjectionQuantizer(**options), normal(2, 60, WIDTH)
+    model = plug_in(copy.deepcopy(original), "vq", keep_codebook=True)
+    same = model(x) == original(x)
+    assert same.shape == original(x).shape
+    assert same.float().mean() > 0.99
+    with pytest.raises(ValueError, match="forward has indices=a Tensor"):
+        model(x, indices=original(x))

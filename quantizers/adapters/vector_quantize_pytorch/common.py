@@ -46,17 +46,25 @@ class PackageAdapter(Adapter):
     def codebook(self) -> Tensor:
         """All codes, [K, codebook_dim]; of several codebooks [n, K, ...]. Assign to set them."""
         codes: Tensor = self.quantizer.codebook
+        if self._has_axis_of_one:
+            return codes[None]
         return codes[0] if self._has_one_codebook else codes
 
     @codebook.setter
     def codebook(self, codes: Tensor) -> None:
         parts = self.quantizer.parts if isinstance(self.quantizer, GroupedQuantizer) else [self.quantizer]
+        codes = codes[0] if self._has_axis_of_one else codes
         books = codes if len(parts) > 1 and not self._has_one_codebook else [codes] * len(parts)
         for part, own in zip(parts, books, strict=True):
             setter = getattr(part, "set_codebook", None)
             if setter is None:
                 raise ValueError(f"{type(part).__name__} has no codes that can be set one by one")
             setter(own)
+
+    @property
+    def _has_axis_of_one(self) -> bool:
+        """Whether the original has its codes as the only ones of several, [1, K, codebook_dim]."""
+        return False
 
     @property
     def _has_one_codebook(self) -> bool:

@@ -56,9 +56,7 @@ class VectorQuantizeAdapter(PackageAdapter):
         width = original._codebook.embed.shape[-1]
         options, kept = vector_quantize_settings(original)
         heads: dict[str, Any] = {}
-        if original.heads == 1:
-            refuse(type(original).__name__, separate_codebook_per_head=original.separate_codebook_per_head)
-        else:
+        if original.heads > 1:
             shared = not original.separate_codebook_per_head
             heads = {"groups": original.heads, "group_dim": width, "one_codebook": shared}
         return Place(
@@ -100,6 +98,10 @@ class VectorQuantizeAdapter(PackageAdapter):
         with frozen_if(self.quantizer, freeze_codebook):
             quantized, codes, loss = self.quantizer(x, mask)
         return unmasked(self, quantized, x, mask), codes, loss
+
+    @property
+    def _has_axis_of_one(self) -> bool:
+        return not self.quantizer.composed and getattr(self.original, "separate_codebook_per_head", False)
 
     @property
     def _has_one_codebook(self) -> bool:
