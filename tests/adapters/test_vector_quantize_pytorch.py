@@ -491,6 +491,7 @@ def test_fsq_on_another_grid_is_not_kept() -> None:
         ("ResidualVQ", {"beam_size": 2}),
         ("LFQ", {"return_loss_breakdown": True}),
         ("LFQ", {"inv_temperature": 1.0}),
+        ("LFQ", {"inv_temperature": 0.0}),
     ],
 )
 def test_arguments_that_are_not_kept_are_named(name: str, arguments: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from quantizers.adapters.vector_quantize_pytorch.common import (
     WithoutLossAdapter,
     keep_projections,
     refuse,
+    refuse_arguments,
 )
 from quantizers.base import Quantizer
 from quantizers.fsq import FSQ
@@ -130,10 +131,9 @@ class LFQAdapter(PackageAdapter):
         mask: Tensor | None = None,
     ) -> LFQOutput:
         """As above. Raises: ValueError for a temperature (an option of ours) or a breakdown of the loss."""
-        refuse(
-            "forward",
-            inv_temperature=inv_temperature if inv_temperature != 100.0 else None,
-            return_loss_breakdown=return_loss_breakdown,
+        refuse_arguments(
+            {"inv_temperature": inv_temperature, "return_loss_breakdown": return_loss_breakdown},
+            {"inv_temperature": (100,), "return_loss_breakdown": (False,)},
         )
         of_map = x.ndim >= 4 and self._goes_by_axes
         quantized, indices, loss = self.quantizer(x.movedim(1, -1) if of_map else x, mask)

@@ -25,6 +25,7 @@ from quantizers.adapters.vector_quantize_pytorch.single import (
     trained_simvq_codes,
     unmasked,
     vector_quantize_settings,
+    warn_of_training,
 )
 from quantizers.base import Quantizer
 from quantizers.gradients import exact_value
@@ -168,6 +169,7 @@ class ResidualVQAdapter(_StagesAdapter):
         if _is_simvq(original):
             return
         keep_projections(original, quantizer)
+        warn_of_training(original.layers[0])
         if keeps_still(original.layers[0]):
             quantizer.freeze()
         if (original.eval_beam_size or 1) > 1:

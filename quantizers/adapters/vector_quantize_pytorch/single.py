@@ -1,6 +1,7 @@
 """VectorQuantize and SimVQ of vector-quantize-pytorch."""
 
 import copy
+import warnings
 from typing import Any, ClassVar
 
 import torch
@@ -42,9 +43,9 @@ class VectorQuantizeAdapter(PackageAdapter):
 
     The original's loss is zero in evaluation, and ours is what it is in training. With `freeze_codebook` the codes
     stay as they are in a forward in training. Kept with the codebook: the projections, the averages of EMA (its
-    step moves the codes alike, but for the replacement of dead codes), cosine distance, weights, how the gradient
-    passes, and that the codes stay where the original's do (`freeze_codebook`, decay 1, or no EMA and no
-    gradient). Where the original learns its codes by gradient, one loss moves them and the encoder; here two of
+    step moves the codes alike), cosine distance, weights, how the gradient passes, and that the codes stay where
+    the original's do (`freeze_codebook`, decay 1, or no EMA and no gradient). Training goes on without the
+    replacement of dead codes, sampling and further losses, which a warning names. Where the original learns its codes by gradient, one loss moves them and the encoder; here two of
     that weight do: the gradients are the same, the value is twice it.
     """
 
@@ -76,6 +77,7 @@ class VectorQuantizeAdapter(PackageAdapter):
         else:
             keep_codes(original, quantizer)
         keep_projections(original, quantizer)
+        warn_of_training(original)
         if keeps_still(original):
             quantizer.freeze()
 
@@ -195,6 +197,30 @@ def vector_quantize_settings(original: Any) -> tuple[dict[str, Any], dict[str, A
     if original._codebook.learnable_codebook:
         kept["codebook_weight"] = original.commitment_weight
     return options, kept
+
+
+def warn_of_training(original: Any) -> None:
+    """Warn of what a VectorQuantize does in training and a quantizer that keeps its codes does not."""
+    sampling = getattr(original._codebook.gumbel_sample, "keywords", {})
+    optimizer = original.in_place_codebook_optimizer
+    settings = {
+        "stochastic_sample_codes": sampling.get("stochastic"),
+        "straight_through": sampling.get("straight_through"),
+        "threshold_ema_dead_code": original._codebook.threshold_ema_dead_code,
+        "commitment_use_cross_entropy_loss": original.commitment_use_cross_entropy_loss,
+        "orthogonal_reg_weight": original.orthogonal_reg_weight,
+        "codebook_diversity_loss_weight": original.codebook_diversity_loss_weight,
+        "directional_reparam": original.directional_reparam,
+        "sync_update_v": original.sync_update_v,
+        "in_place_codebook_optimizer": None if optimizer is None else type(optimizer).__name__,
+    }
+    lost = [f"{name}={value}" for name, value in settings.items() if value]
+    if lost:
+        warnings.warn(
+            f"{type(original).__name__} has {', '.join(lost)}: its codes are kept, and training goes on without "
+            "that. quantizers.replacement and quantizers.regularizers have ours.",
+            stacklevel=2,
+        )
 
 
 def keeps_still(original: Any) -> bool:
