@@ -45,8 +45,9 @@ class VectorQuantizeAdapter(PackageAdapter):
     stay as they are in a forward in training. Kept with the codebook: the projections, the averages of EMA (its
     step moves the codes alike), cosine distance, weights, how the gradient passes, and that the codes stay where
     the original's do (`freeze_codebook`, decay 1, or no EMA and no gradient). Training goes on without the
-    replacement of dead codes, sampling and further losses, which a warning names. Where the original learns its codes by gradient, one loss moves them and the encoder; here two of
-    that weight do: the gradients are the same, the value is twice it.
+    replacement of dead codes, sampling and further losses, which a warning names. Where the original learns its
+    codes by gradient, one loss moves them and the encoder; here two of that weight do: the gradients are the same,
+    the value is twice it.
     """
 
     contract: ClassVar[str] = "vector_quantize_pytorch"
@@ -91,7 +92,10 @@ class VectorQuantizeAdapter(PackageAdapter):
         freeze_codebook: bool | None = None,
         **others: object,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """As above. Raises: ValueError for any other argument of the original that is set."""
+        """As above. A graph without breaks has no `freeze_codebook`: there call `quantizer.freeze()` before.
+
+        Raises: ValueError for any other argument of the original that is set.
+        """
         refuse_arguments({"indices": indices, **others}, FORWARD_DEFAULTS)
         if lens is not None:
             refuse("forward with lens", mask=mask)
