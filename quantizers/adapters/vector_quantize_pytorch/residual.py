@@ -193,7 +193,8 @@ class ResidualVQAdapter(_StagesAdapter):
         **others: object,
     ) -> tuple[Tensor, ...]:
         """As above. With `freeze_codebook` the codes stay as they are in a forward in training; False leaves that
-        as it is; for a graph without breaks call `quantizer.freeze()` before. Stages drop out by PyTorch's generator, and the seed is not used.
+        as it is; for a graph without breaks call `quantizer.freeze()` before. Stages drop out by PyTorch's
+        generator, and the seed is not used.
 
         Raises: ValueError for beams in training, and any other argument of the original that is set.
         """
