@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from quantizers.base import Quantizer
-from quantizers.checks import Level, Size
+from quantizers.checks import Level, Size, elements
 from quantizers.fsp import FSP
 from quantizers.fsq import FSQ, levels_for
 from quantizers.grouped import GroupedQuantizer
@@ -50,15 +50,17 @@ def residual(
     own, stage_options = _split_options(ResidualQuantizer, options)
     stage_options["dim"] = dim if stage_dim is None else stage_dim
     with _passed_on(residual, ResidualQuantizer):
-        if isinstance(stage_options.get("codebook_size"), list | tuple):
-            sizes = _sizes_by_stage(stage_options.pop("codebook_size"), num_quantizers, shared)
+        sizes = elements(stage_options.get("codebook_size"))
+        if sizes is not None:
+            del stage_options["codebook_size"]
+            sizes = _sizes_by_stage(sizes, num_quantizers, shared)
             stages = [create(quantizer, codebook_size=size, **stage_options) for size in sizes]
         else:
             stages = _repeat(lambda: create(quantizer, **stage_options), num_quantizers or 4, shared)
     return ResidualQuantizer(dim, stages, channel_dim=channel_dim, **own)
 
 
-def _sizes_by_stage(sizes: Sequence[int], num_quantizers: int | None, shared: bool) -> Sequence[int]:
+def _sizes_by_stage(sizes: list[Any], num_quantizers: int | None, shared: bool) -> list[Any]:
     """`sizes`, if they are one for each stage."""
     if shared:
         raise ValueError(
