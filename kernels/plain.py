@@ -3,15 +3,19 @@
 A graph that `torch.export` makes holds this library's operations as they are, which only a process that imports
 the library can run. These functions say the same in operations that every runtime knows, ONNX's among them. They
 loop over blocks of codes, whose number is known when a graph is made: no graph holds an N × K matrix.
+
+PyTorch differentiates them to any order; then those blocks are all kept, which is an N × K matrix.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from quantizers.kernels.reference import levels as reference_levels
 from quantizers.kernels.reference import nearest as reference_nearest
+from quantizers.kernels.reference.noise import gumbel_noise
 from quantizers.kernels.vectors import are_finite, compute_dtype, integers
 
 BLOCK = 2048  # codes whose scores are held at once
@@ -26,12 +30,59 @@ def nearest_code(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
 
 def nearest_lookup(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Indices [H, N], codes [H, N, D] and squared distances [H, N]; −1 and zeros where a vector is not finite."""
-    indices = torch.stack([_nearest_index(rows, codes) for rows, codes in zip(x, codebook, strict=True)])
+    indices = torch.stack([_nearest_index(rows, codes) for rows, codes in zip(x.unbind(0), codebook.unbind(0), strict=True)])
     dtype, known = compute_dtype(x, codebook), indices >= 0
-    positions = indices.clamp(min=0)[..., None].expand(-1, -1, x.shape[-1])
-    codes = codebook.to(dtype).gather(1, positions).where(known[..., None], 0.0)
+    codes = chosen_codes(codebook, indices).to(dtype)
     distance = (x.to(dtype) - codes).square().sum(-1)
     return indices, codes, distance.where(known, 0.0)
+
+
+def chosen_codes(codebook: Tensor, indices: Tensor) -> Tensor:
+    """Codes [H, N, D] of a codebook [H, K, D] by indices [H, N]; zero for −1."""
+    positions = indices.clamp(min=0)[..., None].expand(-1, -1, codebook.shape[-1])
+    return codebook.gather(1, positions).where((indices >= 0)[..., None], 0.0)
+
+
+def soft_codes(
+    x: Tensor, keys: Tensor, bias: Tensor, values: Tensor, temperature: Tensor, seed: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As kernels/reference/soft.py, up to rounding."""
+    dtype = compute_dtype(x, keys, bias, values)
+    blocks = list(_soft_blocks(*(tensor.double() for tensor in (x, keys, bias)), temperature.double(), seed))
+    log_sums = [_log_sum([block[place] for block in blocks]) for place in (0, 1)]
+    value, divergence = 0.0, math.log(keys.shape[0])
+    for (logits, noisy), part in zip(blocks, values.double().split(BLOCK), strict=True):
+        log_p = logits - log_sums[0][:, None]
+        value = value + (noisy - log_sums[1][:, None]).exp() @ part
+        divergence = divergence + (log_p.exp() * log_p).sum(-1)
+    indices = _first_highest([noisy for _, noisy in blocks])
+    return value.to(dtype), indices, divergence.to(dtype), torch.stack(log_sums, -1).detach().to(dtype)
+
+
+def _soft_blocks(
+    x: Tensor, keys: Tensor, bias: Tensor, temperature: Tensor, seed: Tensor | None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits and (logits + noise) / temperature [N, BLOCK] of each block of codes."""
+    noise = None if seed is None else gumbel_noise(seed, torch.arange(x.shape[0], device=x.device), keys.shape[0])
+    for start in range(0, keys.shape[0], BLOCK):
+        codes = slice(start, start + BLOCK)
+        logits = x @ keys[codes].T + bias[codes]
+        yield logits, (logits if noise is None else logits + noise[:, codes]) / temperature.detach()
+
+
+def _log_sum(blocks: list[Tensor]) -> Tensor:
+    """ln Σ exp [N] of blocks [N, BLOCK]."""
+    largest = torch.stack([block.detach().amax(-1) for block in blocks]).amax(0)
+    total = torch.stack([(block - largest[:, None]).exp().sum(-1) for block in blocks]).sum(0)
+    return largest + total.log()
+
+
+def _first_highest(blocks: list[Tensor]) -> Tensor:
+    """The first column of the largest number in each row of blocks [N, BLOCK], int64 [N]."""
+    largest = torch.stack([block.amax(-1) for block in blocks])  # [blocks, N]
+    block = (largest >= largest.amax(0)).to(torch.int32).argmax(0)
+    columns = torch.stack([(part >= part.amax(-1, keepdim=True)).to(torch.int32).argmax(-1) for part in blocks])
+    return columns.gather(0, block[None])[0] + block * BLOCK
 
 
 def highest_score(x: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
@@ -77,12 +128,12 @@ def _first_lowest(constants: Tensor, keys: Tensor, x: Tensor, bound: Tensor) -> 
 
 
 def decompositions() -> dict[torch._ops.OpOverload, Callable[..., object]]:
-    """The operations that evaluation calls, and what stands for each; softmax-weighted codes have nothing."""
-    from quantizers.kernels.ops import levels, nearest  # noqa: F401  registers them
+    """The operations that evaluation calls, and what stands for each; QINCo's search has nothing."""
+    from quantizers.kernels.ops import levels, nearest, soft  # noqa: F401  registers them
 
     operations = torch.ops.quantizers
 
-    def lookup(x: Tensor, codebook: Tensor, vector_weight: Tensor, code_weight: float) -> tuple[Tensor, ...]:
+    def lookup(x: Tensor, codebook: Tensor, vector_weight: Tensor, code_weight: Tensor) -> tuple[Tensor, ...]:
         indices, codes, distance = nearest_lookup(x, codebook)
         weight = vector_weight + code_weight
         return codes, indices, (weight * distance).where(weight != 0, 0.0)
@@ -94,5 +145,6 @@ def decompositions() -> dict[torch._ops.OpOverload, Callable[..., object]]:
         operations.nearest_code.default: nearest_code,
         operations.nearest_lookup.default: lookup,
         operations.highest_score.default: highest_score,
+        operations.soft_codes.default: soft_codes,
         operations.round_levels.default: round_levels,
     }

@@ -6,13 +6,16 @@ caller's choice: a code that is detached gets nothing.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from quantizers.kernels.dispatch import chosen_implementation, resume_implementation
+from quantizers.kernels.modes import is_differentiated_again, is_transformed, leaves_library, with_value
+from quantizers.kernels.ops.gradient import gradients_of
 from quantizers.kernels.ops.rotation import rotate_grad
-from quantizers.kernels.reference.rotation import LARGEST_RATIO
+from quantizers.kernels.reference.rotation import LARGEST_RATIO, rotate
 from quantizers.kernels.vectors import normalize
 
 Gradient = Callable[[Tensor, Tensor], Tensor]
@@ -81,7 +84,47 @@ class _Reflection(torch.autograd.Function):
 
 def exact_value(surrogate: Tensor, codes: Tensor) -> Tensor:
     """The value of `codes` with the gradient of `surrogate` (and of the codes, where they are attached)."""
+    if leaves_library() and not torch.is_grad_enabled():
+        return codes
+    if leaves_library() or is_transformed():
+        return with_value(surrogate, codes)
     return _ExactValue.apply(surrogate, codes)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _Refined(torch.autograd.Function):
+    """The value and the first derivative of a surrogate; further ones are those of a function of the inputs."""
+
+    @staticmethod
+    def forward(function: Callable[..., Tensor], surrogate: Tensor, *inputs: Tensor) -> Tensor:
+        return surrogate.view_as(surrogate)
+
+    @staticmethod
+    def setup_context(
+        ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Any, ...], output: Tensor
+    ) -> None:
+        ctx.function, _, *tensors = inputs  # type: ignore[attr-defined]
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        inputs: tuple[Tensor, ...] = ctx.saved_tensors  # type: ignore[attr-defined]
+        if not is_differentiated_again():
+            return (None, gradient, *(None for _ in inputs))
+        function, wanted = ctx.function, ctx.needs_input_grad[2:]  # type: ignore[attr-defined]
+        return (None, None, *gradients_of(lambda *own: (function(*own),), inputs, wanted, (gradient,)))
+
+
+def refined(surrogate: Tensor, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """A surrogate whose gradient is that of function(*inputs), computed in a better way, at every order.
+
+    The value and the first derivative are the surrogate's. Where PyTorch differentiates those again, or by
+    `torch.func`, it differentiates the function.
+    """
+    if leaves_library():
+        return surrogate
+    if is_transformed():
+        return with_value(function(*inputs), surrogate.detach())
+    return _Refined.apply(function, surrogate, *inputs)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def straight_through(x: Tensor, codes: Tensor) -> Tensor:
@@ -97,6 +140,8 @@ def rotation(x: Tensor, codes: Tensor) -> Tensor:
     is no direction to rotate, it is g itself; where they point in opposite directions, so that the plane of
     rotation is undefined, R is the reflection along x. Derived in kernels/README.md, equations (6) to (10).
     """
+    if leaves_library() or is_transformed():
+        return exact_value(rotate(x, x.detach(), codes.detach()), codes)
     return _Rotation.apply(x, codes)  # type: ignore[no-any-return, no-untyped-call]
 
 
@@ -109,6 +154,8 @@ def reflection(x: Tensor, codes: Tensor) -> Tensor:
     H has none. There, and below ‖x̂ − q̂‖ = 2⁻²², where v would be the rounding of float32 vectors, H is I. λ is
     clamped to [1/100, 100]; where x or its code is zero the gradient is g itself.
     """
+    if leaves_library() or is_transformed():
+        return exact_value(_reflect(x, x.detach(), codes.detach()), codes)  # H is its own transpose
     return _Reflection.apply(x, codes)  # type: ignore[no-any-return, no-untyped-call]
 
 
@@ -138,9 +185,17 @@ def error_along(x: Tensor, codes: Tensor, direction: Tensor) -> Tensor:
         finite vectors; the value is held within the dtype's range.
     """
     own = error_direction(x, codes).detach()
-    length = (own * (SCALE * codes - SCALE * x)).sum(-1, keepdim=True)  # ‖codes − x‖, and own is its gradient
+    error = SCALE * codes - SCALE * x
+    length = refined((own * error).sum(-1, keepdim=True), _length, error)  # ‖error‖, and own is its gradient
     largest = torch.finfo(x.dtype).max
     return (x + direction.detach() * length / SCALE).clamp(-largest, largest)
+
+
+def _length(vectors: Tensor) -> Tensor:
+    """‖v‖ [..., 1] at any scale; all derivatives of a zero vector's are zero."""
+    is_zero = (vectors == 0).all(-1, keepdim=True)
+    direction = normalize(vectors.where(~is_zero, 1.0)).where(~is_zero, 0.0)
+    return (direction * vectors).sum(-1, keepdim=True)
 
 
 def error_direction(x: Tensor, codes: Tensor, noise: Tensor | None = None) -> Tensor:

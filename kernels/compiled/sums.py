@@ -20,7 +20,7 @@ def code_sums(x: Tensor, indices: Tensor, codebook_size: int) -> tuple[Tensor, T
 
 
 def ema_code_sums(
-    x: Tensor, indices: Tensor, cluster_size: Tensor, embedding_sum: Tensor, decay: float
+    x: Tensor, indices: Tensor, cluster_size: Tensor, embedding_sum: Tensor, decay: float | Tensor
 ) -> tuple[Tensor, Tensor]:
     """As in kernels/reference/sums.py."""
     dtype = compute_dtype(x, cluster_size, embedding_sum)

@@ -1,7 +1,9 @@
-"""What autograd is told of operations that have no gradient."""
+"""What autograd is told of operations that have no gradient, and the gradients of plain functions."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.library import CustomOpDef  # type: ignore[attr-defined]
 
@@ -18,3 +20,30 @@ def without_gradient(operation: CustomOpDef) -> None:
         return (None,) * count
 
     operation.register_autograd(nothing, setup_context=mark)
+
+
+def gradients_of(
+    function: Callable[..., Sequence[Tensor]],
+    inputs: Sequence[Tensor],
+    wanted: Sequence[bool],
+    output_gradients: Sequence[Tensor],
+) -> list[Tensor | None]:
+    """The gradients of the inputs that are wanted, given those of a function's outputs: for a backward.
+
+    Where that is differentiated itself, so are they.
+    """
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        # Inputs of their own: where one was computed from another, its gradient must not go on to that.
+        own = [each.view_as(each) if wants else each.detach() for each, wants in zip(inputs, wanted, strict=True)]
+        outputs = function(*own)
+    found = iter(
+        torch.autograd.grad(
+            outputs,
+            [each for each, wants in zip(own, wanted, strict=True) if wants],
+            output_gradients,
+            create_graph=create_graph,
+            materialize_grads=True,
+        )
+    )
+    return [next(found) if wants else None for wants in wanted]

@@ -6,7 +6,9 @@ Its work is matrix products, which libraries do on every device: one implementat
 import torch
 from torch import Tensor
 
+from quantizers.kernels.modes import undifferentiated
 from quantizers.kernels.ops.arguments import check_axes, check_device, check_equal, check_floating, check_not_empty
+from quantizers.kernels.ops.batching import along, one_by_one
 from quantizers.kernels.ops.gradient import without_gradient
 from quantizers.kernels.reference import implicit as reference
 
@@ -39,7 +41,8 @@ def nearest_implicit_code(
         )
     if len(blocks) % 2:
         raise ValueError(f"blocks holds {len(blocks)} weights, expected two a block")
-    indices: Tensor = _nearest_implicit_code(targets, context, codes, weight, bias, blocks)
+    tensors = undifferentiated(targets, context, codes, weight, bias)
+    indices: Tensor = _nearest_implicit_code(*tensors, list(undifferentiated(*blocks)))
     return indices
 
 
@@ -58,3 +61,6 @@ def _(
 
 
 without_gradient(_nearest_implicit_code)
+_nearest_implicit_code.register_vmap(
+    along(_nearest_implicit_code, 0, 2, one_by_one(_nearest_implicit_code))
+)

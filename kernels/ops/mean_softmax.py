@@ -4,7 +4,9 @@ import torch
 from torch import Tensor
 
 from quantizers.kernels.dispatch import without_autocast
+from quantizers.kernels.modes import undifferentiated
 from quantizers.kernels.ops.arguments import check_axes, check_device, check_equal, check_keys
+from quantizers.kernels.ops.batching import one_by_one
 from quantizers.kernels.ops.gradient import without_gradient
 from quantizers.kernels.vectors import compute_dtype
 
@@ -28,7 +30,7 @@ def log_mean_softmax(x: Tensor, keys: Tensor, bias: Tensor, valid: Tensor) -> Te
     check_device(x=x, valid=valid)
     if valid.dtype != torch.bool:
         raise TypeError(f"valid has dtype {valid.dtype}, expected torch.bool")
-    mean: Tensor = _log_mean_softmax(x, keys, bias, valid)
+    mean: Tensor = _log_mean_softmax(*undifferentiated(x, keys, bias, valid))
     return mean
 
 
@@ -53,3 +55,4 @@ def _(x: Tensor, keys: Tensor, bias: Tensor, valid: Tensor) -> Tensor:
 
 
 without_gradient(_log_mean_softmax)
+_log_mean_softmax.register_vmap(one_by_one(_log_mean_softmax))

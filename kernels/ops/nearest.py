@@ -5,9 +5,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from quantizers.kernels import dispatch
+from quantizers.kernels import dispatch, plain
+from quantizers.kernels.modes import (
+    is_differentiated_again,
+    is_transformed,
+    leaves_library,
+    number,
+    undifferentiated,
+    with_value,
+)
 from quantizers.kernels.ops.arguments import check_codebook, check_keys
+from quantizers.kernels.ops.batching import along, one_by_one
 from quantizers.kernels.ops.gradient import without_gradient
+from quantizers.kernels.ops.sums import code_sums
 from quantizers.kernels.vectors import compute_dtype
 
 
@@ -31,7 +41,8 @@ def nearest_code(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
     Raises: ValueError or TypeError where the tensors do not fit together.
     """
     check_codebook(x, codebook)
-    indices, distance = _nearest_code(x, codebook)
+    search = plain.nearest_code if leaves_library() else _nearest_code
+    indices, distance = search(*undifferentiated(x, codebook))
     return indices, distance
 
 
@@ -55,12 +66,30 @@ def nearest_lookup(
     Raises: as `nearest_code`.
     """
     check_codebook(x, codebook)
-    # A tensor, because a graph of `torch.compile` holds for one value of an operation's number: a weight that
-    # moves with each step of training would need a new graph each. In a product it becomes the graph's input.
-    # float64, as a Python number is; without axes, it changes no other tensor's dtype.
-    weight = x.new_ones((), dtype=torch.float64) * vector_weight
-    codes, indices, loss = _nearest_lookup(x, codebook, weight, code_weight)
+    weights = number(x, vector_weight), number(x, code_weight)
+    if leaves_library():
+        indices, _, _ = plain.nearest_lookup(x.detach(), codebook.detach())
+        codes, loss = _looked_up(x, codebook, indices, *weights)
+        return codes, indices, loss
+    if is_transformed():
+        _, indices, value = _nearest_lookup(x.detach(), codebook.detach(), *weights)
+        codes, loss = _looked_up(x, codebook, indices, *weights)
+        return codes, indices, with_value(loss, value)
+    codes, indices, loss = _nearest_lookup(x, codebook, *weights)
     return codes, indices, loss
+
+
+def _looked_up(
+    x: Tensor, codebook: Tensor, indices: Tensor, vector_weight: Tensor, code_weight: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Codes and loss of `nearest_lookup` by its indices, in operations that PyTorch differentiates."""
+    dtype = compute_dtype(x, codebook)
+    x, codes = x.to(dtype), plain.chosen_codes(codebook, indices).to(dtype)
+    to_vectors, to_codes = (x - codes.detach()).square().sum(-1), (x.detach() - codes).square().sum(-1)
+    terms = ((vector_weight, to_vectors), (code_weight, to_codes))
+    # A distance may be infinite, and a loss without weight is zero for all that.
+    first, second = ((weight * term).where((indices >= 0) & (weight != 0), 0.0) for weight, term in terms)
+    return codes, first + second
 
 
 def highest_score(x: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
@@ -73,7 +102,8 @@ def highest_score(x: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
     Raises: ValueError or TypeError where the tensors do not fit together.
     """
     check_keys(x, keys, bias)
-    indices: Tensor = _highest_score(x, keys, bias)
+    search = plain.highest_score if leaves_library() else _highest_score
+    indices: Tensor = search(*undifferentiated(x, keys, bias))
     return indices
 
 
@@ -92,20 +122,23 @@ def _(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
 
 
 without_gradient(_nearest_code)
+_nearest_code.register_vmap(along(_nearest_code, 1, 1, along(_nearest_code, 0, 2, one_by_one(_nearest_code))))
 
 
 @torch.library.custom_op("quantizers::nearest_lookup", mutates_args=())
 def _nearest_lookup(
-    x: Tensor, codebook: Tensor, vector_weight: Tensor, code_weight: float
+    x: Tensor, codebook: Tensor, vector_weight: Tensor, code_weight: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     indices, codes, distance = dispatch.run("nearest_lookup", x, codebook)
     weight = vector_weight + code_weight
     # A distance may be infinite, and a loss without weight is zero for all that.
-    return codes, indices, weight * distance.where(indices >= 0, 0.0) if weight else torch.zeros_like(distance)
+    return codes, indices, weight * distance.where((indices >= 0) & (weight != 0), 0.0)
 
 
 @_nearest_lookup.register_fake
-def _(x: Tensor, codebook: Tensor, vector_weight: Tensor, code_weight: float) -> tuple[Tensor, Tensor, Tensor]:
+def _(
+    x: Tensor, codebook: Tensor, vector_weight: Tensor, code_weight: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     dtype = compute_dtype(x, codebook)
     return (
         x.new_empty(x.shape, dtype=dtype),
@@ -115,14 +148,14 @@ def _(x: Tensor, codebook: Tensor, vector_weight: Tensor, code_weight: float) ->
 
 
 def _save_lookup(
-    ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, float], output: tuple[Tensor, Tensor, Tensor]
+    ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, Tensor], output: tuple[Tensor, Tensor, Tensor]
 ) -> None:
-    x, codebook, vector_weight, ctx.code_weight = inputs
+    x, codebook, vector_weight, code_weight = inputs
     codes, indices, _ = output
     ctx.mark_non_differentiable(indices)
     ctx.set_materialize_grads(False)
     # The codes, not the codebook: what moves it between forward and backward (EMA) must not move the gradient.
-    ctx.save_for_backward(x, codes, indices, vector_weight)
+    ctx.save_for_backward(x, codes, indices, vector_weight, code_weight)
     ctx.size, ctx.dtype = codebook.shape[1], codebook.dtype
     ctx.implementation = dispatch.chosen_implementation()
 
@@ -130,21 +163,48 @@ def _save_lookup(
 def _lookup_backward(
     ctx: Any, codes_gradient: Tensor | None, _: Tensor | None, loss_gradient: Tensor | None
 ) -> tuple[Tensor | None, Tensor | None, None, None]:
-    x, codes, indices, vector_weight = ctx.saved_tensors
+    x, codes, indices, vector_weight, code_weight = ctx.saved_tensors
     if loss_gradient is None:
         loss_gradient = codes.new_zeros(indices.shape)
-    x_gradient = codebook_gradient = None
+    again = is_differentiated_again()
+    vector_gradient = _differentiable_vector_gradient if again else _vector_gradient
+    codebook_gradient = _differentiable_codebook_gradient if again else _codebook_gradient
+    to_x = to_codebook = None
     with dispatch.resume_implementation(ctx.implementation):
         if ctx.needs_input_grad[0]:
-            x_gradient = _vector_gradient(loss_gradient * vector_weight, x, codes, indices, 1.0)
+            to_x = vector_gradient(loss_gradient * vector_weight, x, codes, indices, 1.0)
         if ctx.needs_input_grad[1]:
-            codebook_gradient = _codebook_gradient(
-                codes_gradient, loss_gradient, x, codes, indices, ctx.code_weight, ctx.size
-            ).to(ctx.dtype)
-    return x_gradient, codebook_gradient, None, None
+            arguments = (codes_gradient, loss_gradient * code_weight, x, codes, indices, 1.0, ctx.size)
+            to_codebook = codebook_gradient(*arguments).to(ctx.dtype)
+    return to_x, to_codebook, None, None
 
 
 _nearest_lookup.register_autograd(_lookup_backward, setup_context=_save_lookup)
+_nearest_lookup.register_vmap(
+    along(_nearest_lookup, 1, 1, along(_nearest_lookup, 0, 2, one_by_one(_nearest_lookup)))
+)
+
+
+def _differentiable_vector_gradient(
+    loss_gradient: Tensor, x: Tensor, codes: Tensor, indices: Tensor, weight: float
+) -> Tensor:
+    """As `_vector_gradient`, for a derivative of it: the codes are constants in this term of the loss."""
+    pull = 2 * weight * loss_gradient[..., None] * (x.to(codes.dtype) - codes.detach())
+    return pull.where((indices >= 0)[..., None], 0.0).to(x.dtype)
+
+
+def _differentiable_codebook_gradient(
+    codes_gradient: Tensor | None,
+    loss_gradient: Tensor,
+    x: Tensor,
+    codes: Tensor,
+    indices: Tensor,
+    weight: float,
+    codebook_size: int,
+) -> Tensor:
+    """As `_codebook_gradient`, for a derivative of it: the vectors are constants in this term of the loss."""
+    push = 2 * weight * loss_gradient[..., None] * (codes - x.detach().to(codes.dtype))
+    return code_sums(push if codes_gradient is None else push + codes_gradient, indices, codebook_size)[1]
 
 
 @torch.library.custom_op("quantizers::lookup_vector_gradient", mutates_args=())
@@ -190,3 +250,4 @@ def _(x: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
 
 
 without_gradient(_highest_score)
+_highest_score.register_vmap(along(_highest_score, 0, 1, one_by_one(_highest_score)))

@@ -4,8 +4,10 @@ import torch
 from torch import Tensor
 
 from quantizers.kernels import dispatch
+from quantizers.kernels.modes import is_differentiated_again, is_transformed
 from quantizers.kernels.ops.arguments import check_device, check_floating
 from quantizers.kernels.ops.gradient import without_gradient
+from quantizers.kernels.reference import rotation as reference
 
 
 def rotate_grad(gradient: Tensor, x: Tensor, quantized: Tensor) -> Tensor:
@@ -14,7 +16,8 @@ def rotate_grad(gradient: Tensor, x: Tensor, quantized: Tensor) -> Tensor:
     Args: [..., D] each, of floating dtype; `x` the encoder's vector, `quantized` its code.
 
     Returns: [..., D] in the gradient's dtype, of norm λ‖g‖ with 1/100 ≤ λ ≤ 100 for all finite vectors;
-        g itself where x or its code is zero. Without a gradient of its own.
+        g itself where x or its code is zero. Linear in g, with x and its code constants: a backward that is itself
+        differentiated takes the gradient of g.
 
     Raises: ValueError or TypeError where the tensors do not fit together.
     """
@@ -23,7 +26,9 @@ def rotate_grad(gradient: Tensor, x: Tensor, quantized: Tensor) -> Tensor:
     if not gradient.shape == x.shape == quantized.shape:
         shapes = [tuple(tensor.shape) for tensor in (gradient, x, quantized)]
         raise ValueError(f"gradient, x and quantized have shapes {shapes}, expected one shape")
-    result: Tensor = _rotate_grad(gradient, x, quantized)
+    followed = is_transformed() or (gradient.requires_grad and is_differentiated_again())
+    rotated = reference.rotate_grad if followed else _rotate_grad
+    result: Tensor = rotated(gradient, x.detach(), quantized.detach())
     return result
 
 

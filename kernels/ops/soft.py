@@ -5,8 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from quantizers.kernels import dispatch
+from quantizers.kernels import dispatch, plain
+from quantizers.kernels.modes import is_differentiated_again, is_transformed, leaves_library, with_value
 from quantizers.kernels.ops.arguments import check_axes, check_device, check_equal, check_floating, check_keys
+from quantizers.kernels.ops.batching import along, one_by_one
+from quantizers.kernels.ops.gradient import gradients_of
 from quantizers.kernels.vectors import compute_dtype
 
 Outputs = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -37,7 +40,7 @@ def soft_codes(
     check_device(x=x, values=values, temperature=temperature)
     if seed is not None and (seed.dtype != torch.int64 or seed.dim()):
         raise TypeError(f"seed is {seed.dtype} of shape {tuple(seed.shape)}, expected 0-d torch.int64")
-    value, indices, divergence, _ = _soft_codes(x, keys, bias, values, temperature, seed)
+    value, indices, divergence, _ = _soft(x, keys, bias, values, temperature, seed)
     return value, indices, divergence
 
 
@@ -58,8 +61,23 @@ def soft_values(x: Tensor, keys: Tensor, bias: Tensor, values: Tensor) -> tuple[
     check_equal("codes", "keys", keys.shape[0], "values", values.shape[0])
     check_device(x=x, values=values)
     one = x.new_ones((), dtype=compute_dtype(x, keys, bias, values))
-    value, _, _, log_sums = _soft_codes(x.detach(), keys.detach(), bias.detach(), values, one, None)
+    value, _, _, log_sums = _soft(x.detach(), keys.detach(), bias.detach(), values, one, None)
     return value, log_sums[:, 0]
+
+
+def _soft(
+    x: Tensor, keys: Tensor, bias: Tensor, values: Tensor, temperature: Tensor, seed: Tensor | None
+) -> Outputs:
+    """The registered operation; for transforms what it gives, with the derivatives of its plain form."""
+    arguments = (x, keys, bias, values, temperature, seed)
+    if leaves_library():
+        return plain.soft_codes(*arguments)
+    if not is_transformed():
+        outputs: Outputs = _soft_codes(*arguments)
+        return outputs
+    value, indices, divergence, log_sums = _soft_codes(*(tensor.detach() for tensor in arguments[:5]), seed)
+    soft, _, differing, _ = plain.soft_codes(*arguments)
+    return with_value(soft, value), indices, with_value(differing, divergence), log_sums
 
 
 @torch.library.custom_op("quantizers::soft_codes", mutates_args=())
@@ -95,6 +113,14 @@ def _backward(
 ) -> tuple[Tensor | None, ...]:
     *inputs, value, divergence, log_sums = ctx.saved_tensors
     seed = inputs[5] if ctx.has_seed else None
+    if is_differentiated_again():
+
+        def outputs(x: Tensor, keys: Tensor, bias: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+            value, _, divergence, _ = plain.soft_codes(x, keys, bias, values, inputs[4], seed)
+            return value, divergence
+
+        wanted = ctx.needs_input_grad[:4]
+        return (*gradients_of(outputs, inputs[:4], wanted, (value_gradient, divergence_gradient)), None, None)
     with dispatch.resume_implementation(ctx.implementation):
         gradients = _soft_codes_backward(
             value_gradient, divergence_gradient, *inputs[:5], seed, value, divergence, log_sums
@@ -103,6 +129,14 @@ def _backward(
 
 
 _soft_codes.register_autograd(_backward, setup_context=_save)
+
+
+@_soft_codes.register_vmap
+def _(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Any, Any]:
+    each = one_by_one(_soft_codes)
+    # Noise is drawn by a row's number, which each sample counts from zero.
+    rule = along(_soft_codes, 0, 1, each) if arguments[5] is None else each
+    return rule(info, in_dims, *arguments)
 
 
 @torch.library.custom_op("quantizers::soft_codes_backward", mutates_args=())

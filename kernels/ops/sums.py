@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from quantizers.kernels import dispatch
+from quantizers.kernels.modes import is_transformed, number, undifferentiated, with_value
 from quantizers.kernels.ops.arguments import check_axes, check_device, check_equal, check_floating, check_indices
+from quantizers.kernels.ops.batching import along, one_by_one
 from quantizers.kernels.ops.gradient import without_gradient
 from quantizers.kernels.vectors import compute_dtype
 
@@ -28,12 +30,21 @@ def code_sums(x: Tensor, indices: Tensor, codebook_size: int) -> tuple[Tensor, T
     check_axes("x", x, "[H, N, D]")
     check_floating(x=x)
     check_indices(x, indices)
-    counts, sums = _code_sums(x, indices, codebook_size)
+    counts, sums = _code_sums(*undifferentiated(x), indices, codebook_size)
+    if is_transformed():
+        sums = with_value(_differentiable_sums(x, indices, codebook_size), sums)
     return counts, sums
 
 
+def _differentiable_sums(x: Tensor, indices: Tensor, codebook_size: int) -> Tensor:
+    """The sums of `code_sums` up to rounding, in operations that PyTorch differentiates."""
+    x = x.to(compute_dtype(x)).where((indices >= 0)[..., None], 0.0)
+    places = indices.clamp(min=0)[..., None].expand(-1, -1, x.shape[-1])
+    return x.new_zeros(x.shape[0], codebook_size, x.shape[-1]).scatter_add(1, places, x)
+
+
 def ema_code_sums(
-    x: Tensor, indices: Tensor, cluster_size: Tensor, embedding_sum: Tensor, decay: float
+    x: Tensor, indices: Tensor, cluster_size: Tensor, embedding_sum: Tensor, decay: float | Tensor
 ) -> tuple[Tensor, Tensor]:
     """The moving averages of `code_sums`: γN + (1−γ)n and γm + (1−γ)s; van den Oord et al. 2017, appendix A.1.
 
@@ -56,7 +67,8 @@ def ema_code_sums(
     if cluster_size.shape != embedding_sum.shape[:2]:
         shape, expected = tuple(cluster_size.shape), tuple(embedding_sum.shape[:2])
         raise ValueError(f"cluster_size has shape {shape}, expected {expected}, that of embedding_sum")
-    new_size, new_sum = _ema_code_sums(x, indices, cluster_size, embedding_sum, decay)
+    tensors = undifferentiated(x, indices, cluster_size, embedding_sum)
+    new_size, new_sum = _ema_code_sums(*tensors, number(x, decay))
     return new_size, new_sum
 
 
@@ -87,11 +99,12 @@ def _sums_backward(ctx: Any, _: Tensor, gradient: Tensor) -> tuple[Tensor, None,
 
 
 _code_sums.register_autograd(_sums_backward, setup_context=_save_sums)
+_code_sums.register_vmap(along(_code_sums, 0, 2, one_by_one(_code_sums)))
 
 
 @torch.library.custom_op("quantizers::ema_code_sums", mutates_args=())
 def _ema_code_sums(
-    x: Tensor, indices: Tensor, cluster_size: Tensor, embedding_sum: Tensor, decay: float
+    x: Tensor, indices: Tensor, cluster_size: Tensor, embedding_sum: Tensor, decay: Tensor
 ) -> tuple[Tensor, Tensor]:
     new_size, new_sum = dispatch.run("ema_code_sums", x, indices, cluster_size, embedding_sum, decay)
     return new_size, new_sum
@@ -99,9 +112,10 @@ def _ema_code_sums(
 
 @_ema_code_sums.register_fake
 def _(
-    x: Tensor, indices: Tensor, cluster_size: Tensor, embedding_sum: Tensor, decay: float
+    x: Tensor, indices: Tensor, cluster_size: Tensor, embedding_sum: Tensor, decay: Tensor
 ) -> tuple[Tensor, Tensor]:
     return torch.empty_like(cluster_size), torch.empty_like(embedding_sum)
 
 
 without_gradient(_ema_code_sums)
+_ema_code_sums.register_vmap(along(_ema_code_sums, 0, 4, one_by_one(_ema_code_sums)))

@@ -4,7 +4,9 @@ import torch
 from torch import Tensor
 
 from quantizers.kernels import dispatch
+from quantizers.kernels.modes import undifferentiated
 from quantizers.kernels.ops.arguments import check_device, check_keys
+from quantizers.kernels.ops.batching import one_by_one
 from quantizers.kernels.ops.gradient import without_gradient
 from quantizers.kernels.vectors import compute_dtype
 
@@ -31,7 +33,7 @@ def sinkhorn_potentials(x: Tensor, keys: Tensor, bias: Tensor, counts: Tensor, i
         raise TypeError(
             f"counts is {counts.dtype} of shape {tuple(counts.shape)}, expected torch.bool of {tuple(x.shape[:1])}"
         )
-    potentials: Tensor = _sinkhorn_potentials(x, keys, bias, counts, iterations)
+    potentials: Tensor = _sinkhorn_potentials(*undifferentiated(x, keys, bias, counts), iterations)
     return potentials
 
 
@@ -47,3 +49,4 @@ def _(x: Tensor, keys: Tensor, bias: Tensor, counts: Tensor, iterations: int) ->
 
 
 without_gradient(_sinkhorn_potentials)
+_sinkhorn_potentials.register_vmap(one_by_one(_sinkhorn_potentials))

@@ -15,7 +15,17 @@ def rotate_grad(gradient: Tensor, x: Tensor, quantized: Tensor) -> Tensor:
     Returns: [..., D] in the gradient's dtype, of norm λ‖g‖ with 1/100 ≤ λ ≤ 100 for all finite vectors;
         g itself where x or its code is zero.
     """
-    g, x, q = gradient.double(), x.double(), quantized.double()
+    return _turned(gradient, x, quantized, back=True)
+
+
+def rotate(vectors: Tensor, x: Tensor, quantized: Tensor) -> Tensor:
+    """λ R v, whose backward `rotate_grad` is: shapes, dtypes and exceptions as there."""
+    return _turned(vectors, x, quantized, back=False)
+
+
+def _turned(vectors: Tensor, x: Tensor, quantized: Tensor, back: bool) -> Tensor:
+    """λ Rᵀ v or, not back, λ R v."""
+    v, x, q = vectors.double(), x.double(), quantized.double()
     x_norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     q_norm = torch.linalg.vector_norm(q, dim=-1, keepdim=True)
     rotates = (x_norm > 0) & (q_norm > 0)  # else there is no direction to rotate: straight-through
@@ -26,8 +36,9 @@ def rotate_grad(gradient: Tensor, x: Tensor, quantized: Tensor) -> Tensor:
     middle_norm = torch.linalg.vector_norm(middle, dim=-1, keepdim=True)
     opposite = middle_norm < OPPOSITE
     w = (middle / middle_norm.where(~opposite, 1.0)).where(~opposite, 0.0)
-    rotated = g - 2 * w * _dot(w, g) + 2 * x_unit * _dot(q_unit, g)
-    result: Tensor = (ratio * rotated).where(rotates, g).to(gradient.dtype)
+    onto, along = (x_unit, q_unit) if back else (q_unit, x_unit)
+    rotated = v - 2 * w * _dot(w, v) + 2 * onto * _dot(along, v)
+    result: Tensor = (ratio * rotated).where(rotates, v).to(vectors.dtype)
     return result
 
 

@@ -40,7 +40,7 @@ def code_sums(x: Tensor, indices: Tensor, codebook_size: int) -> tuple[Tensor, T
 
 @torch.no_grad()
 def ema_code_sums(
-    x: Tensor, indices: Tensor, cluster_size: Tensor, embedding_sum: Tensor, decay: float
+    x: Tensor, indices: Tensor, cluster_size: Tensor, embedding_sum: Tensor, decay: float | Tensor
 ) -> tuple[Tensor, Tensor]:
     """The moving averages γN + (1−γ)n and γm + (1−γ)s of `code_sums`: van den Oord et al. 2017, appendix A.1.
 
