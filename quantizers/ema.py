@@ -8,8 +8,10 @@ from torch import Tensor
 from quantizers.checks import Positive, Share, Size, Weight
 from quantizers.codebook import check_codes, init_codes_, smoothed_codes, smoothed_sizes
 from quantizers.gradients import Gradient
+from quantizers.kernels.modes import is_transformed
 from quantizers.kernels.ops.sums import code_sums, ema_code_sums
 from quantizers.kmeans import kmeans
+from quantizers.moving import move
 from quantizers.nearest import Distance, NearestCodeQuantizer
 from quantizers.options import checked
 from quantizers.parallel import Averages, ProcessGroup, Ranks, ema_over_ranks
@@ -182,7 +184,7 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
         return self._step_tensor("previous_embedding", self.embedding)
 
     def _codes(self) -> Tensor:
-        if not self.training:
+        if not self.training or is_transformed():  # which knows no activation checkpointing
             return self.embedding
         return choose(is_recomputing(self.embedding), self._previous(), self.embedding)
 
@@ -198,7 +200,8 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
         average = self._averages if self._accumulation == 1 else self._accumulated
         cluster_size, embedding_sum, moved = average(self._metric(z), indices, recomputing)
         codes = smoothed_codes(cluster_size, embedding_sum, self.epsilon)
-        self._previous().copy_(choose(recomputing, self._previous(), self.embedding))  # before it is moved
+        if not is_transformed():
+            self._previous().copy_(choose(recomputing, self._previous(), self.embedding))  # before it is moved
         # A batch without a vector that counts moves no average, and must not round the codes anew either.
         moves = {
             "embedding": codes.where(moved, self.embedding),
@@ -250,7 +253,7 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
         forwards = gathered[2] + 1
         completes = forwards >= self._accumulation
         for held, value in zip(gathered, (counts, sums, forwards), strict=True):
-            held.copy_(choose(recomputing, held, value.where(~completes, 0.0)))
+            move(held, choose(recomputing, held, value.where(~completes, 0.0)))
         old = self._sums_of_codes()
         averages = ema_over_ranks(counts[None], sums[None], self.cluster_size, old, self.decay, self.ranks.group())
         cluster_size, embedding_sum, moved = averages

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from quantizers.moving import move
+
 
 @torch.no_grad()
 def write(module: nn.Module, name: str, value: Tensor) -> None:
@@ -15,7 +17,7 @@ def write(module: nn.Module, name: str, value: Tensor) -> None:
         whose inverse gives another value, and a tensor that pruning or the older weight norm computes anew.
     """
     if name in module._parameters or name in module._buffers:
-        getattr(module, name).copy_(value)
+        move(getattr(module, name), value)
         return
     kind = type(module).__name__
     if not parametrize.is_parametrized(module, name):

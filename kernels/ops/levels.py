@@ -7,6 +7,9 @@ import torch
 from torch import Tensor
 
 from quantizers.kernels import dispatch
+from quantizers.kernels.modes import is_differentiated_again, is_transformed, leaves_library, with_value
+from quantizers.kernels.ops.batching import along, one_by_one
+from quantizers.kernels.reference import levels as reference
 from quantizers.kernels.vectors import integers
 
 
@@ -29,8 +32,14 @@ def round_levels(z: Tensor, levels: Sequence[int], slope: float = 1.0) -> tuple[
         raise TypeError(f"z has dtype {z.dtype}, expected torch.float32 or torch.float64")
     if z.dim() < 1 or z.shape[-1] != len(levels):
         raise ValueError(f"z has shape {tuple(z.shape)}, expected {len(levels)} channels, one a level count")
-    codes, indices = _round_levels(z, levels, slope)
-    return codes, indices
+    if not (leaves_library() or is_transformed()):
+        codes, indices = _round_levels(z, levels, slope)
+        return codes, indices
+    if leaves_library():
+        codes, indices = reference.round_levels(z.detach(), integers(levels, z.device), slope)
+    else:
+        codes, indices = _round_levels(z.detach(), levels, slope)
+    return with_value(reference.bound_levels(z, integers(levels, z.device), slope), codes), indices
 
 
 @torch.library.custom_op("quantizers::round_levels", mutates_args=())
@@ -52,11 +61,16 @@ def _save(ctx: Any, inputs: tuple[Tensor, Sequence[int], float], output: tuple[T
 
 
 def _backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
+    if is_differentiated_again():
+        (z,) = ctx.saved_tensors
+        levels = integers(ctx.levels, z.device)
+        return reference.round_levels_backward(gradient, z, levels, ctx.slope), None, None
     with dispatch.resume_implementation(ctx.implementation):
         return _round_levels_backward(gradient, *ctx.saved_tensors, ctx.levels, ctx.slope), None, None
 
 
 _round_levels.register_autograd(_backward, setup_context=_save)
+_round_levels.register_vmap(along(_round_levels, 0, 1, one_by_one(_round_levels)))
 
 
 @torch.library.custom_op("quantizers::round_levels_backward", mutates_args=())

@@ -1,0 +1,45 @@
+"""Moving a quantizer's state in a forward, also in one that `torch.func` differentiates."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from quantizers.kernels.modes import is_transformed
+
+
+def move(state: Tensor, value: Tensor) -> None:
+    """Write `value` into a buffer, in place, for all that comes after; without a gradient.
+
+    `torch.func.grad` and the like forbid that to PyTorch's own operations, for a buffer that is no argument of the
+    function that they differentiate; here it moves, as a batch norm's does.
+
+    Raises: RuntimeError where `torch.vmap` gives a value to each sample, and the buffer is one.
+    """
+    if is_transformed():
+        _move(state, value)
+    else:
+        state.copy_(value)
+
+
+@torch.library.custom_op("quantizers::move", mutates_args=("state",))
+def _move(state: Tensor, value: Tensor) -> None:
+    state.copy_(value)
+
+
+@_move.register_fake
+def _(state: Tensor, value: Tensor) -> None:
+    pass
+
+
+@_move.register_vmap
+def _(info: Any, in_dims: tuple[int | None, int | None], state: Tensor, value: Tensor) -> tuple[None, None]:
+    state_dim, value_dim = in_dims
+    if state_dim is None:
+        raise RuntimeError(
+            "torch.vmap runs a forward in training mode of a quantizer whose codes are moving averages: each sample "
+            "would move the one state to another value; call quantizer.eval() first, or map the buffers too, as "
+            "torch.func.stack_module_state does"
+        )
+    state.movedim(state_dim, 0).copy_(value if value_dim is None else value.movedim(value_dim, 0))
+    return None, None
