@@ -2,6 +2,8 @@
 
 import torch
 from torch import Tensor
+from torch._C._functorch import TransformType
+from torch._subclasses.fake_tensor import is_fake
 from torch.autograd import forward_ad
 
 
@@ -13,6 +15,28 @@ def is_transformed() -> bool:
     if torch.compiler.is_compiling():
         return False
     return torch._C._functorch.maybe_current_level() is not None or forward_ad._current_level >= 0
+
+
+def derivatives() -> int:
+    """How many times `torch.func` and forward-mode differentiation differentiate what is computed."""
+    if not is_transformed():
+        return 0
+    kinds = [level.key() for level in torch._C._functorch.get_interpreter_stack() or []]
+    of_func = sum(kind in (TransformType.Grad, TransformType.Jvp) for kind in kinds)
+    return of_func + (forward_ad._current_level >= 0 and TransformType.Jvp not in kinds)
+
+
+def has_values(tensor: Tensor) -> bool:
+    """Whether a branch on a value is possible.
+
+    There is none on the meta device, under FakeTensorMode and for `torch.func`, and graphs of `torch.compile`,
+    `torch.export`, `torch.jit.trace` and CUDA are for any value.
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    if tensor.is_meta or is_transformed() or is_fake(tensor):
+        return False
+    return not (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
 
 
 def is_differentiated_again() -> bool:
@@ -45,8 +69,8 @@ def number(like: Tensor, value: float | Tensor) -> Tensor:
     """A number as a 0-d float64 tensor on `like`'s device, for an operation.
 
     A graph of `torch.compile` holds for one value of an operation's number: one that moves with each step of
-    training would need a new graph each. In a product it becomes the graph's input. float64, as a Python number is;
-    without axes, it changes no other tensor's dtype.
+    training would need a new graph each. In a product it becomes the graph's input. float64, as a Python number
+    is; without axes, it changes no other tensor's dtype.
     """
     if torch.compiler.is_compiling() or isinstance(value, Tensor):
         return like.new_ones((), dtype=torch.float64) * value

@@ -30,7 +30,9 @@ def nearest_code(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
 
 def nearest_lookup(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Indices [H, N], codes [H, N, D] and squared distances [H, N]; −1 and zeros where a vector is not finite."""
-    indices = torch.stack([_nearest_index(rows, codes) for rows, codes in zip(x.unbind(0), codebook.unbind(0), strict=True)])
+    indices = torch.stack(
+        [_nearest_index(rows, codes) for rows, codes in zip(x.unbind(0), codebook.unbind(0), strict=True)]
+    )
     dtype, known = compute_dtype(x, codebook), indices >= 0
     codes = chosen_codes(codebook, indices).to(dtype)
     distance = (x.to(dtype) - codes).square().sum(-1)

@@ -9,7 +9,6 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import is_fake
 from torch.utils import _pytree as pytree
 
 from quantizers.arguments import Construction, construction
@@ -17,7 +16,7 @@ from quantizers.checks import Count, Size, check_at_least, check_integers, check
 from quantizers.half_state import call_widened, warn_of_half_state, widened
 from quantizers.index_format import NAME as INDEX_FORMAT
 from quantizers.kernels.dispatch import without_autocast
-from quantizers.kernels.modes import is_transformed
+from quantizers.kernels.modes import has_values
 from quantizers.kernels.vectors import are_finite
 from quantizers.layout import Rows, from_rows, to_rows
 from quantizers.options import checked
@@ -465,7 +464,7 @@ class Quantizer(QuantizerState, abc.ABC):
         indices = indices.long()
         if self.composed:
             self._check_columns(indices)
-        if not _has_values(indices) or not indices.numel():
+        if not has_values(indices) or not indices.numel():
             return indices
         low, high = indices.aminmax()
         if low < NO_CODE or high > self.codebook_size - 1:
@@ -490,11 +489,3 @@ class Quantizer(QuantizerState, abc.ABC):
 Quantizer.__new__.__signature__ = inspect.signature(Quantizer.__init__)  # type: ignore[attr-defined]
 
 
-def _has_values(tensor: Tensor) -> bool:
-    """Whether a value can be read: there is none on the meta device, under FakeTensorMode or for `torch.vmap`, and a
-    graph of `torch.compile`, `torch.export`, `torch.jit.trace` or CUDA cannot branch on one."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return False
-    if tensor.is_meta or is_transformed() or is_fake(tensor):
-        return False
-    return not (tensor.is_cuda and torch.cuda.is_current_stream_capturing())

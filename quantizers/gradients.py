@@ -99,9 +99,7 @@ class _Refined(torch.autograd.Function):
         return surrogate.view_as(surrogate)
 
     @staticmethod
-    def setup_context(
-        ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Any, ...], output: Tensor
-    ) -> None:
+    def setup_context(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Any, ...], output: Tensor) -> None:
         ctx.function, _, *tensors = inputs  # type: ignore[attr-defined]
         ctx.save_for_backward(*tensors)
 
@@ -120,7 +118,7 @@ def refined(surrogate: Tensor, function: Callable[..., Tensor], *inputs: Tensor)
     The value and the first derivative are the surrogate's. Where PyTorch differentiates those again, or by
     `torch.func`, it differentiates the function.
     """
-    if leaves_library():
+    if leaves_library() or torch.compiler.is_compiling():  # whose graphs have no second derivative
         return surrogate
     if is_transformed():
         return with_value(function(*inputs), surrogate.detach())

@@ -37,9 +37,9 @@ def _(info: Any, in_dims: tuple[int | None, int | None], state: Tensor, value: T
     state_dim, value_dim = in_dims
     if state_dim is None:
         raise RuntimeError(
-            "torch.vmap runs a forward in training mode of a quantizer whose codes are moving averages: each sample "
-            "would move the one state to another value; call quantizer.eval() first, or map the buffers too, as "
-            "torch.func.stack_module_state does"
+            "torch.vmap runs a forward in training mode of a quantizer whose codes are moving averages: each "
+            "sample would move the one state to another value; call quantizer.eval() first, or map the buffers "
+            "too, as torch.func.stack_module_state does"
         )
     state.movedim(state_dim, 0).copy_(value if value_dim is None else value.movedim(value_dim, 0))
     return None, None

@@ -5,6 +5,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from quantizers.checks import Finite, Size
+from quantizers.gradients import refined
+from quantizers.kernels.modes import undifferentiated
 from quantizers.options import checked
 from quantizers.projection import Norm, Projection
 from quantizers.state import float32_by_default
@@ -115,6 +117,15 @@ class Block(nn.Module):
         # Not nn.MultiheadAttention: without gradients it takes another path, with other last bits.
         qkv = self.to_qkv(tokens).unflatten(-1, (3, self.heads, -1))  # [T, 3, heads, width / heads]
         query, key, value = qkv.permute(1, 2, 0, 3).unsqueeze(1).unbind(0)  # [1, heads, T, width / heads] each
-        attended = F.scaled_dot_product_attention(query, key, value)[0].transpose(0, 1).flatten(1)
+        # Which PyTorch differentiates once, and not forward.
+        fused = F.scaled_dot_product_attention(*undifferentiated(query, key, value))
+        attended = refined(fused, _attention, query, key, value)[0].transpose(0, 1).flatten(1)
         projected: Tensor = self.from_heads(attended)
         return projected
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attention by its definition, with all T × T weights, for a derivative of its derivative."""
+    weights = (query @ key.mT / query.shape[-1] ** 0.5).softmax(-1)
+    attended: Tensor = weights @ value
+    return attended

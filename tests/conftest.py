@@ -17,6 +17,10 @@ GRAPHS_OF_ALL = (
     "test_encode_and_decode_compile",
     "test_forward_runs_from_a_file",
     "test_nothing_is_read_back",
+    "test_torch_func_gives",
+    "test_second_derivatives_are_the_same",
+    "test_gradients_of_each_sample",
+    "test_mapped_encode_decode",
 )
 
 # What these do to a graph in vq they do in each quantizer that searches a codebook.

@@ -34,7 +34,10 @@ def along(operation: Callable[..., Any], axis: int, count: int, otherwise: Rule)
         if any(dim is not None for dim in pytree.tree_leaves(list(in_dims[count:]))):
             return otherwise(info, in_dims, *arguments)
         tensors = zip(arguments[:count], in_dims[:count], strict=True)
-        joined = [_leading(value, dim, info.batch_size).movedim(0, axis).flatten(axis, axis + 1) for value, dim in tensors]
+        joined = [
+            _leading(value, dim, info.batch_size).movedim(0, axis).flatten(axis, axis + 1)
+            for value, dim in tensors
+        ]
         outputs = operation(*joined, *arguments[count:])
         if isinstance(outputs, Tensor):
             return outputs.unflatten(axis, (info.batch_size, -1)), axis

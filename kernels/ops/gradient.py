@@ -37,11 +37,12 @@ def gradients_of(
         # Inputs of their own: where one was computed from another, its gradient must not go on to that.
         own = [each.view_as(each) if wants else each.detach() for each, wants in zip(inputs, wanted, strict=True)]
         outputs = function(*own)
+    pairs = [pair for pair in zip(outputs, output_gradients, strict=True) if pair[0].requires_grad]
     found = iter(
         torch.autograd.grad(
-            outputs,
+            [output for output, _ in pairs],
             [each for each, wants in zip(own, wanted, strict=True) if wants],
-            output_gradients,
+            [gradient for _, gradient in pairs],
             create_graph=create_graph,
             materialize_grads=True,
         )

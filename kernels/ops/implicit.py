@@ -61,6 +61,4 @@ def _(
 
 
 without_gradient(_nearest_implicit_code)
-_nearest_implicit_code.register_vmap(
-    along(_nearest_implicit_code, 0, 2, one_by_one(_nearest_implicit_code))
-)
+_nearest_implicit_code.register_vmap(along(_nearest_implicit_code, 0, 2, one_by_one(_nearest_implicit_code)))

@@ -136,9 +136,7 @@ def _nearest_lookup(
 
 
 @_nearest_lookup.register_fake
-def _(
-    x: Tensor, codebook: Tensor, vector_weight: Tensor, code_weight: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def _(x: Tensor, codebook: Tensor, vector_weight: Tensor, code_weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     dtype = compute_dtype(x, codebook)
     return (
         x.new_empty(x.shape, dtype=dtype),

@@ -1,11 +1,13 @@
 """Vectors that decide for a code, and codes that are chosen equally often."""
 
+import functools
 import math
 
 import torch
 from torch import Tensor
 
 from quantizers.checks import FinitePositive, Weight
+from quantizers.gradients import refined
 from quantizers.kernels.ops.mean_softmax import log_mean_softmax
 from quantizers.kernels.ops.soft import soft_codes
 from quantizers.kernels.vectors import compute_dtype
@@ -49,7 +51,17 @@ def entropy_loss(
     rarity = (-log_mean).clamp(max=RAREST)
     soft, _, divergence = soft_codes(z, keys, bias, rarity[:, None], z.new_ones(()))
     share = valid.to(z.dtype) / valid.sum().clamp(min=1)
-    return (share * (math.log(codes.shape[0]) - divergence - diversity * soft[:, 0])).sum()
+    loss = (share * (math.log(codes.shape[0]) - divergence - diversity * soft[:, 0])).sum()
+    return refined(loss, functools.partial(_entropies, share=share, diversity=diversity), z, keys, bias)
+
+
+def _entropies(z: Tensor, keys: Tensor, bias: Tensor, share: Tensor, diversity: float) -> Tensor:
+    """The loss by its definition, with all N × K probabilities, for a derivative of its derivative."""
+    log_p = (z.double() @ keys.double().T + bias.double()).log_softmax(-1)
+    p = log_p.exp()
+    mean = share.double() @ p
+    of_mean = -(mean * mean.where(mean > 0, 1.0).log()).sum()
+    return (-(share * (p * log_p).sum(-1)).sum() - diversity * of_mean).to(z.dtype)
 
 
 def distance_logits(z: Tensor, codes: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:

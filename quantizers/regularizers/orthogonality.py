@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from quantizers.checks import Weight
-from quantizers.gradients import exact_value
+from quantizers.gradients import exact_value, refined
 from quantizers.kernels.dispatch import without_autocast
 from quantizers.kernels.vectors import normalize
 from quantizers.options import checked
@@ -30,8 +30,14 @@ def orthogonality_loss(codes: Tensor) -> Tensor:
     with torch.no_grad(), without_autocast(unit.device):
         gram = unit.T @ unit / count  # divided first: nothing here is of the size of K²
         pull = 4 / count * (unit @ gram)
-    squares = exact_value((pull * unit).sum(), gram.square().sum())
+    squares = refined(exact_value((pull * unit).sum(), gram.square().sum()), _squares, unit)
     return squares - 2 * (unit / count).square().sum() + 1 / count
+
+
+def _squares(unit: Tensor) -> Tensor:
+    """‖Êᵀ Ê‖²_F / K², for a derivative of its derivative."""
+    with without_autocast(unit.device):
+        return (unit.T @ unit / unit.shape[0]).square().sum()
 
 
 class Orthogonality(Regularizer):

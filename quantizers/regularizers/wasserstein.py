@@ -1,16 +1,22 @@
 """Codes that are spread as the vectors are: equal means, equal covariances."""
 
 import math
+from typing import Never
 
 import torch
 from torch import Tensor
 
 from quantizers.checks import Weight
 from quantizers.gradients import exact_value
+from quantizers.kernels.modes import derivatives, is_differentiated_again, is_transformed, leaves_library
 from quantizers.kernels.vectors import compute_dtype
 from quantizers.options import checked
 from quantizers.regularizers.regularizer import Moves, Regularizer
 
+TWICE = (
+    "the regularizer Wasserstein has no second derivative here: that would divide by square roots of covariances, "
+    "which may not have full rank; leave it out of the loss that is differentiated twice"
+)
 RIDGE = 1e-12  # added to covariances of total variance one, so that those without full rank have a factor
 RESOLUTION = 1e-12  # of a squared distance at that scale: what rounding may leave of zero
 
@@ -66,7 +72,45 @@ def _trace_of_root(a: Tensor, b: Tensor) -> Tensor:
         value = (polar * product).sum()
         to_a = torch.linalg.solve_triangular(left.T, polar @ right.T, upper=True) / 2
         to_b = torch.linalg.solve_triangular(right.T, polar.T @ left.T, upper=True) / 2
-    return exact_value((to_a * a).sum() + (to_b * b).sum(), value)
+    if derivatives() > 1:
+        raise NotImplementedError(TWICE)
+    if is_transformed() or leaves_library():
+        return exact_value((to_a * a).sum() + (to_b * b).sum(), value)
+    root: Tensor = _TraceOfRoot.apply(value, to_a, to_b, a, b)  # type: ignore[no-untyped-call]
+    return root
+
+
+class _TraceOfRoot(torch.autograd.Function):
+    """`value`, with the gradients `to_a` and `to_b`; a derivative of those says that there is none."""
+
+    @staticmethod
+    def forward(value: Tensor, to_a: Tensor, to_b: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        return value.view_as(value)
+
+    @staticmethod
+    def setup_context(
+        ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Tensor, ...], output: Tensor
+    ) -> None:
+        ctx.save_for_backward(*inputs[1:])
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        to_a, to_b, a, b = ctx.saved_tensors  # type: ignore[attr-defined]
+        if is_differentiated_again():
+            to_a, to_b = _Once.apply(to_a, a, b), _Once.apply(to_b, a, b)  # type: ignore[no-untyped-call]
+        return None, None, None, gradient * to_a, gradient * to_b
+
+
+class _Once(torch.autograd.Function):
+    """A derivative of a and b, which has none."""
+
+    @staticmethod
+    def forward(ctx: object, derivative: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        return derivative.view_as(derivative)
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> Never:
+        raise NotImplementedError(TWICE)
 
 
 def _halley_weights(smallest: float) -> list[tuple[float, float, float]]:
