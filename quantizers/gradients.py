@@ -84,8 +84,6 @@ class _Reflection(torch.autograd.Function):
 
 def exact_value(surrogate: Tensor, codes: Tensor) -> Tensor:
     """The value of `codes` with the gradient of `surrogate` (and of the codes, where they are attached)."""
-    if leaves_library() and not torch.is_grad_enabled():
-        return codes
     if leaves_library() or is_transformed():
         return with_value(surrogate, codes)
     return _ExactValue.apply(surrogate, codes)  # type: ignore[no-any-return, no-untyped-call]

@@ -30,9 +30,9 @@ SAMPLES: dict[str, list[Callable[[], tuple[Any, ...]]]] = {
         lambda: (normal(1, 5, 3, learned=True), normal(1, 4, 3, learned=True)),
     ],
     "nearest_lookup": [
-        lambda: (normal(2, 5, 3, learned=True), normal(2, 4, 3, learned=True), WEIGHT, 1.0),
-        lambda: (normal(1, 5, 3, dtype=torch.float16), normal(1, 4, 3, dtype=torch.float16), WEIGHT, 0.0),
-        lambda: (normal(1, 5, 3).double(), normal(1, 4, 3, dtype=torch.float64, learned=True), WEIGHT, 2.0),
+        lambda: (normal(2, 5, 3, learned=True), normal(2, 4, 3, learned=True), WEIGHT, WEIGHT),
+        lambda: (normal(1, 5, 3, dtype=torch.float16), normal(1, 4, 3, dtype=torch.float16), WEIGHT, 0 * WEIGHT),
+        lambda: (normal(1, 5, 3).double(), normal(1, 4, 3, dtype=torch.float64, learned=True), WEIGHT, 8 * WEIGHT),
     ],
     "lookup_vector_gradient": [
         lambda: (torch.rand(2, 5), normal(2, 5, 3), normal(2, 5, 3), INDICES, 0.25),
@@ -47,7 +47,7 @@ SAMPLES: dict[str, list[Callable[[], tuple[Any, ...]]]] = {
         lambda: (normal(2, 5, 3, learned=True), INDICES, 4),
         lambda: (normal(2, 5, 3, dtype=torch.bfloat16), INDICES, 4),
     ],
-    "ema_code_sums": [lambda: (normal(2, 5, 3), INDICES, torch.rand(2, 4), normal(2, 4, 3), 0.9)],
+    "ema_code_sums": [lambda: (normal(2, 5, 3), INDICES, torch.rand(2, 4), normal(2, 4, 3), WEIGHT)],
     "rotate_grad": [
         lambda: (normal(2, 5, 3), normal(2, 5, 3), normal(2, 5, 3)),
         lambda: (normal(5, 3, dtype=torch.bfloat16), normal(5, 3), normal(5, 3)),
