@@ -19,6 +19,7 @@ from quantizers.kernels.reference.noise import gumbel_noise
 from quantizers.kernels.vectors import are_finite, compute_dtype, integers
 
 BLOCK = 2048  # codes whose scores are held at once
+NETWORK_BLOCK = 256  # codes of a network that are held at once for each vector
 
 
 def nearest_code(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,6 +62,34 @@ def soft_codes(
     return value.to(dtype), indices, divergence.to(dtype), torch.stack(log_sums, -1).detach().to(dtype)
 
 
+def log_mean_softmax(x: Tensor, keys: Tensor, bias: Tensor, valid: Tensor) -> Tensor:
+    """As kernels/ops/mean_softmax.py."""
+    dtype = compute_dtype(x, keys, bias)
+    x, keys, bias = x.double(), keys.double(), bias.double()
+    blocks = [x @ part.T + offset for part, offset in zip(keys.split(BLOCK), bias.split(BLOCK), strict=True)]
+    log_sum = _log_sum(blocks)[:, None]
+    masked = [(block - log_sum).where(valid[:, None], -torch.inf) for block in blocks]
+    totals = torch.cat([block.logsumexp(0) for block in masked])
+    return (totals - valid.sum(dtype=torch.float64).clamp(min=1).log()).to(dtype)
+
+
+def nearest_implicit_code(
+    targets: Tensor, context: Tensor, codes: Tensor, weight: Tensor, bias: Tensor, blocks: Sequence[Tensor]
+) -> Tensor:
+    """As kernels/reference/implicit.py, with [N, NETWORK_BLOCK, D] numbers at once."""
+    dim = targets.shape[-1]
+    of_codes = codes + codes @ weight[:, :dim].T + bias
+    of_context = context @ weight[:, dim:].T
+    distances = []
+    for part in of_codes.split(NETWORK_BLOCK):
+        values = part + of_context[:, None]
+        for up, down in zip(blocks[::2], blocks[1::2], strict=True):
+            values = values + torch.relu(values @ up.T) @ down.T
+        values = values.double()
+        distances.append((values * (values - 2 * targets[:, None].double())).sum(-1))
+    return _first_highest([-distance for distance in distances], NETWORK_BLOCK)
+
+
 def _soft_blocks(
     x: Tensor, keys: Tensor, bias: Tensor, temperature: Tensor, seed: Tensor | None
 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -79,12 +108,12 @@ def _log_sum(blocks: list[Tensor]) -> Tensor:
     return largest + total.log()
 
 
-def _first_highest(blocks: list[Tensor]) -> Tensor:
-    """The first column of the largest number in each row of blocks [N, BLOCK], int64 [N]."""
+def _first_highest(blocks: list[Tensor], width: int = BLOCK) -> Tensor:
+    """The first column of the largest number in each row of blocks [N, width], int64 [N]."""
     largest = torch.stack([block.amax(-1) for block in blocks])  # [blocks, N]
     block = (largest >= largest.amax(0)).to(torch.int32).argmax(0)
     columns = torch.stack([(part >= part.amax(-1, keepdim=True)).to(torch.int32).argmax(-1) for part in blocks])
-    return columns.gather(0, block[None])[0] + block * BLOCK
+    return columns.gather(0, block[None])[0] + block * width
 
 
 def highest_score(x: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
@@ -130,8 +159,8 @@ def _first_lowest(constants: Tensor, keys: Tensor, x: Tensor, bound: Tensor) -> 
 
 
 def decompositions() -> dict[torch._ops.OpOverload, Callable[..., object]]:
-    """The operations that evaluation calls, and what stands for each; QINCo's search has nothing."""
-    from quantizers.kernels.ops import levels, nearest, soft  # noqa: F401  registers them
+    """The operations that evaluation calls, and what stands for each."""
+    from quantizers.kernels.ops import implicit, levels, mean_softmax, nearest, soft  # noqa: F401  registers them
 
     operations = torch.ops.quantizers
 
@@ -148,5 +177,7 @@ def decompositions() -> dict[torch._ops.OpOverload, Callable[..., object]]:
         operations.nearest_lookup.default: lookup,
         operations.highest_score.default: highest_score,
         operations.soft_codes.default: soft_codes,
+        operations.log_mean_softmax.default: log_mean_softmax,
+        operations.nearest_implicit_code.default: nearest_implicit_code,
         operations.round_levels.default: round_levels,
     }

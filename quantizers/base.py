@@ -5,7 +5,7 @@ import inspect
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Never, Self
 
 import torch
 from torch import Tensor, nn
@@ -328,6 +328,21 @@ class Quantizer(QuantizerState, abc.ABC):
         for listener in self._listeners:
             listener(self, heard)
         return heard.indices
+
+    def __dir__(self) -> list[str]:
+        """Without a codebook that cannot be read: `torch.jit.trace`, for one, reads each attribute."""
+        names = set(super().__dir__())
+        try:
+            self.codebook  # noqa: B018
+        except ValueError:
+            names.discard("codebook")
+        return sorted(names)
+
+    def __prepare_scriptable__(self) -> Never:  # as torch.jit.script calls it
+        raise TypeError(
+            f"torch.jit.script cannot compile {type(self).__name__}; trace the model instead, in evaluation mode: "
+            "torch.jit.trace(model.eval(), (x,)), or torch.export.export(model.eval(), (x,))"
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]

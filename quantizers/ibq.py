@@ -95,7 +95,7 @@ class IBQ(VectorQuantizer):
 
     def _pass_gradient(self, z: Tensor, codes: Tensor) -> Tensor:
         keys = self.embedding.to(z.dtype)
-        size = z.detach().abs().amax(-1, keepdim=True) * keys.detach().abs().amax()
+        size = z.detach().abs().amax(-1, keepdim=True) * keys.detach().abs().amax((0, 1))
         resolved = size * torch.finfo(z.dtype).eps < 1
         zero, one = z.new_zeros(self.codebook_size), z.new_ones(())
         # The chosen code gets the value's gradient itself, and the softmax only the logits': values without one.

@@ -6,7 +6,8 @@ Its work is matrix products, which libraries do on every device: one implementat
 import torch
 from torch import Tensor
 
-from quantizers.kernels.modes import undifferentiated
+from quantizers.kernels import plain
+from quantizers.kernels.modes import leaves_library, undifferentiated
 from quantizers.kernels.ops.arguments import check_axes, check_device, check_equal, check_floating, check_not_empty
 from quantizers.kernels.ops.batching import along, one_by_one
 from quantizers.kernels.ops.gradient import without_gradient
@@ -42,7 +43,8 @@ def nearest_implicit_code(
     if len(blocks) % 2:
         raise ValueError(f"blocks holds {len(blocks)} weights, expected two a block")
     tensors = undifferentiated(targets, context, codes, weight, bias)
-    indices: Tensor = _nearest_implicit_code(*tensors, list(undifferentiated(*blocks)))
+    search = plain.nearest_implicit_code if leaves_library() else _nearest_implicit_code
+    indices: Tensor = search(*tensors, list(undifferentiated(*blocks)))
     return indices
 
 

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
+from quantizers.kernels import plain
 from quantizers.kernels.dispatch import without_autocast
-from quantizers.kernels.modes import undifferentiated
+from quantizers.kernels.modes import leaves_library, undifferentiated
 from quantizers.kernels.ops.arguments import check_axes, check_device, check_equal, check_keys
 from quantizers.kernels.ops.batching import one_by_one
 from quantizers.kernels.ops.gradient import without_gradient
@@ -30,7 +31,8 @@ def log_mean_softmax(x: Tensor, keys: Tensor, bias: Tensor, valid: Tensor) -> Te
     check_device(x=x, valid=valid)
     if valid.dtype != torch.bool:
         raise TypeError(f"valid has dtype {valid.dtype}, expected torch.bool")
-    mean: Tensor = _log_mean_softmax(*undifferentiated(x, keys, bias, valid))
+    logarithm = plain.log_mean_softmax if leaves_library() else _log_mean_softmax
+    mean: Tensor = logarithm(*undifferentiated(x, keys, bias, valid))
     return mean
 
 
