@@ -8,6 +8,9 @@ A program of `Encode` or `Decode` runs where quantizers is imported:
 and without it in ONNX Runtime (the extra `onnx` brings what PyTorch needs to write it):
 
     torch.onnx.export(plain(program), dynamo=True).save("encode.onnx")
+
+A whole model needs neither: in evaluation mode `torch.onnx.export(model, (x,))` and `torch.jit.trace(model, (x,))`
+write its quantizers in PyTorch's own operations. `torch.jit.script` cannot compile one, and says so.
 """
 
 import torch
@@ -45,8 +48,7 @@ def plain(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram
     The search runs in float64, in blocks of codes; of codes that are equally near, up to that rounding, it takes
     the lowest.
 
-    Raises: ValueError for a program with an operation that has no such form: a forward in training mode, or one of
-        GumbelQuantizer.
+    Raises: ValueError for a program with an operation that has no such form: one of a forward in training mode.
     """
     replaced: torch.export.ExportedProgram = program.run_decompositions(plain_operations.decompositions())
     left = {str(node.target) for node in replaced.graph.nodes if str(node.target).startswith("quantizers.")}

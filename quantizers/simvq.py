@@ -135,7 +135,9 @@ class SimVQ(NearestCodeQuantizer):
             self.basis = nn.Parameter(basis)
         else:
             self.register_buffer("basis", basis)
-        self.transform = _build_transform(transform, self.code_dim).to(basis.dtype)  # state: never in half
+        self.transform = _build_transform(transform, self.code_dim)
+        if any(parameter.dtype != basis.dtype for parameter in self.transform.parameters()):
+            self.transform.to(basis.dtype)  # state: never in half
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

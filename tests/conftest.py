@@ -21,6 +21,9 @@ GRAPHS_OF_ALL = (
     "test_second_derivatives_are_the_same",
     "test_gradients_of_each_sample",
     "test_mapped_encode_decode",
+    "test_a_trace",
+    "test_without_values",
+    "test_script_says",
 )
 
 # What these do to a graph in vq they do in each quantizer that searches a codebook.

@@ -15,7 +15,10 @@ from torch import Tensor, nn
 
 from quantizers.export import Decode, Encode, plain
 from quantizers.kernels import plain as plain_operations
+from quantizers.kernels.ops.mean_softmax import log_mean_softmax
+from quantizers.kernels.reference import implicit as implicit_reference
 from quantizers.kernels.reference import nearest as reference
+from quantizers.kernels.reference import soft as soft_reference
 from tests.cases import CASES, Case, batch, cases_where, indices_for, normal, rounding_tolerance
 from tests.exact import assert_nearest
 from tests.vectors import few, finite, vectors
@@ -164,12 +167,13 @@ def test_onnx_decodes_to_the_same_vectors(case: Case) -> None:
 
 
 def test_what_has_no_plain_form_is_named() -> None:
-    with pytest.raises(ValueError, match=r"quantizers\.soft_codes.default cannot be written"):
-        plain(export(Case("gumbel").build().eval(), batch(2, 5)))
+    with pytest.raises(ValueError, match=r"quantizers\.sinkhorn_potentials.default cannot be written"):
+        plain(export(Case("optvq").build(), batch(2, 5)))
 
 
-def test_a_plain_program_of_the_whole_forward_agrees() -> None:
-    quantizer = Case("vq").build().eval()
+@pytest.mark.parametrize("name", ["vq", "gumbel", "qinco"])
+def test_a_plain_program_of_the_whole_forward_agrees(name: str) -> None:
+    quantizer = Case(name).build().eval()
     program = plain(export(quantizer, batch(2, 5)))
     x = with_garbage(3, 9)
     for a, b in zip(program.module()(x), quantizer(x), strict=True):
@@ -177,6 +181,33 @@ def test_a_plain_program_of_the_whole_forward_agrees() -> None:
 
 
 # The plain operations themselves, against exact fractions and the reference
+
+
+@given(seed=st.integers(0, 2**31), block=st.sampled_from([1, 3, 64]), draws=st.booleans())
+def test_plain_soft_codes_are_those_of_the_reference(seed: int, block: int, draws: bool) -> None:
+    x, keys, values = (normal(seed + place, *shape) for place, shape in enumerate([(9, 3), (7, 3), (7, 2)]))
+    noise = torch.tensor(seed) if draws else None
+    arguments = (x, keys, normal(seed, 7), values, torch.tensor(0.5, dtype=torch.float64), noise)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plain_operations, "BLOCK", block)
+        found = plain_operations.soft_codes(*arguments)
+        mean = plain_operations.log_mean_softmax(*arguments[:3], x[:, 0] > 0)
+    for a, b in zip(found, soft_reference.soft_codes(*arguments), strict=True):
+        torch.testing.assert_close(a, b)
+    torch.testing.assert_close(mean, log_mean_softmax(*arguments[:3], x[:, 0] > 0))
+
+
+@given(seed=st.integers(0, 2**31), block=st.sampled_from([1, 3, 64]))
+def test_plain_search_of_a_network_is_that_of_the_reference(seed: int, block: int) -> None:
+    shapes = [(9, 3), (9, 3), (7, 3), (3, 6), (3,), (8, 3), (3, 8)]
+    targets, context, codes, weight, bias, *blocks = (
+        normal(seed + place, *shape) for place, shape in enumerate(shapes)
+    )
+    arguments = (targets, context, torch.cat([codes, codes]), weight, bias, blocks)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plain_operations, "NETWORK_BLOCK", block)
+        found = plain_operations.nearest_implicit_code(*arguments)
+    assert torch.equal(found, implicit_reference.nearest_implicit_code(*arguments))
 
 
 @given(

@@ -1,7 +1,7 @@
 """torch.func, forward-mode differentiation and derivatives of derivatives: those of the mathematics.
 
-Values are bit for bit those of eager mode. Gradients are computed in another way under a transform, and agree up to
-rounding: everything here is in float64.
+Values are bit for bit those of eager mode. Gradients are computed in another way under a transform, and agree up
+to rounding: everything here is in float64.
 """
 
 import copy
