@@ -17,6 +17,11 @@ def is_transformed() -> bool:
     return torch._C._functorch.maybe_current_level() is not None or forward_ad._current_level >= 0
 
 
+def _is_traced() -> bool:
+    traced: bool = torch._C._is_tracing()
+    return traced
+
+
 def derivatives() -> int:
     """How many times `torch.func` and forward-mode differentiation differentiate what is computed."""
     if not is_transformed():
@@ -32,11 +37,12 @@ def has_values(tensor: Tensor) -> bool:
     There is none on the meta device, under FakeTensorMode and for `torch.func`, and graphs of `torch.compile`,
     `torch.export`, `torch.jit.trace` and CUDA are for any value.
     """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if torch.compiler.is_compiling() or _is_traced():
         return False
     if tensor.is_meta or is_transformed() or is_fake(tensor):
         return False
-    return not (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
+    capturing: bool = tensor.is_cuda and torch.cuda.is_current_stream_capturing()
+    return not capturing
 
 
 def is_differentiated_again() -> bool:
@@ -48,7 +54,7 @@ def leaves_library() -> bool:
     """Whether a graph is written that runs without this library: by `torch.jit.trace` or `torch.onnx.export`."""
     if torch.compiler.is_compiling():
         return torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export()
-    return torch.jit.is_tracing()
+    return _is_traced()
 
 
 def undifferentiated(*tensors: Tensor) -> tuple[Tensor, ...]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from quantizers.kernels.reference import levels as reference_levels
 from quantizers.kernels.reference import nearest as reference_nearest
 from quantizers.kernels.reference.noise import gumbel_noise
-from quantizers.kernels.vectors import are_finite, compute_dtype, integers
+from quantizers.kernels.vectors import are_finite, compute_dtype
 
 BLOCK = 2048  # codes whose scores are held at once
 NETWORK_BLOCK = 256  # codes of a network that are held at once for each vector
@@ -51,10 +51,11 @@ def soft_codes(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """As kernels/reference/soft.py, up to rounding."""
     dtype = compute_dtype(x, keys, bias, values)
-    blocks = list(_soft_blocks(*(tensor.double() for tensor in (x, keys, bias)), temperature.double(), seed))
+    blocks = list(_soft_blocks(x.double(), keys.double(), bias.double(), temperature.double(), seed))
     log_sums = [_log_sum([block[place] for block in blocks]) for place in (0, 1)]
-    value, divergence = 0.0, math.log(keys.shape[0])
-    for (logits, noisy), part in zip(blocks, values.double().split(BLOCK), strict=True):
+    value = x.new_zeros(x.shape[0], values.shape[1], dtype=torch.float64)
+    divergence = torch.full_like(log_sums[0], math.log(keys.shape[0]))
+    for (logits, noisy), part in zip(blocks, torch.split(values.double(), BLOCK), strict=True):
         log_p = logits - log_sums[0][:, None]
         value = value + (noisy - log_sums[1][:, None]).exp() @ part
         divergence = divergence + (log_p.exp() * log_p).sum(-1)
@@ -66,7 +67,10 @@ def log_mean_softmax(x: Tensor, keys: Tensor, bias: Tensor, valid: Tensor) -> Te
     """As kernels/ops/mean_softmax.py."""
     dtype = compute_dtype(x, keys, bias)
     x, keys, bias = x.double(), keys.double(), bias.double()
-    blocks = [x @ part.T + offset for part, offset in zip(keys.split(BLOCK), bias.split(BLOCK), strict=True)]
+    blocks = [
+        x @ part.T + offset
+        for part, offset in zip(torch.split(keys, BLOCK), torch.split(bias, BLOCK), strict=True)
+    ]
     log_sum = _log_sum(blocks)[:, None]
     masked = [(block - log_sum).where(valid[:, None], -torch.inf) for block in blocks]
     totals = torch.cat([block.logsumexp(0) for block in masked])
@@ -81,13 +85,13 @@ def nearest_implicit_code(
     of_codes = codes + codes @ weight[:, :dim].T + bias
     of_context = context @ weight[:, dim:].T
     distances = []
-    for part in of_codes.split(NETWORK_BLOCK):
+    for part in torch.split(of_codes, NETWORK_BLOCK):
         values = part + of_context[:, None]
         for up, down in zip(blocks[::2], blocks[1::2], strict=True):
             values = values + torch.relu(values @ up.T) @ down.T
         values = values.double()
         distances.append((values * (values - 2 * targets[:, None].double())).sum(-1))
-    return _first_highest([-distance for distance in distances], NETWORK_BLOCK)
+    return _first_highest([-distance for distance in distances])
 
 
 def _soft_blocks(
@@ -108,12 +112,12 @@ def _log_sum(blocks: list[Tensor]) -> Tensor:
     return largest + total.log()
 
 
-def _first_highest(blocks: list[Tensor], width: int = BLOCK) -> Tensor:
+def _first_highest(blocks: list[Tensor]) -> Tensor:
     """The first column of the largest number in each row of blocks [N, width], int64 [N]."""
     largest = torch.stack([block.amax(-1) for block in blocks])  # [blocks, N]
     block = (largest >= largest.amax(0)).to(torch.int32).argmax(0)
     columns = torch.stack([(part >= part.amax(-1, keepdim=True)).to(torch.int32).argmax(-1) for part in blocks])
-    return columns.gather(0, block[None])[0] + block * width
+    return columns.gather(0, block[None])[0] + block * blocks[0].shape[1]
 
 
 def highest_score(x: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
@@ -170,7 +174,9 @@ def decompositions() -> dict[torch._ops.OpOverload, Callable[..., object]]:
         return codes, indices, (weight * distance).where(weight != 0, 0.0)
 
     def round_levels(z: Tensor, counts: Sequence[int], slope: float) -> tuple[Tensor, Tensor]:
-        return reference_levels.round_levels(z, integers(counts, z.device), slope)
+        # Not `integers`, which copies from the host: a decomposition holds no constant.
+        of_channels = torch.cat([z.new_full((1,), count, dtype=torch.int64) for count in counts])
+        return reference_levels.round_levels(z, of_channels, slope)
 
     return {
         operations.nearest_code.default: nearest_code,

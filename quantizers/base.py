@@ -331,7 +331,7 @@ class Quantizer(QuantizerState, abc.ABC):
 
     def __dir__(self) -> list[str]:
         """Without a codebook that cannot be read: `torch.jit.trace`, for one, reads each attribute."""
-        names = set(super().__dir__())
+        names = set(super().__dir__())  # type: ignore[no-untyped-call]
         try:
             self.codebook  # noqa: B018
         except ValueError:
@@ -502,5 +502,3 @@ class Quantizer(QuantizerState, abc.ABC):
 
 # A class's signature is that of its constructor, also where it has no constructor of its own.
 Quantizer.__new__.__signature__ = inspect.signature(Quantizer.__init__)  # type: ignore[attr-defined]
-
-

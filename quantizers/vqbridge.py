@@ -118,7 +118,8 @@ class Block(nn.Module):
         qkv = self.to_qkv(tokens).unflatten(-1, (3, self.heads, -1))  # [T, 3, heads, width / heads]
         query, key, value = qkv.permute(1, 2, 0, 3).unsqueeze(1).unbind(0)  # [1, heads, T, width / heads] each
         # Which PyTorch differentiates once, and not forward.
-        fused = F.scaled_dot_product_attention(*undifferentiated(query, key, value))
+        first, second, third = undifferentiated(query, key, value)
+        fused = F.scaled_dot_product_attention(first, second, third)
         attended = refined(fused, _attention, query, key, value)[0].transpose(0, 1).flatten(1)
         projected: Tensor = self.from_heads(attended)
         return projected

@@ -40,8 +40,8 @@ def along(operation: Callable[..., Any], axis: int, count: int, otherwise: Rule)
         ]
         outputs = operation(*joined, *arguments[count:])
         if isinstance(outputs, Tensor):
-            return outputs.unflatten(axis, (info.batch_size, -1)), axis
-        return tuple(output.unflatten(axis, (info.batch_size, -1)) for output in outputs), (axis,) * len(outputs)
+            return _apart(outputs, axis, info.batch_size), axis
+        return tuple(_apart(output, axis, info.batch_size) for output in outputs), (axis,) * len(outputs)
 
     return rule
 
@@ -56,6 +56,11 @@ def _sample(arguments: Sequence[Any], in_dims: Sequence[Any], place: int) -> lis
         else value.select(dim, place)
         for value, dim in zip(arguments, in_dims, strict=True)
     ]
+
+
+def _apart(output: Tensor, axis: int, size: int) -> Tensor:
+    """An axis of samples side by side as two, the samples' own first."""
+    return torch.unflatten(output, axis, (size, output.shape[axis] // size))
 
 
 def _leading(value: Tensor, dim: int | None, size: int) -> Tensor:

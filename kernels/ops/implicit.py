@@ -42,9 +42,11 @@ def nearest_implicit_code(
         )
     if len(blocks) % 2:
         raise ValueError(f"blocks holds {len(blocks)} weights, expected two a block")
-    tensors = undifferentiated(targets, context, codes, weight, bias)
     search = plain.nearest_implicit_code if leaves_library() else _nearest_implicit_code
-    indices: Tensor = search(*tensors, list(undifferentiated(*blocks)))
+    targets, context, codes, weight, bias, *blocks = undifferentiated(
+        targets, context, codes, weight, bias, *blocks
+    )
+    indices: Tensor = search(targets, context, codes, weight, bias, blocks)
     return indices
 
 

