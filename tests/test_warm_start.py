@@ -277,7 +277,9 @@ BATCHES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("kind", BATCHES)
-@pytest.mark.parametrize("wrap", [lambda model: model, nn.DataParallel, AveragedModel], ids=["plain", "DataParallel", "AveragedModel"])
+@pytest.mark.parametrize(
+    "wrap", [lambda model: model, nn.DataParallel, AveragedModel], ids=["plain", "DataParallel", "AveragedModel"]
+)
 def test_what_a_loader_gives_is_taken_without_its_labels(kind: str, wrap: Callable[..., nn.Module]) -> None:
     torch.manual_seed(0)
     model = wrap(Image())

@@ -226,7 +226,7 @@ def along_the_error(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
         (Case("rotation_vq"), rotated),
         (Case("diveq", {"noise_variance": 0.0}), along_the_error),
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, Case) else value.__name__,
 )
 def test_first_and_second_derivatives_are_those_of_the_papers_in_plain_pytorch(
     case: Case, plain: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
