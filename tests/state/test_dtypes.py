@@ -46,8 +46,7 @@ def test_built_under_half_precision(case: Case, half: torch.dtype) -> None:
 
 
 @every_case
-@halves
-@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize(("half", "training"), [(torch.bfloat16, True), (torch.float16, False)], ids=str)
 def test_filled_with_half_precision(case: Case, half: torch.dtype, training: bool) -> None:
     quantizer = case.build()
     expected = {
