@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from quantizers.half_state import is_half
 from quantizers.index_format import NAME, Rule, as_bytes, difference
+from quantizers.initialization import SelfInitialized
 
 
-class QuantizerState(nn.Module):
+class QuantizerState(SelfInitialized):
     """Parameters and buffers in float32 or float64, all of them in the state dict.
 
     - A constructor draws in float32 where the default dtype has fewer bits, as in `from_pretrained(dtype=...)`.
@@ -118,7 +119,7 @@ class QuantizerState(nn.Module):
 
         self._dtype = at_least_float32(torch.empty(0, dtype=self._dtype, device="cpu")).dtype
         self._of_step = {name: at_least_float32(tensor) for name, tensor in self._of_step.items()}
-        super()._apply(at_least_float32, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(at_least_float32, recurse)
         held = self._buffers.get(NAME)
         if held is not None and not held.is_meta:  # `to_empty` has memory as it was found
             held.copy_(as_bytes(self._index_rule))

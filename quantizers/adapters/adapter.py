@@ -1,9 +1,9 @@
 """A quantizer of ours that answers as the one in whose place it stands."""
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -67,19 +67,23 @@ class Adapter(nn.Module, abc.ABC):
     original: Any
     """What stood at the place. Not a submodule: it must not be trained, moved or saved with the model."""
 
-    _like: Tensor
-    """No elements; casts of the model reach it, while the quantizer stays in float32."""
+    dtype: torch.dtype
+    """What the model was cast to, and gets codes of indices in; the quantizer stays in float32. No tensor tells it: one
+    that the checkpoint does not hold would be left without a value by loaders that build on `meta`."""
 
     def __init__(self, quantizer: Quantizer, original: nn.Module) -> None:
         super().__init__()
         self.quantizer = quantizer
         self.__dict__["original"] = original
-        self.register_buffer("_like", torch.empty(0), persistent=False)
+        self.dtype = torch.get_default_dtype()
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """What the model was cast to, and gets codes of indices in."""
-        return self._like.dtype
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """`.to`, `.half` and the like: `dtype` follows."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        cast = fn(torch.empty(0, dtype=self.dtype, device="cpu")).dtype
+        if cast.is_floating_point:
+            self.dtype = cast
+        return self
 
     def _decoded(self, indices: Tensor) -> Tensor:
         """`quantizer.decode`, in the model's dtype."""
@@ -105,6 +109,10 @@ class Adapter(nn.Module, abc.ABC):
         for a setting that this contract does not keep."""
 
     @classmethod
+    def check_model(cls, model: nn.Module, quantizer: Quantizer) -> None:
+        """Raises: ValueError for a quantizer whose indices the model around it cannot read. None by default."""
+
+    @classmethod
     def trained_codebook(cls, original: Any) -> Tensor:
         """The original's codes, [K, code_dim], or [stages, K, code_dim].
 
@@ -121,6 +129,10 @@ class Adapter(nn.Module, abc.ABC):
             return
         for part, own in zip(stages_of(quantizer, len(codes)), codes, strict=True):
             set_codebook(part, own)
+
+    @classmethod
+    def keep_structure(cls, original: Any, quantizer: Quantizer) -> None:
+        """Give a quantizer the modules that `keep` would, without values, for a checkpoint to fill. None by default."""
 
 
 class CodebookView:

@@ -2,15 +2,17 @@
 
 from typing import Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from quantizers.adapters.adapter import Adapter, CodebookView, Place, flat_indices
+from quantizers.base import Quantizer
 
 
 class ChameleonAdapter(Adapter):
     """h [B, C, H, W] → (quantized [B, C, H, W], loss [], indices [B·H·W]).
 
-    Of several codebooks indices have one more axis, last. Chameleon Team: Chameleon: Mixed-Modal Early-Fusion
+    Of several codebooks indices have one more axis, last; a language model around it, which has one token for each
+    place, does not take them: `plug_in` refuses. Chameleon Team: Chameleon: Mixed-Modal Early-Fusion
     Foundation Models, 2024 (arXiv 2405.09818), as transformers has it.
 
     A language model has as many image tokens as the original had codes. With another `codebook_size`, or one that
@@ -27,6 +29,16 @@ class ChameleonAdapter(Adapter):
         # As in taming-transformers, beta is at the codebook's term.
         kept = {"commitment_weight": 1.0, "codebook_weight": original.beta}
         return Place(dim, size, cls.channel_dim, kept=kept)
+
+    @classmethod
+    def check_model(cls, model: nn.Module, quantizer: Quantizer) -> None:
+        """Raises: ValueError for several codebooks within a language model."""
+        readers = ("get_image_tokens", "language_model")
+        if quantizer.composed and any(hasattr(part, name) for part in model.modules() for name in readers):
+            raise ValueError(
+                f"quantizer is {type(quantizer).__name__}, which has {quantizer.num_codebooks} indices a vector; "
+                f"{type(model).__name__} reads one token for each place: expected a quantizer with one codebook"
+            )
 
     @classmethod
     def trained_codebook(cls, original: Any) -> Tensor:

@@ -1,6 +1,5 @@
 """One line that puts a quantizer into a model that exists, and one that takes it out again."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from quantizers.adapters.building import build
 from quantizers.adapters.contracts import contract_named, contract_of, contracts
 from quantizers.adapters.finding import check_not_compiled, distinct, module_at, paths_of, plugged, replaced
 from quantizers.adapters.notes import write_notes
+from quantizers.adapters.places import builds_on_meta, dtype_of, home_of, lacks_values, moved, with_values
 from quantizers.base import Quantizer
 from quantizers.registry import Builder
 
@@ -41,6 +41,9 @@ def plug_in(
     **Make optimizers after it**, and after `unplug`: one that was made before holds the parameters that are gone,
     and none of the new ones. So does what collects parameters in another way, as DistributedDataParallel.
 
+    The new quantizer goes to the device of what stood there, or of the model where that has no values (`meta`). In
+    a model that is on `meta` as a whole, one that is built from a name is there too; one that is given stays where it is.
+
     Args:
         model: changed in place. Where it is itself a known quantizer, the adapter is returned.
         quantizer: a name, class or partial as for `quantizers.create`, or a quantizer that fits.
@@ -50,7 +53,8 @@ def plug_in(
             that keeps a contract; where its sizes cannot be read, give `dim` and `codebook_size`, with stages
             `num_quantizers`, and `channel_dim` where it is not the contract's; or a quantizer that is built.
         keep_codebook: carry the codes over, so that the model gives what it gave, up to the rounding of its own
-            search, and is trained with the weights of its own losses.
+            search, and is trained with the weights of its own losses. Where the model is built on `meta`, as within
+            its own `from_pretrained`, there are no codes yet: the checkpoint has to hold those of ours.
         options: of the quantizer.
 
     Returns: the model.
@@ -89,7 +93,7 @@ def unplug(model: nn.Module, at: str | Sequence[str] | None = None) -> nn.Module
     for path in adapters:
         check_not_compiled(path)
     for adapter in adapters.values():
-        original = adapter.original.to(_device(adapter, model), adapter.dtype).train(adapter.training)
+        original = with_values(adapter.original, home_of(adapter, model)).to(adapter.dtype).train(adapter.training)
         model = replaced(model, adapter, original)
     write_notes(model)
     return model
@@ -134,13 +138,23 @@ def _adapted(
     original = standing.original if isinstance(standing, Adapter) else standing
     place, options = _place(path, original, kept, quantizer, options)
     built = build(place, quantizer, options, keep)
+    kept.check_model(model, built)
     if keep:
         _keep(path, kept, original, built)
-    adapter = kept(built, original)
-    return standing, adapter.to(_device(standing, model), _dtype(standing)).train(standing.training)
+    home, given = home_of(standing, model), isinstance(quantizer, Quantizer)
+    adapter = moved(kept(built, original), home, dtype_of(standing), given=given)
+    return standing, adapter.train(standing.training)
 
 
 def _keep(path: str, contract: type[Adapter], original: nn.Module, quantizer: Quantizer) -> None:
+    if builds_on_meta():  # a checkpoint is to bring the codes
+        contract.keep_structure(original, quantizer)
+        return
+    if lacks_values(original):
+        raise ValueError(
+            f"keep_codebook carries over the codes of {type(original).__name__} at {path!r}, which is on meta and has "
+            "no values: load the model with its own weights first"
+        )
     try:
         contract.keep(original, quantizer)
     except (AttributeError, TypeError) as error:
@@ -196,18 +210,3 @@ def _adapter_at(model: nn.Module, path: str) -> Adapter:
     if not isinstance(module, Adapter):
         raise ValueError(f"at {path!r} is {type(module).__name__}, which was not plugged in")
     return module
-
-
-def _device(*modules: nn.Module) -> torch.device:
-    """Where the tensors are of the first module that has one; the CPU if none has."""
-    tensors = itertools.chain.from_iterable((*module.parameters(), *module.buffers()) for module in modules)
-    tensor = next(tensors, None)
-    return torch.device("cpu") if tensor is None else tensor.device
-
-
-def _dtype(module: nn.Module) -> torch.dtype:
-    """What a module was cast to; float32 for one without tensors."""
-    if isinstance(module, Adapter):
-        return module.dtype
-    tensors = itertools.chain(module.parameters(), module.buffers())
-    return next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)

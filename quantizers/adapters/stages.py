@@ -1,7 +1,7 @@
 """What the contracts of residual codecs share: codes by stages, and codebooks that are moving averages."""
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Any, ClassVar
 
@@ -49,11 +49,17 @@ class StagesAdapter(Adapter):
         seen yet, each code counts as one."""
         super().keep(original, quantizer)
         for part, stage in zip(getattr(quantizer, "parts", [quantizer]), cls.stages(original), strict=True):
-            for name in ("project_in", "project_out"):
-                projection = getattr(stage, name, None)
-                if isinstance(projection, nn.Linear):
-                    setattr(part, name, Projection.of(projection))
+            for name, projection in _projections(stage):
+                setattr(part, name, Projection.of(projection))
             set_averages(part, *cls.averages(stage))
+
+    @classmethod
+    def keep_structure(cls, original: Any, quantizer: Quantizer) -> None:
+        """The projections of the stages, also of those that do not change the number of channels."""
+        for part, stage in zip(getattr(quantizer, "parts", [quantizer]), cls.stages(original), strict=True):
+            for name, projection in _projections(stage):
+                if isinstance(part.get_submodule(name), nn.Identity):
+                    setattr(part, name, _like(projection))
 
     @property
     def codebook_size(self) -> int:
@@ -101,3 +107,15 @@ class StagesAdapter(Adapter):
                 f"{self.num_quantizers}; expected a ResidualQuantizer, whose last stages can be left out"
             )
         return {"num_codebooks": used}
+
+
+def _projections(stage: Any) -> Iterator[tuple[str, nn.Linear]]:
+    """Those of a stage of the original, with the names that they have in ours."""
+    for name in ("project_in", "project_out"):
+        projection = getattr(stage, name, None)
+        if isinstance(projection, nn.Linear):
+            yield name, projection
+
+
+def _like(projection: nn.Linear) -> Projection:
+    return Projection(projection.in_features, projection.out_features, projection.bias is not None)
