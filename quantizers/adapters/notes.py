@@ -1,5 +1,6 @@
 """A note in a model's configuration of what is plugged into it, so that its own `save_pretrained` writes it."""
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,8 +18,10 @@ def write_notes(model: nn.Module) -> None:
     """Set the note in each configuration in a model, or take it away where nothing is plugged in behind it.
 
     Known are the configurations of diffusers and of transformers. A wrapper that has none, as DataParallel, a
-    compiled model or a training module, leaves it to the models in it.
+    compiled model or a training module, leaves it to the models in it. A configuration of transformers, which other
+    models may be built from, is copied first.
     """
+    _own_configurations(model)
     written: list[object] = []  # modules of one model share its configuration, and the outermost of them tells
     for module in model.modules():
         config = _config(module)
@@ -27,8 +30,26 @@ def write_notes(model: nn.Module) -> None:
             written.append(_config(module))
 
 
+def _own_configurations(model: nn.Module) -> None:
+    """Give a model that is to be noted in configurations of transformers copies that no other model has.
+
+    What the modules of the model share, they share afterwards.
+    """
+    modules = list(model.modules())
+    if not any(isinstance(module, Adapter) for module in modules):
+        return
+    copies: dict[int, Any] = {}
+    for module in modules:
+        for name, value in list(vars(module).items()):
+            if hasattr(value, "save_pretrained") and hasattr(value, "to_diff_dict"):
+                module.__dict__[name] = copy.deepcopy(value, copies)
+
+
 def read_notes(model: nn.Module) -> dict[str, Entry]:
     """What the configurations in a model say is plugged into it, by path; nothing where they say nothing.
+
+    Of a base model and one with a head, which transformers loads from the files of one another, the path is
+    that in the model that is given.
 
     Raises: ValueError for a path at which the model has nothing.
     """
@@ -38,8 +59,9 @@ def read_notes(model: nn.Module) -> dict[str, Entry]:
     for name, module in model.named_modules():
         for entry in _note(module):
             inner = dict(module.named_modules())
-            if entry["at"] in inner:
-                found.setdefault(".".join(part for part in (name, entry["at"]) if part), entry)
+            at = _path_in(module, entry["at"], inner)
+            if at is not None:
+                found.setdefault(".".join(part for part in (name, at) if part), entry)
                 paths.add(entry["at"])
             else:
                 missing.add(entry["at"])  # a part of the model, which knows the configuration of the whole
@@ -49,6 +71,14 @@ def read_notes(model: nn.Module) -> dict[str, Entry]:
             "it has nothing"
         )
     return found
+
+
+def _path_in(module: nn.Module, at: str, inner: Mapping[str, nn.Module]) -> str | None:
+    """Where in a model is what the saved one had at a path: there, or with the name of the base model before it, or
+    without that; None where it has nothing."""
+    base = getattr(module, "base_model_prefix", "")
+    paths = (at, at.removeprefix(f"{base}.")) if base else (at,)
+    return next((path for path in paths if path in inner), None)
 
 
 def _write(module: nn.Module, config: Any) -> None:

@@ -45,7 +45,10 @@ def plug_in(
     a model that is on `meta` as a whole, one that is built from a name is there too; one that is given stays where it is.
 
     Args:
-        model: changed in place. Where it is itself a known quantizer, the adapter is returned.
+        model: changed in place. Where it is itself a known quantizer, the adapter is returned. Its configuration notes
+            what is plugged in, for `quantizers.adapters.from_pretrained`; one of transformers is a copy afterwards,
+            so that other models can be built from the one that this model was built from. Give the model that
+            will be saved; where a part of it was given, save with `quantizers.adapters.save_pretrained`.
         quantizer: a name, class or partial as for `quantizers.create`, or a quantizer that fits.
         at: path of the quantizer in the model, or several; default the only one that is known. Those that are one
             quantizer to the model, as Mimi's halves, are found together, and named by the module that holds them.

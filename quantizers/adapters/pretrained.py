@@ -45,8 +45,15 @@ def from_pretrained(
         overrides: options of each quantizer that are to be others than saved, or that JSON could not tell, as a
             gradient function of your own; see `quantizers.configuration.rebuild`.
 
-    Returns: the model, in evaluation mode. Its own quantizer is not in the folder: `unplug` puts back one with
-        first weights.
+    Returns: the model, in evaluation mode; with `output_loading_info=True` a tuple of it and its library's report. Its
+        own quantizer is not in the folder: `unplug` puts back one with first weights.
+
+    The model's own `from_pretrained` knows nothing of ours: it gives the model with its own quantizer, untrained,
+    and its library warns of weights that are missing and not used. So does a pipeline of diffusers, which therefore
+    takes the loaded model as a component:
+
+        vqvae = from_pretrained(diffusers.VQModel, folder, subfolder="vqvae")
+        pipeline = diffusers.DiffusionPipeline.from_pretrained(folder, vqvae=vqvae)
 
     Raises: FileNotFoundError for a folder that is not there, or without safetensors; ValueError for a model
         without a quantizer of ours, and for weights that do not fit; ImportError without safetensors.
@@ -55,16 +62,25 @@ def from_pretrained(
     if not path.is_dir():
         raise FileNotFoundError(f"{path} is no folder; a model on the hub is one after snapshot_download")
     with _without_reports(cls):  # the model's own quantizer has no weights there, and ours are read below
-        model = cls.from_pretrained(folder, **options)
+        loaded = cls.from_pretrained(folder, **options)
+    model, report = loaded if isinstance(loaded, tuple) else (loaded, None)
     notes = read_notes(model)
     if not notes:
         raise ValueError(
             f"the model in {path} was saved without a quantizer of ours: {cls.__name__}.from_pretrained loads it"
         )
+    files = _files(path, options.get("variant"))
     for at, entry in notes.items():
         plug_in(model, _rebuilt(at, entry, overrides), at=at, contract=entry["contract"])
-        _restore(model.get_submodule(at), f"{at}.", path, options.get("variant"))
-    return model.eval()
+        prefix = _prefix(model.get_submodule(at), at, entry, files)
+        if prefix is None:
+            raise ValueError(
+                f"the configuration in {path} tells of a quantizer at {at!r}, whose weights are in none of the files: "
+                f"the model was saved without it, and {cls.__name__}.from_pretrained loads it"
+            )
+        _restore(model.get_submodule(at), prefix, path, files)
+        _adjust(report, (f"{at}.", prefix))
+    return model.eval() if report is None else (model.eval(), report)
 
 
 def _rebuilt(at: str, entry: Entry, overrides: Mapping[str, Any]) -> Quantizer:
@@ -76,26 +92,59 @@ def _rebuilt(at: str, entry: Entry, overrides: Mapping[str, Any]) -> Quantizer:
         ) from error
 
 
-def _restore(adapter: nn.Module, prefix: str, folder: Path, variant: str | None) -> None:
+def _prefix(adapter: nn.Module, at: str, entry: Entry, files: Mapping[str, Path]) -> str | None:
+    """What the names of an adapter's tensors begin with in the files; None where they have none of them.
+
+    That is its path in the model that was saved, which may have or lack the name of a base model; or the end of its
+    path, where the library saves parts under names of its own, as transformers those of Emu3.
+    """
+    parts = at.split(".")
+    prefixes = [f"{entry['at']}.", *(".".join(parts[place:]) + "." for place in range(len(parts)))]
+    names = adapter.state_dict().keys()
+    if not names:
+        return prefixes[0]
+    return next((prefix for prefix in prefixes if any(prefix + name in files for name in names)), None)
+
+
+def _restore(adapter: nn.Module, prefix: str, folder: Path, files: Mapping[str, Path]) -> None:
     """Load what the files hold under a prefix. Raises: ValueError for weights that do not fit."""
-    weights = dict(_tensors(folder, prefix, variant))
+    weights = dict(_tensors(prefix, files))
     try:
         adapter.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(f"the weights under {prefix!r} in {folder} do not fit: {error}") from error
 
 
-def _tensors(folder: Path, prefix: str, variant: str | None) -> Iterator[tuple[str, Tensor]]:
-    """The tensors under a prefix in the model's files: one, or pieces, `model.fp16-00001-of-00002.safetensors`."""
+def _adjust(report: Any, prefixes: tuple[str, ...]) -> None:
+    """Take out of a library's report of a load, where there is one, what was loaded after it."""
+    for kind in ("missing_keys", "unexpected_keys") if report is not None else ():
+        left = [name for name in report[kind] if not name.startswith(prefixes)]
+        report[kind] = type(report[kind])(left)
+
+
+def _tensors(prefix: str, files: Mapping[str, Path]) -> Iterator[tuple[str, Tensor]]:
+    """The tensors under a prefix, with the rest of their names."""
+    for name, file in files.items():
+        if name.startswith(prefix):
+            with import_safetensors().safe_open(file, framework="pt") as opened:
+                yield name.removeprefix(prefix), opened.get_tensor(name)
+
+
+def _files(folder: Path, variant: str | None) -> dict[str, Path]:
+    """The file of each tensor of a model: one for all, or pieces, `model.fp16-00001-of-00002.safetensors`.
+
+    Raises: FileNotFoundError where there is none.
+    """
     pattern = r"[^.]+" + (rf"\.{re.escape(variant)}(-\d+-of-\d+)?" if variant else "") + r"\.safetensors"
     files = sorted(file for file in folder.iterdir() if re.fullmatch(pattern, file.name))
     if not files:
         of = f" of variant {variant!r}" if variant else ""
         raise FileNotFoundError(f"there are no safetensors{of} in {folder}; save with safe_serialization=True")
+    places = {}
     for file in files:
-        for name, tensor in import_safetensors().torch.load_file(file).items():
-            if name.startswith(prefix):
-                yield name.removeprefix(prefix), tensor
+        with import_safetensors().safe_open(file, framework="pt") as opened:
+            places |= dict.fromkeys(opened.keys(), file)
+    return places
 
 
 @contextmanager
