@@ -1,5 +1,6 @@
 """Quantizers made of parts, from one line of configuration."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -142,18 +143,50 @@ def residual_fsq(
     level counts |tanh(z) − value| ≤ s_n. With `learn_scales=True` the scales adapt (Zhu et al.: Robust Residual
     Finite Scalar Quantization, 2025, arXiv 2508.15860).
 
+    **Many stages.** float32 has 2⁻²⁴ between the numbers below one, and its tanh rounds: steps that are not far above
+    that would give codes of rounding. So the last step, s_{n−1} / ⌊L/2⌋, is at least 2⁻¹⁴, and where n stages would go
+    below it, as ten of eight levels, their scales fall by less, s_{i+1} = s_i / f with one f for all of them: the grids
+    overlap, and each stage adds log₂ f bits a channel. More than f = 1.25 allows is refused, which is from some 38
+    stages on with eight levels.
+
     Args:
         dim: channels of x; where it differs from len(levels), x is projected.
         codebook_size, levels: of each stage, one of the two, as for "fsq".
-        options: of ResidualQuantizer.
+        options: of ResidualQuantizer; with `scales` those above are not used.
+
+    Raises: ValueError for more stages, or more levels, than float32 tells apart, and as ResidualQuantizer.
     """
     _check_known(options, residual_fsq, ResidualQuantizer)
     chosen = tuple(_levels("residual_fsq", codebook_size, levels))
     stages = [FSQ(len(chosen), chosen, bound="clamp") for _ in range(num_quantizers)]
-    scales = [[(2 * (level // 2)) ** -float(place) for level in chosen] for place in range(num_quantizers)]
-    return ResidualQuantizer(
-        dim, stages, channel_dim=channel_dim, **{"entry": nn.Tanh(), "scales": scales, **options}
-    )
+    if "scales" not in options:
+        falls = [_fall(level, num_quantizers) for level in chosen]
+        options = {**options, "scales": [[fall**-place for fall in falls] for place in range(num_quantizers)]}
+    return ResidualQuantizer(dim, stages, channel_dim=channel_dim, **{"entry": nn.Tanh(), **options})
+
+
+# A step of z's last bit moves tanh(z) by up to 0.45 · 2⁻²³, and tanh itself rounds by one unit of 2⁻²⁴, before and after:
+# together below 2⁻²²·⁴. A boundary of a channel's code lies within that of a uniform tanh(z) with probability
+# 2⁻²²·⁴ / step; summed over the stages before, whose steps are larger by f each, 2⁻⁸·⁴ · f / (f − 1) < 1.5 %.
+FINEST_STEP = 2.0**-14
+LEAST_FALL = 1.25
+
+
+def _fall(level: int, stages: int) -> float:
+    """By what the scale of a channel falls from stage to stage: 2⌊L/2⌋, or less, so that no step is below the finest.
+
+    Raises: ValueError where it would have to be less than LEAST_FALL.
+    """
+    half = level // 2
+    room = 1 / (half * FINEST_STEP)  # of the first step over the finest
+    most = 1 + math.floor(math.log(room, LEAST_FALL)) if room >= 1 else 0
+    if stages > most:
+        raise ValueError(
+            f"num_quantizers is {stages}, of {level} levels in a channel: expected at most {most}, for float32 does not "
+            "tell the codes of more stages from its rounding. Take fewer stages, or 'residual', whose codes follow "
+            "the residuals"
+        )
+    return min(2.0 * half, room ** (1 / (stages - 1))) if stages > 1 else 2.0 * half
 
 
 @checked

@@ -1,7 +1,7 @@
 """How codebooks are used, as a metric of torchmetrics: counts that add over batches and ranks."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -107,6 +107,19 @@ class CodebookUsage(Metric):
             if outside:
                 raise IndexError(f"{outside} indices of codebook {place} were outside [−1, {size})")
         return [row[FIRST : FIRST + size] for row, size in zip(self.slots, self.sizes, strict=True)]
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Draw what `compute` gives, or values of it that were kept, over time.
+
+        Args: val: a value of `compute`, or a list of them, one a step; default the present one. ax: matplotlib axes.
+
+        Returns: figure (None where `ax` is given) and axes. Raises: ModuleNotFoundError without matplotlib.
+        """
+        return self._plot(val, ax)
+
+    def set_dtype(self, dst_type: str | torch.dtype) -> Self:
+        """The metric as it is: counts are int64, and the values of `compute` float32, whatever is asked for."""
+        return self
 
     def _columns(self, indices: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
         """The indices of each codebook."""
