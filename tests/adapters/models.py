@@ -1,0 +1,150 @@
+"""Small models of diffusers and transformers with a quantizer, by name, and subclasses that plug one in themselves."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from quantizers import plug_in
+from quantizers.adapters import plugged
+
+TESTS = {
+    "vqmodel": "diffusers",
+    "chameleon": "chameleon",
+    "dac": "dac",
+    "emu3": "emu3",
+    "encodec": "encodec_transformers",
+    "glm_image": "glm_image",
+    "janus": "janus",
+    "mimi": "mimi",
+    "wav2vec2": "wav2vec2",
+}
+NAMES = (*TESTS, "xcodec")
+
+
+def build(name: str) -> Any:
+    """A model with its own quantizer."""
+    if name == "xcodec":
+        return _xcodec()
+    module = pytest.importorskip(f"tests.adapters.test_{TESTS[name]}", reason="the extra `models` has it")
+    return module.build("transformers")[0] if name == "dac" else module.build()
+
+
+def rebuilt(cls: Any, model: Any) -> Any:
+    """A model of a class from the configuration of another."""
+    if hasattr(model, "register_to_config"):
+        config = {key: value for key, value in model.config.items() if not key.startswith("_")}
+        return cls.from_config(config)
+    return cls(copy.deepcopy(model.config))
+
+
+def plugging(model: Any, quantizer: str) -> Any:
+    """A class as that of a model which plugs a quantizer into itself in its constructor."""
+    base = type(model)
+    if hasattr(model, "register_to_config"):
+        return _diffusers_class(base, quantizer)
+
+    class Plugging(base):  # type: ignore[misc, valid-type]
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            plug_in(self, quantizer)
+
+    Plugging.__name__ = base.__name__
+    return Plugging
+
+
+def _diffusers_class(base: Any, quantizer: str) -> Any:
+    """Its library reads the options of a model from the constructor's signature."""
+    from diffusers.configuration_utils import register_to_config
+
+    class Plugging(base):  # type: ignore[misc, valid-type]
+        @register_to_config
+        def __init__(
+            self,
+            block_out_channels: Any = (8, 16),
+            down_block_types: Any = ("DownEncoderBlock2D",) * 2,
+            up_block_types: Any = ("UpDecoderBlock2D",) * 2,
+            latent_channels: int = 8,
+            num_vq_embeddings: int = 64,
+            norm_num_groups: int = 4,
+            mid_block_add_attention: bool = False,
+        ) -> None:
+            super().__init__(
+                block_out_channels=block_out_channels,
+                down_block_types=down_block_types,
+                up_block_types=up_block_types,
+                latent_channels=latent_channels,
+                num_vq_embeddings=num_vq_embeddings,
+                norm_num_groups=norm_num_groups,
+                mid_block_add_attention=mid_block_add_attention,
+            )
+            plug_in(self, quantizer)
+
+    Plugging.__name__ = base.__name__
+    return Plugging
+
+
+def codes(model: nn.Module) -> list[Tensor]:
+    """What the quantizers that are plugged into a model make of the same random vectors: indices and vectors."""
+    found = []
+    for adapter in plugged(model).values():
+        quantizer = adapter.quantizer
+        axis = quantizer.channel_dim
+        shape = [2, 5, quantizer.dim] if axis < 0 else [*(2, 3)[:axis], quantizer.dim, 5]
+        x = torch.randn(shape, generator=torch.Generator().manual_seed(3))
+        indices = quantizer.encode(x)
+        found += [indices, quantizer.decode(indices)]
+    assert found, "nothing is plugged in"
+    return found
+
+
+def tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Every tensor that a model holds, and not only those that its checkpoint has."""
+    attributes = {
+        f"{name}.{key}": value
+        for name, module in model.named_modules()
+        for key, value in vars(module).items()
+        if isinstance(value, Tensor)
+    }
+    return {**attributes, **dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def check_filled(model: nn.Module) -> None:
+    """No tensor of a model is on `meta`, and none is memory as it was found, which tests fill with NaN."""
+    for name, tensor in tensors(model).items():
+        assert not tensor.is_meta, name
+        assert not tensor.is_floating_point() or tensor.isfinite().all(), name
+
+
+def _xcodec() -> Any:
+    transformers = pytest.importorskip("transformers", reason="the extra `models` has it")
+    torch.manual_seed(0)
+    acoustic = transformers.DacConfig(
+        encoder_hidden_size=8, decoder_hidden_size=16, hidden_size=16, downsampling_ratios=[4, 2], codebook_size=16
+    )
+    semantic = transformers.HubertConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        conv_dim=(8, 8),
+        conv_kernel=(4, 2),
+        conv_stride=(4, 2),
+        num_conv_pos_embeddings=4,
+        num_conv_pos_embedding_groups=2,
+    )
+    return transformers.XcodecModel(
+        transformers.XcodecConfig(
+            acoustic_model_config=acoustic,
+            semantic_model_config=semantic,
+            codebook_size=16,
+            codebook_dim=8,
+            sample_rate=8000,
+            target_bandwidths=[4.0, 8.0],
+            channel_ratios=[1, 1],
+            strides=[1, 1],
+            block_dilations=[1, 1],
+        )
+    )
