@@ -1,12 +1,12 @@
 """Modules that draw their own weights, and never have them drawn by the function of a model around them.
 
-Libraries of models build a model on `meta`, fill in what the checkpoint holds, and initialise the rest by a function of
-the model's own, which knows none of our classes. transformers asks each module whether it is initialised already, by the
-attribute `_is_hf_initialized`, and leaves it alone if so. `SelfInitialized` answers that question, after it has
-drawn whatever has no value yet by its own `reset_parameters`.
+Libraries of models build a model on `meta`, fill in what the checkpoint holds, and initialise the rest by a
+function of the model's own, which knows none of our classes. transformers asks each module whether it is
+initialised already, by the attribute `_is_hf_initialized`, and leaves it alone if so. `SelfInitialized` answers
+that question, after it has drawn whatever has no value yet by its own `reset_parameters`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Self
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 class SelfInitialized(nn.Module):
-    """A module whose `reset_parameters` draws all parameters and buffers that are its own, not those of its children.
+    """A module whose `reset_parameters` draws all parameters and buffers that are its own.
 
     Tensors that were on `meta`, which holds no values, are remembered until a checkpoint brings them.
     """
@@ -36,9 +36,10 @@ class SelfInitialized(nn.Module):
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[no-untyped-call]
         if self._without_values:
-            brought = {name for name, tensor in self._own() if prefix + name in state_dict and not tensor.is_meta}
+            own = self._own()
+            brought = {name for name in own if prefix + name in state_dict and not own[name].is_meta}
             self._without_values -= brought
 
     def initialize_missing(self) -> None:
@@ -46,22 +47,28 @@ class SelfInitialized(nn.Module):
 
         Raises: TypeError where there are such tensors and the class has no `reset_parameters`.
         """
-        missing = [name for name, tensor in self._unfilled()]
-        if not missing:
+        together = self._drawn_together()
+        if not any(part._unfilled() for part in together):
             return
         reset = getattr(self, "reset_parameters", None)
         if reset is None:
             raise TypeError(
-                f"{type(self).__name__} has no method reset_parameters, and its {', '.join(missing)} were built on the "
-                "meta device and are not in the checkpoint: define one that draws them"
+                f"{type(self).__name__} has no method reset_parameters, and its "
+                f"{', '.join(sorted(self._unfilled()))} were built on the meta device and are not in the checkpoint: "
+                "define one that draws them"
             )
-        present = {name: tensor.detach().clone() for name, tensor in self._own() if name not in missing}
+        present = [
+            (part, name, tensor.detach().clone())
+            for part in together
+            for name, tensor in part._own().items()
+            if name not in part._unfilled() and not tensor.is_meta
+        ]
         with torch.no_grad():
             reset()
-            for name, tensor in self._own():
-                if name in present and not tensor.is_meta:
-                    tensor.copy_(present[name])
-        self._without_values -= frozenset(missing)
+            for part, name, value in present:
+                part._own()[name].copy_(value)
+        for part in together:
+            part._without_values -= part._unfilled()
 
     @property
     def _is_hf_initialized(self) -> bool:
@@ -73,18 +80,24 @@ class SelfInitialized(nn.Module):
     def _is_hf_initialized(self, initialized: bool) -> None:
         """Nothing: whether a tensor has a value is not for others to say."""
 
-    def _unfilled(self) -> Iterator[tuple[str, Tensor]]:
-        """Tensors that came off `meta`, and that neither `load_state_dict` nor the loader of transformers brought."""
-        for name, tensor in self._own():
-            loaded = getattr(tensor, "_is_hf_initialized", False)
-            if name in self._without_values and not tensor.is_meta and not loaded:
-                yield name, tensor
+    def _drawn_together(self) -> tuple["SelfInitialized", ...]:
+        """The modules whose tensors `reset_parameters` draws: this one."""
+        return (self,)
 
-    def _own(self) -> Iterator[tuple[str, Tensor]]:
+    def _unfilled(self) -> frozenset[str]:
+        """Tensors that came off `meta`, and that neither `load_state_dict` nor transformers' loader brought."""
+        own = self._own()
+        return frozenset(
+            name
+            for name in self._without_values & own.keys()
+            if not own[name].is_meta and not getattr(own[name], "_is_hf_initialized", False)
+        )
+
+    def _own(self) -> dict[str, Tensor]:
         tensors = {**self._parameters, **self._buffers}
-        return ((name, tensor) for name, tensor in tensors.items() if tensor is not None)
+        return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
     def _remember_meta(self) -> None:
-        on_meta = {name for name, tensor in self._own() if tensor.is_meta}
-        if on_meta - self._without_values:
+        on_meta = {name for name, tensor in self._own().items() if tensor.is_meta}
+        if not on_meta <= self._without_values:
             self._without_values |= on_meta

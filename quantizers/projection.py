@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from quantizers.initialization import SelfInitialized
 from quantizers.kernels.ops.arguments import check_device
 
 
-class Projection(nn.Module):
+class Projection(SelfInitialized):
     """x ↦ xWᵀ + b, W [out_features, in_features] and b [out_features], drawn as nn.Linear draws them."""
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
@@ -54,7 +55,7 @@ class Weights(Projection):
         return self.weight, self.bias
 
 
-class Norm(nn.Module):
+class Norm(SelfInitialized):
     """nn.LayerNorm over the last axis: (x − mean) / √(variance + 10⁻⁵) · w + b, w and b [width] ones and zeros."""
 
     def __init__(self, width: int) -> None:

@@ -11,6 +11,7 @@ from quantizers.base import NO_CODE, Quantizer, QuantizerOutput
 from quantizers.checks import Count, Size, Weight
 from quantizers.codebook import init_codes_, lookup
 from quantizers.gradients import straight_through
+from quantizers.initialization import SelfInitialized
 from quantizers.kernels.ops.implicit import nearest_implicit_code
 from quantizers.kernels.ops.nearest import nearest_code
 from quantizers.kmeans import kmeans
@@ -22,7 +23,7 @@ from quantizers.requests import Request, through_forward
 from quantizers.writing import write
 
 
-class PlainCodes(nn.Module):
+class PlainCodes(SelfInitialized):
     """A stage of residual quantization: codes c [K, D] of any x̂, drawn from N(0, 1/D)."""
 
     def __init__(self, codebook_size: int, dim: int) -> None:

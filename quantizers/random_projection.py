@@ -9,13 +9,14 @@ from quantizers.checks import Size
 from quantizers.codebook import lookup
 from quantizers.gradients import straight_through
 from quantizers.half_state import widened
+from quantizers.initialization import SelfInitialized
 from quantizers.kernels.ops.nearest import nearest_code
 from quantizers.kernels.vectors import normalize
 from quantizers.options import checked
 from quantizers.read_only import read_only
 
 
-class FixedProjection(nn.Module):
+class FixedProjection(SelfInitialized):
     """x ↦ xWᵀ in x's dtype. W [out_features, in_features] is a buffer, filled by its owner."""
 
     weight: Tensor
@@ -23,6 +24,9 @@ class FixedProjection(nn.Module):
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__()
         self.register_buffer("weight", torch.zeros(out_features, in_features))
+
+    def initialize_missing(self) -> None:
+        """Nothing: its owner draws it, with what belongs to it."""
 
     def forward(self, rows: Tensor) -> Tensor:
         return F.linear(rows, self.weight.to(rows.dtype))
@@ -77,6 +81,10 @@ class RandomProjectionQuantizer(Quantizer):
         nn.init.xavier_uniform_(projection)
         back.copy_(torch.linalg.pinv(projection))
         nn.init.normal_(self.codes)
+
+    def _drawn_together(self) -> tuple[SelfInitialized, ...]:
+        parts = (self, self.project_in, self.project_out)
+        return tuple(part for part in parts if isinstance(part, SelfInitialized))
 
     @property
     def codebook(self) -> Tensor:

@@ -11,6 +11,7 @@ from quantizers.checks import Size, Weight
 from quantizers.codebook import check_codes, init_codes_
 from quantizers.gradients import Gradient
 from quantizers.half_state import call_widened, widened
+from quantizers.initialization import SelfInitialized
 from quantizers.kmeans import kmeans
 from quantizers.nearest import Distance, NearestCodeQuantizer
 from quantizers.options import checked
@@ -20,7 +21,7 @@ from quantizers.regularizers.regularizer import Regularizer
 from quantizers.writing import write
 
 
-class Diagonal(nn.Module):
+class Diagonal(SelfInitialized):
     """Scales each channel: c ↦ c ⊙ w, w [D] ones at the start."""
 
     def __init__(self, dim: int) -> None:
@@ -49,7 +50,7 @@ class Matrix(Projection):
     to_identity = reset_parameters
 
 
-class Affine(nn.Module):
+class Affine(SelfInitialized):
     """Scales and shifts each channel: c ↦ c ⊙ s + m, s [D] ones and m [D] zeros at the start.
 
     Huh, Cheung, Agrawal, Isola: Straightening Out the Straight-Through Estimator, 2023 (arXiv 2305.08842): one s

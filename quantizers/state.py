@@ -91,14 +91,25 @@ class QuantizerState(SelfInitialized):
             state_dict = self._with_own_format(state_dict, prefix, lists[-1])
         super()._load_from_state_dict(state_dict, prefix, metadata, strict, *lists)
 
+    def initialize_missing(self) -> None:
+        """See SelfInitialized. What the indices mean is written anew.
+
+        Raises: ValueError for a checkpoint, read by another loader than `load_state_dict`, whose indices mean
+            something else.
+        """
+        held = self._buffers.get(NAME)
+        if held is not None and not held.is_meta:
+            if getattr(held, "_is_hf_initialized", False) and (other := difference(held, self._index_rule)):
+                raise ValueError(_of_other_codes(type(self).__name__, other))
+            held.copy_(as_bytes(self._index_rule))
+            self._without_values -= {NAME}
+        super().initialize_missing()
+
     def _with_own_format(self, state_dict: dict[str, Any], prefix: str, errors: list[str]) -> dict[str, Any]:
         """A checkpoint with this quantizer's rule for its indices; another one's is an error."""
         found = state_dict.get(prefix + NAME)
         if found is not None and (other := difference(found, self._index_rule)):
-            errors.append(
-                f"the checkpoint's indices at {prefix.removesuffix('.')!r} are of other codes than those of this "
-                f"{type(self).__name__}: it has {other}. Build the quantizer with the checkpoint's options"
-            )
+            errors.append(_of_other_codes(type(self).__name__, other, f" at {prefix.removesuffix('.')!r}"))
         own = self.get_buffer(NAME)
         return {**state_dict, prefix + NAME: as_bytes(self._index_rule, None if own.is_meta else own.device)}
 
@@ -135,6 +146,13 @@ def float32_by_default() -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
+
+
+def _of_other_codes(kind: str, other: str, where: str = "") -> str:
+    return (
+        f"the checkpoint's indices{where} are of other codes than those of this {kind}: it has {other}. Build the "
+        "quantizer with the checkpoint's options"
+    )
 
 
 def _constructor(constructor: Callable[..., None]) -> Callable[..., None]:

@@ -6,13 +6,14 @@ from torch.nn import functional as F
 
 from quantizers.checks import Finite, Size
 from quantizers.gradients import refined
+from quantizers.initialization import SelfInitialized
 from quantizers.kernels.modes import undifferentiated
 from quantizers.options import checked
 from quantizers.projection import Norm, Projection
 from quantizers.state import float32_by_default
 
 
-class VQBridge(nn.Module):
+class VQBridge(SelfInitialized):
     """Codes C [K, D] ↦ C + γ ⊙ bridge(C), where the bridge compresses, processes and recovers the codebook.
 
     Chang et al.: Scalable Training for Vector-Quantized Networks with 100% Codebook Utilization (FVQ), 2025
