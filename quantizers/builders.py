@@ -143,11 +143,11 @@ def residual_fsq(
     level counts |tanh(z) − value| ≤ s_n. With `learn_scales=True` the scales adapt (Zhu et al.: Robust Residual
     Finite Scalar Quantization, 2025, arXiv 2508.15860).
 
-    **Many stages.** float32 has 2⁻²⁴ between the numbers below one, and its tanh rounds: steps that are not far above
-    that would give codes of rounding. So the last step, s_{n−1} / ⌊L/2⌋, is at least 2⁻¹⁴, and where n stages would go
-    below it, as ten of eight levels, their scales fall by less, s_{i+1} = s_i / f with one f for all of them: the grids
-    overlap, and each stage adds log₂ f bits a channel. More than f = 1.25 allows is refused, which is from some 38
-    stages on with eight levels.
+    **Many stages.** float32 has 2⁻²⁴ between the numbers below one, and its tanh rounds: steps that are not far
+    above that would give codes of rounding. So the last step, s_{n−1} / ⌊L/2⌋, is at least 2⁻¹⁴. Where n stages
+    would go below it, as six of eight levels, their scales fall by less, s_{i+1} = s_i / f with one f for all of
+    them: the grids overlap, and each stage adds log₂ f bits a channel. Stages that would need f < 1.25 are
+    refused; with eight levels more than 38.
 
     Args:
         dim: channels of x; where it differs from len(levels), x is projected.
@@ -165,26 +165,32 @@ def residual_fsq(
     return ResidualQuantizer(dim, stages, channel_dim=channel_dim, **{"entry": nn.Tanh(), **options})
 
 
-# A step of z's last bit moves tanh(z) by up to 0.45 · 2⁻²³, and tanh itself rounds by one unit of 2⁻²⁴, before and after:
+# A change of z's last bit moves tanh(z) by up to 0.45 · 2⁻²³, and each of the two tanh rounds by up to 2⁻²⁴:
 # together below 2⁻²²·⁴. A boundary of a channel's code lies within that of a uniform tanh(z) with probability
-# 2⁻²²·⁴ / step; summed over the stages before, whose steps are larger by f each, 2⁻⁸·⁴ · f / (f − 1) < 1.5 %.
+# 2⁻²²·⁴ / step; summed over this stage and those before, whose steps are larger by f each, 2⁻⁸·⁴ · f / (f − 1) <
+# 1.5 %.
 FINEST_STEP = 2.0**-14
 LEAST_FALL = 1.25
 
 
 def _fall(level: int, stages: int) -> float:
-    """By what the scale of a channel falls from stage to stage: 2⌊L/2⌋, or less, so that no step is below the finest.
+    """By what the scale of a channel falls from stage to stage: 2⌊L/2⌋, or less, so that no step is too fine.
 
-    Raises: ValueError where it would have to be less than LEAST_FALL.
+    Raises: ValueError for more levels than there are finest steps, and where the fall would be below LEAST_FALL.
     """
     half = level // 2
     room = 1 / (half * FINEST_STEP)  # of the first step over the finest
-    most = 1 + math.floor(math.log(room, LEAST_FALL)) if room >= 1 else 0
+    if room < 1:
+        raise ValueError(
+            f"levels holds {level}, expected at most {int(2 / FINEST_STEP) + 1}: float32 does not tell the "
+            "codes of more from its rounding"
+        )
+    most = 1 + math.floor(math.log(room, LEAST_FALL))
     if stages > most:
         raise ValueError(
-            f"num_quantizers is {stages}, of {level} levels in a channel: expected at most {most}, for float32 does not "
-            "tell the codes of more stages from its rounding. Take fewer stages, or 'residual', whose codes follow "
-            "the residuals"
+            f"num_quantizers is {stages}, of {level} levels in a channel: expected at most {most}, for float32 "
+            "does not tell the codes of more stages from its rounding. Take fewer stages, or 'residual', whose codes "
+            "follow the residuals"
         )
     return min(2.0 * half, room ** (1 / (stages - 1))) if stages > 1 else 2.0 * half
 

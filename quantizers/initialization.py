@@ -54,8 +54,8 @@ class SelfInitialized(nn.Module):
         if reset is None:
             raise TypeError(
                 f"{type(self).__name__} has no method reset_parameters, and its "
-                f"{', '.join(sorted(self._unfilled()))} were built on the meta device and are not in the checkpoint: "
-                "define one that draws them"
+                f"{', '.join(sorted(self._unfilled()))} were built on the meta device and are not in the "
+                "checkpoint: define one that draws them"
             )
         present = [
             (part, name, tensor.detach().clone())

@@ -111,7 +111,8 @@ class CodebookUsage(Metric):
     def plot(self, val: Any = None, ax: Any = None) -> Any:
         """Draw what `compute` gives, or values of it that were kept, over time.
 
-        Args: val: a value of `compute`, or a list of them, one a step; default the present one. ax: matplotlib axes.
+        Args: val: a value of `compute`, or a list of them, one a step; default the present one. ax: matplotlib
+        axes.
 
         Returns: figure (None where `ax` is given) and axes. Raises: ModuleNotFoundError without matplotlib.
         """

@@ -1,18 +1,20 @@
 """Residual quantization as laws: the recursion, loss and gradient, prefixes, dropout, scales, shared codebooks."""
 
 import copy
+import math
 import pickle
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import quantizers
 from quantizers import EMAVectorQuantizer, ResidualQuantizer, VectorQuantizer
+from quantizers.builders import FINEST_STEP, LEAST_FALL
 from quantizers.configuration import configuration, rebuild
 from tests.cases import assert_same_state, normal, state_of
 
@@ -302,6 +304,49 @@ def test_each_stage_of_grids_takes_from_the_error() -> None:
     errors = torch.stack([(z.tanh() - code).square().mean() for code in codes])
     # A uniform error shrinks by the number of cells, 4, of its amplitude: by 16; half of that is safe.
     assert (errors[1:] < errors[:-1] / 8).all()
+
+
+@few
+@given(
+    seed=seeds,
+    stages=st.integers(1, 40),
+    levels=st.lists(st.sampled_from([2, 3, 4, 5, 7, 8, 16, 64, 1000]), min_size=1, max_size=3),
+)
+@example(seed=0, stages=32, levels=[8, 5, 5, 5])
+@example(seed=0, stages=9, levels=[8, 5, 5, 5])
+def test_codes_of_many_stages_are_not_those_of_rounding(seed: int, stages: int, levels: list[int]) -> None:
+    """Where z moves by its last bit, hardly a code of any stage does: all steps are far above the rounding of
+    tanh."""
+    stages = min(stages, *(1 + int(math.log(2**14 // (level // 2), LEAST_FALL)) for level in levels))
+    quantizer = quantizers.create("residual_fsq", dim=len(levels), levels=levels, num_quantizers=stages)
+    assert isinstance(quantizer, ResidualQuantizer)
+    scales, halves = torch.tensor(quantizer.initial_scales), torch.tensor([level // 2 for level in levels])
+    steps = scales / halves
+    assert (steps >= FINEST_STEP * (1 - 1e-6)).all()
+    u = torch.rand(4000, len(levels), generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    z = torch.atanh(u.double()).float()
+    moved = quantizer.encode(z) != quantizer.encode(z.nextafter(torch.tensor(torch.inf)))
+    # A uniform u is within δ of a boundary of a stage with probability δ / step; of this or an earlier stage
+    # with at most the sum. tanh(z) moves by 0.45 · 2⁻²³ at most, and each of the two tanh is off by up to 2⁻²³.
+    delta = (0.45 + 2) * 2**-23
+    chance = (delta / steps).sum(-1).cumsum(0)
+    spread = 6 * (chance / len(z)).sqrt() + 8 / len(z)
+    assert (moved.float().mean(0) <= chance + spread).all()
+
+
+@pytest.mark.parametrize(("levels", "stages", "most"), [((8,), 39, 38), ((3, 3), 45, 44), ((2**15,), 2, 1)])
+def test_more_stages_than_float32_tells_apart_are_refused(levels: tuple[int, ...], stages: int, most: int) -> None:
+    with pytest.raises(
+        ValueError, match=f"num_quantizers is {stages}, of {levels[0]} levels .* at most {most}, for"
+    ):
+        quantizers.create("residual_fsq", dim=len(levels), levels=levels, num_quantizers=stages)
+    quantizers.create("residual_fsq", dim=len(levels), levels=levels, num_quantizers=most)
+    with pytest.raises(ValueError, match="levels holds 65536, expected at most 32769"):
+        quantizers.create("residual_fsq", dim=1, levels=(2**16,))
+    scales = [1.0 / (place + 1) for place in range(stages)]  # of one's own are one's own
+    own = quantizers.create("residual_fsq", dim=len(levels), levels=levels, num_quantizers=stages, scales=scales)
+    assert isinstance(own, ResidualQuantizer)
+    assert own.initial_scales[-1] == [scales[-1]] * len(levels)
 
 
 def test_learned_scales_follow_the_codes() -> None:

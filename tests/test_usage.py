@@ -193,6 +193,31 @@ def test_it_lives_as_other_metrics_do() -> None:
     assert usage.to("meta").slots.is_meta
 
 
+def test_counts_stay_whole_numbers_whatever_dtype_is_asked_for() -> None:
+    usage = CodebookUsage(4)
+    usage.update(torch.tensor([0, 0, 3]))
+    for metric in (usage.set_dtype(torch.float16), MetricCollection([usage]).set_dtype("torch.half")):
+        metric.update(torch.tensor([0]))
+    assert usage.slots.dtype == torch.int64
+    assert usage.counts[0].tolist() == [4, 0, 0, 1]
+    assert usage.compute()["entropy"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("sizes", [8, (8, 8, 5)])
+def test_it_is_drawn(sizes: Any) -> None:
+    """The present values, and values over time: a line for each name."""
+    figures = pytest.importorskip("matplotlib.figure", reason="the extra `bench` has it")
+    usage, kept = CodebookUsage(sizes), []
+    for step in range(3):
+        usage.update(torch.full((2,) if sizes == 8 else (2, 3), step))
+        kept.append(usage.compute())
+    present, over_time = (figures.Figure().subplots() for _ in range(2))
+    usage.plot(ax=present)
+    assert [line.get_label() for line in present.lines] == list(kept[0])
+    usage.plot(kept, ax=over_time)
+    assert len(over_time.lines) == len(kept[0]) * usage.compute()["entropy"].numel()
+
+
 def test_update_does_not_wait_for_the_device() -> None:
     usage = CodebookUsage([8, 5])
     indices = torch.tensor([[0, 4], [-1, 2]])

@@ -68,8 +68,8 @@ class Adapter(nn.Module, abc.ABC):
     """What stood at the place. Not a submodule: it must not be trained, moved or saved with the model."""
 
     dtype: torch.dtype
-    """What the model was cast to, and gets codes of indices in; the quantizer stays in float32. No tensor tells it: one
-    that the checkpoint does not hold would be left without a value by loaders that build on `meta`."""
+    """What the model was cast to, and gets codes of indices in; the quantizer stays in float32. No tensor tells
+    it: one that the checkpoint does not hold would be left without a value by loaders that build on `meta`."""
 
     def __init__(self, quantizer: Quantizer, original: nn.Module) -> None:
         super().__init__()
@@ -132,7 +132,8 @@ class Adapter(nn.Module, abc.ABC):
 
     @classmethod
     def keep_structure(cls, original: Any, quantizer: Quantizer) -> None:
-        """Give a quantizer the modules that `keep` would, without values, for a checkpoint to fill. None by default."""
+        """Give a quantizer the modules that `keep` would, without values, for a checkpoint to fill. None by
+        default."""
 
 
 class CodebookView:

@@ -31,6 +31,13 @@ class DacAdapter(Adapter):
     was, which a quantizer built from a name takes over. **Where a stage was left out, its code is −1**, which
     `from_codes` takes for zero, so that it gives z_q again; the original writes there what the stage would have
     chosen. A loss on codes has to leave out −1.
+
+    `model.save(path)` of Descript's package writes a package that imports this library where it is loaded. **With
+    `package=False` it writes weights alone**: `DAC.load` makes a model with its own quantizer of them,
+    untrained, and says nothing, for it loads what it knows and leaves the rest. Plug in, then load:
+
+        model = plug_in(dac.DAC(**saved["metadata"]["kwargs"]), "vq")  # saved = torch.load(path)
+        model.load_state_dict(saved["state_dict"])
     """
 
     contract: ClassVar[str] = "dac"

@@ -19,9 +19,8 @@ class JanusAdapter(ChameleonAdapter):
     The model's own `forward` decodes the indices of `encode`: no gradient of the reconstruction reaches the
     encoder. A training loop that wants it decodes `encode(x).quantized_last_hidden_state`.
 
-    It takes one index a place, and raises for several codebooks, which `plug_in` therefore refuses within a language
-    model; of a VQ-VAE alone `decode` takes the indices of `encode` as
-    [B, H·W, num_codebooks].
+    It takes one index a place, and raises for several codebooks, which `plug_in` therefore refuses within a
+    language model; of a VQ-VAE alone `decode` takes the indices of `encode` as [B, H·W, num_codebooks].
 
     Chen et al.: Janus-Pro, 2025 (arXiv 2501.17811), as transformers has it.
     """

@@ -18,8 +18,8 @@ def write_notes(model: nn.Module) -> None:
     """Set the note in each configuration in a model, or take it away where nothing is plugged in behind it.
 
     Known are the configurations of diffusers and of transformers. A wrapper that has none, as DataParallel, a
-    compiled model or a training module, leaves it to the models in it. A configuration of transformers, which other
-    models may be built from, is copied first.
+    compiled model or a training module, leaves it to the models in it. A configuration of transformers, which
+    other models may be built from, is copied first.
     """
     _own_configurations(model)
     written: list[object] = []  # modules of one model share its configuration, and the outermost of them tells
@@ -74,8 +74,8 @@ def read_notes(model: nn.Module) -> dict[str, Entry]:
 
 
 def _path_in(module: nn.Module, at: str, inner: Mapping[str, nn.Module]) -> str | None:
-    """Where in a model is what the saved one had at a path: there, or with the name of the base model before it, or
-    without that; None where it has nothing."""
+    """Where in a model is what the saved one had at a path: there, or with the name of the base model before it,
+    or without that; None where it has nothing."""
     base = getattr(module, "base_model_prefix", "")
     paths = (at, at.removeprefix(f"{base}.")) if base else (at,)
     return next((path for path in paths if path in inner), None)

@@ -1,7 +1,8 @@
-"""On which device, and in which dtype, a quantizer takes the place of another; what it does where values are missing.
+"""On which device, and in which dtype, a quantizer takes the place of another; what it does where values are
+missing.
 
-The `meta` device holds shapes and no values. Libraries build models on it and fill them from a checkpoint; afterwards a
-model may still hold its own quantizer there, whose weights the checkpoint does not have.
+The `meta` device holds shapes and no values. Libraries build models on it and fill them from a checkpoint;
+afterwards a model may still hold its own quantizer there, whose weights the checkpoint does not have.
 """
 
 import itertools
@@ -14,7 +15,8 @@ from quantizers.adapters.adapter import Adapter
 
 
 def home_of(*modules: nn.Module) -> torch.device:
-    """Where the values are of the first module that has any: `meta` if all tensors are there, the CPU for no tensor."""
+    """Where the values are of the first module that has any: `meta` if all tensors are there, the CPU for no
+    tensor."""
     tensors = list(itertools.chain.from_iterable(map(_tensors, modules)))
     first = next((tensor for tensor in tensors if not tensor.is_meta), next(iter(tensors), None))
     return torch.device("cpu") if first is None else first.device
@@ -30,9 +32,9 @@ def dtype_of(module: nn.Module) -> torch.dtype:
 def moved(adapter: Adapter, home: torch.device, dtype: torch.dtype, *, given: bool) -> Adapter:
     """An adapter where the model is.
 
-    What was built on `meta`, as within `from_pretrained` of transformers, has no values to move and stays there. To
-    `meta`, where values are lost, goes only what was built from a name, and not where a library builds parameters
-    there and leaves buffers their values; a quantizer that is `given` may be trained.
+    What was built on `meta`, as within `from_pretrained` of transformers, has no values to move and stays there.
+    To `meta`, where values are lost, goes only what was built from a name, and not where a library builds
+    parameters there and leaves buffers their values; a quantizer that is `given` may be trained.
     """
     adapter = adapter.to(dtype)
     if home.type == "meta" and (given or builds_on_meta()):
@@ -53,8 +55,8 @@ def with_values(module: nn.Module, home: torch.device) -> nn.Module:
         reset = getattr(part, "reset_parameters", None)
         if reset is None:
             raise ValueError(
-                f"{name or 'the module'} of {type(module).__name__}, {type(part).__name__}, is on meta, without values, "
-                "and has no method reset_parameters that would draw them: build the model anew instead"
+                f"{name or 'the module'} of {type(module).__name__}, {type(part).__name__}, is on meta, without "
+                "values, and has no method reset_parameters that would draw them: build the model anew instead"
             )
         part.to_empty(device=home, recurse=False)
         reset()
@@ -67,8 +69,9 @@ def lacks_values(module: nn.Module) -> bool:
 
 
 def builds_on_meta() -> bool:
-    """Whether parameters that are made now are on `meta`: within `torch.device("meta")`, which transformers loads in,
-    or accelerate's `init_empty_weights`, which diffusers loads in and which leaves buffers where they are."""
+    """Whether parameters that are made now are on `meta`: within `torch.device("meta")`, which transformers
+    loads in, or accelerate's `init_empty_weights`, which diffusers loads in and which leaves buffers where they
+    are."""
     probe = nn.Module()
     probe.register_parameter("weight", nn.Parameter(torch.empty(0)))
     return lacks_values(probe)

@@ -11,6 +11,7 @@ from quantizers.adapters.building import build
 from quantizers.adapters.contracts import contract_named, contract_of, contracts
 from quantizers.adapters.finding import check_not_compiled, distinct, module_at, paths_of, plugged, replaced
 from quantizers.adapters.notes import write_notes
+from quantizers.adapters.packages import let_packages_import
 from quantizers.adapters.places import builds_on_meta, dtype_of, home_of, lacks_values, moved, with_values
 from quantizers.base import Quantizer
 from quantizers.registry import Builder
@@ -42,13 +43,15 @@ def plug_in(
     and none of the new ones. So does what collects parameters in another way, as DistributedDataParallel.
 
     The new quantizer goes to the device of what stood there, or of the model where that has no values (`meta`). In
-    a model that is on `meta` as a whole, one that is built from a name is there too; one that is given stays where it is.
+    a model that is on `meta` as a whole, one that is built from a name is there too; one that is given stays
+    where it is.
 
     Args:
-        model: changed in place. Where it is itself a known quantizer, the adapter is returned. Its configuration notes
-            what is plugged in, for `quantizers.adapters.from_pretrained`; one of transformers is a copy afterwards,
-            so that other models can be built from the one that this model was built from. Give the model that
-            will be saved; where a part of it was given, save with `quantizers.adapters.save_pretrained`.
+        model: changed in place. Where it is itself a known quantizer, the adapter is returned. Its configuration
+            notes what is plugged in, for `quantizers.adapters.from_pretrained`; one of transformers is a copy
+            afterwards, so that other models can be built from the one that this model was built from. Give the
+            model that will be saved; where a part of it was given, save with
+            `quantizers.adapters.save_pretrained`.
         quantizer: a name, class or partial as for `quantizers.create`, or a quantizer that fits.
         at: path of the quantizer in the model, or several; default the only one that is known. Those that are one
             quantizer to the model, as Mimi's halves, are found together, and named by the module that holds them.
@@ -56,8 +59,8 @@ def plug_in(
             that keeps a contract; where its sizes cannot be read, give `dim` and `codebook_size`, with stages
             `num_quantizers`, and `channel_dim` where it is not the contract's; or a quantizer that is built.
         keep_codebook: carry the codes over, so that the model gives what it gave, up to the rounding of its own
-            search, and is trained with the weights of its own losses. Where the model is built on `meta`, as within
-            its own `from_pretrained`, there are no codes yet: the checkpoint has to hold those of ours.
+            search, and is trained with the weights of its own losses. Where the model is built on `meta`, as
+            within its own `from_pretrained`, there are no codes yet: the checkpoint has to hold those of ours.
         options: of the quantizer.
 
     Returns: the model.
@@ -76,6 +79,7 @@ def plug_in(
     for standing, adapter in adapters:
         model = replaced(model, standing, adapter)
     write_notes(model)
+    let_packages_import(model)
     return model
 
 
@@ -155,8 +159,8 @@ def _keep(path: str, contract: type[Adapter], original: nn.Module, quantizer: Qu
         return
     if lacks_values(original):
         raise ValueError(
-            f"keep_codebook carries over the codes of {type(original).__name__} at {path!r}, which is on meta and has "
-            "no values: load the model with its own weights first"
+            f"keep_codebook carries over the codes of {type(original).__name__} at {path!r}, which is on meta and "
+            "has no values: load the model with its own weights first"
         )
     try:
         contract.keep(original, quantizer)

@@ -45,12 +45,13 @@ def from_pretrained(
         overrides: options of each quantizer that are to be others than saved, or that JSON could not tell, as a
             gradient function of your own; see `quantizers.configuration.rebuild`.
 
-    Returns: the model, in evaluation mode; with `output_loading_info=True` a tuple of it and its library's report. Its
+    Returns: the model, in evaluation mode; with `output_loading_info=True` a tuple of it and its library's
+    report. Its
         own quantizer is not in the folder: `unplug` puts back one with first weights.
 
     The model's own `from_pretrained` knows nothing of ours: it gives the model with its own quantizer, untrained,
-    and its library warns of weights that are missing and not used. So does a pipeline of diffusers, which therefore
-    takes the loaded model as a component:
+    and its library warns of weights that are missing and not used. So does a pipeline of diffusers, which
+    therefore takes the loaded model as a component:
 
         vqvae = from_pretrained(diffusers.VQModel, folder, subfolder="vqvae")
         pipeline = diffusers.DiffusionPipeline.from_pretrained(folder, vqvae=vqvae)
@@ -75,8 +76,8 @@ def from_pretrained(
         prefix = _prefix(model.get_submodule(at), at, entry, files)
         if prefix is None:
             raise ValueError(
-                f"the configuration in {path} tells of a quantizer at {at!r}, whose weights are in none of the files: "
-                f"the model was saved without it, and {cls.__name__}.from_pretrained loads it"
+                f"the configuration in {path} tells of a quantizer at {at!r}, whose weights are in none of the "
+                f"files: the model was saved without it, and {cls.__name__}.from_pretrained loads it"
             )
         _restore(model.get_submodule(at), prefix, path, files)
         _adjust(report, (f"{at}.", prefix))
@@ -95,8 +96,8 @@ def _rebuilt(at: str, entry: Entry, overrides: Mapping[str, Any]) -> Quantizer:
 def _prefix(adapter: nn.Module, at: str, entry: Entry, files: Mapping[str, Path]) -> str | None:
     """What the names of an adapter's tensors begin with in the files; None where they have none of them.
 
-    That is its path in the model that was saved, which may have or lack the name of a base model; or the end of its
-    path, where the library saves parts under names of its own, as transformers those of Emu3.
+    That is its path in the model that was saved, which may have or lack the name of a base model; or the end of
+    its path, where the library saves parts under names of its own, as transformers those of Emu3.
     """
     parts = at.split(".")
     prefixes = [f"{entry['at']}.", *(".".join(parts[place:]) + "." for place in range(len(parts)))]

@@ -1,4 +1,4 @@
-"""Small models of diffusers and transformers with a quantizer, by name, and subclasses that plug one in themselves."""
+"""Small models of diffusers and transformers with a quantizer, by name, and subclasses that plug one in."""
 
 import copy
 from typing import Any
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from quantizers import plug_in
 from quantizers.adapters import plugged
+from tests.adapters.common import METHODS
 
 TESTS = {
     "vqmodel": "diffusers",
@@ -22,6 +23,16 @@ TESTS = {
     "wav2vec2": "wav2vec2",
 }
 NAMES = (*TESTS, "xcodec")
+
+
+def pairs(*, without: tuple[str, ...] = ()) -> Any:
+    """Each model with each of the main methods: a third of the pairs in `make test`, the others in `make fuzz`."""
+    found = []
+    for row, model_name in enumerate(name for name in NAMES if name not in without):
+        for column, name in enumerate(METHODS):
+            marks = [] if (row + column) % 3 == 0 else [pytest.mark.long]
+            found.append(pytest.param(model_name, name, marks=marks, id=f"{model_name}-{name}"))
+    return pytest.mark.parametrize(("model_name", "name"), found)
 
 
 def build(name: str) -> Any:
@@ -101,10 +112,11 @@ def codes(model: nn.Module) -> list[Tensor]:
 
 
 def tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Every tensor that a model holds, and not only those that its checkpoint has."""
+    """Every parameter and buffer of a model, and whatever else our modules in it hold."""
     attributes = {
         f"{name}.{key}": value
         for name, module in model.named_modules()
+        if type(module).__module__.startswith("quantizers.")
         for key, value in vars(module).items()
         if isinstance(value, Tensor)
     }
