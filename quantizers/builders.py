@@ -189,8 +189,8 @@ def _fall(level: int, stages: int) -> float:
     if stages > most:
         raise ValueError(
             f"num_quantizers is {stages}, of {level} levels in a channel: expected at most {most}, for float32 "
-            "does not tell the codes of more stages from its rounding. Take fewer stages, or 'residual', whose codes "
-            "follow the residuals"
+            "does not tell the codes of more stages from its rounding. Take fewer stages, or 'residual', whose "
+            "codes follow the residuals"
         )
     return min(2.0 * half, room ** (1 / (stages - 1))) if stages > 1 else 2.0 * half
 

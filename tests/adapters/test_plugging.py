@@ -345,7 +345,7 @@ def test_the_original_is_neither_saved_nor_trained() -> None:
     model = built()
     own = {id(parameter) for parameter in model.vq.parameters()}
     plug_in(model, "vq")
-    assert set(model.vq.state_dict()) == {"quantizer.embedding"}
+    assert set(model.vq.state_dict()) == {"quantizer.embedding", "quantizer.index_format"}
     assert not any(id(parameter) in own for parameter in model.parameters())
     assert model.vq.original not in list(model.modules())
 
