@@ -1,0 +1,126 @@
+"""A pytest plugin that plugs a quantizer into each model that a test builds, and writes what became of the tests.
+
+    python -m pytest -p benchmarks.peers.plugin --plug vq --mode constructor --outcomes out.json TESTS
+
+Two ways to plug in:
+
+- documented: `plug_in` after construction; `from_pretrained` of the class is `quantizers.adapters.from_pretrained`.
+- constructor: as a subclass that plugs in within its constructor; `from_pretrained` is the library's own.
+
+Without `--plug` nothing is changed.
+"""
+
+import functools
+import importlib
+import json
+import sys
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quantizers import plug_in
+from quantizers.adapters import from_pretrained
+
+MODES = ("documented", "constructor")
+CLASSES = {
+    "diffusers": ("VQModel",),
+    "transformers": (
+        "ChameleonForConditionalGeneration",
+        "ChameleonModel",
+        "DacModel",
+        "EncodecModel",
+        "MimiModel",
+        "Wav2Vec2ForPreTraining",
+        "XcodecModel",
+    ),
+}
+MISSING = {  # what transformers' common tests import and its source distribution lacks
+    "tests.exporters.test_export": "ExportTesterMixin",
+    "tests.generation.test_utils": "GenerationTesterMixin",
+}
+
+_loading = False
+_outcomes: dict[str, str] = {}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--plug", default=None, help="name of the quantizer")
+    parser.addoption("--mode", choices=MODES, default="constructor")
+    parser.addoption("--library", choices=sorted(CLASSES), required=True)
+    parser.addoption("--outcomes", required=True, help="file to write")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    sys.modules["tests"] = types.ModuleType("tests")  # theirs, and not the folder of that name beside us
+    sys.modules["tests"].__path__ = [str(config.rootpath / "tests")]
+    for name, mixin in MISSING.items():
+        _stand_in(name, mixin)
+    quantizer = config.getoption("--plug")
+    if quantizer is None:
+        return
+    library = importlib.import_module(config.getoption("--library"))
+    for name in CLASSES[library.__name__]:
+        _patch(getattr(library, name), quantizer, documented=config.getoption("--mode") == "documented")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    before = _outcomes.get(report.nodeid, "passed")
+    outcome = "failed" if "failed" in (before, report.outcome) else report.outcome
+    if report.when == "call" or outcome != "passed":
+        _outcomes[report.nodeid] = outcome
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    text = json.dumps(dict(sorted(_outcomes.items())), indent=1)
+    Path(session.config.getoption("--outcomes")).write_text(text + "\n", encoding="utf-8")
+
+
+def _stand_in(name: str, mixin: str) -> None:
+    """An empty class where a checkout has no module of the name."""
+    try:
+        importlib.import_module(name)
+    except ImportError:
+        package = name.rpartition(".")[0]
+        for missing in (package, name):
+            sys.modules.setdefault(missing, types.ModuleType(missing))
+        setattr(sys.modules[name], mixin, type(mixin, (), {}))
+
+
+def _patch(cls: Any, quantizer: str, *, documented: bool) -> None:
+    construct = cls.__init__
+
+    @functools.wraps(construct)
+    def constructed(self: Any, *args: Any, **options: Any) -> None:
+        construct(self, *args, **options)
+        if type(self) is cls and not (documented and _loading):
+            plug_in(self, quantizer)
+
+    cls.__init__ = constructed
+    if documented:
+        cls.from_pretrained = classmethod(_documented(cls.from_pretrained.__func__))
+
+
+def _documented(load: Callable[..., Any]) -> Callable[..., Any]:
+    """`from_pretrained` by ours, which itself calls the library's."""
+
+    def loaded(cls: Any, folder: Any, *args: Any, **options: Any) -> Any:
+        if _loading:
+            return load(cls, folder, *args, **options)
+        with _load():
+            return from_pretrained(cls, folder, *args, **options)
+
+    return loaded
+
+
+@contextmanager
+def _load() -> Iterator[None]:
+    global _loading
+    _loading = True
+    try:
+        yield
+    finally:
+        _loading = False
