@@ -6,13 +6,14 @@ channel axis, Σ code_dim channels. Of a quantizer without stages, also of one w
 the one vector that all its indices come from.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from quantizers.base import NO_CODE, Quantizer
+from quantizers.base import NO_CODE, Quantizer, Request
 from quantizers.composed import all_valid, joined
 from quantizers.kernels.dispatch import without_autocast
 from quantizers.layout import Rows, from_rows, to_rows
@@ -32,7 +33,7 @@ def latents_of(quantizer: Quantizer, x: Tensor, indices: Tensor) -> Tensor:
     """
     rows = to_rows(x, None, quantizer.dim, quantizer.channel_dim)
     with without_autocast(x.device):
-        entered = [part._enter(met).vectors for part, met in _met(quantizer, rows, indices)]
+        entered = [_ask(part, type(part)._enter, met).vectors for part, met in _met(quantizer, rows, indices)]
         latents = torch.cat(entered, -1).where(rows.valid[:, None], torch.nan).to(x.dtype)
     return from_rows(latents, rows.shape, quantizer.channel_dim)
 
@@ -66,7 +67,7 @@ def encode_latents(quantizer: Quantizer, latents: Tensor) -> Tensor:
     rows = to_rows(latents, None, channels, quantizer.channel_dim)
     with without_autocast(latents.device):
         vectors = torch.split(rows.vectors, [part.code_dim for part in parts], -1)
-        columns = [part._encode(own) for part, own in zip(parts, vectors, strict=True)]
+        columns = [_ask(part, type(part)._encode, own) for part, own in zip(parts, vectors, strict=True)]
     indices = joined(columns) if quantizer.composed else columns[0]
     return quantizer._shaped(quantizer._without(indices, rows.valid), rows.shape)
 
@@ -87,8 +88,13 @@ def _met(quantizer: Quantizer, rows: Rows, indices: Tensor) -> list[tuple[Quanti
 def _codes(part: Quantizer, column: Tensor) -> Tensor:
     """[N, code_dim] of indices [N], or [N, codebooks]."""
     has_code = column != NO_CODE
-    codes = part._decode(column.where(has_code, part._missing))
+    codes: Tensor = _ask(part, type(part)._decode, column.where(has_code, part._missing))
     return codes.where((has_code.any(-1) if part.composed else has_code)[:, None], 0.0)
+
+
+def _ask(part: Quantizer, method: Callable[..., Any], *arguments: Any) -> Any:
+    """What a method of a part returns, by way of a call of the part: what brings its weights there sees it."""
+    return part(Request(method, arguments, {}))
 
 
 def _with_channels(quantizer: Quantizer, channels: int) -> Sequence[Quantizer]:

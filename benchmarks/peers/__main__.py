@@ -1,6 +1,6 @@
 """Runs the suites and writes the table: see README.md.
 
-    python -m benchmarks.peers --transformers FOLDER --diffusers FOLDER --quantizers vq,fsq --modes constructor
+python -m benchmarks.peers --transformers FOLDER --diffusers FOLDER --quantizers vq,fsq --modes constructor
 """
 
 import argparse
@@ -28,7 +28,7 @@ Outcomes = dict[str, str]
 def main() -> None:
     options = _arguments()
     quantizers = options.quantizers.split(",")
-    report: dict[str, Any] = {"versions": _versions(), "rows": []}
+    report: dict[str, Any] = {"versions": _versions(), "selected": options.select, "rows": []}
     for library, folder in (("diffusers", options.diffusers), ("transformers", options.transformers)):
         if folder is None:
             continue
@@ -47,12 +47,14 @@ def run(library: str, folder: Path, quantizer: str | None, mode: str, select: st
         out = Path(scratch) / "outcomes.json"
         command = [sys.executable, "-m", "pytest", "-q", "-p", "benchmarks.peers.plugin", "-p", "no:cacheprovider"]
         command += ["--library", library, "--mode", mode, "--outcomes", str(out), "-k", select, "--tb=no"]
-        command += ["--rootdir", str(folder), "-o", "addopts=", *TESTS[library]]
+        command += ["--rootdir", str(folder), "-c", os.devnull, "-W", "ignore", *TESTS[library]]
         if quantizer is not None:
             command += ["--plug", quantizer]
         path = os.pathsep.join([str(folder), str(ROOT)])
         environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-        subprocess.run(command, cwd=folder, env=environment, check=False, stdout=subprocess.DEVNULL)
+        done = subprocess.run(command, cwd=folder, env=environment, check=False, capture_output=True, text=True)
+        if done.returncode not in (0, 1):  # all passed, or some failed
+            raise SystemExit(f"the tests of {library} were not run:\n{done.stdout[-4000:]}")
         outcomes: Outcomes = json.loads(out.read_text(encoding="utf-8"))
     return {name.rpartition("/")[2].partition("::")[2]: outcome for name, outcome in outcomes.items()}
 
@@ -61,6 +63,8 @@ def rows(library: str, quantizer: str, mode: str, own: Outcomes, ours: Outcomes)
     """One row for each class of tests: those that pass with the model's own quantizer, and what they do with ours."""
     for group in sorted({name.partition("::")[0] for name in own}):
         passing = [name for name, outcome in own.items() if outcome == "passed" and name.startswith(f"{group}::")]
+        if not passing:
+            continue
         failed = [name for name in passing if ours.get(name) == "failed"]
         yield {
             "library": library,
@@ -87,7 +91,9 @@ def _write(out: Path, report: dict[str, Any]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / "peers.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
-    (out / "README.md").write_text(f"{versions}\n\n{table(report['rows'])}\n", encoding="utf-8")
+    (out / "README.md").write_text(
+        f"{versions}; tests selected by `{report['selected']}`\n\n{table(report['rows'])}\n", encoding="utf-8"
+    )
 
 
 def _versions() -> dict[str, str]:
