@@ -38,7 +38,7 @@ class SelfInitialized(nn.Module):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[no-untyped-call]
         if self._without_values:
-            own = self._own()
+            own = self._own_tensors()
             brought = {name for name in own if prefix + name in state_dict and not own[name].is_meta}
             self._without_values -= brought
 
@@ -60,13 +60,13 @@ class SelfInitialized(nn.Module):
         present = [
             (part, name, tensor.detach().clone())
             for part in together
-            for name, tensor in part._own().items()
+            for name, tensor in part._own_tensors().items()
             if name not in part._unfilled() and not tensor.is_meta
         ]
         with torch.no_grad():
             reset()
             for part, name, value in present:
-                part._own()[name].copy_(value)
+                part._own_tensors()[name].copy_(value)
         for part in together:
             part._without_values -= part._unfilled()
 
@@ -86,18 +86,18 @@ class SelfInitialized(nn.Module):
 
     def _unfilled(self) -> frozenset[str]:
         """Tensors that came off `meta`, and that neither `load_state_dict` nor transformers' loader brought."""
-        own = self._own()
+        own = self._own_tensors()
         return frozenset(
             name
             for name in self._without_values & own.keys()
             if not own[name].is_meta and not getattr(own[name], "_is_hf_initialized", False)
         )
 
-    def _own(self) -> dict[str, Tensor]:
+    def _own_tensors(self) -> dict[str, Tensor]:
         tensors = {**self._parameters, **self._buffers}
         return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
     def _remember_meta(self) -> None:
-        on_meta = {name for name, tensor in self._own().items() if tensor.is_meta}
+        on_meta = {name for name, tensor in self._own_tensors().items() if tensor.is_meta}
         if not on_meta <= self._without_values:
             self._without_values |= on_meta

@@ -60,7 +60,7 @@ def run(library: str, folder: Path, quantizer: str | None, mode: str, select: st
 
 
 def rows(library: str, quantizer: str, mode: str, own: Outcomes, ours: Outcomes) -> Iterator[dict[str, Any]]:
-    """One row for each class of tests: those that pass with the model's own quantizer, and what they do with ours."""
+    """A row for each class of tests: of those that pass with the own quantizer, what they do with ours."""
     for group in sorted({name.partition("::")[0] for name in own}):
         passing = [name for name, outcome in own.items() if outcome == "passed" and name.startswith(f"{group}::")]
         if not passing:

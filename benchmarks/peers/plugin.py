@@ -4,7 +4,7 @@
 
 Two ways to plug in:
 
-- documented: `plug_in` after construction; `from_pretrained` of the class is `quantizers.adapters.from_pretrained`.
+- documented: `plug_in` after construction; the class's `from_pretrained` is `quantizers.adapters.from_pretrained`.
 - constructor: as a subclass that plugs in within its constructor; `from_pretrained` is the library's own.
 
 Without `--plug` nothing is changed.

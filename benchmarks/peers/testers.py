@@ -1,7 +1,7 @@
 """transformers' common tests on small models of its codecs: run from a checkout or source distribution of it.
 
-The model tests of transformers are in its repository, the common tests in its source distribution too; these classes
-say of each model what those need, a configuration and inputs.
+The model tests of transformers are in its repository, the common tests in its source distribution too; these
+classes say of each model what those need, a configuration and inputs.
 """
 
 import unittest
