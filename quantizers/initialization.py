@@ -36,7 +36,7 @@ class SelfInitialized(nn.Module):
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(state_dict, prefix, *args)
         if self._without_values:
             own = self._own_tensors()
             brought = {name for name in own if prefix + name in state_dict and not own[name].is_meta}

@@ -14,4 +14,4 @@ def let_packages_import(model: nn.Module) -> None:
     for module in model.modules():
         external = getattr(module, "EXTERN", None)
         if isinstance(external, list) and hasattr(module, "_save_package") and OURS not in external:
-            module.EXTERN = [*external, OURS]
+            setattr(module, "EXTERN", [*external, OURS])  # noqa: B010 - no parameter and no module

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import accelerate
 import pytest
 import torch
 from torch import Tensor, nn
@@ -18,12 +19,12 @@ import quantizers
 from quantizers import plug_in, unplug
 from quantizers.adapters import from_pretrained, plugged
 from quantizers.initialization import SelfInitialized
+from tests.adapters.common import METHODS
 from tests.adapters.models import NAMES, build, check_filled, codes, pairs, plugging, rebuilt
 from tests.cases import CASES, Case
 
 diffusers = pytest.importorskip("diffusers", reason="the extra `models` has it")
 transformers = pytest.importorskip("transformers", reason="the extra `models` has it")
-pytest.importorskip("accelerate", reason="diffusers loads in another way with it")
 
 every_model = pytest.mark.parametrize("model_name", NAMES)
 
@@ -214,6 +215,27 @@ def test_codes_that_were_kept_come_back(model_name: str, tmp_path: Path) -> None
     model = plug_in(plain, "ema_vq", keep_codebook=True).eval()
     model.save_pretrained(tmp_path)
     assert equal(codes(from_pretrained(base, tmp_path)), codes(model))
+
+
+# Offloaded
+
+
+@pytest.mark.parametrize("model_name", ["dac", "encodec"])
+@pytest.mark.parametrize("name", [*METHODS, "residual"])
+def test_codes_are_decoded_where_weights_are_brought(model_name: str, name: str) -> None:
+    """accelerate leaves a model on `meta`, and brings a module's weights for the time of its call."""
+    model, audio = plug_in(build(model_name), name).eval(), torch.randn(1, 1, 64)
+
+    def decoded(of: Tensor) -> Tensor:
+        values = model.decode(audio_codes=of) if model_name == "dac" else model.decode(of, [None] * len(of))
+        return values.audio_values
+
+    with torch.no_grad():
+        encoded = model.encode(audio).audio_codes
+        before = decoded(encoded)
+        accelerate.cpu_offload(model, execution_device=torch.device("cpu"))
+        assert torch.equal(decoded(encoded), before)
+        assert torch.equal(model.encode(audio).audio_codes, encoded)
 
 
 # What a configuration says
