@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from quantizers.base import NO_CODE, Quantizer, Request
+from quantizers.base import NO_CODE, Quantizer
 from quantizers.composed import all_valid, joined
 from quantizers.kernels.dispatch import without_autocast
 from quantizers.layout import Rows, from_rows, to_rows
+from quantizers.requests import Request
 from quantizers.residual import ResidualQuantizer
 
 

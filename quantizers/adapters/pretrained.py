@@ -141,7 +141,7 @@ def _files(folder: Path, variant: str | None) -> dict[str, Path]:
     if not files:
         of = f" of variant {variant!r}" if variant else ""
         raise FileNotFoundError(f"there are no safetensors{of} in {folder}; save with safe_serialization=True")
-    places = {}
+    places: dict[str, Path] = {}
     for file in files:
         with import_safetensors().safe_open(file, framework="pt") as opened:
             places |= dict.fromkeys(opened.keys(), file)
