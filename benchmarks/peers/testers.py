@@ -54,6 +54,7 @@ def mimi() -> Any:
         num_key_value_heads=2,
         head_dim=8,
         sliding_window=8,
+        upsample_groups=16,
     )
 
 
