@@ -101,7 +101,7 @@ class QuantizerState(SelfInitialized):
         if held is not None and not held.is_meta:
             if getattr(held, "_is_hf_initialized", False) and (other := difference(held, self._index_rule)):
                 raise ValueError(_of_other_codes(type(self).__name__, other))
-            held.copy_(as_bytes(self._index_rule))
+            self._write_format()
             self._without_values -= {NAME}
         super().initialize_missing()
 
@@ -131,10 +131,14 @@ class QuantizerState(SelfInitialized):
         self._dtype = at_least_float32(torch.empty(0, dtype=self._dtype, device="cpu")).dtype
         self._of_step = {name: at_least_float32(tensor) for name, tensor in self._of_step.items()}
         super()._apply(at_least_float32, recurse)
-        held = self._buffers.get(NAME)
-        if held is not None and not held.is_meta:  # `to_empty` has memory as it was found
-            held.copy_(as_bytes(self._index_rule))
+        self._write_format()
         return self
+
+    def _write_format(self) -> None:
+        """Make the buffer say what the rule is now: `to_empty` and loaders leave memory as it was found."""
+        held = self._buffers.get(NAME)
+        if held is not None and not held.is_meta:
+            self._buffers[NAME] = as_bytes(self._index_rule, held.device)
 
 
 @contextlib.contextmanager

@@ -131,3 +131,12 @@ def test_memory_that_a_loader_left_unfilled_is_not_saved() -> None:
     other = FSQ(3, (5, 5, 5))
     other.load_state_dict(quantizer.state_dict())
     assert torch.equal(quantizer.state_dict()[INDEX_FORMAT], other.state_dict()[INDEX_FORMAT])
+
+
+def test_an_option_that_is_assigned_later_is_what_the_checkpoint_says() -> None:
+    quantizer = VectorQuantizer(DIM, 8)
+    quantizer.distance = "cosine"
+    quantizer.to(torch.float64).float()
+    VectorQuantizer(DIM, 8, distance="cosine").load_state_dict(quantizer.state_dict())
+    with pytest.raises(RuntimeError, match='distance "cosine" and not "euclidean"'):
+        VectorQuantizer(DIM, 8).load_state_dict(quantizer.state_dict())
