@@ -390,7 +390,7 @@ def test_scales_divide_and_multiply() -> None:
         ({"codebook_size": ()}, "codebook_size is empty, expected one size for each stage"),
         (
             {"codebook_size": (4, 8), "shared": True},
-            r"codebook_size is \(4, 8\), expected one number where shared=True",
+            r"codebook_size is \[4, 8\], expected one number where shared=True",
         ),
         ({"codebook_size": (4, 0), "num_quantizers": 2}, "codebook_size is 0"),
     ],
