@@ -137,8 +137,13 @@ class QuantizerState(SelfInitialized):
     def _write_format(self) -> None:
         """Make the buffer say what the rule is now: `to_empty` and loaders leave memory as it was found."""
         held = self._buffers.get(NAME)
-        if held is not None and not held.is_meta:
-            self._buffers[NAME] = as_bytes(self._index_rule, held.device)
+        if held is None or held.is_meta:
+            return
+        own = as_bytes(self._index_rule, held.device)
+        if own.shape == held.shape:
+            held.copy_(own)  # in place, as a cast leaves a quantizer's other tensors
+        else:
+            self._buffers[NAME] = own
 
 
 @contextlib.contextmanager
