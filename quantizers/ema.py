@@ -184,7 +184,9 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
         return self._step_tensor("previous_embedding", self.embedding)
 
     def _codes(self) -> Tensor:
-        if not self.training or is_transformed():  # which knows no activation checkpointing
+        # A transform knows no activation checkpointing; frozen codes are those of the forward before, and that has
+        # left none behind.
+        if not (self.training and self.observes) or is_transformed():
             return self.embedding
         return choose(is_recomputing(self.embedding), self._previous(), self.embedding)
 

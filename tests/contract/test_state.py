@@ -58,6 +58,23 @@ def test_checkpointing_moves_state_once_and_keeps_gradients(case: Case, reentran
 
 
 @every_case
+def test_checkpointing_sees_codes_that_were_loaded_and_frozen(case: Case) -> None:
+    plain = case.build()
+    plain.load_state_dict(case.build().state_dict())
+    checkpointed = copy.deepcopy(plain.freeze())
+    inputs = [batch(30).requires_grad_(), batch(30).requires_grad_()]
+
+    out = seeded(plain, inputs[0])
+    (out.quantized.square().sum() + out.loss).backward()
+
+    torch.manual_seed(7)
+    quantized, _, loss = checkpoint(checkpointed, inputs[1], use_reentrant=False)
+    (quantized.square().sum() + loss).backward()
+
+    assert torch.equal(inputs[0].grad, inputs[1].grad)
+
+
+@every_case
 def test_copies_and_state_dict_continue_alike(case: Case) -> None:
     quantizer = case.build()
     quantizer(batch(30))
