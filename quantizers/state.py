@@ -129,7 +129,9 @@ class QuantizerState(SelfInitialized):
             return moved
 
         self._dtype = at_least_float32(torch.empty(0, dtype=self._dtype, device="cpu")).dtype
-        self._of_step = {name: at_least_float32(tensor) for name, tensor in self._of_step.items()}
+        # Those on `meta` have no values to move, and no loader brings any: `_step_tensor` makes them anew.
+        held = {name: tensor for name, tensor in self._of_step.items() if not tensor.is_meta}
+        self._of_step = {name: at_least_float32(tensor) for name, tensor in held.items()}
         super()._apply(at_least_float32, recurse)
         self._write_format()
         return self

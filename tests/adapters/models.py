@@ -124,7 +124,11 @@ def tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def check_filled(model: nn.Module) -> None:
-    """No tensor of a model is on `meta`, and none is memory as it was found, which tests fill with NaN."""
+    """No tensor of a model is on `meta`, and none is memory as it was found, which tests fill with NaN.
+
+    The model can be moved: what a module holds besides has values too.
+    """
+    model.to("cpu")
     for name, tensor in tensors(model).items():
         assert not tensor.is_meta, name
         assert not tensor.is_floating_point() or tensor.isfinite().all(), name

@@ -21,7 +21,7 @@ from quantizers.adapters import from_pretrained, plugged
 from quantizers.initialization import SelfInitialized
 from tests.adapters.common import METHODS
 from tests.adapters.models import NAMES, build, check_filled, codes, pairs, plugging, rebuilt
-from tests.cases import CASES, Case
+from tests.cases import CASES, Case, assert_same_state, batch, seeded, state_of
 
 diffusers = pytest.importorskip("diffusers", reason="the extra `models` has it")
 transformers = pytest.importorskip("transformers", reason="the extra `models` has it")
@@ -183,6 +183,24 @@ def test_functions_that_initialise_a_model_leave_a_quantizer_alone(case: Case) -
 
 
 # On meta
+
+
+@pytest.mark.parametrize("assign", [True, False], ids=["assigned", "copied"])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_quantizer_from_meta_is_moved_and_trained_as_any(case: Case, assign: bool) -> None:
+    """Averages that are gathered over several forwards begin at zero, not at memory as it was found."""
+    first = case.build().accumulate(2)
+    with torch.device("meta"):
+        other = case.build().accumulate(2)
+    if not assign:
+        other.to_empty(device="cpu")
+    other.load_state_dict(copy.deepcopy(first.state_dict()), assign=assign)
+    other.to("cpu")
+    for seed in range(2):
+        assert torch.equal(
+            seeded(other, batch(30, seed=seed)).indices, seeded(first, batch(30, seed=seed)).indices
+        )
+    assert_same_state(state_of(other), state_of(first))
 
 
 def test_a_quantizer_that_is_given_keeps_its_values() -> None:
