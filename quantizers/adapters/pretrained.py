@@ -56,9 +56,12 @@ def from_pretrained(
         vqvae = from_pretrained(diffusers.VQModel, folder, subfolder="vqvae")
         pipeline = diffusers.DiffusionPipeline.from_pretrained(folder, vqvae=vqvae)
 
-    Raises: FileNotFoundError for a folder that is not there, or without safetensors; ValueError for a model
-        without a quantizer of ours, and for weights that do not fit; ImportError without safetensors.
+    Raises: FileNotFoundError for a folder that is not there, or without safetensors; TypeError for one that is no
+        path; ValueError for a model without a quantizer of ours, and for weights that do not fit; ImportError
+        without safetensors.
     """
+    if not isinstance(folder, str | os.PathLike):
+        raise TypeError(f"folder is {folder!r}, expected the path of what save_pretrained wrote")
     path = Path(folder, options.get("subfolder", ""))
     if not path.is_dir():
         raise FileNotFoundError(f"{path} is no folder; a model on the hub is one after snapshot_download")

@@ -130,6 +130,8 @@ def test_what_json_cannot_tell_is_passed(tmp_path: Path) -> None:
 def test_what_cannot_be_loaded_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="is no folder"):
         from_pretrained(diffusers.VQModel, tmp_path / "none")
+    with pytest.raises(TypeError, match="folder is None, expected the path"):
+        from_pretrained(diffusers.VQModel, None)  # type: ignore[arg-type]
     model = plug_in(build(), "simvq")
     model.save_pretrained(tmp_path)
     file = tmp_path / "config.json"
