@@ -7,7 +7,8 @@ Two ways to plug in:
 - documented: `plug_in` after construction; the class's `from_pretrained` is `quantizers.adapters.from_pretrained`.
 - constructor: as a subclass that plugs in within its constructor; `from_pretrained` is the library's own.
 
-Without `--plug` nothing is changed.
+Without `--plug` nothing is changed. With `--seed-draws` each draw of our weights has one seed: tests of
+transformers that compare what is drawn for two models seed before each of its own modules, and not before ours.
 """
 
 import functools
@@ -21,9 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from quantizers import plug_in
 from quantizers.adapters import from_pretrained
+from quantizers.initialization import SelfInitialized
 
 MODES = ("documented", "constructor")
 CLASSES = {
@@ -32,7 +35,11 @@ CLASSES = {
         "ChameleonForConditionalGeneration",
         "ChameleonModel",
         "DacModel",
+        "Emu3ForConditionalGeneration",
+        "Emu3Model",
         "EncodecModel",
+        "HiggsAudioV2TokenizerModel",
+        "JanusVQVAE",
         "MimiModel",
         "Wav2Vec2ForPreTraining",
         "XcodecModel",
@@ -44,6 +51,7 @@ MISSING = {  # what transformers' common tests import and its source distributio
 }
 
 _loading = False
+_constructing = 0  # models that are being built, one within another
 _outcomes: dict[str, str] = {}
 
 
@@ -51,6 +59,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--plug", default=None, help="name of the quantizer")
     parser.addoption("--mode", choices=MODES, default="constructor")
     parser.addoption("--library", choices=sorted(CLASSES), required=True)
+    parser.addoption("--seed-draws", action="store_true", help="one seed for each draw of our weights")
     parser.addoption("--outcomes", required=True, help="file to write")
 
 
@@ -65,6 +74,9 @@ def pytest_configure(config: pytest.Config) -> None:
     library = importlib.import_module(config.getoption("--library"))
     for name in CLASSES[library.__name__]:
         _patch(getattr(library, name), quantizer, documented=config.getoption("--mode") == "documented")
+    if config.getoption("--seed-draws"):
+        for cls in _subclasses(SelfInitialized):
+            _seed_draws(cls)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
@@ -95,13 +107,31 @@ def _patch(cls: Any, quantizer: str, *, documented: bool) -> None:
 
     @functools.wraps(construct)
     def constructed(self: Any, *args: Any, **options: Any) -> None:
-        construct(self, *args, **options)
-        if type(self) is cls and not (documented and _loading):
+        with _construction():
+            construct(self, *args, **options)
+        if type(self) is cls and not _constructing and not (documented and _loading):
             plug_in(self, quantizer)
 
     cls.__init__ = constructed
     if documented:
         cls.from_pretrained = classmethod(_documented(cls.from_pretrained.__func__))
+
+
+def _subclasses(cls: type) -> set[type]:
+    return {cls}.union(*map(_subclasses, cls.__subclasses__()))
+
+
+def _seed_draws(cls: Any) -> None:
+    draw = vars(cls).get("reset_parameters")
+    if draw is None:
+        return
+
+    @functools.wraps(draw)
+    def seeded(self: Any) -> None:
+        torch.manual_seed(0)
+        draw(self)
+
+    cls.reset_parameters = seeded
 
 
 def _documented(load: Callable[..., Any]) -> Callable[..., Any]:
@@ -114,6 +144,17 @@ def _documented(load: Callable[..., Any]) -> Callable[..., Any]:
             return from_pretrained(cls, folder, *args, **options)
 
     return loaded
+
+
+@contextmanager
+def _construction() -> Iterator[None]:
+    """A model with a head builds its base model within its own constructor: one quantizer for both."""
+    global _constructing
+    _constructing += 1
+    try:
+        yield
+    finally:
+        _constructing -= 1
 
 
 @contextmanager
