@@ -86,9 +86,11 @@ def built(**options: Quantizer) -> TwoLevels:
 
 
 def around(model: nn.Module) -> list[object]:
-    """Modes, gradients, hooks and whatever else a module's dictionary holds but its tensors and submodules."""
+    """Modes, gradients, hooks and whatever else a module's dictionary holds but its tensors and submodules, and
+    that a quantizer has looked once at the dtype of its state."""
+    left_out = ("_parameters", "_buffers", "_has_run", "_half_state_is_known")
     own = [
-        {key: copy.copy(value) for key, value in vars(module).items() if key not in ("_parameters", "_buffers")}
+        {key: copy.copy(value) for key, value in vars(module).items() if key not in left_out}
         for module in model.modules()
     ]
     return [own, [parameter.grad for parameter in model.parameters()]]
