@@ -62,7 +62,7 @@ def _is_tried_elsewhere(folder: str, test: str, implementation: object, case: ob
         return implementation == "reference"
     if folder == "graphs":
         return bool(options) or not test.startswith(GRAPHS_OF_ALL)
-    return folder == "triton" or (bool(options) and folder in ("precision", "robustness"))
+    return folder == "triton" or (bool(options) and folder in ("precision", "robustness", "state"))
 
 
 @pytest.fixture(autouse=True)
