@@ -17,7 +17,7 @@ from quantizers.options import checked
 from quantizers.parallel import Averages, ProcessGroup, Ranks, ema_over_ranks
 from quantizers.recompute import choose, is_recomputing
 from quantizers.regularizers.regularizer import Regularizer
-from quantizers.writing import write
+from quantizers.writing import write, write_rows
 
 WRITTEN = 2.0**-14  # relative to a code: what is off by more than that from its averages was set, not rounded
 
@@ -167,7 +167,7 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
         shares = shares.to(self.embedding)
         codes = self._metric(torch.lerp(self.embedding[places], targets.to(self.embedding), shares[:, None]))
         sizes = torch.lerp(self.cluster_size[places], torch.ones_like(shares), shares)
-        write(self, "embedding", self.embedding.index_copy(0, places, codes))
+        write_rows(self, "embedding", places, codes)
         self._previous().index_copy_(0, places, codes)
         self.cluster_size[places] = sizes
         self.embedding_sum[places] = sizes[:, None] * codes

@@ -16,7 +16,7 @@ from quantizers.kmeans import kmeans
 from quantizers.options import checked
 from quantizers.parallel import ProcessGroup
 from quantizers.projection import Weights
-from quantizers.writing import write
+from quantizers.writing import write, write_rows
 
 
 class GumbelQuantizer(Quantizer):
@@ -113,7 +113,7 @@ class GumbelQuantizer(Quantizer):
         """See Quantizer."""
         codes, targets = self.embedding[places], targets.to(self.embedding)
         moved = torch.lerp(codes, targets, shares.to(self.embedding)[:, None])
-        write(self, "embedding", self.embedding.index_copy(0, places, moved))
+        write_rows(self, "embedding", places, moved)
 
     def _initialize(self, z: Tensor, process_group: ProcessGroup) -> None:
         """Linear logits become those of the distance, 2z·e − ‖e‖² = ‖z‖² − ‖z − e‖²."""

@@ -44,10 +44,10 @@ class PlainCodes(SelfInitialized):
         if isinstance(indices, Request):
             return indices.answer(self)  # type: ignore[no-any-return]
         assert context is not None
-        return self._own(indices, context)
+        return self._values(indices, context)
 
-    def _own(self, indices: Tensor, context: Tensor) -> Tensor:
-        """c of indices [N]."""
+    def _values(self, indices: Tensor, context: Tensor) -> Tensor:
+        """`forward` of indices."""
         return lookup(self.codes, indices).to(context.dtype)
 
     @through_forward
@@ -72,11 +72,8 @@ class ImplicitCodes(PlainCodes):
             for parameter in layer.parameters():
                 nn.init.zeros_(parameter)
 
-    def forward(self, indices: Tensor | Request, context: Tensor | None = None) -> Tensor:
-        if isinstance(indices, Request):
-            return indices.answer(self)  # type: ignore[no-any-return]
-        assert context is not None
-        codes = self._own(indices, context)
+    def _values(self, indices: Tensor, context: Tensor) -> Tensor:
+        codes = super()._values(indices, context)
         weight, bias, *blocks = self._weights(context.dtype)
         values = codes + F.linear(torch.cat([codes, context], -1), weight, bias)
         for up, down in zip(blocks[::2], blocks[1::2], strict=True):

@@ -8,6 +8,7 @@ from torch import Tensor
 
 # They end like in-place operations and write no value.
 HARMLESS = {"requires_grad_", "retain_grad_", "detach_", "share_memory_", "rename_"}
+HARMLESS_DUNDER = {"__index__", "__int__", "__invert__", "__iter__", "__init__"}
 
 
 class ReadOnlyCodes(Tensor):
@@ -52,9 +53,6 @@ def _writes(name: str) -> bool:
     if name == "__setitem__" or (name.startswith("__i") and name.endswith("__") and name not in HARMLESS_DUNDER):
         return True
     return name.endswith("_") and not name.endswith("__") and name not in HARMLESS
-
-
-HARMLESS_DUNDER = {"__index__", "__int__", "__invert__", "__iter__", "__init__"}
 
 
 def _is_view(result: Tensor, source: Tensor) -> bool:

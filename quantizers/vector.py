@@ -14,7 +14,7 @@ from quantizers.nearest import Distance, NearestCodeQuantizer
 from quantizers.options import checked
 from quantizers.parallel import ProcessGroup
 from quantizers.regularizers.regularizer import Regularizer
-from quantizers.writing import write
+from quantizers.writing import write, write_rows
 
 
 class VectorQuantizer(NearestCodeQuantizer):
@@ -98,7 +98,7 @@ class VectorQuantizer(NearestCodeQuantizer):
         codes = torch.lerp(
             self._codebook()[places], targets.to(self.embedding), shares.to(self.embedding)[:, None]
         )
-        write(self, "embedding", self.embedding.index_copy(0, places, self._metric(codes)))
+        write_rows(self, "embedding", places, self._metric(codes))
 
     def _codes(self) -> Tensor:
         return self.embedding

@@ -41,6 +41,15 @@ def write(module: nn.Module, name: str, value: Tensor) -> None:
         )
 
 
+@torch.no_grad()
+def write_rows(module: nn.Module, name: str, places: Tensor, rows: Tensor) -> None:
+    """`write` for the rows `places` [n] alone; the others are copied only where something stands in between."""
+    if name in module._parameters or name in module._buffers:
+        getattr(module, name)[places] = rows
+    else:
+        write(module, name, getattr(module, name).index_copy(0, places, rows))
+
+
 def _equal_to_rounding(a: Tensor, b: Tensor) -> bool:
     """Up to some roundings of the way through an inverse and back, relative to the largest value."""
     return bool((a - b).abs().max() <= 2**10 * torch.finfo(b.dtype).eps * b.abs().max()) if b.numel() else True
