@@ -13,8 +13,8 @@ from torch import nn
 
 import quantizers
 from benchmarks.errors import InputError
-from quantizers.composed import outermost
-from quantizers.schedules import ExponentialTemperature
+from quantizers.composite.composed import outermost
+from quantizers.training.schedules import ExponentialTemperature
 
 Batches = Iterator[torch.Tensor]
 

@@ -10,40 +10,44 @@
 its configuration. `use_implementation` runs a block of code on one implementation of the arithmetic, by name.
 """
 
-from quantizers import configuration, metrics, regularizers, schedules
-from quantizers.adapters import plug_in, take_codebook, unplug
-from quantizers.anchors import AnchorUpdate
-from quantizers.base import Quantizer, QuantizerOutput
-from quantizers.bernoulli import BernoulliQuantizer
-from quantizers.bsq import BSQ
-from quantizers.cross_entropy import code_cross_entropy
-from quantizers.dead_codes import DeadCodeReplacement
-from quantizers.diveq import DiVeQ
-from quantizers.ema import EMAVectorQuantizer
-from quantizers.fsp import FSP
-from quantizers.fsq import FSQ, levels_for
-from quantizers.gradients import reflection, rotation, straight_through
-from quantizers.grouped import GroupedQuantizer
-from quantizers.gumbel import GumbelQuantizer
-from quantizers.ibq import IBQ
-from quantizers.identity import Identity
-from quantizers.kernels.dispatch import use_implementation
-from quantizers.lfq import LFQ
-from quantizers.multihead import MultiHeadVectorQuantizer
-from quantizers.multiscale import MultiScaleQuantizer
-from quantizers.nsvq import NSVQ
-from quantizers.optvq import OptVQ
-from quantizers.qinco import QINCo
-from quantizers.random_projection import RandomProjectionQuantizer
-from quantizers.registry import available, create, register
-from quantizers.residual import ResidualQuantizer
-from quantizers.saving import load, save
-from quantizers.simvq import SimVQ
-from quantizers.vector import VectorQuantizer
-from quantizers.vqbridge import VQBridge
-from quantizers.warm_start import warm_start
+import importlib
+from typing import Any
 
-__version__ = "0.1.0"
+from quantizers.adapters import plug_in, take_codebook, unplug
+from quantizers.codebooks.diveq import DiVeQ
+from quantizers.codebooks.ema import EMAVectorQuantizer
+from quantizers.codebooks.gumbel import GumbelQuantizer
+from quantizers.codebooks.ibq import IBQ
+from quantizers.codebooks.multihead import MultiHeadVectorQuantizer
+from quantizers.codebooks.nsvq import NSVQ
+from quantizers.codebooks.optvq import OptVQ
+from quantizers.codebooks.random_projection import RandomProjectionQuantizer
+from quantizers.codebooks.simvq import SimVQ
+from quantizers.codebooks.vector import VectorQuantizer
+from quantizers.codebooks.vqbridge import VQBridge
+from quantizers.composite.grouped import GroupedQuantizer
+from quantizers.composite.multiscale import MultiScaleQuantizer
+from quantizers.composite.qinco import QINCo
+from quantizers.composite.residual import ResidualQuantizer
+from quantizers.core.base import Quantizer, QuantizerOutput
+from quantizers.core.gradients import reflection, rotation, straight_through
+from quantizers.core.identity import Identity
+from quantizers.core.registry import available, create, register
+from quantizers.kernels.dispatch import use_implementation
+from quantizers.monitoring import metrics
+from quantizers.scalar.bernoulli import BernoulliQuantizer
+from quantizers.scalar.bsq import BSQ
+from quantizers.scalar.fsp import FSP
+from quantizers.scalar.fsq import FSQ, levels_for
+from quantizers.scalar.lfq import LFQ
+from quantizers.serialization.configuration import configuration, rebuild
+from quantizers.serialization.saving import load, save
+from quantizers.training import regularizers, schedules
+from quantizers.training.anchors import AnchorUpdate
+from quantizers.training.cross_entropy import code_cross_entropy
+from quantizers.training.dead_codes import DeadCodeReplacement
+from quantizers.training.warm_start import warm_start
+from quantizers.version import __version__
 
 __all__ = [
     "BSQ",
@@ -71,6 +75,7 @@ __all__ = [
     "SimVQ",
     "VQBridge",
     "VectorQuantizer",
+    "__version__",
     "available",
     "code_cross_entropy",
     "configuration",
@@ -79,6 +84,7 @@ __all__ = [
     "load",
     "metrics",
     "plug_in",
+    "rebuild",
     "reflection",
     "register",
     "regularizers",
@@ -91,3 +97,23 @@ __all__ = [
     "use_implementation",
     "warm_start",
 ]
+
+# Attributes that are imported when they are first asked for: they need extras, or most programs never use them.
+_LAZY = {
+    "bitstream": "quantizers.bitstream",
+    "export": "quantizers.export",
+    "hub": "quantizers.serialization.hub",
+    "usage": "quantizers.monitoring.usage",
+    "watch": "quantizers.monitoring.watch",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'quantizers' has no attribute {name!r}")
+    module = importlib.import_module(_LAZY[name])
+    return module.watch if name == "watch" else module
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

@@ -16,7 +16,7 @@ write its quantizers in PyTorch's own operations. `torch.jit.script` cannot comp
 import torch
 from torch import Tensor, nn
 
-from quantizers.base import Quantizer
+from quantizers.core.base import Quantizer
 from quantizers.kernels import plain as plain_operations
 
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 import quantizers
 from quantizers import EMAVectorQuantizer, Quantizer, VQBridge
-from quantizers.projection import Projection
-from quantizers.random_projection import FixedProjection
-from quantizers.regularizers import Entropy, Orthogonality, Wasserstein
+from quantizers.codebooks.random_projection import FixedProjection
+from quantizers.core.projection import Projection
+from quantizers.training.regularizers import Entropy, Orthogonality, Wasserstein
 
 DIM = 4
 SIZE = 32
@@ -157,7 +157,7 @@ VARIANTS = [
     Case("diveq", {"distance": "cosine", "noise_variance": 0.0}),
     Case("nsvq", {"distance": "cosine"}),
 ]
-# All but a pyramid, whose indices are of cells, not of vectors: tests/test_multiscale.py has its contract.
+# All but a pyramid, whose indices are of cells, not of vectors: tests/methods/test_multiscale.py has its contract.
 NAMES = [name for name in quantizers.available() if name != "multiscale"]
 CASES = [*map(Case, NAMES), *VARIANTS]
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.errors import InputError
-from quantizers.checks import check_at_least
+from quantizers.core.arguments.checks import check_at_least
 
 
 def check_sizes(name: str, sizes: Sequence[int]) -> tuple[int, ...]:

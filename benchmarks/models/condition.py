@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from benchmarks.errors import InputError
 from benchmarks.models.checks import check_codes, check_next, check_sizes
 from benchmarks.models.convolutions import Residual
-from quantizers.checks import check_at_least
+from quantizers.core.arguments.checks import check_at_least
 
 TOP_BLOCKS = 4  # of 3 × 3 convolutions over the top map: what is four codes away in any direction is seen
 

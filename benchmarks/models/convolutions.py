@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.errors import InputError
-from quantizers.checks import check_at_least
+from quantizers.core.arguments.checks import check_at_least
 
 
 class Residual(nn.Module):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.models.prior import Prior, Steps
-from quantizers.checks import check_at_least
+from quantizers.core.arguments.checks import check_at_least
 
 
 def gated(x: Tensor) -> Tensor:

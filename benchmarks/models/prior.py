@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from benchmarks.errors import InputError
 from benchmarks.models.checks import check_codes, check_next, check_sizes
 from benchmarks.models.condition import Condition, ConditionMap
-from quantizers.checks import check_at_least
+from quantizers.core.arguments.checks import check_at_least
 
 
 class Steps(ABC):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from benchmarks.models.condition import Condition
 from benchmarks.models.prior import Prior
-from quantizers.checks import check_at_least
+from quantizers.core.arguments.checks import check_at_least
 
 
 def apply_temperature(logits: Tensor, temperature: float) -> Tensor:

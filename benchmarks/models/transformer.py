@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from benchmarks.errors import InputError
 from benchmarks.models.prior import Prior, Steps
-from quantizers.checks import check_at_least
+from quantizers.core.arguments.checks import check_at_least
 
 
 class CausalBlock(nn.Module):

@@ -26,7 +26,7 @@ import torch
 
 from quantizers import plug_in
 from quantizers.adapters import from_pretrained
-from quantizers.initialization import SelfInitialized
+from quantizers.core.state.initialization import SelfInitialized
 
 MODES = ("documented", "constructor")
 CLASSES = {

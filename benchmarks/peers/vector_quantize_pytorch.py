@@ -23,7 +23,7 @@ from torch import nn
 from benchmarks.files import write_json
 from benchmarks.machine import record
 from quantizers import plug_in
-from quantizers.adapters.contracts import contract_of
+from quantizers.adapters.recognition import contract_of
 
 OWN, ALIKE, KEEPING = "own", "like for like", "like for like, keep_codebook"
 NAMES = ("vq", "simvq", "rotation_vq", "fsq", "gumbel", "residual")

@@ -5,13 +5,13 @@ from typing import Any
 
 from torch import nn
 
-from quantizers.adapters.adapter import Place
-from quantizers.base import Quantizer
-from quantizers.builders import grouped, residual
-from quantizers.fsp import FSP
-from quantizers.grouped import GroupedQuantizer
-from quantizers.registry import Builder, create, parameters
-from quantizers.residual import ResidualQuantizer
+from quantizers.adapters.bases.adapter import Place
+from quantizers.composite.builders import grouped, residual
+from quantizers.composite.grouped import GroupedQuantizer
+from quantizers.composite.residual import ResidualQuantizer
+from quantizers.core.base import Quantizer
+from quantizers.core.registry import Builder, create, parameters
+from quantizers.scalar.fsp import FSP
 
 _PASSED_ON: Mapping[str | Builder, tuple[Builder, ...]] = {"fsp": (FSP,)}
 """What a builder passes its options on to."""
@@ -70,7 +70,7 @@ def _grouped(place: Place, quantizer: str | Builder, options: Mapping[str, Any],
 
     own = {"num_groups": groups, "shared": place.one_codebook, **options}
     made = grouped(create_group, width, channel_dim=place.channel_dim, **own)
-    return GroupedQuantizer(place.dim, made.parts, channel_dim=place.channel_dim) if projects else made
+    return GroupedQuantizer(place.dim, made.components, channel_dim=place.channel_dim) if projects else made
 
 
 def _staged(

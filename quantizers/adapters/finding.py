@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from quantizers.adapters.adapter import Adapter
-from quantizers.adapters.contracts import contract_of, contracts
+from quantizers.adapters.bases.adapter import Adapter
+from quantizers.adapters.recognition import contract_of, contracts
 
 
 def find(model: nn.Module) -> list[str]:

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from quantizers.adapters.adapter import Adapter
-from quantizers.configuration import configuration
+from quantizers.adapters.bases.adapter import Adapter
+from quantizers.serialization.configuration import configuration
 
 KEY = "quantizers"
 

@@ -6,15 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quantizers.adapters.adapter import Adapter, Place
+from quantizers.adapters.bases.adapter import Adapter, Place
 from quantizers.adapters.building import build
-from quantizers.adapters.contracts import contract_named, contract_of, contracts
 from quantizers.adapters.finding import check_not_compiled, distinct, module_at, paths_of, plugged, replaced
 from quantizers.adapters.notes import write_notes
 from quantizers.adapters.packages import let_packages_import
-from quantizers.adapters.places import builds_on_meta, dtype_of, home_of, lacks_values, moved, with_values
-from quantizers.base import Quantizer
-from quantizers.registry import Builder
+from quantizers.adapters.placement import builds_on_meta, dtype_of, home_of, lacks_values, moved, with_values
+from quantizers.adapters.recognition import contract_named, contract_of, contracts
+from quantizers.core.base import Quantizer
+from quantizers.core.registry import Builder
 
 
 def plug_in(

@@ -14,13 +14,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from quantizers.adapters.adapter import NOTHING
+from quantizers.adapters.bases.adapter import NOTHING
 from quantizers.adapters.finding import plugged
 from quantizers.adapters.notes import Entry, read_notes, write_notes
 from quantizers.adapters.plugging import plug_in
-from quantizers.base import Quantizer
-from quantizers.configuration import rebuild
-from quantizers.saving import import_safetensors
+from quantizers.core.base import Quantizer
+from quantizers.serialization.configuration import rebuild
+from quantizers.serialization.saving import import_safetensors
 
 
 def save_pretrained(model: Any, folder: str | os.PathLike[str], **options: Any) -> None:
@@ -43,7 +43,7 @@ def from_pretrained(
         cls: the model's class, as diffusers.VQModel. folder: what `save_pretrained` wrote; of a model on the hub,
             what `huggingface_hub.snapshot_download` returned. options: those of `cls.from_pretrained`.
         overrides: options of each quantizer that are to be others than saved, or that JSON could not tell, as a
-            gradient function of your own; see `quantizers.configuration.rebuild`.
+            gradient function of your own; see `quantizers.rebuild`.
 
     Returns: the model, in evaluation mode; with `output_loading_info=True` a tuple of it and its library's
     report. Its

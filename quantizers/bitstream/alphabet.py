@@ -8,12 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from quantizers.base import NO_CODE, Quantizer
-from quantizers.checks import check_at_least, check_integers
-from quantizers.composed import ComposedQuantizer
-from quantizers.grid import GridQuantizer
-from quantizers.multiscale import MultiScaleQuantizer
-from quantizers.pyramid import count_cells, full_size, pyramid_sizes
+from quantizers.composite.composed import ComposedQuantizer
+from quantizers.composite.multiscale import MultiScaleQuantizer
+from quantizers.composite.pyramid import count_cells, full_size, pyramid_sizes
+from quantizers.core.arguments.checks import check_at_least, check_integers
+from quantizers.core.base import NO_CODE, Quantizer
+from quantizers.scalar.grid import GridQuantizer
 
 LARGEST_LEVEL = 2**24  # entries of a table
 
@@ -99,7 +99,9 @@ class Alphabet:
             if columns is None:
                 raise ValueError("columns is None, expected the number of tokens of a MultiScaleQuantizer")
             maps = pyramid_sizes(full_size(columns, quantizer.axes, quantizer.scales), quantizer.scales)
-            return cls.stages([cls.of(part) for part in quantizer.parts], [count_cells(size) for size in maps])
+            return cls.stages(
+                [cls.of(part) for part in quantizer.components], [count_cells(size) for size in maps]
+            )
         if quantizer.codebook_size < 1:
             raise ValueError(f"quantizer is {type(quantizer).__name__}, which has no codes")
         if isinstance(quantizer, GridQuantizer):
@@ -109,7 +111,7 @@ class Alphabet:
         if columns is not None:
             quantizer._check_columns(torch.empty(0, columns, dtype=torch.int64))
         if isinstance(quantizer, ComposedQuantizer):
-            whole = cls.stages([cls.of(part) for part in quantizer.parts])
+            whole = cls.stages([cls.of(part) for part in quantizer.components])
         else:
             whole = cls.stages([quantizer.codebook_size] * quantizer.num_codebooks)
         return whole if columns is None else cls(whole.sections[:columns], True)

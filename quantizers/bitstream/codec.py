@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from quantizers.base import Quantizer
 from quantizers.bitstream.alphabet import Alphabet, resolve_alphabet
 from quantizers.bitstream.coder import UNREADABLE, Integers, Reader, Writer
 from quantizers.bitstream.header import BitstreamError, Header, check_axes, read_stream, write_stream
 from quantizers.bitstream.model import WRITERS, Model
 from quantizers.bitstream.static import OwnCounts
+from quantizers.core.base import Quantizer
 
 MOST_ELEMENTS = 2**26
 

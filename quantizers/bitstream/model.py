@@ -7,9 +7,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from quantizers.base import NO_CODE
 from quantizers.bitstream.alphabet import Alphabet
 from quantizers.bitstream.coder import Integers, Reader, Writer
+from quantizers.core.base import NO_CODE
 
 STEPS = 4  # the number of `steps.Encoder`, whose streams only its Decoder reads
 WRITERS = {1: "OwnCounts()", 2: "Counts", 3: "Probabilities", STEPS: "Encoder, which Decoder reads"}

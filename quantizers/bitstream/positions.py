@@ -8,10 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from quantizers.base import NO_CODE
 from quantizers.bitstream.alphabet import Alphabet
 from quantizers.bitstream.coder import Integers, Reader, Writer
 from quantizers.bitstream.model import Model, put_present, take_present
+from quantizers.core.base import NO_CODE
 
 UNIT = 2.0**37  # weights of a distribution: their sum is at most 2³⁸, as coder.LARGEST_SUM asks
 SUM_TOLERANCE = 0.02  # a softmax in bfloat16 has that

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from quantizers.base import NO_CODE, Quantizer
 from quantizers.bitstream.alphabet import Alphabet, Section, resolve_alphabet
 from quantizers.bitstream.coder import LARGEST_SUM, Integers, Reader, Writer
 from quantizers.bitstream.model import Model, put_present, take_present
 from quantizers.bitstream.table import put_table, round_counts, take_table
-from quantizers.checks import check_integers
+from quantizers.core.arguments.checks import check_integers
+from quantizers.core.base import NO_CODE, Quantizer
 
 
 class StaticModel(Model):

@@ -14,7 +14,7 @@ from quantizers.bitstream.coder import UNREADABLE, Reader, Writer
 from quantizers.bitstream.header import BitstreamError, Header, check_axes, read_stream, write_stream
 from quantizers.bitstream.model import STEPS, WRITERS
 from quantizers.bitstream.positions import as_probabilities, put_probabilities, take_probabilities
-from quantizers.checks import check_at_least
+from quantizers.core.arguments.checks import check_at_least
 
 
 class Encoder:

@@ -114,7 +114,7 @@ def test_ema_goes_on_as_theirs_would_have() -> None:
     assert torch.equal(found.codes, expected.codes)
     assert found.bandwidth == expected.bandwidth
     torch.testing.assert_close(found.penalty, expected.penalty)
-    for place, part in enumerate(ours.quantizer.parts):
+    for place, part in enumerate(ours.quantizer.components):
         book = theirs.vq.layers[place]._codebook
         # Counts and sums of n ≤ 200 vectors, in another order, and of residuals that x + (q − x) rounds twice.
         scale = EPS * 200 * z.abs().max()
@@ -128,7 +128,7 @@ def test_ema_goes_on_as_theirs_would_have() -> None:
 def test_codes_that_saw_nothing_yet_count_as_one_vector_each() -> None:
     theirs = quantizer()
     theirs.vq.layers[1]._codebook.cluster_size.zero_()
-    first, second = plug_in(theirs, "ema_vq", keep_codebook=True).quantizer.parts[:2]
+    first, second = plug_in(theirs, "ema_vq", keep_codebook=True).quantizer.components[:2]
     assert torch.equal(first.cluster_size, theirs.vq.layers[0]._codebook.cluster_size)
     assert torch.equal(first.embedding_sum, theirs.vq.layers[0]._codebook.embed_avg)
     assert torch.equal(second.cluster_size, torch.ones(CODES))

@@ -108,7 +108,7 @@ def test_averages_are_kept_where_there_are_some() -> None:
     model = build()
     theirs = [layer.codebook for layer in model.quantizer.layers]
     theirs[1].cluster_size.zero_()
-    parts = plug_in(model, "ema_vq", keep_codebook=True).quantizer.quantizer.parts
+    parts = plug_in(model, "ema_vq", keep_codebook=True).quantizer.quantizer.components
     assert torch.equal(parts[0].cluster_size, theirs[0].cluster_size)
     assert torch.equal(parts[0].embedding_sum, theirs[0].embed_avg)
     assert torch.equal(parts[1].cluster_size, torch.ones(CODES))

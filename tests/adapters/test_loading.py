@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import quantizers
 from quantizers import plug_in, unplug
 from quantizers.adapters import from_pretrained, plugged
-from quantizers.initialization import SelfInitialized
+from quantizers.core.state.initialization import SelfInitialized
 from tests.adapters.common import METHODS
 from tests.adapters.models import NAMES, build, check_filled, codes, pairs, plugging, rebuilt
 from tests.cases import CASES, Case, assert_same_state, batch, seeded, state_of

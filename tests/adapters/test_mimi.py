@@ -116,7 +116,7 @@ def test_averages_are_kept() -> None:
     model = build()
     books = [layer.codebook for half in halves(model) for layer in half.layers]
     plug_in(model, "ema_vq", keep_codebook=True)
-    parts = [part for half in halves(model) for part in half.quantizer.parts]
+    parts = [part for half in halves(model) for part in half.quantizer.components]
     for part, book in zip(parts, books, strict=True):
         assert torch.equal(part.cluster_size, book.cluster_usage)
         assert torch.equal(part.embedding_sum, book.embed_sum)
@@ -129,8 +129,8 @@ def test_the_halves_are_taken_together_or_one_by_one() -> None:
     plug_in(model, "simvq", at="quantizer")
     assert list(plugged(model)) == PATHS
     plug_in(model, "fsq", at=PATHS[1])  # another for the acoustic half
-    assert type(halves(model)[0].quantizer.parts[0]).__name__ == "SimVQ"
-    assert type(halves(model)[1].quantizer.parts[0]).__name__ == "FSQ"
+    assert type(halves(model)[0].quantizer.components[0]).__name__ == "SimVQ"
+    assert type(halves(model)[1].quantizer.components[0]).__name__ == "FSQ"
     with pytest.raises(ValueError, match="the codebooks differ in shape"):
         take_codebook(model)
     assert take_codebook(model, at=PATHS[0]).shape == (SEMANTIC, CODES, WIDTH)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import quantizers
 from quantizers import FSQ, ResidualQuantizer, VectorQuantizer, plug_in, take_codebook, unplug
 from quantizers.adapters import Adapter, Place, contracts, plugged, register_contract
-from quantizers.adapters.contracts import _CONTRACTS
+from quantizers.adapters.recognition import _CONTRACTS
 from tests.adapters.common import METHODS
 
 WIDTH, CODES = 4, 8
@@ -247,7 +247,7 @@ def test_stages_are_asked_for() -> None:
     stages = ResidualQuantizer(WIDTH, [VectorQuantizer(WIDTH, CODES)], channel_dim=1)
     assert plug_in(Model(Foreign()), stages, **place).vq.quantizer is stages
     model = plug_in(Model(Foreign()), "residual", quantizer="simvq", **place, **sizes)
-    assert [type(part).__name__ for part in model.vq.quantizer.parts] == ["SimVQ", "SimVQ"]
+    assert [type(part).__name__ for part in model.vq.quantizer.components] == ["SimVQ", "SimVQ"]
 
 
 def test_two_places() -> None:
@@ -418,7 +418,7 @@ def test_a_contract_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_instances_that_cannot_take_stages_over() -> None:
     """Their number and what stands around them is compared before a code is copied."""
-    from quantizers.adapters.adapter import stages_of
+    from quantizers.adapters.bases.adapter import stages_of
 
     parts = [VectorQuantizer(WIDTH, CODES) for _ in range(2)]
     for quantizer, message in (

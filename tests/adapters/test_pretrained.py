@@ -10,7 +10,7 @@ from torch import Tensor
 
 from quantizers import plug_in, unplug
 from quantizers.adapters import from_pretrained, plugged, save_pretrained
-from quantizers.gradients import straight_through
+from quantizers.core.gradients import straight_through
 from tests.adapters.common import METHODS
 from tests.adapters.test_diffusers import build, images
 

@@ -427,7 +427,7 @@ def test_a_new_quantizer_takes_what_it_can_from_the_old_one() -> None:
     assert plug_in(nn.Sequential(made("FSQ")), "fsq", codebook_size=256)[0].quantizer.codebook_size == 240
     assert plug_in(nn.Sequential(made("FSQ")), "vq")[0].quantizer.codebook_size == 60
     stages = plug_in(nn.Sequential(made("ResidualFSQ", quantize_dropout=True)), "fsq")[0].quantizer
-    assert (stages.parts[0].level_counts, stages.dropout, stages.dropout_by) == ((5, 4, 3), 1.0, "batch")
+    assert (stages.components[0].level_counts, stages.dropout, stages.dropout_by) == ((5, 4, 3), 1.0, "batch")
     cosine = plug_in(nn.Sequential(made("VectorQuantize", use_cosine_sim=True, codebook_dim=4)), "simvq")[0]
     assert (cosine.quantizer.distance, cosine.quantizer.code_dim) == ("cosine", 4)
 

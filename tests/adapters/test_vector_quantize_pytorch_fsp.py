@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from quantizers import create, plug_in, take_codebook
-from quantizers.configuration import configuration, rebuild
+from quantizers.serialization.configuration import configuration, rebuild
 from tests.adapters.package import EPS, normal, package
 
 

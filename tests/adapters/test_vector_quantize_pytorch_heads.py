@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from quantizers import plug_in, take_codebook
-from quantizers.configuration import configuration, rebuild
+from quantizers.serialization.configuration import configuration, rebuild
 from tests.adapters.package import CODES, EPS, WIDTH, made, normal, package, same_rows, trained
 
 HEADS = (

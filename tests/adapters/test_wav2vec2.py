@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from quantizers import GumbelQuantizer, VectorQuantizer, plug_in, take_codebook
-from quantizers.metrics import code_counts, perplexity
+from quantizers.monitoring.metrics import code_counts, perplexity
 from tests.adapters.common import METHODS, check_unplugs, loss_falls
 
 wav2vec2 = pytest.importorskip(
@@ -95,7 +95,7 @@ def test_perplexity_is_that_of_the_original_in_evaluation() -> None:
     _, masked_use = original(h, mask)
     plug_in(model, "vq")
     inner = model.quantizer.quantizer
-    for part, codes in zip(inner.parts, take_codebook_of(original), strict=True):
+    for part, codes in zip(inner.components, take_codebook_of(original), strict=True):
         part.set_codebook(codes)
     model.quantizer.entry = nn.Identity()
     # Its codevectors are codes of ours, whose nearest are themselves.
@@ -114,7 +114,7 @@ def take_codebook_of(original: Any) -> Tensor:
 
 def test_codes_learn_by_the_loss_of_the_adapter_alone() -> None:
     model, inputs = plug_in(build(), "vq").train(), batch()
-    codes = [part.embedding for part in model.quantizer.quantizer.parts]
+    codes = [part.embedding for part in model.quantizer.quantizer.components]
     out = model(**inputs)
     assert out.codevector_perplexity.grad_fn is None
     assert all(gradient is None for gradient in torch.autograd.grad(out.loss, codes, allow_unused=True))
@@ -126,7 +126,7 @@ def test_gumbel_gets_the_settings_of_the_original() -> None:
     model = build()
     model.set_gumbel_temperature(1.5)
     plug_in(model, "gumbel")
-    parts = model.quantizer.quantizer.parts
+    parts = model.quantizer.quantizer.components
     assert [(part.hard, float(part.temperature)) for part in parts] == [(True, 1.5)] * GROUPS
     model.set_gumbel_temperature(0.25)
     assert [float(part.temperature) for part in parts] == [0.25] * GROUPS

@@ -40,7 +40,7 @@ def situations(quantizer: Quantizer) -> dict[str, tuple[Tensor, dict[str, Any]]]
         "half precision": (x.bfloat16(), {}),
     }
     if hasattr(quantizer, "forward_stages"):
-        found["first codebooks"] = x, {"num_codebooks": quantizer.parts[0].num_codebooks}
+        found["first codebooks"] = x, {"num_codebooks": quantizer.components[0].num_codebooks}
     return found
 
 

@@ -25,7 +25,7 @@ class Codec(nn.Module):
         self.quantizer = quantizers.ResidualQuantizer(DIM, stages)
 
     def forward(self, x: Tensor, stages: int) -> Tensor:
-        count = stages * self.quantizer.parts[0].num_codebooks
+        count = stages * self.quantizer.components[0].num_codebooks
         out = self.quantizer(self.encoder(x), num_codebooks=count)
         return (out.quantized - x).square().mean() + out.loss
 

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch import distributed as dist
 
+from quantizers.clustering.kmeans import _assigned, kmeans
 from quantizers.kernels.vectors import normalize
-from quantizers.kmeans import _assigned, kmeans
 from tests.cases import normal
+from tests.clustering.test_kmeans import EPS, assert_codes_are_taken, inertia, seeded
 from tests.distributed.ranks import Ranks, World
-from tests.test_kmeans import EPS, assert_codes_are_taken, inertia, seeded
 
 FIRST_FAILURE = (Phase.explicit, Phase.generate)  # each further example of a deadlock would take its time limit
 

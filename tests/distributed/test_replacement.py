@@ -9,7 +9,7 @@ import quantizers
 from quantizers import AnchorUpdate, DeadCodeReplacement, warm_start
 from tests.cases import DIM, batch, state_of
 from tests.distributed.ranks import Ranks, World
-from tests.test_replacement import optimizer_of
+from tests.training.test_replacement import optimizer_of
 
 FIRST_FAILURE = (Phase.explicit, Phase.generate)  # each further example of a deadlock would take its time limit
 NAMES = ("vq", "ema_vq", "residual")

@@ -83,7 +83,7 @@ def assert_one_step(quantizer: EMAVectorQuantizer, shards: list[Shard], after: S
     # m = γm + Σ_r (1−γ)s_r over W ranks: the roundings of γ and 1−γ, of the products and of s_r, and W additions;
     # in the one process there are fewer. Each is half an eps of at most |m| + Σ|z|.
     counts = torch.bincount(indices[indices >= 0], minlength=SIZE)
-    norms = quantizer._metric(x[indices >= 0]).abs()
+    norms = quantizer._to_value_space(x[indices >= 0]).abs()
     magnitude = before["embedding_sum"].abs().index_add(0, indices[indices >= 0], norms)
     roundings = (len(shards) + 8) * EPS
     off = (after["embedding_sum"] - quantizer.embedding_sum).abs()

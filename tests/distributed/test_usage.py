@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 import quantizers
-from quantizers.usage import CodebookUsage
-from quantizers.watch import watch
+from quantizers.monitoring.usage import CodebookUsage
+from quantizers.monitoring.watch import watch
 from tests.cases import DIM, batch
 from tests.distributed.ranks import Ranks, World
 

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 import quantizers
 from quantizers import Quantizer
-from quantizers.schedules import LinearCommitment
+from quantizers.training.schedules import LinearCommitment
 from tests.cases import (
     DIM,
     NAMES,

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from quantizers import QuantizerOutput
-from quantizers.nearest import NearestCodeQuantizer
-from quantizers.projection import Projection
+from quantizers.codebooks.nearest import NearestCodeQuantizer
+from quantizers.core.projection import Projection
 from tests.cases import (
     DIM,
     SIZE,

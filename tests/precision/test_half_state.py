@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import quantizers
 from quantizers import Quantizer
-from quantizers.half_state import is_half
+from quantizers.core.state.half_state import is_half
 from tests.cases import DIM, Case, batch, every_case, modes, seeded
 
 

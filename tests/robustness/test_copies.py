@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from quantizers import EMAVectorQuantizer, Quantizer
-from quantizers.grid import GridQuantizer
+from quantizers.scalar.grid import GridQuantizer
 from tests.cases import DIM, Case, assert_same_state, batch, cases_where, every_case, seeded, state_of
 from tests.robustness.training import Training
 

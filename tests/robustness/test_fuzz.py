@@ -14,7 +14,7 @@ from torch import Tensor
 from quantizers import EMAVectorQuantizer, Quantizer
 from tests.cases import NAMES, Case, assert_same_state, batch, normal, rounding_tolerance, state_of
 from tests.implementations import under
-from tests.test_ema import smoothed
+from tests.methods.test_ema import smoothed
 
 FUZZED = [
     *map(Case, NAMES),

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from quantizers import Quantizer, QuantizerOutput
-from quantizers.schedules import ExponentialTemperature
+from quantizers.training.schedules import ExponentialTemperature
 from tests.cases import DIM, batch, state_of
 
 

@@ -1,0 +1,1 @@
+"""One file for each quantizer that adapters stand in for."""

@@ -1,0 +1,197 @@
+"""DAC's single quantizer: VectorQuantize of Descript's package, DacVectorQuantize of transformers."""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from quantizers.adapters.bases.adapter import Adapter, Place, set_codebook
+from quantizers.composite.latents import encode_latents, latent_codes, latents_of
+from quantizers.core.base import Quantizer
+from quantizers.core.projection import Projection
+
+
+class CodeTable:
+    """What models read of a stage's nn.Embedding: its rows, before the projection out."""
+
+    def __init__(self, quantizer: Quantizer, dtype: torch.dtype) -> None:
+        self._quantizer = quantizer
+        self._dtype = dtype
+
+    def __call__(self, indices: Tensor) -> Tensor:
+        """The codes [..., d] of indices."""
+        return latent_codes(self._quantizer, indices).movedim(self._quantizer.channel_dim, -1).to(self._dtype)
+
+    @property
+    def weight(self) -> Tensor:
+        """All codes, [K, d]. Raises: ValueError where they are too many to list."""
+        return self._quantizer.codebook.to(self._dtype)
+
+
+class Pointwise(Projection):
+    """A linear map of rows [N, in], and of [B, in, T] as the convolution of one step whose place it takes.
+
+    Its parameters stay in float32 in a model of half precision; what it gives has the dtype of x.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = (x if x.dim() < 3 else x.movedim(1, -1)).to(self.weight.dtype)
+        mapped = super().forward(rows).to(x.dtype)
+        return mapped if x.dim() < 3 else mapped.movedim(-1, 1)
+
+
+def project_as_convolutions(quantizer: Quantizer) -> None:
+    """Make a quantizer's projections, where it has any, callable as DAC's; parameters and their names stay."""
+    for name in ("project_in", "project_out"):
+        linear = quantizer.get_submodule(name)
+        if type(linear) is Projection:
+            with torch.device("meta"):  # draws nothing
+                pointwise = Pointwise(linear.in_features, linear.out_features)
+            pointwise.weight, pointwise.bias = linear.weight, linear.bias
+            setattr(quantizer, name, pointwise)
+
+
+class StageView:
+    """A quantizer as models read a stage of DAC: codes and latents [B, d, T] in code space, and projections."""
+
+    quantizer: Quantizer
+    dtype: torch.dtype
+
+    @property
+    def codebook(self) -> CodeTable:
+        """The codes, before the projection out, in the model's dtype."""
+        return CodeTable(self.quantizer, self.dtype)
+
+    @property
+    def codebook_size(self) -> int:
+        """K."""
+        return self.quantizer.codebook_size
+
+    @property
+    def codebook_dim(self) -> int:
+        """d, channels of a code."""
+        return self.quantizer.code_dim
+
+    @property
+    def in_proj(self) -> nn.Module:
+        """The projection to code space, of z [B, D, T] as of rows. It takes weight norm.
+
+        Raises: ValueError where codes are as wide as vectors, as FSQ's in stages."""
+        return self._projection(self.quantizer.project_in)
+
+    @property
+    def out_proj(self) -> nn.Module:
+        """The projection from code space, as `in_proj`."""
+        return self._projection(self.quantizer.project_out)
+
+    def embed_code(self, indices: Tensor) -> Tensor:
+        """The codes [B, T, d] of indices [B, T]."""
+        return self.codebook(indices)
+
+    def decode_code(self, indices: Tensor) -> Tensor:
+        """The codes [B, d, T] of indices [B, T]."""
+        return self.embed_code(indices).movedim(-1, 1)
+
+    def decode_latents(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """The codes [B, d, T] of latents [B, d, T], and their indices [B, T]."""
+        indices = encode_latents(self.quantizer, latents.movedim(1, self.quantizer.channel_dim))
+        return self.decode_code(indices), indices
+
+    def _projection(self, projection: nn.Module) -> nn.Module:
+        if isinstance(projection, nn.Identity):
+            raise ValueError(
+                f"a stage is {type(self.quantizer).__name__} of {self.quantizer.dim} channels, which has no "
+                "projection of its own to read or to norm; expected one with code_dim other than dim"
+            )
+        return projection
+
+
+class Stage(StageView):
+    """A stage of a quantizer that is plugged in."""
+
+    def __init__(self, quantizer: Quantizer, dtype: torch.dtype) -> None:
+        self.quantizer = quantizer
+        self.dtype = dtype
+
+
+class DacStageAdapter(StageView, Adapter):
+    """z [B, D, T] → (z_q [B, D, T], commitment [B], codebook loss [B], indices [B, T], z_e [B, d, T]).
+
+    Kumar et al.: High-Fidelity Audio Compression with Improved RVQGAN, 2023 (arXiv 2306.06546), published code.
+    All of our loss stands in the place of the codebook loss, whose customary weight is 1, the same for each
+    sample; the commitment is zero. z_e is z in code space. Of several codebooks indices have one more axis, last.
+    """
+
+    contract: ClassVar[str] = "dac_stage"
+    classes: ClassVar[tuple[str, ...]] = ("VectorQuantize",)
+    channel_dim: ClassVar[int] = 1
+
+    def __init__(self, quantizer: Quantizer, original: nn.Module) -> None:
+        super().__init__(quantizer, original)
+        project_as_convolutions(quantizer)
+
+    @classmethod
+    def read(cls, original: Any) -> Place:
+        size, width = original.codebook.weight.shape
+        kept = {"distance": "angle", "commitment_weight": 0.25, "codebook_weight": 1.0}
+        dim = original.out_proj.out_channels
+        return Place(dim, size, cls.channel_dim, options={"code_dim": width}, kept=kept)
+
+    @classmethod
+    def trained_codebook(cls, original: Any) -> Tensor:
+        codes: Tensor = original.codebook.weight
+        return codes
+
+    @classmethod
+    @torch.no_grad()
+    def keep(cls, original: Any, quantizer: Quantizer) -> None:
+        """Carry codes and projections over. Raises: ValueError for a quantizer that chooses in another way."""
+        ours = quantizer.project_in, quantizer.project_out
+        projects = all(isinstance(projection, Projection) for projection in ours)
+        if not projects or getattr(quantizer, "distance", None) != "angle":
+            raise ValueError(
+                f"{type(quantizer).__name__} cannot keep a codebook of DAC, which projects vectors and chooses "
+                "codes by angle; expected 'vq', 'ema_vq', 'rotation_vq', 'simvq' or another with distance='angle' "
+                "and code_dim other than dim"
+            )
+        set_codebook(quantizer, cls.trained_codebook(original))
+        for projection, convolution in zip(ours, (original.in_proj, original.out_proj), strict=True):
+            projection.get_parameter("weight").copy_(_weight(convolution)[..., 0])
+            projection.get_parameter("bias").copy_(convolution.bias)
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """As above. Raises: ValueError or TypeError for z of another shape or dtype."""
+        quantized, indices, loss = self.quantizer(z)
+        commitment, codebook_loss = self._losses(loss, z)
+        return quantized, commitment, codebook_loss, indices, latents_of(self.quantizer, z, indices)
+
+    def _losses(self, loss: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        return losses_of_samples(loss, z)
+
+
+class TransformersDacStageAdapter(DacStageAdapter):
+    """The same, with losses []."""
+
+    contract: ClassVar[str] = "dac_stage_transformers"
+    classes: ClassVar[tuple[str, ...]] = ("DacVectorQuantize",)
+
+    def _losses(self, loss: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        return losses_of_batch(loss, z)
+
+
+def losses_of_batch(loss: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+    """Commitment and codebook loss [] of z [B, ...]: all of ours is the second."""
+    return torch.zeros_like(loss), loss
+
+
+def losses_of_samples(loss: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+    """Commitment and codebook loss [B] of z [B, ...]: all of ours is the second, whose mean it is."""
+    return loss.new_zeros(z.shape[:1]), loss.expand(z.shape[:1])
+
+
+def _weight(convolution: Any) -> Tensor:
+    """What a convolution [out, in, 1] computes with; the older weight norm writes it in a forward only."""
+    if hasattr(convolution, "weight_g"):
+        return torch._weight_norm(convolution.weight_v, convolution.weight_g, 0)
+    weight: Tensor = convolution.weight
+    return weight

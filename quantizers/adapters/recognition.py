@@ -1,0 +1,89 @@
+"""The contracts that are known, and which of them a module keeps."""
+
+import difflib
+
+from torch import nn
+
+from quantizers.adapters.bases.adapter import Adapter
+from quantizers.adapters.contracts.chameleon import ChameleonAdapter
+from quantizers.adapters.contracts.dac import DacAdapter, TransformersDacAdapter
+from quantizers.adapters.contracts.dac_stage import DacStageAdapter, TransformersDacStageAdapter
+from quantizers.adapters.contracts.emu3 import Emu3Adapter
+from quantizers.adapters.contracts.encodec import EncodecAdapter, EncodecStagesAdapter
+from quantizers.adapters.contracts.encodec_transformers import TransformersEncodecAdapter, XcodecAdapter
+from quantizers.adapters.contracts.glm_image import GlmImageAdapter
+from quantizers.adapters.contracts.janus import JanusAdapter
+from quantizers.adapters.contracts.mimi import MimiAdapter
+from quantizers.adapters.contracts.taming import TamingAdapter
+from quantizers.adapters.contracts.taming_first import TamingFirstAdapter
+from quantizers.adapters.contracts.taming_gumbel import TamingGumbelAdapter
+from quantizers.adapters.contracts.vector_quantize_pytorch import (
+    FSPAdapter,
+    FSQAdapter,
+    LFQAdapter,
+    ResidualFSQAdapter,
+    ResidualLFQAdapter,
+    ResidualVQAdapter,
+    SimVQAdapter,
+    VectorQuantizeAdapter,
+)
+from quantizers.adapters.contracts.vqvae2 import VQVAE2Adapter
+from quantizers.adapters.contracts.wav2vec2 import Wav2Vec2Adapter
+
+_ADAPTERS: tuple[type[Adapter], ...] = (
+    ChameleonAdapter,
+    DacAdapter,
+    DacStageAdapter,
+    Emu3Adapter,
+    EncodecAdapter,
+    EncodecStagesAdapter,
+    FSPAdapter,
+    FSQAdapter,
+    GlmImageAdapter,
+    JanusAdapter,
+    LFQAdapter,
+    MimiAdapter,
+    ResidualFSQAdapter,
+    ResidualLFQAdapter,
+    ResidualVQAdapter,
+    SimVQAdapter,
+    TamingAdapter,
+    TamingFirstAdapter,
+    TamingGumbelAdapter,
+    TransformersDacAdapter,
+    TransformersDacStageAdapter,
+    TransformersEncodecAdapter,
+    VQVAE2Adapter,
+    VectorQuantizeAdapter,
+    Wav2Vec2Adapter,
+    XcodecAdapter,
+)
+_CONTRACTS: dict[str, type[Adapter]] = {adapter.contract: adapter for adapter in _ADAPTERS}
+
+
+def contracts() -> tuple[str, ...]:
+    """The names of the contracts that are known, sorted."""
+    return tuple(sorted(_CONTRACTS))
+
+
+def register_contract(adapter: type[Adapter]) -> None:
+    """Make a contract of your own known, under its name. Raises: ValueError for a name that is taken."""
+    if adapter.contract in _CONTRACTS:
+        raise ValueError(f"a contract named {adapter.contract!r} is registered already")
+    _CONTRACTS[adapter.contract] = adapter
+
+
+def contract_named(name: str) -> type[Adapter]:
+    """The contract of a name. Raises: ValueError for an unknown one, with those that are near it."""
+    if name not in _CONTRACTS:
+        near = difflib.get_close_matches(name.lower(), _CONTRACTS, n=3, cutoff=0.4)
+        hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+        raise ValueError(f"no contract is named {name!r}; {hint}there are {', '.join(contracts())}")
+    return _CONTRACTS[name]
+
+
+def contract_of(module: nn.Module) -> type[Adapter] | None:
+    """The contract that a module keeps, that of the one it stands for where it is an adapter; None if none."""
+    if isinstance(module, Adapter):
+        return type(module)
+    return next((adapter for adapter in _CONTRACTS.values() if adapter.reads(module)), None)

@@ -1,0 +1,1 @@
+"""Quantizers that search a codebook of vectors."""

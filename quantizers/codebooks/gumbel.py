@@ -1,0 +1,169 @@
+"""Gumbel-softmax quantization: codes are sampled, and the gradient goes through the relaxed sample."""
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from quantizers.clustering.kmeans import kmeans
+from quantizers.core.arguments.checks import Positive, Size, Weight, check_as
+from quantizers.core.arguments.options import checked
+from quantizers.core.base import Quantizer, QuantizerOutput
+from quantizers.core.codebook import check_codes, init_codes_, lookup
+from quantizers.core.gradients import exact_value
+from quantizers.core.parallel import ProcessGroup
+from quantizers.core.projection import Weights
+from quantizers.core.registry import register
+from quantizers.core.state.writing import write, write_rows
+from quantizers.kernels.ops.nearest import highest_score, nearest_code
+from quantizers.kernels.ops.soft import soft_codes
+
+
+@register("gumbel")
+class GumbelQuantizer(Quantizer):
+    """Gumbel-softmax: y = softmax((logits + Gumbel noise) / τ) over the K codes.
+
+    Jang, Gu, Poole: Categorical Reparameterization with Gumbel-Softmax, 2016 (arXiv 1611.01144); Maddison et
+    al. 2016 (arXiv 1611.00712); as a tokenizer, DALL-E's dVAE (arXiv 2102.12092).
+
+    In training the value is Σ y_k e_k (hard=False), or the code of the sampled index, argmax y, with the
+    gradient that Σ y_k e_k has in the logits (hard=True). In evaluation it is the code of the largest logit,
+    without noise. loss = kl_weight · KL(softmax(logits) ‖ uniform), in nats a vector, mean over vectors.
+
+    **An exception to decode(indices) == quantized**: in training with hard=False the value is a mixture of
+    codes, which no index names. The indices are then those of the sample.
+
+    Args:
+        dim: channels of x. codebook_size: K ≥ 1.
+        code_dim: channels of a code, default `dim`. channel_dim: axis of x's channels.
+        logits: "linear" for a learned map of the vector, "distance" for −‖z − e‖².
+        hard: see above.
+        temperature: τ > 0, kept in `state_dict`. Set it from outside, `quantizer.temperature = 0.5`, or by
+            one of `quantizers.schedules`.
+        kl_weight: of the divergence, ≥ 0.
+        learned_scale: multiply the logits by s = exp(log_scale), log_scale learned, [1], 0 at the start. 1/s
+            is a learned temperature of softmax(logits), beside τ, which the sample alone has. In evaluation no
+            index depends on it.
+
+    The noise follows the default generator of x's device: `torch.manual_seed` makes a run repeatable.
+
+    Shapes: x [..., dim] → quantized [..., dim], indices [...], loss [].
+
+    Raises: ValueError for a size below 1, unknown logits, temperature ≤ 0.
+    """
+
+    _temperature: Tensor
+
+    @checked
+    def __init__(
+        self,
+        dim: Size,
+        codebook_size: Size,
+        *,
+        code_dim: Size | None = None,
+        channel_dim: int = -1,
+        logits: Literal["linear", "distance"] = "linear",
+        hard: bool = False,
+        temperature: Positive = 1.0,
+        kl_weight: Weight = 5e-4,
+        learned_scale: bool = False,
+    ) -> None:
+        super().__init__(dim, codebook_size, code_dim=code_dim, channel_dim=channel_dim)
+        self.hard = hard
+        self.kl_weight = kl_weight
+        self.embedding = nn.Parameter(torch.empty(codebook_size, self.code_dim))
+        self.to_logits = Weights(self.code_dim, codebook_size) if logits == "linear" else None
+        self.log_scale = nn.Parameter(torch.empty(1)) if learned_scale else None
+        self.initial_temperature = temperature
+        self.register_buffer("_temperature", torch.empty(()))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the codes from N(0, 1/code_dim), set temperature and scale back. The linear map resets itself."""
+        init_codes_(self.embedding)
+        if self.log_scale is not None:
+            nn.init.zeros_(self.log_scale)
+        self.temperature = self.initial_temperature
+
+    @property
+    def temperature(self) -> Tensor:
+        """τ, a 0-d tensor; assign a number to set it."""
+        return self._temperature
+
+    @temperature.setter
+    def temperature(self, value: float) -> None:
+        self._temperature.fill_(check_as(Positive, "temperature", value))
+
+    @property
+    def codebook(self) -> Tensor:
+        """All codes, [K, code_dim]."""
+        return self.embedding
+
+    @torch.no_grad()
+    def set_codebook(self, codes: Tensor) -> None:
+        """Replace all codes by `codes` [K, code_dim]. Raises: ValueError for another shape."""
+        write(self, "embedding", check_codes(codes, self.codebook_size, self.code_dim))
+
+    @property
+    def has_table(self) -> bool:
+        """Whether a code is chosen by its distance; a row of the linear map would not move with it."""
+        return self.to_logits is None
+
+    @torch.no_grad()
+    def move_codes(self, places: Tensor, targets: Tensor, shares: Tensor) -> None:
+        """See Quantizer."""
+        codes, targets = self.embedding[places], targets.to(self.embedding)
+        moved = torch.lerp(codes, targets, shares.to(self.embedding)[:, None])
+        write_rows(self, "embedding", places, moved)
+
+    def _initialize(self, z: Tensor, process_group: ProcessGroup) -> None:
+        """Linear logits become those of the distance, 2z·e − ‖e‖² = ‖z‖² − ‖z − e‖²."""
+        codes = kmeans(z, self.codebook_size, process_group=process_group)
+        self.set_codebook(codes)
+        if self.to_logits is not None:
+            write(self.to_logits, "weight", 2 * codes)
+            write(self.to_logits, "bias", -codes.square().sum(-1))
+
+    def _keys(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Keys [K, D] and bias [K] with logits = z·key + bias, up to a constant a vector, which softmax drops."""
+        if self.to_logits is not None:
+            keys, bias = (weights.to(dtype) for weights in self.to_logits())
+        else:
+            codes = self.embedding.to(dtype)
+            keys, bias = 2 * codes, -codes.square().sum(-1)
+        if self.log_scale is None:
+            return keys, bias
+        scale = self.log_scale.to(dtype).exp()
+        return scale * keys, scale * bias
+
+    def _quantize(self, z: Tensor, valid: Tensor) -> QuantizerOutput:
+        relaxed = self.training and not self.hard
+        codes = self.embedding.to(z.dtype)
+        keys, bias = self._keys(z.dtype)
+        seed = torch.randint(2**62, (), device=z.device) if self.training else None
+        # Where the value is a code, that code gets the gradient itself, and the relaxed sample only the logits'.
+        values = codes if relaxed else codes.detach()
+        soft, sample, divergence = soft_codes(
+            z, keys, bias, values, self._temperature.to(z.dtype, copy=True), seed
+        )
+        loss = self.kl_weight * divergence.where(valid, 0.0).sum() / valid.sum().clamp(min=1)
+        if relaxed:
+            return QuantizerOutput(soft, sample, loss)
+        indices = sample if self.training else self._encode(z)
+        return QuantizerOutput(exact_value(soft, lookup(codes, indices)), indices, loss)
+
+    def _encode(self, z: Tensor) -> Tensor:
+        if self.to_logits is None:
+            return nearest_code(z[None], self.embedding[None])[0][0]
+        return highest_score(z, *self.to_logits())
+
+    def _code_parameters(self) -> Iterator[nn.Parameter]:
+        return (parameter for parameter in super()._code_parameters() if parameter is not self.log_scale)
+
+    @property
+    def _index_rule(self) -> dict[str, Any]:
+        return {"choice": "nearest" if self.to_logits is None else "logits", "distance": "euclidean"}
+
+    def _decode(self, indices: Tensor) -> Tensor:
+        return lookup(self.embedding, indices)

@@ -1,0 +1,130 @@
+"""Product quantization with learned codebooks, all of them searched in one call."""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from quantizers.clustering.kmeans import kmeans
+from quantizers.codebooks.nearest import NearestCodeQuantizer
+from quantizers.core.arguments.checks import Size, Weight
+from quantizers.core.arguments.options import checked
+from quantizers.core.base import QuantizerOutput
+from quantizers.core.codebook import check_codes, init_codes_, lookup
+from quantizers.core.distance import Distance
+from quantizers.core.gradients import Gradient
+from quantizers.core.parallel import ProcessGroup
+from quantizers.core.registry import register
+from quantizers.core.state.writing import write
+from quantizers.kernels.ops.nearest import nearest_code, nearest_lookup
+
+
+@register("multihead")
+class MultiHeadVectorQuantizer(NearestCodeQuantizer):
+    """z = [z_1 … z_H] by channels, a codebook for each: k_h = argmin_j ‖z_h − e_hj‖, value [e_1k_1 … e_Hk_H].
+
+    Jégou, Douze, Schmid: Product Quantization for Nearest Neighbor Search, 2011, with codebooks learned as VQ's
+    (van den Oord et al. 2017, arXiv 1711.00937, equation 3). H heads of K codes make K^H values at the cost of a
+    search over K. The same as a GroupedQuantizer of H VectorQuantizers, in a single call of each operation: for
+    many small heads, where the calls cost more than the arithmetic.
+
+    loss = codebook_weight · mean (sg[z] − e)² + commitment_weight · mean (z − sg[e])², means over vectors and all
+    channels. With distance="cosine" each head's vectors and codes are on a unit sphere of their own.
+
+    Args:
+        dim: channels of x, a multiple of num_heads. codebook_size: K ≥ 1, of each head. num_heads: H ≥ 1.
+        channel_dim: axis of x's channels.
+        distance: "euclidean", or "cosine".
+        gradient: "straight_through", "rotation", "reflection" or a function (z, codes) → [..., dim/H], a head.
+        commitment_weight, codebook_weight: see above. The first may be assigned at any time.
+        decoder_gradient: also pass the decoder's gradient to the chosen codes.
+
+    State: embedding [H, K, dim/H].
+
+    Shapes: x [..., dim] → quantized [..., dim], indices [..., H], loss []. `codebook` is [H, K, dim/H].
+
+    Raises: ValueError for a size below 1, heads that do not divide dim, an unknown distance or gradient.
+    """
+
+    composed: ClassVar[bool] = True
+
+    @checked
+    def __init__(
+        self,
+        dim: Size,
+        codebook_size: Size,
+        num_heads: Size = 2,
+        *,
+        channel_dim: int = -1,
+        distance: Distance = "euclidean",
+        gradient: str | Gradient = "straight_through",
+        commitment_weight: Weight = 0.25,
+        codebook_weight: Weight = 1.0,
+        decoder_gradient: bool = False,
+    ) -> None:
+        if distance == "angle":
+            raise ValueError(
+                "distance is 'angle', expected 'euclidean' or 'cosine': its heads are searched in one call"
+            )
+        super().__init__(
+            dim,
+            codebook_size,
+            code_dim=None,
+            channel_dim=channel_dim,
+            distance=distance,
+            gradient=gradient,
+            commitment_weight=commitment_weight,
+            codebook_weight=codebook_weight,
+            decoder_gradient=decoder_gradient,
+        )
+        if dim % num_heads:
+            raise ValueError(f"dim is {dim}, expected a multiple of num_heads, {num_heads}")
+        self.num_codebooks = num_heads
+        self.embedding = nn.Parameter(torch.empty(num_heads, codebook_size, dim // num_heads))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the codes from N(0, H/dim), see `init_codes_`."""
+        init_codes_(self.embedding)
+
+    @torch.no_grad()
+    def set_codebook(self, codes: Tensor) -> None:
+        """Replace all codes by `codes` [H, K, dim/H]. Raises: ValueError for another shape."""
+        write(self, "embedding", check_codes(codes, *self.embedding.shape))
+
+    def _initialize(self, z: Tensor, process_group: ProcessGroup) -> None:
+        """Each head by k-means on its own channels."""
+        shares = z.chunk(self.num_codebooks, -1)
+        books = [
+            kmeans(s, self.codebook_size, distance=self.distance, process_group=process_group) for s in shares
+        ]
+        self.set_codebook(torch.stack(books))
+
+    def _codes(self) -> Tensor:
+        return self.embedding
+
+    def _quantize(self, z: Tensor, valid: Tensor) -> QuantizerOutput:
+        heads = self._heads(z)
+        codes, indices, losses = nearest_lookup(
+            heads, self._codebook(), self.commitment_weight, self.codebook_weight
+        )
+        # Divided first: the mean may fit float32 where the sum does not.
+        loss = (losses.where(valid, 0.0) / (valid.sum().clamp(min=1) * self.dim)).sum(-1)
+        quantized = self._pass_gradient(heads, codes)
+        return QuantizerOutput(quantized.transpose(0, 1).flatten(1), indices.T.contiguous(), loss)
+
+    def _encode(self, z: Tensor) -> Tensor:
+        return nearest_code(self._heads(z), self._codebook())[0].T.contiguous()
+
+    def _decode(self, indices: Tensor) -> Tensor:
+        first = torch.arange(self.num_codebooks, device=indices.device) * self.codebook_size
+        codes = lookup(self._codebook().flatten(0, 1), (indices.clamp(min=0) + first).flatten())
+        return codes.where((indices >= 0).reshape(-1, 1), 0.0).reshape(-1, self.dim)
+
+    def _heads(self, z: Tensor) -> Tensor:
+        """Rows [N, dim] as [H, N, dim/H]."""
+        heads = z.reshape(-1, self.num_codebooks, self.dim // self.num_codebooks)
+        return self._to_value_space(heads.transpose(0, 1))
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, num_heads={self.num_codebooks}, distance={self.distance!r}"

@@ -1,0 +1,108 @@
+"""Random-projection quantization: a fixed projection and fixed codes, for targets that never change."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from quantizers.core.arguments.checks import Size
+from quantizers.core.arguments.options import checked
+from quantizers.core.base import Quantizer, QuantizerOutput
+from quantizers.core.codebook import lookup
+from quantizers.core.gradients import straight_through
+from quantizers.core.registry import register
+from quantizers.core.state.half_state import widened
+from quantizers.core.state.initialization import SelfInitialized
+from quantizers.core.state.read_only import read_only
+from quantizers.kernels.ops.nearest import nearest_code
+from quantizers.kernels.vectors import normalize
+
+
+class FixedProjection(SelfInitialized):
+    """x ↦ xWᵀ in x's dtype. W [out_features, in_features] is a buffer, filled by its owner."""
+
+    weight: Tensor
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.zeros(out_features, in_features))
+
+    def initialize_missing(self) -> None:
+        """Nothing: its owner draws it, with what belongs to it."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return F.linear(rows, self.weight.to(rows.dtype))
+
+
+@register("random_projection")
+class RandomProjectionQuantizer(Quantizer):
+    """BEST-RQ: k = argmin_i ‖ e_i/‖e_i‖ − Ax/‖Ax‖ ‖, A and e drawn once; nothing is learned, the loss is zero.
+
+    Chiu, Qin, Zhang, Yu, Wu: Self-Supervised Learning with Random-Projection Quantizer for Speech Recognition,
+    2022 (arXiv 2202.01855), equation 1. A [code_dim, dim] is drawn by Xavier's uniform rule and the codes from
+    N(0, 1), both buffers of the checkpoint: targets are the same after a restart.
+
+    The paper uses the indices alone, as targets of masked prediction. It normalizes its input to mean 0 and
+    variance 1 first, without which few codes are used. **That is the caller's**, over the data or the utterance:
+    one vector does not know the others. The length of a vector does not matter.
+
+    Where vectors are wanted, quantized = A⁺ e_k/‖e_k‖ with the pseudo-inverse A⁺, the shortest vector that
+    projects to the unit code: a direction, without the length of x. With code_dim ≤ dim its index is k again. The
+    gradient of x is straight-through: that of A⁺Ax, bounded at any length of x.
+
+    Args:
+        dim: channels of x. codebook_size: K ≥ 1 (8192 in the paper).
+        code_dim: channels of a code; default: 16 as in the paper, or `dim` where that is smaller.
+        channel_dim: axis of x's channels.
+
+    Shapes: x [..., dim] → quantized [..., dim], indices [...], loss [] (zero).
+
+    Raises: ValueError for a size below 1.
+    """
+
+    codes: Tensor
+
+    @checked
+    def __init__(
+        self, dim: Size, codebook_size: Size, *, code_dim: Size | None = None, channel_dim: int = -1
+    ) -> None:
+        super().__init__(
+            dim,
+            codebook_size,
+            code_dim=min(16, dim) if code_dim is None else code_dim,
+            channel_dim=channel_dim,
+        )
+        self.project_in = FixedProjection(dim, self.code_dim)
+        self.project_out = FixedProjection(self.code_dim, dim)
+        self.register_buffer("codes", torch.empty(codebook_size, self.code_dim))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw the projection and the codes anew: other targets."""
+        projection, back = self.get_buffer("project_in.weight"), self.get_buffer("project_out.weight")
+        nn.init.xavier_uniform_(projection)
+        back.copy_(torch.linalg.pinv(projection))
+        nn.init.normal_(self.codes)
+
+    def _drawn_together(self) -> tuple[SelfInitialized, ...]:
+        parts = (self, self.project_in, self.project_out)
+        return tuple(part for part in parts if isinstance(part, SelfInitialized))
+
+    @property
+    def codebook(self) -> Tensor:
+        """All codes, [K, code_dim], of unit norm."""
+        return read_only(self._codebook())
+
+    def _codebook(self) -> Tensor:
+        return normalize(widened(self.codes))
+
+    def _quantize(self, z: Tensor, valid: Tensor) -> QuantizerOutput:
+        indices = self._encode(z.detach())
+        quantized = straight_through(z, self._decode(indices).to(z.dtype))
+        return QuantizerOutput(quantized, indices, z.new_zeros(()))
+
+    def _encode(self, z: Tensor) -> Tensor:
+        return torch.squeeze(nearest_code(normalize(z)[None], self._codebook()[None])[0], 0)
+
+    def _decode(self, indices: Tensor) -> Tensor:
+        return lookup(self._codebook(), indices)

@@ -1,0 +1,189 @@
+"""SimVQ: a codebook that moves as a whole, as a learned map of a fixed basis."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from quantizers.clustering.kmeans import kmeans
+from quantizers.codebooks.nearest import NearestCodeQuantizer
+from quantizers.core.arguments.checks import Size, Weight
+from quantizers.core.arguments.options import checked
+from quantizers.core.codebook import check_codes, init_codes_
+from quantizers.core.distance import Distance
+from quantizers.core.gradients import Gradient
+from quantizers.core.parallel import ProcessGroup
+from quantizers.core.projection import Projection
+from quantizers.core.registry import register
+from quantizers.core.regularizer import Regularizer
+from quantizers.core.state.half_state import call_widened, widened
+from quantizers.core.state.initialization import SelfInitialized
+from quantizers.core.state.writing import write
+
+
+class Diagonal(SelfInitialized):
+    """Scales each channel: c ↦ c ⊙ w, w [D] ones at the start."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(dim))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.ones_(self.weight)
+
+    to_identity = reset_parameters
+
+    def forward(self, codes: Tensor) -> Tensor:
+        return codes * self.weight
+
+
+class Matrix(Projection):
+    """c ↦ cW without bias, W the identity at the start, so that the first codes are the basis itself."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, dim, bias=False)
+
+    def reset_parameters(self) -> None:
+        nn.init.eye_(self.weight)
+
+    to_identity = reset_parameters
+
+
+class Affine(SelfInitialized):
+    """Scales and shifts each channel: c ↦ c ⊙ s + m, s [D] ones and m [D] zeros at the start.
+
+    Huh, Cheung, Agrawal, Isola: Straightening Out the Straight-Through Estimator, 2023 (arXiv 2305.08842): one s
+    and m for all codes, so that the gradient of either is a sum over the chosen codes, and a step on them moves
+    the whole codebook after the distribution of the vectors. For a learning rate of their own put
+    `quantizer.transform.parameters()` into a group of the optimizer.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.empty(dim))
+        self.shift = nn.Parameter(torch.empty(dim))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.ones_(self.scale)
+        nn.init.zeros_(self.shift)
+
+    to_identity = reset_parameters
+
+    def forward(self, codes: Tensor) -> Tensor:
+        return codes * self.scale + self.shift
+
+
+@register("affine_vq", transform="affine", learned_basis=True)
+@register("simvq")
+class SimVQ(NearestCodeQuantizer):
+    """SimVQ: codebook = C·W with C [K, D] drawn from N(0, 1/D) and frozen, W learned.
+
+    Zhu et al.: Addressing Representation Collapse in Vector Quantized Models with One Linear Layer, 2024
+    (arXiv 2411.02038). A step on W moves every code, chosen or not, so that codes do not die. The losses are
+    those of VQ, on C·W. The diagonal variant is from J. Su's note of November 2024. With transform="affine" and
+    learned_basis=True this is the affine reparameterization of Huh et al. 2023, registered as "affine_vq".
+
+    Args:
+        dim: channels of x. codebook_size: K ≥ 1.
+        code_dim: channels of a code, default `dim`. channel_dim: axis of x's channels.
+        transform: "linear" for a full W, "diagonal", "affine", or a module that maps [K, code_dim] to the same
+            shape. One of your own that is to start from data (`initialize_from`) has a method `to_identity`, which
+            makes it map codes to themselves.
+        learned_basis: learn C too.
+        distance: "euclidean", "cosine" for codes on the unit sphere, or "angle" for a search by angle alone.
+        gradient: "straight_through", "rotation", "reflection" or a function (z, codes) → [..., D].
+        commitment_weight, codebook_weight, decoder_gradient, regularizers: as in VectorQuantizer.
+
+    Shapes: x [..., dim] → quantized [..., dim], indices [...], loss [].
+
+    Raises: ValueError for a size below 1, an unknown transform, distance or gradient, and, when used, for a
+    module that does not keep the shape [K, code_dim].
+    """
+
+    basis: Tensor
+
+    @checked
+    def __init__(
+        self,
+        dim: Size,
+        codebook_size: Size,
+        *,
+        code_dim: Size | None = None,
+        channel_dim: int = -1,
+        transform: Literal["linear", "diagonal", "affine"] | nn.Module = "linear",
+        learned_basis: bool = False,
+        distance: Distance = "euclidean",
+        gradient: str | Gradient = "straight_through",
+        commitment_weight: Weight = 0.25,
+        codebook_weight: Weight = 1.0,
+        decoder_gradient: bool = False,
+        regularizers: Sequence[Regularizer] = (),
+    ) -> None:
+        super().__init__(
+            dim,
+            codebook_size,
+            code_dim=code_dim,
+            channel_dim=channel_dim,
+            distance=distance,
+            gradient=gradient,
+            commitment_weight=commitment_weight,
+            codebook_weight=codebook_weight,
+            decoder_gradient=decoder_gradient,
+            regularizers=regularizers,
+        )
+        basis = torch.empty(codebook_size, self.code_dim)
+        if learned_basis:
+            self.basis = nn.Parameter(basis)
+        else:
+            self.register_buffer("basis", basis)
+        self.transform = _build_transform(transform, self.code_dim)
+        if any(parameter.dtype != basis.dtype for parameter in self.transform.parameters()):
+            self.transform.to(basis.dtype)  # state: never in half
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the basis from N(0, 1/code_dim). The transform resets itself."""
+        init_codes_(self.basis)
+
+    @torch.no_grad()
+    def set_codebook(self, codes: Tensor) -> None:
+        """Make the codes `codes` [K, code_dim]: the basis becomes them, and the transform the identity.
+
+        Raises: ValueError for another shape, and for a transform that cannot become the identity.
+        """
+        codes = check_codes(codes, *self.basis.shape)
+        to_identity = getattr(self.transform, "to_identity", None)
+        if to_identity is None:
+            raise ValueError(
+                f"transform is {type(self.transform).__name__}, which has no method to_identity: the codes behind "
+                "it cannot be set; expected a transform that can become the identity"
+            )
+        write(self, "basis", codes)
+        to_identity()
+
+    def _initialize(self, z: Tensor, process_group: ProcessGroup) -> None:
+        self.set_codebook(kmeans(z, self.codebook_size, distance=self.distance, process_group=process_group))
+
+    def _code_parameters(self) -> Iterator[nn.Parameter]:
+        return itertools.chain(super()._code_parameters(), self.transform.parameters())
+
+    def _codes(self) -> Tensor:
+        codes = call_widened(self.transform, widened(self.basis))
+        if codes.shape != self.basis.shape:
+            raise ValueError(f"transform returned shape {tuple(codes.shape)}, expected {tuple(self.basis.shape)}")
+        return codes
+
+
+_TRANSFORMS = {"linear": Matrix, "diagonal": Diagonal, "affine": Affine}
+
+
+def _build_transform(transform: str | nn.Module, dim: int) -> nn.Module:
+    if isinstance(transform, nn.Module):
+        return transform
+    if not isinstance(transform, str) or transform not in _TRANSFORMS:
+        raise ValueError(f"transform is {transform!r}, expected 'linear', 'diagonal', 'affine' or a module")
+    return _TRANSFORMS[transform](dim)

@@ -1,0 +1,1 @@
+"""Quantizers that are made of quantizers."""

@@ -1,0 +1,317 @@
+"""Residual quantization: each stage quantizes what the ones before it left."""
+
+import functools
+import math
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import Annotated, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from quantizers.codebooks.nearest import squared_distances
+from quantizers.composite.beam import beam_search
+from quantizers.composite.composed import ComposedQuantizer, Fit, all_valid, check_component, joined
+from quantizers.core.arguments.checks import Probability, Size, check_at_least, check_integer, check_numbers
+from quantizers.core.arguments.options import checked
+from quantizers.core.base import ForwardEvent, Quantizer, QuantizerOutput
+from quantizers.core.layout import Rows, to_rows
+from quantizers.core.requests import Request, through_forward
+from quantizers.core.state.half_state import call_widened, widened
+from quantizers.core.state.writing import write
+from quantizers.kernels.dispatch import without_autocast
+
+Scales = Sequence[float] | Sequence[Sequence[float]]
+
+
+class ResidualQuantizer(ComposedQuantizer):
+    """RVQ: r_0 = z, q_i = Q_i(r_i), r_{i+1} = r_i − q_i; value Σ q_i.
+
+    Zeghidour et al.: SoundStream, 2021 (arXiv 2107.03312), algorithm 1. Any quantizers may be the stages.
+    Gradients follow the chain rule through these equations: with straight-through stages z gets g itself, and the
+    commitment of the first stage; with stages that project (Kumar et al. 2023, arXiv 2306.06546) that of all.
+    loss = Σ of the stages' losses, each a mean over the vectors that reached the stage; `forward_stages` gives
+    them one by one.
+
+    **Bitrate.** With `num_codebooks=n` forward and `encode` stop after n codebooks; `decode` takes indices of the
+    first n. A model learns to work with fewer by dropout: with probability `dropout` a sample (or the whole batch)
+    keeps only its first n stages in a forward in training, n drawn uniformly from 1 to all; the stages left out
+    have index −1, add zero, and learn nothing from it (`dropout=0.5` by sample: Kumar et al. 2023, §3.3). Stages
+    that are left out are computed all the same, so that ranks never wait for each other and a graph stays one.
+
+    **Bounded quantizers** (FSQ, LFQ) cannot follow residuals that shrink: `scales` divides the residual in front
+    of a stage and multiplies its code; `entry` bounds z before the first stage. See "residual_fsq".
+
+    Args:
+        dim: channels of x; where it differs from the stages', x is projected.
+        stages: at least one quantizer, all of one `dim`. The same object several times is a shared codebook.
+        channel_dim: axis of x's channels.
+        entry: a module in front of the first stage, as nn.Tanh(); the value approximates what it gives.
+        scales: s_i > 0 for each stage, or for each channel of each stage: q_i = s_i · Q_i(r_i / s_i).
+        learn_scales: make log s a parameter; ones at the start where `scales` is None.
+        dropout: probability in [0, 1]. dropout_by: "sample", the first axis of x, or "batch".
+
+    Shapes: x [..., dim] → quantized [..., dim], indices [..., num_codebooks], loss [].
+
+    Raises: ValueError for no stage, stages of different dim, scales that do not fit or are not above 0, dropout
+    outside [0, 1], and for more codebooks than there are.
+    """
+
+    log_scales: Tensor | None
+
+    @checked
+    def __init__(
+        self,
+        dim: Size,
+        stages: Sequence[Quantizer],
+        *,
+        channel_dim: int = -1,
+        entry: nn.Module | None = None,
+        scales: Annotated[Scales, check_numbers] | None = None,
+        learn_scales: bool = False,
+        dropout: Probability = 0.0,
+        dropout_by: Literal["sample", "batch"] = "sample",
+    ) -> None:
+        dims = sorted({check_component(stage).dim for stage in stages})
+        if len(dims) != 1:
+            raise ValueError(f"stages have dims {dims}, expected at least one stage, and one dim for all")
+        super().__init__(dim, stages, code_dim=dims[0], channel_dim=channel_dim)
+        self.entry = entry
+        self.dropout = dropout
+        self.dropout_by = dropout_by
+        self.initial_scales = _check_scales(scales, len(stages), dims[0])
+        if scales is None and not learn_scales:
+            self.log_scales = None
+        elif learn_scales:
+            self.log_scales = nn.Parameter(torch.empty(len(stages), dims[0]))
+        else:
+            self.register_buffer("log_scales", torch.empty(len(stages), dims[0]))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set the scales back. The stages reset themselves."""
+        if self.log_scales is not None:
+            write(self, "log_scales", torch.tensor(self.initial_scales).log())
+
+    @property
+    def _index_rule(self) -> dict[str, Any]:
+        entry = None if self.entry is None else type(self.entry).__name__
+        fixed = self.log_scales is not None and not isinstance(self.log_scales, nn.Parameter)
+        scales = self.initial_scales if fixed else None
+        return {**super()._index_rule, "entry": entry, "scales": scales}
+
+    def _code_parameters(self) -> Iterator[nn.Parameter]:
+        return iter(())  # a scale is no code
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, *, num_codebooks: int | None = None
+    ) -> QuantizerOutput:
+        """Quantize x, as any quantizer does, with the first codebooks.
+
+        Args:
+            x, mask: see Quantizer.
+            num_codebooks: how many codebooks to use, from the first; default all. The stages behind them take no
+                part: indices [..., num_codebooks], and neither loss nor state of theirs. It may be drawn for each
+                step, and on each rank another. In training the parameters of the stages left out get a gradient of
+                zero, as with `dropout`, so that DistributedDataParallel needs no `find_unused_parameters`; the
+                moments of an optimizer and its weight decay move them all the same.
+
+        Raises: as Quantizer; ValueError where no whole stages have that many codebooks.
+        """
+        if isinstance(x, Request):
+            return x.answer(self)
+        quantized, indices, loss = self._forward_stages(x, mask, num_codebooks)
+        return QuantizerOutput(quantized, indices, loss.sum())
+
+    @through_forward
+    def forward_stages(
+        self, x: Tensor, mask: Tensor | None = None, *, num_codebooks: int | None = None
+    ) -> QuantizerOutput:
+        """`forward`, with the losses of the stages one by one: loss [stages that take part]."""
+        return self._forward_stages(x, mask, num_codebooks)
+
+    def _forward_stages(self, x: Tensor, mask: Tensor | None, num_codebooks: int | None) -> QuantizerOutput:
+        stages = self._first_stages(num_codebooks)
+        return self._forward(x, mask, lambda projected: self._quantize_with(stages, projected))
+
+    @through_forward
+    def decode_stages(self, indices: Tensor) -> Tensor:
+        """What each stage adds to the value, before it is projected: [stages, ..., code_dim].
+
+        Args: indices: as of `decode`, of all codebooks or the first. Index −1 adds zero.
+
+        Raises: as `decode`.
+        """
+        indices = self._check_indices(indices)
+        with without_autocast(indices.device):
+            codes = torch.stack(self._stage_codes(indices.reshape(-1, indices.shape[-1])))
+        return codes.reshape(len(codes), *indices.shape[:-1], self.code_dim)
+
+    @through_forward
+    @torch.no_grad()
+    def encode(
+        self, x: Tensor, mask: Tensor | None = None, *, num_codebooks: int | None = None, beam_width: int = 1
+    ) -> Tensor:
+        """The indices that evaluation gives for x, in either mode: int64 [..., num_codebooks].
+
+        Args:
+            num_codebooks: how many codebooks to use, from the first; default all.
+            beam_width: of a beam search over the stages, see `composite.beam`. 1 takes the best code of each
+                stage, as `forward` does; with more a vector takes what the search finds where that is nearer,
+                in the space of the stages.
+
+        Raises: ValueError for more codebooks than there are, or a beam over stages with several codebooks.
+        """
+        stages = self._first_stages(num_codebooks)
+        rows = to_rows(x, mask, self.dim, self.channel_dim)
+        with without_autocast(x.device):
+            projected = self._project_in(rows)
+            indices = self._greedy(projected.vectors, stages)
+            if (beam_width := check_at_least("beam_width", beam_width, 1)) > 1:
+                indices = self._improved(indices, projected.vectors, stages, beam_width)
+            indices = self._reshape_indices(self._mark_missing(indices, projected.valid), rows.shape)
+        return self._notify_hooks(ForwardEvent(x, mask, indices, by_forward=False))
+
+    def _quantize(self, z: Tensor, valid: Tensor) -> QuantizerOutput:
+        return self._quantize_batch(Rows(z, valid, valid, z.shape[:1]))
+
+    def _quantize_batch(self, projected: Rows) -> QuantizerOutput:
+        return self._quantize_with(self.components, projected)
+
+    def _quantize_with(self, stages: Sequence[Quantizer], projected: Rows) -> QuantizerOutput:
+        residual, total = self._apply_entry(projected.vectors), torch.zeros_like(projected.vectors)
+        kept = self._kept_stages(projected)
+        whole = projected.valid
+        columns, losses = [], []
+        for place, stage in enumerate(stages):
+            reached = whole if kept is None else whole & (kept > place)
+            scaled = self._divided(residual, place).where(reached[:, None], 0.0)
+            codes, column, loss = stage.nested_quantize(projected._replace(vectors=scaled, valid=reached))
+            coded = _has_codes(column)
+            codes = self._multiplied(codes.where(coded[:, None], 0.0), place)
+            total, residual = total + codes, residual - codes
+            whole = whole & (coded | ~reached)  # a residual that left float32 has no code
+            columns.append(column)
+            losses.append(loss.sum())
+        every = torch.stack(losses) + self._zero_of_others(stages, projected.vectors)
+        return QuantizerOutput(total, self._mark_missing(joined(columns), whole), every)
+
+    def _zero_of_others(self, stages: Sequence[Quantizer], z: Tensor) -> Tensor:
+        """0-d zero, with a gradient of zero for what the stages left out learn, from a call without vectors.
+
+        Parameters that get none would keep DistributedDataParallel waiting, and stages that only some ranks call
+        those that shard them.
+        """
+        others = (
+            [stage for stage in dict.fromkeys(self.components) if stage not in stages] if self.training else []
+        )
+        outputs = [stage.nested_quantize(all_valid(z[:0])) for stage in others]
+        return sum((o.quantized.sum() + o.loss.flatten()[:0].sum() for o in outputs), z.new_zeros(()))
+
+    def _encode(self, z: Tensor) -> Tensor:
+        return self._greedy(z, self.components)
+
+    def _greedy(self, z: Tensor, stages: Sequence[Quantizer]) -> Tensor:
+        residual, columns = self._apply_entry(z), []
+        valid = torch.ones(z.shape[:1], dtype=torch.bool, device=z.device)
+        for place, stage in enumerate(stages):
+            columns.append(stage.nested_encode(all_valid(self._divided(residual, place))))
+            valid = valid & _has_codes(columns[-1])
+            codes = self._multiplied(stage.nested_decode(columns[-1]), place)
+            residual = (residual - codes).where(valid[:, None], 0.0)
+        return self._mark_missing(joined(columns), valid)
+
+    def _improved(self, greedy: Tensor, z: Tensor, stages: Sequence[Quantizer], width: int) -> Tensor:
+        """Indices [N, stages] of a beam search, where their value is nearer than that of the greedy ones."""
+        if any(stage.composed for stage in stages):
+            raise ValueError("a stage has several codebooks, expected one in each for a beam search")
+        target = self._apply_entry(z)
+        every = [torch.arange(stage.codebook_size, device=z.device) for stage in stages]
+        values = [stage.nested_decode(indices) for stage, indices in zip(stages, every, strict=True)]
+        books = [self._multiplied(codes, place).to(z.dtype) for place, codes in enumerate(values)]
+        found = beam_search(target, books, width)
+        errors = [squared_distances(target, self._decode(indices)) for indices in (found, greedy)]
+        return found.where((errors[0] < errors[1])[:, None], greedy)
+
+    def _decode(self, indices: Tensor) -> Tensor:
+        return functools.reduce(torch.add, self._stage_codes(indices))
+
+    def _stage_codes(self, indices: Tensor) -> list[Tensor]:
+        """What each stage adds, [N, code_dim], for indices [N, num_codebooks]."""
+        pairs = zip(self.components, self._columns(indices), strict=False)
+        return [
+            self._multiplied(stage.nested_decode(column), place) for place, (stage, column) in enumerate(pairs)
+        ]
+
+    def _component_inputs(self, z: Tensor, indices: Tensor) -> Iterator[tuple[Quantizer, Tensor, Tensor]]:
+        residual = self._apply_entry(z)
+        for place, (stage, column) in enumerate(zip(self.components, self._columns(indices), strict=False)):
+            yield stage, self._divided(residual, place), column
+            residual = residual - self._multiplied(stage.nested_decode(column), place)
+
+    def _initialize_components(self, projected: Rows, fit: Fit) -> None:
+        residual = self._apply_entry(projected.vectors[projected.valid])
+        for place, stage in enumerate(self.components):
+            inputs = self._divided(residual, place)
+            fit(stage, inputs)
+            codes = stage.nested_decode(stage.nested_encode(all_valid(inputs)))
+            residual = residual - self._multiplied(codes, place)
+
+    def _check_columns(self, indices: Tensor) -> None:
+        if not indices.ndim:
+            super()._check_columns(indices)
+        self._count_stages(indices.shape[-1])
+
+    def _first_stages(self, num_codebooks: int | None) -> list[Quantizer]:
+        """Those that have that many codebooks together; all for None."""
+        return self.components[: None if num_codebooks is None else self._count_stages(num_codebooks)]
+
+    def _count_stages(self, num_codebooks: int) -> int:
+        """How many stages have that many codebooks together."""
+        num_codebooks = check_integer("num_codebooks", num_codebooks)
+        counts = list(accumulate(stage.num_codebooks for stage in self.components))
+        if num_codebooks not in counts:
+            raise ValueError(f"{num_codebooks} codebooks are asked for, expected one of {counts}")
+        return counts.index(num_codebooks) + 1
+
+    def _apply_entry(self, z: Tensor) -> Tensor:
+        return z if self.entry is None else call_widened(self.entry, z)
+
+    def _divided(self, residual: Tensor, place: int) -> Tensor:
+        return residual if self.log_scales is None else residual / widened(self.log_scales[place]).exp()
+
+    def _multiplied(self, codes: Tensor, place: int) -> Tensor:
+        return codes if self.log_scales is None else codes * widened(self.log_scales[place]).exp()
+
+    def _kept_stages(self, projected: Rows) -> Tensor | None:
+        """How many stages each row keeps, [N] int64; None for all."""
+        if not self.training or self.dropout == 0:
+            return None
+        per_sample = self.dropout_by == "sample" and len(projected.shape) > 0
+        samples = projected.shape[0] if per_sample else 1
+        device, stages = projected.valid.device, len(self.order)
+        drawn = torch.randint(1, stages + 1, (samples,), device=device)
+        drawn = drawn.where(torch.rand(samples, device=device) < self.dropout, stages)
+        rows_each = projected.shape[1:].numel() if per_sample else projected.valid.shape[0]
+        return drawn[:, None].expand(samples, rows_each).reshape(-1)
+
+
+def _has_codes(column: Tensor) -> Tensor:
+    """Whether rows have an index in each codebook of a stage; int64 [N] or [N, n]. With dropout inside: in one."""
+    return column >= 0 if column.dim() == 1 else (column >= 0).any(-1)
+
+
+def _check_scales(scales: Scales | None, stages: int, dim: int) -> list[list[float]]:
+    """Scales as [stages][dim]; ones for None."""
+    if scales is None:
+        return [[1.0] * dim] * stages
+    if len(scales) != stages:
+        raise ValueError(f"there are {len(scales)} scales and {stages} stages, expected as many")
+    rows = [[float(scale)] * dim if isinstance(scale, int | float) else [*map(float, scale)] for scale in scales]
+    for row in rows:
+        if len(row) != dim:
+            raise ValueError(f"a stage has {len(row)} scales, expected one, or one for each of {dim} channels")
+        for scale in row:
+            if not 0 < scale < math.inf:
+                raise ValueError(f"scales hold {scale!r}, expected finite numbers above 0")
+    return rows

@@ -1,0 +1,48 @@
+"""No quantization, behind the same interface."""
+
+import torch
+from torch import Tensor
+
+from quantizers.core.arguments.checks import Count, Size
+from quantizers.core.arguments.options import checked
+from quantizers.core.base import NO_CODE, Quantizer, QuantizerOutput
+from quantizers.core.registry import register
+
+
+class Identity(Quantizer):
+    """The unquantized baseline: quantized is x, the loss is zero.
+
+    For comparisons (what the bottleneck costs without quantization) and for warming up an autoencoder. It has
+    no codes: `codebook_size` is 0, every index is −1, and `decode` and `codebook` say so. Masked vectors
+    become zero and vectors that are not finite become NaN, as everywhere.
+
+    Args:
+        dim: channels of x. code_dim: width of the bottleneck, default `dim`. channel_dim: axis of x's channels.
+    """
+
+    @checked
+    def __init__(self, dim: Size, *, code_dim: Size | None = None, channel_dim: int = -1) -> None:
+        super().__init__(dim, 0, code_dim=code_dim, channel_dim=channel_dim)
+
+    @property
+    def codebook(self) -> Tensor:
+        """Raises ValueError: there is none."""
+        raise ValueError("Identity does not quantize: it has no codebook")
+
+    def _quantize(self, z: Tensor, valid: Tensor) -> QuantizerOutput:
+        return QuantizerOutput(z.clone(), self._encode(z), z.new_zeros(()))
+
+    def _encode(self, z: Tensor) -> Tensor:
+        return torch.full(z.shape[:1], NO_CODE, dtype=torch.int64, device=z.device)
+
+    def _decode(self, indices: Tensor) -> Tensor:
+        raise ValueError("Identity does not quantize: there is nothing to decode; pass on its output instead")
+
+
+@register("none")
+@checked
+def _identity(
+    dim: Size, codebook_size: Count | None = None, *, code_dim: Size | None = None, channel_dim: int = -1
+) -> Identity:
+    """Identity; it has no codes, and a codebook size that stands in the configuration is left aside."""
+    return Identity(dim, code_dim=code_dim, channel_dim=channel_dim)

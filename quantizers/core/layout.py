@@ -1,0 +1,72 @@
+"""From a model's tensor to rows of vectors and back: axes, masks, and vectors that are not finite."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from quantizers.core.arguments.checks import check_tensor
+from quantizers.kernels.vectors import are_finite, compute_dtype
+
+
+class Rows(NamedTuple):
+    """A model's tensor as rows."""
+
+    vectors: Tensor  # [N, dim], float32 or float64; a row that is not valid is zero
+    valid: Tensor  # [N] bool: unmasked and finite
+    unmasked: Tensor  # [N] bool
+    shape: torch.Size  # of x without its channel axis
+
+
+def to_rows(x: Tensor, mask: Tensor | None, dim: int, channel_dim: int) -> Rows:
+    """Flatten x to rows of `dim` channels and clear those that take no part.
+
+    Args:
+        x: floating, `dim` channels on axis `channel_dim`. mask: bool, x's shape without that axis, True for
+            vectors that count; None for all.
+
+    Raises: ValueError or TypeError with a sentence for a shape or dtype that does not fit.
+    """
+    _check_input(x, dim, channel_dim)
+    channels_last = x.movedim(channel_dim, -1)
+    shape = channels_last.shape[:-1]
+    vectors = channels_last.reshape(-1, dim)
+    finite = are_finite(vectors)
+    unmasked = torch.ones_like(finite) if mask is None else _check_mask(mask, shape, x.device).reshape(-1)
+    valid = finite & unmasked
+    # Zeroed before any arithmetic: 0 · NaN is NaN, in a loss as in a weight's gradient.
+    vectors = vectors.to(compute_dtype(x)).where(valid[:, None], 0.0)
+    return Rows(vectors, valid, unmasked, shape)
+
+
+def from_rows(rows: Tensor, shape: torch.Size, channel_dim: int, like: Tensor | None = None) -> Tensor:
+    """[N, dim] back to `shape` with the channels on axis `channel_dim`.
+
+    The result is contiguous, or, `like` a tensor that is not, has its channels last in memory.
+    """
+    result = rows.reshape(*shape, rows.shape[-1]).movedim(-1, channel_dim)
+    return result.contiguous() if like is None or like.is_contiguous() else result
+
+
+def _check_input(x: Tensor, dim: int, channel_dim: int) -> None:
+    if not check_tensor("x", x).is_floating_point() or x.dtype.itemsize < 2:
+        raise TypeError(f"x has dtype {x.dtype}, expected a floating dtype of at least 16 bits")
+    if not -x.ndim <= channel_dim < x.ndim:
+        raise ValueError(f"x has shape {tuple(x.shape)}, which has no axis channel_dim={channel_dim}")
+    if x.shape[channel_dim] != dim:
+        raise ValueError(
+            f"x has {x.shape[channel_dim]} channels on axis {channel_dim} (shape {tuple(x.shape)}), "
+            f"expected dim={dim}"
+        )
+
+
+def _check_mask(mask: Tensor, shape: torch.Size, device: torch.device) -> Tensor:
+    if check_tensor("mask", mask).dtype != torch.bool:
+        raise TypeError(f"mask has dtype {mask.dtype}, expected torch.bool, True for vectors that count")
+    if mask.shape != shape:
+        raise ValueError(
+            f"mask has shape {tuple(mask.shape)}, expected x's shape without its channels, {tuple(shape)}"
+        )
+    if mask.device != device:
+        raise ValueError(f"mask is on {mask.device}, expected x's device, {device}")
+    return mask

@@ -1,0 +1,149 @@
+"""Statistics of a batch that is split over ranks: summed by one all-reduce a step."""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from quantizers.core.arguments.checks import plain
+
+ProcessGroup = dist.ProcessGroup | Literal["world"] | None
+
+
+class Ranks:
+    """The ranks that a quantizer sums its statistics over: a choice, looked up anew in each step.
+
+    A copy refers to the same group. Through pickle the choice travels as the group's name: a process that trains
+    must have a group of that name, which should be of the same ranks; one that evaluates needs none.
+
+    Args:
+        process_group: "world" for all ranks, a group that exists, or None for each rank by itself.
+
+    Raises: TypeError for anything else.
+    """
+
+    def __init__(self, process_group: ProcessGroup) -> None:
+        self._group: dist.ProcessGroup | None = None
+        self.name: str | None
+        name = plain(process_group)
+        if name is None or (isinstance(name, str) and name == "world"):
+            self.name = name
+        elif isinstance(process_group, dist.ProcessGroup):
+            self._group, self.name = process_group, process_group.group_name
+        else:
+            raise TypeError(
+                f"process_group is {process_group!r}, expected 'world', None or a torch.distributed.ProcessGroup"
+            )
+
+    def group(self) -> dist.ProcessGroup | None:
+        """The group to sum over now; None where there is nothing to sum: no process group, or one rank in it.
+
+        Raises: RuntimeError where this process has no group of the name that came through pickle.
+        """
+        if self.name is None or not dist.is_available() or dist.group.WORLD is None:  # which compiled code watches
+            return None
+        group = dist.group.WORLD if self.name == "world" else self._group or _group_named(self.name)
+        return group if dist.get_world_size(group) > 1 else None
+
+    def __deepcopy__(self, memo: object) -> "Ranks":
+        copied = Ranks(None)
+        copied.name, copied._group = self.name, self._group
+        return copied
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"name": self.name, "_group": None}
+
+    def __repr__(self) -> str:
+        return repr(self.name)
+
+
+def _group_named(name: str) -> dist.ProcessGroup:
+    from torch._C._distributed_c10d import _resolve_process_group
+
+    try:
+        return _resolve_process_group(name)  # type: ignore[arg-type]
+    except (LookupError, RuntimeError, ValueError) as error:
+        raise RuntimeError(
+            f"the quantizer sums its statistics over process group {name!r}, which this process does not have; "
+            "set its process_group"
+        ) from error
+
+
+Averages = tuple[Tensor, Tensor, Tensor]  # N [K], m [K, D], and whether they moved, 0-d bool
+
+
+def ema_over_ranks(
+    counts: Tensor,
+    sums: Tensor,
+    cluster_size: Tensor,
+    embedding_sum: Tensor,
+    decay: float,
+    group: dist.ProcessGroup | None,
+) -> Averages:
+    """The moving averages γN + (1−γ)n and γm + (1−γ)s with n and s summed over the ranks of a group.
+
+    The old averages come from the first rank, already weighted, in the same all-reduce. So all ranks leave a step
+    with the same bits, also those that began with others: those that one process would have, up to the order of
+    summation.
+
+    Args:
+        counts: n [1, K], how many vectors of this rank chose each code. sums: s [1, K, D], their sums.
+        cluster_size: N [K]. embedding_sum: m [K, D]. decay: γ.
+
+    Returns: the new N and m, and whether any vector on any rank counts, 0-d bool; where none does N and m are the
+        rank's own old ones. A code whose sum s leaves the range of m's dtype takes none of its vectors, and its m
+        comes from the rank's own.
+    """
+    counts, sums = (statistic[0].to(embedding_sum.dtype) for statistic in (counts, sums))
+    first = rank_in(group) == 0
+    old_size, old_sum = (old if first else torch.zeros_like(old) for old in (cluster_size, embedding_sum))
+    counts, old_size, new_sum = total(group, counts, old_size, decay * old_sum + (1 - decay) * sums)
+    fits = ((new_sum - decay * embedding_sum) / (1 - decay)).isfinite().all(-1)
+    counts = counts.where(fits, 0.0)
+    moves = counts.sum() > 0
+    new_size = decay * old_size + (1 - decay) * counts
+    new_sum = new_sum.where(fits[:, None], decay * embedding_sum)
+    return new_size.where(moves, cluster_size), new_sum.where(moves, embedding_sum), moves
+
+
+def sum_over_ranks(group: dist.ProcessGroup, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """Each tensor summed over the ranks, all in one all-reduce; of one dtype and device."""
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    dist.all_reduce(flat, group=group)
+    parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+    return tuple(part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True))
+
+
+def total(group: dist.ProcessGroup | None, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """`sum_over_ranks`, or the tensors as they are where there is no group."""
+    return tensors if group is None else sum_over_ranks(group, *tensors)
+
+
+def rank_in(group: dist.ProcessGroup | None) -> int:
+    """This process's rank; 0 where there is no group."""
+    return 0 if group is None else dist.get_rank(group)
+
+
+def of_each_rank(group: dist.ProcessGroup | None, values: Tensor) -> Tensor:
+    """values [n] of every rank, [ranks, n]; by a sum, which all backends have."""
+    every = values.new_zeros(1 if group is None else dist.get_world_size(group), *values.shape)
+    every[rank_in(group)] = values
+    return total(group, every)[0]
+
+
+def rows_of_ranks(
+    group: dist.ProcessGroup | None, mine: Tensor, positions: Tensor, *tensors: Tensor
+) -> tuple[Tensor, ...]:
+    """Rows that are spread over the ranks, bit for bit but for the sign of zero.
+
+    Args:
+        mine: [n] bool, which of them this rank holds; each is held by one. positions: [n], where in its tensors,
+            of any value where `mine` is not set. tensors: [N, ...], of one dtype.
+
+    Returns: for each tensor its rows, [n, ...], on all ranks.
+    """
+    rows = [tensor.new_zeros(positions.shape[0], *tensor.shape[1:]) for tensor in tensors]
+    for row, tensor in zip(rows, tensors, strict=True):
+        row[mine] = tensor[positions[mine]]
+    return total(group, *rows)

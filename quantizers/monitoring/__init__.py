@@ -1,0 +1,1 @@
+"""How much of a codebook is used, measured and watched."""

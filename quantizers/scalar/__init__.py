@@ -1,0 +1,1 @@
+"""Quantizers that round each channel by itself, on an implicit grid of codes."""

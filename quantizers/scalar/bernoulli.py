@@ -1,0 +1,104 @@
+"""Bits that are sampled: the binary mapper of the Free Transformer."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from quantizers.core.arguments.checks import FromZero, Size, check_tensor
+from quantizers.core.arguments.options import checked
+from quantizers.core.base import QuantizerOutput
+from quantizers.core.gradients import exact_value
+from quantizers.core.layout import to_rows
+from quantizers.core.registry import register
+from quantizers.kernels.dispatch import without_autocast
+from quantizers.scalar.bits import bit_entropy, bits_for
+from quantizers.scalar.grid import GridQuantizer
+
+LN_2 = math.log(2)
+
+
+@register("bernoulli")
+class BernoulliQuantizer(GridQuantizer):
+    """Bit i of L = log₂ K is one with probability σ(z_i); a code is ±1 a channel, index = Σ 2^i · bit_i, i from 0.
+
+    Fleuret: The Free Transformer, 2025 (arXiv 2510.17558), the binary mapper and, in equation (5), its free
+    bits. In training the bits are drawn, each by itself; in evaluation a bit is the likelier one, and zero where
+    both are as likely. The drawn bits are the indices too: decode(indices) == quantized in both modes.
+
+    The gradient is that of the code's mean, 2σ(z) − 1, in both modes. The paper's mapper gives a one-hot vector of
+    2^L entries, with the gradient of their probabilities Π_i σ(±z_i); multiplied by the table of all codes, value
+    and gradient are those of here, and no table is needed.
+
+    loss = kl_weight · mean_n max(0, KL_n − free_nats), in nats a vector, the same in both modes. KL_n is that
+    of the bits' distribution to the uniform one over all codes, Σ_i (ln 2 − H(σ(z_ni))) ≤ L ln 2: a sum over bits,
+    finite at any logit. A vector may say free_nats at no cost; one that says less gets no gradient of the loss.
+
+    A code has L channels; where `dim` differs, x is projected. Draws follow the default generator of x's device.
+
+    Args:
+        dim: channels of x. codebook_size: K, a power of two from 2 to 2⁶³. channel_dim: axis of x's channels.
+        kl_weight: of the divergence, ≥ 0.
+        free_nats: see above, ≥ 0; ln 2 is one bit. From L ln 2 on the loss is zero.
+
+    Shapes: x [..., dim] → quantized [..., dim], indices [...], loss [].
+
+    Raises: ValueError for another codebook size, a negative kl_weight or free_nats.
+    """
+
+    @checked
+    def __init__(
+        self,
+        dim: Size,
+        codebook_size: int,
+        *,
+        channel_dim: int = -1,
+        kl_weight: FromZero = 5e-4,
+        free_nats: FromZero = LN_2,
+    ) -> None:
+        super().__init__(dim, (2,) * bits_for(codebook_size), channel_dim=channel_dim)
+        self.kl_weight = kl_weight
+        self.free_nats = free_nats
+
+    def log_prob(self, x: Tensor, indices: Tensor) -> Tensor:
+        """The log-probability in nats of drawing `indices` [...] for x: float32 [...] (float64 for float64 x).
+
+        NaN where the vector is not finite or the index is −1. Its gradient reaches x, and not where it is NaN.
+
+        Raises: ValueError where the shapes differ; TypeError or IndexError as `decode`.
+        """
+        rows = to_rows(x, None, self.dim, self.channel_dim)
+        if check_tensor("indices", indices).shape != rows.shape:
+            raise ValueError(
+                f"indices have shape {tuple(indices.shape)}, expected {tuple(rows.shape)}, one a vector"
+            )
+        flat = self._check_indices(indices).reshape(-1)
+        with without_autocast(x.device):
+            projected = self._project_in(rows)
+            signs = self._decode(flat.clamp(min=0)).to(projected.vectors.dtype)
+            each = F.logsigmoid(signs * projected.vectors).sum(-1)
+        return each.where(projected.valid & (flat >= 0), torch.nan).reshape(rows.shape)
+
+    def _quantize(self, z: Tensor, valid: Tensor) -> QuantizerOutput:
+        p = torch.sigmoid(z)
+        bits = torch.rand_like(z) < p if self.training else z > 0  # rand in [0, 1): no bit against a p of 0 or 1
+        digits = bits.to(torch.int64)
+        quantized = exact_value(2 * p - 1, self._values(digits, z.dtype))
+        return QuantizerOutput(quantized, self._index(digits), self._loss(z, valid))
+
+    def _loss(self, z: Tensor, valid: Tensor) -> Tensor:
+        divergence = (math.log(2) - bit_entropy(z)).sum(-1)
+        excess = F.relu(divergence - self.free_nats).where(valid, 0.0)
+        return self.kl_weight * excess.sum() / valid.sum().clamp(min=1)
+
+    def _encode(self, z: Tensor) -> Tensor:
+        return self._index((z > 0).to(torch.int64))
+
+    @property
+    def _index_rule(self) -> dict[str, Any]:
+        return {**super()._index_rule, "value": 1.0}
+
+    def _values(self, digits: Tensor, dtype: torch.dtype) -> Tensor:
+        return (2 * digits - 1).to(dtype)

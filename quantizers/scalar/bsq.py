@@ -1,0 +1,73 @@
+"""Binary spherical quantization: the sign of each channel, on the unit sphere."""
+
+from torch import Tensor
+
+from quantizers.core.arguments.checks import Finite, Positive, Size, Weight
+from quantizers.core.arguments.options import checked
+from quantizers.core.gradients import Gradient
+from quantizers.core.registry import register
+from quantizers.kernels.vectors import normalize
+from quantizers.scalar.bits import BinaryQuantizer, bits_for
+
+
+@register("bsq")
+class BSQ(BinaryQuantizer):
+    """BSQ: u = z / ‖z‖, q = sign(u) / √L with L = log₂ K channels; vectors, codes and losses on the unit sphere.
+
+    Zhao, Xiong, Krähenbühl: Image and Video Tokenization with Binary Spherical Quantization, 2024 (arXiv
+    2406.07548), equations (7) to (10). index = Σ 2^i · [u_i > 0], i from 0. A channel at zero, of either sign,
+    goes to −1/√L, as the bit that the paper gives it (its sign of zero is +1); a zero vector has no direction and
+    takes index 0. The gradient of q goes to u, by `gradient`, and through the division to z. The error is bounded,
+    which LFQ's is not: ‖u − q‖² = 2 − 2‖u‖₁ / √L ≤ 2 − 2/√L.
+
+    loss = entropy_weight · (mean_n H(p_n) − diversity · Σ_i H(mean_n p_ni)) + commitment_weight · mean (u −
+    sg[q])², in nats a vector, where p_n is the softmax of −‖u_n − c‖² / T = 2 u_n·c / T + const over all 2^L codes
+    c: a product of σ(±4 u_i / (√L T)) over channels. The paper's τ is 2/T. The first term is exact
+    (`scalar.bits`). **The second is the paper's approximation**, an upper bound of the entropy of the mean of
+    p_n, which takes bits for independent over the batch. That mean is of this process's vectors: data parallel,
+    each rank balances the bits of its own batch.
+
+    A code has L channels; where `dim` differs, x is projected.
+
+    Args:
+        dim: channels of x. codebook_size: K, a power of two from 2 to 2⁶³. channel_dim: axis of x's channels.
+        gradient: "straight_through", "rotation", "reflection" or a function (u, codes) → [..., L].
+        entropy_weight, diversity: see above.
+        temperature: T > 0. Default: 1/L, at which a channel at its code has probability σ(4) of it for any L.
+        commitment_weight: see above; the paper has no such term.
+
+    Shapes: x [..., dim] → quantized [..., dim], indices [...], loss [] (which may be negative).
+
+    Raises: ValueError for another codebook size, temperature ≤ 0, an unknown gradient.
+    """
+
+    @checked
+    def __init__(
+        self,
+        dim: Size,
+        codebook_size: int,
+        *,
+        channel_dim: int = -1,
+        gradient: str | Gradient = "straight_through",
+        entropy_weight: Finite = 0.1,
+        diversity: Weight = 1.0,
+        temperature: Positive | None = None,
+        commitment_weight: Weight = 0.0,
+    ) -> None:
+        super().__init__(
+            dim,
+            codebook_size,
+            channel_dim=channel_dim,
+            gradient=gradient,
+            entropy_weight=entropy_weight,
+            diversity=diversity,
+            temperature=1 / bits_for(codebook_size) if temperature is None else temperature,
+            commitment_weight=commitment_weight,
+        )
+
+    @property
+    def _value(self) -> float:
+        return float(self.code_dim**-0.5)
+
+    def _vectors(self, z: Tensor) -> Tensor:
+        return normalize(z)

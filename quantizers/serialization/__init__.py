@@ -1,0 +1,1 @@
+"""Quantizers as configurations, folders and repositories of the Hugging Face hub."""

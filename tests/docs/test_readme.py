@@ -1,0 +1,132 @@
+"""The code in README.md and CONTRIBUTING.md runs, and the tables name what there is."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import quantizers
+
+ROOT = Path(__file__).parents[2]
+CODE = re.compile(r"^```python\n(.*?)^```", re.M | re.S)
+
+
+def blocks(document: str) -> list[str]:
+    return CODE.findall((ROOT / document).read_text())
+
+
+@pytest.mark.parametrize("number", range(len(blocks("README.md"))))
+@pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.. is deprecated:FutureWarning")  # PyTorch's own
+def test_readme_runs(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each block alone, as a reader would paste it."""
+    monkeypatch.chdir(tmp_path)
+    exec(compile(blocks("README.md")[number], f"README.md block {number}", "exec"), {"__name__": "readme"})
+
+
+@pytest.mark.slow
+def test_worked_example_keeps_the_contract(tmp_path: Path) -> None:
+    """In a process of its own: the example registers itself, and the contract's tests find it by name."""
+    (example,) = blocks("CONTRIBUTING.md")
+    assert example.count("\n") < 80
+    (tmp_path / "fixed.py").write_text(example)
+    program = (
+        f"import sys; sys.path[:0] = [{str(tmp_path)!r}]; import fixed, pytest;"
+        "sys.exit(pytest.main(['tests/contract', '-k', 'fixed_vq', '-p', 'no:cacheprovider']))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    sources = [path.read_text() for path in (ROOT / "tests" / "contract").glob("test_*.py")]
+    tests = len(re.findall(r"^def test_", "".join(sources), re.M))
+    assert int(re.search(r"(\d+) passed", done.stdout)[1]) >= tests - 1  # type: ignore[index]  # one is of Identity
+
+
+def test_readme_lists_every_quantizer() -> None:
+    text = (ROOT / "README.md").read_text()
+    for name in quantizers.available():
+        assert re.search(rf"^\| `{name}` \|", text, re.M), f"README's table has no row for {name}"
+
+
+def test_readme_lists_every_contract() -> None:
+    text = (ROOT / "README.md").read_text()
+    rows = "".join(line for line in text.splitlines() if line.startswith("|"))
+    for name in quantizers.adapters.contracts():
+        assert f"`{name}`" in rows, f"README's table has no contract {name}"
+
+
+def test_links_lead_somewhere() -> None:
+    for document in ["README.md", "CONTRIBUTING.md", "kernels/README.md", "tests/README.md"]:
+        folder = (ROOT / document).parent
+        for target in re.findall(r"\]\((?!http)([^)#\s]+)", (ROOT / document).read_text()):
+            assert (folder / target).exists(), f"{document} links to {target}"
+
+
+def test_the_tests_that_are_named_exist() -> None:
+    """`file::test`, or `::test` for one of the file named before it."""
+    folder, path = ROOT / "tests", Path()
+    named = re.findall(r"`([\w/]*(?:\.py)?)::(\w+)`", (folder / "README.md").read_text())
+    assert len(named) > 50
+    for file, test in named:
+        path = folder / file if file else path
+        assert re.search(rf"^def {test}\(", path.read_text(), re.M), f"{path.name} has no {test}"
+
+
+def feature_problems(document: str, root: Path = ROOT) -> list[str]:
+    """What is wrong with the table of features in a document, a sentence each.
+
+    The second cell of a row is ours: "–" for what there is not, or links [text](file "test") that hold it. A row
+    whose first cell is bold is a head.
+    """
+    section = re.search(r"^## Beside other libraries$(.*?)(?=^## |\Z)", document, re.M | re.S)
+    lines = section[1].strip().splitlines() if section else []
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    rows = [row for row in table[2:] if not row[0].startswith("**")]
+    problems = [] if rows else ["there is no table"]
+    for feature, ours, *others in rows:
+        if not all(others) or len(others) != len(table[0]) - 2:
+            problems.append(f"{feature}: a library has no cell")
+        if ours != "–" and not re.fullmatch(r"\[[^]]+\]\([^)]+\)(, \[[^]]+\]\([^)]+\))*", ours):
+            problems.append(f"{feature}: our cell is {ours!r}, neither links nor –")
+        for file, test in re.findall(r"\]\(([^)\s]*)([^)]*)\)", ours):
+            name, path = test.strip(' "'), root / file
+            if not (path.is_file() and re.search(rf"^def {name}\(", path.read_text(), re.M)):
+                problems.append(f"{feature}: {file} has no test named {name!r}")
+    return problems
+
+
+def test_features_are_held_by_the_tests_that_are_linked() -> None:
+    (document,) = [
+        text for path in ROOT.glob("*.md") if "\n## Beside other libraries\n" in (text := f"\n{path.read_text()}")
+    ]
+    assert feature_problems(document) == []
+
+
+@pytest.mark.parametrize(
+    ("ours", "problem"),
+    [
+        ('[yes](tests/docs/test_readme.py "test_readme_runs")', ""),
+        (
+            '[a](tests/docs/test_readme.py "test_readme_runs"), '
+            '[b](tests/docs/test_readme.py "test_links_lead_somewhere")',
+            "",
+        ),
+        ("–", ""),
+        ("", "neither links nor –"),
+        ("yes", "neither links nor –"),
+        ("[yes](tests/docs/test_readme.py)", "no test named ''"),
+        ('[yes](tests/docs/test_readme.py "test_readme")', "no test named 'test_readme'"),
+        ('[yes](tests/test_doc.py "test_readme_runs")', "tests/test_doc.py has no test"),
+        (
+            '[a](tests/docs/test_readme.py "test_readme_runs"), [b](tests/docs/test_readme.py "test_b")',
+            "no test named 'test_b'",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_feature_is_seen(ours: str, problem: str) -> None:
+    head = "# Title\n## Beside other libraries\n\n| | here | there |\n|---|---|---|\n| **Interface** | | |\n"
+    found = feature_problems(f"{head}| masks | {ours} | – |\n\n## Next\n| other | table |\n")
+    assert len(found) == bool(problem)
+    assert problem in "".join(found)
+    assert feature_problems(f"{head}| masks | – | |\n") == ["masks: a library has no cell"]
+    assert feature_problems("# Title\n| a | b |\n") == feature_problems(head) == ["there is no table"]
