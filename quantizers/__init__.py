@@ -6,8 +6,9 @@
     quantized, indices, loss = quantizer(z)  # z [B, 256, H, W]
     quantizer.decode(indices)  # == quantized
 
-`available()` lists the names that `create` takes. `quantizer.save(path)` and `load(path)` keep a trained one, with
-its configuration. `use_implementation` runs a block of code on one implementation of the arithmetic, by name.
+`available()` lists the names that `create` takes. `save(quantizer, path)` and `load(path)` keep a trained one,
+with its configuration. `use_implementation` runs a block of code on one implementation of the arithmetic, by
+name.
 """
 
 import importlib
@@ -29,9 +30,10 @@ from quantizers.composite.grouped import GroupedQuantizer
 from quantizers.composite.multiscale import MultiScaleQuantizer
 from quantizers.composite.qinco import QINCo
 from quantizers.composite.residual import ResidualQuantizer
-from quantizers.core.base import Quantizer, QuantizerOutput
+from quantizers.core.base import Quantizer
 from quantizers.core.gradients import reflection, rotation, straight_through
 from quantizers.core.identity import Identity
+from quantizers.core.output import QuantizerOutput
 from quantizers.core.registry import available, create, register
 from quantizers.kernels.dispatch import use_implementation
 from quantizers.monitoring import metrics

@@ -12,7 +12,8 @@ from quantizers.composite.composed import ComposedQuantizer
 from quantizers.composite.multiscale import MultiScaleQuantizer
 from quantizers.composite.pyramid import count_cells, full_size, pyramid_sizes
 from quantizers.core.arguments.checks import check_at_least, check_integers
-from quantizers.core.base import NO_CODE, Quantizer
+from quantizers.core.base import Quantizer
+from quantizers.core.output import NO_CODE
 from quantizers.scalar.grid import GridQuantizer
 
 LARGEST_LEVEL = 2**24  # entries of a table

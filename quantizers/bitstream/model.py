@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from quantizers.bitstream.alphabet import Alphabet
 from quantizers.bitstream.coder import Integers, Reader, Writer
-from quantizers.core.base import NO_CODE
+from quantizers.core.output import NO_CODE
 
 STEPS = 4  # the number of `steps.Encoder`, whose streams only its Decoder reads
 WRITERS = {1: "OwnCounts()", 2: "Counts", 3: "Probabilities", STEPS: "Encoder, which Decoder reads"}

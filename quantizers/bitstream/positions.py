@@ -11,7 +11,7 @@ from torch import Tensor
 from quantizers.bitstream.alphabet import Alphabet
 from quantizers.bitstream.coder import Integers, Reader, Writer
 from quantizers.bitstream.model import Model, put_present, take_present
-from quantizers.core.base import NO_CODE
+from quantizers.core.output import NO_CODE
 
 UNIT = 2.0**37  # weights of a distribution: their sum is at most 2³⁸, as coder.LARGEST_SUM asks
 SUM_TOLERANCE = 0.02  # a softmax in bfloat16 has that

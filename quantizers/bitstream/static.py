@@ -13,7 +13,8 @@ from quantizers.bitstream.coder import LARGEST_SUM, Integers, Reader, Writer
 from quantizers.bitstream.model import Model, put_present, take_present
 from quantizers.bitstream.table import put_table, round_counts, take_table
 from quantizers.core.arguments.checks import check_integers
-from quantizers.core.base import NO_CODE, Quantizer
+from quantizers.core.base import Quantizer
+from quantizers.core.output import NO_CODE
 
 
 class StaticModel(Model):

@@ -115,7 +115,6 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
         self.register_buffer("embedding", torch.empty(shape))
         self.register_buffer("cluster_size", torch.empty(codebook_size))
         self.register_buffer("embedding_sum", torch.empty(shape))
-        self.reset_parameters()
 
     @property
     def process_group(self) -> str | None:

@@ -9,19 +9,21 @@ from torch import Tensor, nn
 from quantizers.clustering.kmeans import kmeans
 from quantizers.core.arguments.checks import Positive, Size, Weight, check_as
 from quantizers.core.arguments.options import checked
-from quantizers.core.base import Quantizer, QuantizerOutput
 from quantizers.core.codebook import check_codes, init_codes_, lookup
 from quantizers.core.gradients import exact_value
+from quantizers.core.layout import Rows
+from quantizers.core.output import QuantizerOutput
 from quantizers.core.parallel import ProcessGroup
 from quantizers.core.projection import Weights
 from quantizers.core.registry import register
+from quantizers.core.row_quantizer import RowQuantizer
 from quantizers.core.state.writing import write, write_rows
 from quantizers.kernels.ops.nearest import highest_score, nearest_code
 from quantizers.kernels.ops.soft import soft_codes
 
 
 @register("gumbel")
-class GumbelQuantizer(Quantizer):
+class GumbelQuantizer(RowQuantizer):
     """Gumbel-softmax: y = softmax((logits + Gumbel noise) / τ) over the K codes.
 
     Jang, Gu, Poole: Categorical Reparameterization with Gumbel-Softmax, 2016 (arXiv 1611.01144); Maddison et
@@ -77,7 +79,6 @@ class GumbelQuantizer(Quantizer):
         self.log_scale = nn.Parameter(torch.empty(1)) if learned_scale else None
         self.initial_temperature = temperature
         self.register_buffer("_temperature", torch.empty(()))
-        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw the codes from N(0, 1/code_dim), set temperature and scale back. The linear map resets itself."""
@@ -137,7 +138,8 @@ class GumbelQuantizer(Quantizer):
         scale = self.log_scale.to(dtype).exp()
         return scale * keys, scale * bias
 
-    def _quantize(self, z: Tensor, valid: Tensor) -> QuantizerOutput:
+    def _quantize(self, rows: Rows) -> QuantizerOutput:
+        z, valid = rows.vectors, rows.valid
         relaxed = self.training and not self.hard
         codes = self.embedding.to(z.dtype)
         keys, bias = self._keys(z.dtype)

@@ -11,8 +11,9 @@ from quantizers.codebooks.nearest import squared_distances
 from quantizers.codebooks.vector import VectorQuantizer
 from quantizers.core.arguments.checks import Size, Weight
 from quantizers.core.arguments.options import checked
-from quantizers.core.base import QuantizerOutput
 from quantizers.core.gradients import exact_value
+from quantizers.core.layout import Rows
+from quantizers.core.output import QuantizerOutput
 from quantizers.core.parallel import ProcessGroup, Ranks, total
 from quantizers.core.registry import register
 from quantizers.core.regularizer import Regularizer
@@ -86,8 +87,9 @@ class IBQ(VectorQuantizer):
         length, count = total(Ranks(process_group).group(), lengths.sum(), torch.ones_like(lengths).sum())
         self.set_codebook(directions * (length / count))
 
-    def _quantize(self, z: Tensor, valid: Tensor) -> QuantizerOutput:
-        quantized, indices, loss = super()._quantize(z, valid)
+    def _quantize(self, rows: Rows) -> QuantizerOutput:
+        z, valid = rows.vectors, rows.valid
+        quantized, indices, loss = super()._quantize(rows)
         double = self.double_weight * squared_distances(quantized, z).where(valid, 0.0)
         double = (double / (valid.sum().clamp(min=1) * self.code_dim)).sum()
         return QuantizerOutput(quantized, indices, loss + double)

@@ -9,10 +9,11 @@ from quantizers.clustering.kmeans import kmeans
 from quantizers.codebooks.nearest import NearestCodeQuantizer
 from quantizers.core.arguments.checks import Size, Weight
 from quantizers.core.arguments.options import checked
-from quantizers.core.base import QuantizerOutput
 from quantizers.core.codebook import check_codes, init_codes_, lookup
 from quantizers.core.distance import Distance
 from quantizers.core.gradients import Gradient
+from quantizers.core.layout import Rows
+from quantizers.core.output import QuantizerOutput
 from quantizers.core.parallel import ProcessGroup
 from quantizers.core.registry import register
 from quantizers.core.state.writing import write
@@ -81,7 +82,6 @@ class MultiHeadVectorQuantizer(NearestCodeQuantizer):
             raise ValueError(f"dim is {dim}, expected a multiple of num_heads, {num_heads}")
         self.num_codebooks = num_heads
         self.embedding = nn.Parameter(torch.empty(num_heads, codebook_size, dim // num_heads))
-        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw the codes from N(0, H/dim), see `init_codes_`."""
@@ -103,7 +103,8 @@ class MultiHeadVectorQuantizer(NearestCodeQuantizer):
     def _codes(self) -> Tensor:
         return self.embedding
 
-    def _quantize(self, z: Tensor, valid: Tensor) -> QuantizerOutput:
+    def _quantize(self, rows: Rows) -> QuantizerOutput:
+        z, valid = rows.vectors, rows.valid
         heads = self._heads(z)
         codes, indices, losses = nearest_lookup(
             heads, self._codebook(), self.commitment_weight, self.codebook_weight

@@ -10,19 +10,21 @@ from torch import Tensor
 
 from quantizers.core.arguments.checks import Size, Weight
 from quantizers.core.arguments.options import checked
-from quantizers.core.base import NO_CODE, Quantizer, QuantizerOutput
 from quantizers.core.codebook import lookup
 from quantizers.core.distance import Distance
 from quantizers.core.gradients import Gradient, resolve_gradient
 from quantizers.core.layout import Rows
+from quantizers.core.learned_codes import LearnedCodes
+from quantizers.core.output import NO_CODE, QuantizerOutput
 from quantizers.core.regularizer import Regularizer, check_regularizers
+from quantizers.core.row_quantizer import RowQuantizer
 from quantizers.core.state.half_state import widened
 from quantizers.core.state.read_only import read_only
 from quantizers.kernels.ops.nearest import nearest_code, nearest_lookup
 from quantizers.kernels.vectors import normalize
 
 
-class NearestCodeQuantizer(Quantizer):
+class NearestCodeQuantizer(RowQuantizer):
     """k = argmin_j ‖z − e_j‖, the lowest index on ties; value e_k.
 
     A subclass says where the codes live (`_codes`) and what they learn from an assignment (`_observe`). It may
@@ -118,7 +120,8 @@ class NearestCodeQuantizer(Quantizer):
         """Vectors or codes, as `_to_value_space` gives them, where the search compares them."""
         return normalize(vectors) if self.distance == "angle" else vectors
 
-    def _quantize(self, z: Tensor, valid: Tensor) -> QuantizerOutput:
+    def _quantize(self, rows: Rows) -> QuantizerOutput:
+        z, valid = rows.vectors, rows.valid
         z = self._to_value_space(z)
         codebook = self._codebook()
         codes, indices, losses = self._assign(z, codebook, valid)
@@ -129,7 +132,7 @@ class NearestCodeQuantizer(Quantizer):
         quantized = self._pass_gradient(z, codes)
         return QuantizerOutput(quantized, indices, loss)
 
-    def learned_rows(self, rows: Rows, indices: Tensor) -> Iterator[tuple[Quantizer, Tensor, Tensor]]:
+    def learned_rows(self, rows: Rows, indices: Tensor) -> Iterator[tuple[LearnedCodes, Tensor, Tensor]]:
         """As for any quantizer. Where directions are compared, a zero vector chooses nothing: it has none."""
         for part, z, chosen in super().learned_rows(rows, indices):
             z = self._to_value_space(z)

@@ -6,10 +6,12 @@ from torch.nn import functional as F
 
 from quantizers.core.arguments.checks import Size
 from quantizers.core.arguments.options import checked
-from quantizers.core.base import Quantizer, QuantizerOutput
 from quantizers.core.codebook import lookup
 from quantizers.core.gradients import straight_through
+from quantizers.core.layout import Rows
+from quantizers.core.output import QuantizerOutput
 from quantizers.core.registry import register
+from quantizers.core.row_quantizer import RowQuantizer
 from quantizers.core.state.half_state import widened
 from quantizers.core.state.initialization import SelfInitialized
 from quantizers.core.state.read_only import read_only
@@ -34,7 +36,7 @@ class FixedProjection(SelfInitialized):
 
 
 @register("random_projection")
-class RandomProjectionQuantizer(Quantizer):
+class RandomProjectionQuantizer(RowQuantizer):
     """BEST-RQ: k = argmin_i ‖ e_i/‖e_i‖ − Ax/‖Ax‖ ‖, A and e drawn once; nothing is learned, the loss is zero.
 
     Chiu, Qin, Zhang, Yu, Wu: Self-Supervised Learning with Random-Projection Quantizer for Speech Recognition,
@@ -74,7 +76,6 @@ class RandomProjectionQuantizer(Quantizer):
         self.project_in = FixedProjection(dim, self.code_dim)
         self.project_out = FixedProjection(self.code_dim, dim)
         self.register_buffer("codes", torch.empty(codebook_size, self.code_dim))
-        self.reset_parameters()
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -96,7 +97,8 @@ class RandomProjectionQuantizer(Quantizer):
     def _codebook(self) -> Tensor:
         return normalize(widened(self.codes))
 
-    def _quantize(self, z: Tensor, valid: Tensor) -> QuantizerOutput:
+    def _quantize(self, rows: Rows) -> QuantizerOutput:
+        z = rows.vectors
         indices = self._encode(z.detach())
         quantized = straight_through(z, self._decode(indices).to(z.dtype))
         return QuantizerOutput(quantized, indices, z.new_zeros(()))

@@ -143,7 +143,6 @@ class SimVQ(NearestCodeQuantizer):
         self.transform = _build_transform(transform, self.code_dim)
         if any(parameter.dtype != basis.dtype for parameter in self.transform.parameters()):
             self.transform.to(basis.dtype)  # state: never in half
-        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw the basis from N(0, 1/code_dim). The transform resets itself."""

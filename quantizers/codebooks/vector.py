@@ -77,7 +77,6 @@ class VectorQuantizer(NearestCodeQuantizer):
             regularizers=regularizers,
         )
         self.embedding = nn.Parameter(torch.empty(codebook_size, self.code_dim))
-        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw the codes from N(0, 1/code_dim), see `init_codes_`."""

@@ -1,5 +1,6 @@
 """Quantizers that hold quantizers."""
 
+import abc
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -10,12 +11,17 @@ from quantizers.core.arguments.checks import Size
 from quantizers.core.arguments.options import checked
 from quantizers.core.base import Quantizer
 from quantizers.core.layout import Rows
+from quantizers.core.learned_codes import LearnedCodes
 from quantizers.core.parallel import ProcessGroup
+from quantizers.core.row_quantizer import RowQuantizer
 from quantizers.core.state.read_only import read_only
 from quantizers.core.wrappers import named_modules
 from quantizers.kernels.vectors import are_finite
 
-Fit = Callable[[Quantizer, Tensor], None]  # tells a part the vectors [N, part.dim] that it meets
+Fit = Callable[[RowQuantizer, Tensor], None]  # tells a part the vectors [N, part.dim] that it meets
+Walk = Callable[
+    [Rows, Fit], None
+]  # through the components in their order, `fit` before the codes of each are used
 
 
 class ComposedQuantizer(Quantizer):
@@ -40,16 +46,17 @@ class ComposedQuantizer(Quantizer):
 
     @checked
     def __init__(self, dim: Size, parts: Sequence[Quantizer], *, code_dim: int, channel_dim: int) -> None:
-        sizes = [check_component(part).codebook_size for part in parts]
+        components = [check_component(part) for part in parts]
+        sizes = [component.codebook_size for component in components]
         super().__init__(dim, max(sizes), code_dim=code_dim, channel_dim=channel_dim)
-        distinct = list(dict.fromkeys(parts))
+        distinct = list(dict.fromkeys(components))
         self.quantizers = nn.ModuleList(distinct)
-        self.order = tuple(distinct.index(part) for part in parts)
-        self.num_codebooks = sum(part.num_codebooks for part in parts)
+        self.order = tuple(distinct.index(component) for component in components)
+        self.num_codebooks = sum(component.num_codebooks for component in components)
         self._sizes_differ = len(set(sizes)) > 1
 
     @property
-    def components(self) -> list[Quantizer]:
+    def components(self) -> list[RowQuantizer]:
         """The quantizers in their order, a shared one at each of its places."""
         return [self.quantizers[place] for place in self.order]  # type: ignore[misc]
 
@@ -102,23 +109,21 @@ class ComposedQuantizer(Quantizer):
             for part, own in zip(self.components, indices, strict=False):
                 part._check_indices(own)
 
-    def _component_inputs(self, z: Tensor, indices: Tensor) -> Iterator[tuple[Quantizer, Tensor, Tensor]]:
-        """Each part with the vectors [N, part.dim] that it got, and the indices that it gave them."""
-        raise NotImplementedError
+    @abc.abstractmethod
+    def _component_inputs(self, projected: Rows, indices: Tensor) -> list[tuple[RowQuantizer, Tensor, Tensor]]:
+        """Each component with the vectors [N, component.dim] that it got, and the indices that it gave them."""
 
-    def _batch_component_inputs(self, projected: Rows, indices: Tensor) -> list[tuple[Quantizer, Tensor, Tensor]]:
-        """`_component_inputs` of projected rows, for those that need the shape of the batch too."""
-        return list(self._component_inputs(projected.vectors, indices))
-
-    def learned_rows(self, rows: Rows, indices: Tensor) -> Iterator[tuple[Quantizer, Tensor, Tensor]]:
+    def learned_rows(self, rows: Rows, indices: Tensor) -> Iterator[tuple[LearnedCodes, Tensor, Tensor]]:
         """As for any quantizer: those of the parts, with the codes of now between one part and the next."""
-        for part, vectors, column in self._batch_component_inputs(self._project_in(rows), indices):
+        for part, vectors, column in self._component_inputs(self._project_in(rows), indices):
             yield from part.learned_rows(all_valid(vectors), column)
 
-    def _observe(self, z: Tensor, indices: Tensor) -> None:
-        self._observe_components(list(self._component_inputs(z, indices)))  # all of them, before any state moves
+    @torch.no_grad()
+    def observe_rows(self, rows: Rows, indices: Tensor) -> None:
+        """Learn from a forward in training: from rows [N, dim] and the indices that it gave them."""
+        self._observe_components(self._component_inputs(self._project_in(rows), indices))
 
-    def _observe_components(self, seen: Sequence[tuple[Quantizer, Tensor, Tensor]]) -> None:
+    def _observe_components(self, seen: Sequence[tuple[RowQuantizer, Tensor, Tensor]]) -> None:
         """Each part learns once, from all vectors [N, part.dim] and indices of its places.
 
         One that saw nothing does so from an empty batch: other ranks may sum with it what theirs saw.
@@ -129,34 +134,30 @@ class ComposedQuantizer(Quantizer):
                 vectors, columns = zip(*(own or [_nothing_for(part, seen[0][1])]), strict=True)
                 part.observe_rows(all_valid(torch.cat(vectors)), torch.cat(columns))
 
-    def _initialize_batch(self, projected: Rows, process_group: ProcessGroup) -> None:
+    def _initialize_in_order(self, projected: Rows, walk: Walk, process_group: ProcessGroup) -> None:
         """Each part after the vectors that those before it leave; one at several places a second time, after those
         of all its places, which only its first codes tell."""
-        seen: dict[Quantizer, list[Tensor]] = {}
+        seen: dict[RowQuantizer, list[Tensor]] = {}
         for _ in range(1 if len(self.quantizers) == len(self.order) else 2):
             known, seen = seen, {}
-            self._initialize_components(projected, _fitting(known, seen, process_group))
-
-    def _initialize_components(self, projected: Rows, fit: Fit) -> None:
-        """Walk through the parts in their order; `fit(part, vectors)` before a part's codes are used."""
-        raise NotImplementedError
+            walk(projected, _fitting(known, seen, process_group))
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}, num_codebooks={self.num_codebooks}, codebook_size={self.codebook_size}"
 
 
-def _nothing_for(part: Quantizer, like: Tensor) -> tuple[Tensor, Tensor]:
+def _nothing_for(part: RowQuantizer, like: Tensor) -> tuple[Tensor, Tensor]:
     """No vectors [0, part.dim], of the dtype and device of others, and their indices."""
     shape = (0, part.num_codebooks) if part.composed else (0,)
     return like.new_empty(0, part.dim), torch.empty(shape, dtype=torch.int64, device=like.device)
 
 
 def _fitting(
-    known: dict[Quantizer, list[Tensor]], seen: dict[Quantizer, list[Tensor]], process_group: ProcessGroup
+    known: dict[RowQuantizer, list[Tensor]], seen: dict[RowQuantizer, list[Tensor]], process_group: ProcessGroup
 ) -> Fit:
     """Initializes a part where it is met first, after its `known` vectors if there are any; `seen` gets all."""
 
-    def fit(part: Quantizer, vectors: Tensor) -> None:
+    def fit(part: RowQuantizer, vectors: Tensor) -> None:
         if part not in seen:
             rows = all_valid(torch.cat(known.get(part, [vectors])))
             part.initialize_rows(rows._replace(valid=are_finite(rows.vectors)), process_group)
@@ -186,13 +187,13 @@ def joined(columns: Sequence[Tensor]) -> Tensor:
     return torch.cat([column if column.dim() > 1 else column[:, None] for column in columns], -1)
 
 
-def check_component(part: object) -> Quantizer:
+def check_component(part: object) -> RowQuantizer:
     """`part`, if it can be held; else a sentence that says why not."""
     if not isinstance(part, Quantizer):
         raise TypeError(f"a part is {part!r}, expected a Quantizer")
     if part.channel_dim != -1:
         raise ValueError(f"a part has channel_dim={part.channel_dim}, expected −1: it gets rows of vectors")
-    if not part.per_vector:
+    if not isinstance(part, RowQuantizer):
         raise ValueError(f"a part is {type(part).__name__}, which quantizes maps, not single vectors")
     if part.codebook_size < 1:
         raise ValueError(f"a part is {type(part).__name__}, which has no codes to give indices of")

@@ -1,6 +1,6 @@
 """Product quantization: the channels in groups, each with its own code."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -8,13 +8,15 @@ from torch import Tensor
 from quantizers.composite.composed import ComposedQuantizer, all_valid, check_component, joined
 from quantizers.core.arguments.checks import Size
 from quantizers.core.arguments.options import checked
-from quantizers.core.base import Quantizer, QuantizerOutput
+from quantizers.core.base import Quantizer
 from quantizers.core.layout import Rows
+from quantizers.core.output import QuantizerOutput
 from quantizers.core.parallel import ProcessGroup
+from quantizers.core.row_quantizer import RowQuantizer
 from quantizers.kernels.vectors import are_finite
 
 
-class GroupedQuantizer(ComposedQuantizer):
+class GroupedQuantizer(ComposedQuantizer, RowQuantizer):
     """z = [z_1 … z_G] by channels, value [Q_1(z_1) … Q_G(z_G)].
 
     Jégou et al.: Product Quantization for Nearest Neighbor Search, 2011; in codecs, HiFi-Codec (Yang et al.
@@ -47,17 +49,14 @@ class GroupedQuantizer(ComposedQuantizer):
     def _is_shared(self) -> bool:
         return len(self.quantizers) == 1
 
-    def _quantize(self, z: Tensor, valid: Tensor) -> QuantizerOutput:
-        return self._quantize_batch(Rows(z, valid, valid, z.shape[:1]))
-
-    def _quantize_batch(self, projected: Rows) -> QuantizerOutput:
+    def _quantize(self, rows: Rows) -> QuantizerOutput:
         if self._is_shared:
-            codes, indices, loss = self.components[0].nested_quantize(self._folded(projected))
-            codes, indices = codes.reshape(projected.vectors.shape), self._unfolded(indices)
+            codes, indices, loss = self.components[0].nested_quantize(self._folded(rows))
+            codes, indices = codes.reshape(rows.vectors.shape), self._unfolded(indices)
         else:
             outputs = [
-                part.nested_quantize(projected._replace(vectors=vectors))
-                for part, vectors in zip(self.components, self._split(projected.vectors), strict=True)
+                part.nested_quantize(rows._replace(vectors=vectors))
+                for part, vectors in zip(self.components, self._split(rows.vectors), strict=True)
             ]
             codes = torch.cat([output.quantized for output in outputs], -1)
             indices = joined([output.indices for output in outputs])
@@ -83,8 +82,8 @@ class GroupedQuantizer(ComposedQuantizer):
         pairs = zip(self.components, self._columns(indices), strict=True)
         return torch.cat([part.nested_decode(column) for part, column in pairs], -1)
 
-    def _component_inputs(self, z: Tensor, indices: Tensor) -> Iterator[tuple[Quantizer, Tensor, Tensor]]:
-        return zip(self.components, self._split(z), self._columns(indices), strict=True)
+    def _component_inputs(self, projected: Rows, indices: Tensor) -> list[tuple[RowQuantizer, Tensor, Tensor]]:
+        return list(zip(self.components, self._split(projected.vectors), self._columns(indices), strict=True))
 
     def _initialize(self, z: Tensor, process_group: ProcessGroup) -> None:
         """Each part after the channels of all its places, which wait for no other part's codes."""
@@ -92,9 +91,6 @@ class GroupedQuantizer(ComposedQuantizer):
         for part in dict.fromkeys(self.components):
             vectors = torch.cat([vectors for of, vectors in pairs if of is part])
             part.initialize_rows(all_valid(vectors), process_group)
-
-    def _initialize_batch(self, projected: Rows, process_group: ProcessGroup) -> None:
-        self._initialize(projected.vectors[projected.valid], process_group)
 
     def _split(self, z: Tensor) -> Sequence[Tensor]:
         return torch.split(z, [part.dim for part in self.components], -1)

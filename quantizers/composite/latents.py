@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from quantizers.composite.composed import all_valid, joined
-from quantizers.composite.residual import ResidualQuantizer
-from quantizers.core.base import NO_CODE, Quantizer
+from quantizers.core.base import Quantizer
 from quantizers.core.layout import Rows, from_rows, to_rows
+from quantizers.core.output import NO_CODE
 from quantizers.core.requests import Request
 from quantizers.kernels.dispatch import without_autocast
 
@@ -51,9 +51,9 @@ def latent_codes(quantizer: Quantizer, indices: Tensor) -> Tensor:
     flat, shape = (
         (_flat(indices), indices.shape[:-1]) if quantizer.composed else (indices.reshape(-1), indices.shape)
     )
-    columns = quantizer._columns(flat) if isinstance(quantizer, ResidualQuantizer) else [flat]
+    columns = _columns(quantizer, flat)
     with without_autocast(indices.device):
-        pairs = zip(parts_of(quantizer), columns, strict=False)
+        pairs = zip(quantizer.stages, columns, strict=False)
         codes = torch.cat([_codes(part, column) for part, column in pairs], -1)
     return from_rows(codes, shape, quantizer.channel_dim)
 
@@ -76,20 +76,22 @@ def encode_latents(quantizer: Quantizer, latents: Tensor) -> Tensor:
     return quantizer._reshape_indices(quantizer._mark_missing(indices, rows.valid), rows.shape)
 
 
-def parts_of(quantizer: Quantizer) -> Sequence[Quantizer]:
-    """The stages of a ResidualQuantizer; of any other the quantizer itself."""
-    return quantizer.components if isinstance(quantizer, ResidualQuantizer) else [quantizer]
-
-
 def _stage_inputs(quantizer: Quantizer, rows: Rows, indices: Tensor) -> list[tuple[Quantizer, Rows]]:
     """Each part with the vectors that it got."""
-    if not isinstance(quantizer, ResidualQuantizer):
+    if not quantizer.truncatable:
         return [(quantizer, rows)]
-    met = quantizer._batch_component_inputs(quantizer._project_in(rows), _flat(indices))
-    return [(part, all_valid(vectors)) for part, vectors, _ in met]
+    staged: Any = quantizer
+    inputs = staged._component_inputs(staged._project_in(rows), _flat(indices))
+    return [(stage, all_valid(vectors)) for stage, vectors, _ in inputs]
 
 
-def _codes(part: Quantizer, column: Tensor) -> Tensor:
+def _columns(quantizer: Any, indices: Tensor) -> Sequence[Tensor]:
+    """Indices of each stage."""
+    columns: Sequence[Tensor] = quantizer._columns(indices) if quantizer.truncatable else [indices]
+    return columns
+
+
+def _codes(part: Any, column: Tensor) -> Tensor:
     """[N, code_dim] of indices [N], or [N, codebooks]."""
     has_code = column != NO_CODE
     codes: Tensor = _ask(part, type(part)._decode, column.where(has_code, part._missing_index))
@@ -101,9 +103,9 @@ def _ask(part: Quantizer, method: Callable[..., Any], *arguments: Any) -> Any:
     return part(Request(method, arguments, {}))
 
 
-def _with_channels(quantizer: Quantizer, channels: int) -> Sequence[Quantizer]:
+def _with_channels(quantizer: Quantizer, channels: int) -> Sequence[Any]:
     """The first parts, whose codes have that many channels together."""
-    parts = parts_of(quantizer)
+    parts = quantizer.stages
     counts = list(accumulate(part.code_dim for part in parts))
     if channels not in counts:
         raise ValueError(f"latents have {channels} channels, expected one of {counts}, those of the first stages")

@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,16 +20,20 @@ from quantizers.composite.pyramid import (
 )
 from quantizers.core.arguments.checks import Size, check_size
 from quantizers.core.arguments.options import checked
-from quantizers.core.base import NO_CODE, Quantizer, QuantizerOutput
+from quantizers.core.base import Quantizer
 from quantizers.core.layout import Rows, from_rows
+from quantizers.core.map_quantizer import MapQuantizer
+from quantizers.core.output import NO_CODE, QuantizerOutput
+from quantizers.core.parallel import ProcessGroup
 from quantizers.core.requests import through_forward
+from quantizers.core.row_quantizer import RowQuantizer
 from quantizers.core.state.half_state import call_widened
 from quantizers.kernels.dispatch import without_autocast
 
 Answer = tuple[Tensor, Tensor]  # codes and indices of a scale's cells
 
 
-class MultiScaleQuantizer(ComposedQuantizer):
+class MultiScaleQuantizer(MapQuantizer, ComposedQuantizer):
     """Coarse to fine: r_0 = z; at each scale k the mean of r over coarse cells is quantized, its codes u_k are
     interpolated to full size, and r_{k+1} = r_k − u_k; value Σ u_k.
 
@@ -58,8 +62,6 @@ class MultiScaleQuantizer(ComposedQuantizer):
     Raises: ValueError for scales that do not rise to 1, another number of axes or quantizers, an unknown
     interpolation, and where x has too few axes.
     """
-
-    per_vector: ClassVar[bool] = False
 
     @checked
     def __init__(
@@ -103,10 +105,6 @@ class MultiScaleQuantizer(ComposedQuantizer):
         maps = torch.split(indices, [count_cells(level) for level in levels], -1)
         return [tokens.reshape((*indices.shape[:-1], *level)) for tokens, level in zip(maps, levels, strict=True)]
 
-    def indices_by_codebook(self, indices: Tensor, x: Tensor) -> Sequence[Tensor]:
-        """Indices that a forward or `encode` gave for x, apart: a map for each scale."""
-        return self.split(indices, x.movedim(self.channel_dim, -1).shape[-1 - self.axes : -1])
-
     @through_forward
     def decode(self, indices: Tensor, size: Sequence[int] | None = None) -> Tensor:
         """The quantized vectors of indices [..., L]: [..., *size, dim], the channels on `channel_dim`.
@@ -118,7 +116,7 @@ class MultiScaleQuantizer(ComposedQuantizer):
 
         Raises: as Quantizer.decode; ValueError where the number of tokens is not that of the size.
         """
-        indices = Quantizer._check_indices(self, indices)  # the parts' own once it is known which are theirs
+        indices = MapQuantizer._check_indices(self, indices)  # the parts' own once it is known which are theirs
         if size is None:
             size = full_size(indices.shape[-1], self.axes, self.scales)
         size = check_size("size", size)
@@ -142,22 +140,17 @@ class MultiScaleQuantizer(ComposedQuantizer):
     def encode_rows(self, rows: Rows) -> Tensor:
         """`encode` on rows, with the shape of their batch."""
 
-        def nearest(place: int, part: Quantizer, cells: Rows) -> Answer:
+        def nearest(place: int, part: RowQuantizer, cells: Rows) -> Answer:
             tokens = part.nested_encode(cells)
             return part.nested_decode(tokens), tokens
 
         return self._descend(self._project_in(rows), nearest)[1]
 
-    def observe_rows(self, rows: Rows, indices: Tensor) -> None:
-        """What a forward in training learns from rows and the indices that `quantize_rows` gave them."""
-        with torch.no_grad():
-            self._observe_components(self._batch_component_inputs(self._project_in(rows), indices))
-
-    def _batch_component_inputs(self, projected: Rows, indices: Tensor) -> list[tuple[Quantizer, Tensor, Tensor]]:
+    def _component_inputs(self, projected: Rows, indices: Tensor) -> list[tuple[RowQuantizer, Tensor, Tensor]]:
         maps = self.split(indices, self._size(projected))
         seen = []
 
-        def given(place: int, part: Quantizer, cells: Rows) -> Answer:
+        def given(place: int, part: RowQuantizer, cells: Rows) -> Answer:
             tokens = maps[place].reshape(-1)
             seen.append((part, cells.vectors, tokens))
             return part.nested_decode(tokens), tokens
@@ -165,26 +158,29 @@ class MultiScaleQuantizer(ComposedQuantizer):
         self._descend(projected, given)
         return seen
 
-    def _initialize_components(self, projected: Rows, fit: Fit) -> None:
-        def fitted(place: int, part: Quantizer, cells: Rows) -> Answer:
+    def _initialize_batch(self, projected: Rows, process_group: ProcessGroup) -> None:
+        self._initialize_in_order(projected, self._fit_components, process_group)
+
+    def _fit_components(self, projected: Rows, fit: Fit) -> None:
+        def fitted(place: int, part: RowQuantizer, cells: Rows) -> Answer:
             fit(part, cells.vectors[cells.valid])
             tokens = part.nested_encode(cells)
             return part.nested_decode(tokens), tokens
 
         self._descend(projected, fitted)
 
-    def _quantize_batch(self, projected: Rows) -> QuantizerOutput:
+    def _quantize(self, rows: Rows) -> QuantizerOutput:
         losses = []
 
-        def quantized(place: int, part: Quantizer, cells: Rows) -> Answer:
+        def quantized(place: int, part: RowQuantizer, cells: Rows) -> Answer:
             codes, tokens, loss = part.nested_quantize(cells)
             losses.append(loss)
             return codes, tokens
 
-        total, indices = self._descend(projected, quantized)
+        total, indices = self._descend(rows, quantized)
         return QuantizerOutput(total.movedim(1, -1).reshape(-1, self.code_dim), indices, torch.stack(losses))
 
-    def _descend(self, projected: Rows, ask: Callable[[int, Quantizer, Rows], Answer]) -> tuple[Tensor, Tensor]:
+    def _descend(self, projected: Rows, ask: Callable[[int, RowQuantizer, Rows], Answer]) -> tuple[Tensor, Tensor]:
         """From the coarsest scale to the finest: the value [B, code_dim, *size], and the indices [B, L].
 
         Args: ask: gives the codes and indices of a scale's cells, as rows; a cell without an index counts as zero.
@@ -221,25 +217,3 @@ class MultiScaleQuantizer(ComposedQuantizer):
         if min(size) < 1:
             raise ValueError(f"x has size {size}, expected at least 1 on each axis")
         return size
-
-    def _quantize(self, z: Tensor, valid: Tensor) -> QuantizerOutput:
-        raise NotImplementedError("a pyramid needs the shape of its batch: _quantize_batch")
-
-    def _encode(self, z: Tensor) -> Tensor:
-        raise NotImplementedError("a pyramid needs the shape of its batch: encode_rows")
-
-    def _decode(self, indices: Tensor) -> Tensor:
-        raise NotImplementedError("a pyramid needs the shape of its batch: decode")
-
-    def _rows_still_valid(self, valid: Tensor, indices: Tensor) -> Tensor:
-        return valid
-
-    def _reshape_indices(self, indices: Tensor, shape: torch.Size) -> Tensor:
-        return indices.reshape(*shape[: -self.axes], indices.shape[-1])
-
-    def _mark_missing(self, indices: Tensor, valid: Tensor) -> Tensor:
-        return indices  # the maps say it themselves
-
-    def _check_columns(self, indices: Tensor) -> None:
-        if not indices.ndim:
-            raise ValueError("indices have shape (), expected [..., tokens]")

@@ -10,13 +10,15 @@ from torch.nn import functional as F
 from quantizers.clustering.kmeans import kmeans
 from quantizers.core.arguments.checks import Count, Size, Weight
 from quantizers.core.arguments.options import checked
-from quantizers.core.base import NO_CODE, Quantizer, QuantizerOutput
 from quantizers.core.codebook import init_codes_, lookup
 from quantizers.core.gradients import straight_through
+from quantizers.core.layout import Rows
+from quantizers.core.output import NO_CODE, QuantizerOutput
 from quantizers.core.parallel import ProcessGroup
 from quantizers.core.projection import Weights
 from quantizers.core.registry import register
 from quantizers.core.requests import Request, through_forward
+from quantizers.core.row_quantizer import RowQuantizer
 from quantizers.core.state.initialization import SelfInitialized
 from quantizers.core.state.read_only import read_only
 from quantizers.core.state.writing import write
@@ -94,7 +96,7 @@ class ImplicitCodes(PlainCodes):
 
 
 @register("qinco")
-class QINCo(Quantizer):
+class QINCo(RowQuantizer):
     """QINCo: x̂_m = x̂_{m−1} + f_m(c_m^{k_m}, x̂_{m−1}), k_m = argmin_k ‖z − x̂_{m−1} − f_m(c_m^k, x̂_{m−1})‖.
 
     Huijben, Douze, Muckley, van Sloun, Verbeek: Residual Quantization with Implicit Neural Codebooks, 2024
@@ -146,24 +148,25 @@ class QINCo(Quantizer):
         self.num_codebooks = num_quantizers
         self.commitment_weight = commitment_weight
         self.codebook_weight = codebook_weight
-        self.stages = nn.ModuleList([PlainCodes(codebook_size, self.code_dim)])
+        self.steps = nn.ModuleList([PlainCodes(codebook_size, self.code_dim)])
         for _ in range(1, num_quantizers):
-            self.stages.append(ImplicitCodes(codebook_size, self.code_dim, hidden_dim, blocks))
+            self.steps.append(ImplicitCodes(codebook_size, self.code_dim, hidden_dim, blocks))
 
     @property
     def codebook(self) -> Tensor:
         """The codes c that f starts from, [M, K, code_dim]; those of the first stage are what it chooses from."""
-        return read_only(torch.stack([stage.get_parameter("codes") for stage in self.stages]))
+        return read_only(torch.stack([stage.get_parameter("codes") for stage in self.steps]))
 
     def _code_parameters(self) -> Iterator[nn.Parameter]:
-        return self.stages.parameters()
+        return self.steps.parameters()
 
-    def _quantize(self, z: Tensor, valid: Tensor) -> QuantizerOutput:
+    def _quantize(self, rows: Rows) -> QuantizerOutput:
+        z, valid = rows.vectors, rows.valid
         # Its root divides each error, so that neither a square nor a gradient overflows before the mean would.
         count = (valid.sum().clamp(min=1) * self.code_dim).to(z.dtype).sqrt()
         loss, found = z.new_zeros(()), []
         reconstruction = torch.zeros_like(z)
-        for stage in self.stages:
+        for stage in self.steps:
             indices = self._search(stage, z, reconstruction)
             reconstruction = reconstruction + stage(indices, reconstruction)
             for weight, error in (
@@ -177,14 +180,14 @@ class QINCo(Quantizer):
         return QuantizerOutput(straight_through(z, reconstruction.detach()), torch.stack(found, -1), loss)
 
     def _initialize(self, z: Tensor, process_group: ProcessGroup) -> None:
-        for stage in self.stages:
+        for stage in self.steps:
             codes = kmeans(z, self.codebook_size, process_group=process_group)
             stage.start_from(codes)  # type: ignore[operator]
             z = z - lookup(codes, torch.squeeze(nearest_code(z[None], codes[None])[0], 0))
 
     def _encode(self, z: Tensor) -> Tensor:
         found, reconstruction = [], torch.zeros_like(z)
-        for stage in self.stages:
+        for stage in self.steps:
             found.append(self._search(stage, z, reconstruction))
             reconstruction = reconstruction + stage(found[-1], reconstruction)
         return torch.stack(found, -1)
@@ -198,7 +201,7 @@ class QINCo(Quantizer):
     def _decode(self, indices: Tensor) -> Tensor:
         shape = indices.shape[0], self.code_dim
         reconstruction = torch.zeros(shape, dtype=self._dtype, device=indices.device)
-        for stage, chosen in zip(self.stages, indices.unbind(-1), strict=True):
+        for stage, chosen in zip(self.steps, indices.unbind(-1), strict=True):
             added = stage(chosen, reconstruction)
             reconstruction = reconstruction + added.where((chosen != NO_CODE)[:, None], 0.0)
         return reconstruction

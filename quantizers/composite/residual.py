@@ -4,7 +4,7 @@ import functools
 import math
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,13 @@ from quantizers.composite.beam import beam_search
 from quantizers.composite.composed import ComposedQuantizer, Fit, all_valid, check_component, joined
 from quantizers.core.arguments.checks import Probability, Size, check_at_least, check_integer, check_numbers
 from quantizers.core.arguments.options import checked
-from quantizers.core.base import ForwardEvent, Quantizer, QuantizerOutput
+from quantizers.core.base import Quantizer
+from quantizers.core.code_hooks import ForwardEvent
 from quantizers.core.layout import Rows, to_rows
+from quantizers.core.output import QuantizerOutput
+from quantizers.core.parallel import ProcessGroup
 from quantizers.core.requests import Request, through_forward
+from quantizers.core.row_quantizer import RowQuantizer
 from quantizers.core.state.half_state import call_widened, widened
 from quantizers.core.state.writing import write
 from quantizers.kernels.dispatch import without_autocast
@@ -24,7 +28,7 @@ from quantizers.kernels.dispatch import without_autocast
 Scales = Sequence[float] | Sequence[Sequence[float]]
 
 
-class ResidualQuantizer(ComposedQuantizer):
+class ResidualQuantizer(ComposedQuantizer, RowQuantizer):
     """RVQ: r_0 = z, q_i = Q_i(r_i), r_{i+1} = r_i − q_i; value Σ q_i.
 
     Zeghidour et al.: SoundStream, 2021 (arXiv 2107.03312), algorithm 1. Any quantizers may be the stages.
@@ -57,6 +61,8 @@ class ResidualQuantizer(ComposedQuantizer):
     outside [0, 1], and for more codebooks than there are.
     """
 
+    truncatable: ClassVar[bool] = True
+
     log_scales: Tensor | None
 
     @checked
@@ -86,7 +92,6 @@ class ResidualQuantizer(ComposedQuantizer):
             self.log_scales = nn.Parameter(torch.empty(len(stages), dims[0]))
         else:
             self.register_buffer("log_scales", torch.empty(len(stages), dims[0]))
-        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Set the scales back. The stages reset themselves."""
@@ -99,6 +104,11 @@ class ResidualQuantizer(ComposedQuantizer):
         fixed = self.log_scales is not None and not isinstance(self.log_scales, nn.Parameter)
         scales = self.initial_scales if fixed else None
         return {**super()._index_rule, "entry": entry, "scales": scales}
+
+    @property
+    def stages(self) -> Sequence[Quantizer]:
+        """The quantizers whose values add up, in their order."""
+        return self.components
 
     def _code_parameters(self) -> Iterator[nn.Parameter]:
         return iter(())  # a scale is no code
@@ -170,15 +180,12 @@ class ResidualQuantizer(ComposedQuantizer):
             if (beam_width := check_at_least("beam_width", beam_width, 1)) > 1:
                 indices = self._improved(indices, projected.vectors, stages, beam_width)
             indices = self._reshape_indices(self._mark_missing(indices, projected.valid), rows.shape)
-        return self._notify_hooks(ForwardEvent(x, mask, indices, by_forward=False))
+        return self._notify_code_hooks(ForwardEvent(x, mask, indices, by_forward=False))
 
-    def _quantize(self, z: Tensor, valid: Tensor) -> QuantizerOutput:
-        return self._quantize_batch(Rows(z, valid, valid, z.shape[:1]))
+    def _quantize(self, rows: Rows) -> QuantizerOutput:
+        return self._quantize_with(self.components, rows)
 
-    def _quantize_batch(self, projected: Rows) -> QuantizerOutput:
-        return self._quantize_with(self.components, projected)
-
-    def _quantize_with(self, stages: Sequence[Quantizer], projected: Rows) -> QuantizerOutput:
+    def _quantize_with(self, stages: Sequence[RowQuantizer], projected: Rows) -> QuantizerOutput:
         residual, total = self._apply_entry(projected.vectors), torch.zeros_like(projected.vectors)
         kept = self._kept_stages(projected)
         whole = projected.valid
@@ -196,7 +203,7 @@ class ResidualQuantizer(ComposedQuantizer):
         every = torch.stack(losses) + self._zero_of_others(stages, projected.vectors)
         return QuantizerOutput(total, self._mark_missing(joined(columns), whole), every)
 
-    def _zero_of_others(self, stages: Sequence[Quantizer], z: Tensor) -> Tensor:
+    def _zero_of_others(self, stages: Sequence[RowQuantizer], z: Tensor) -> Tensor:
         """0-d zero, with a gradient of zero for what the stages left out learn, from a call without vectors.
 
         Parameters that get none would keep DistributedDataParallel waiting, and stages that only some ranks call
@@ -211,7 +218,7 @@ class ResidualQuantizer(ComposedQuantizer):
     def _encode(self, z: Tensor) -> Tensor:
         return self._greedy(z, self.components)
 
-    def _greedy(self, z: Tensor, stages: Sequence[Quantizer]) -> Tensor:
+    def _greedy(self, z: Tensor, stages: Sequence[RowQuantizer]) -> Tensor:
         residual, columns = self._apply_entry(z), []
         valid = torch.ones(z.shape[:1], dtype=torch.bool, device=z.device)
         for place, stage in enumerate(stages):
@@ -221,7 +228,7 @@ class ResidualQuantizer(ComposedQuantizer):
             residual = (residual - codes).where(valid[:, None], 0.0)
         return self._mark_missing(joined(columns), valid)
 
-    def _improved(self, greedy: Tensor, z: Tensor, stages: Sequence[Quantizer], width: int) -> Tensor:
+    def _improved(self, greedy: Tensor, z: Tensor, stages: Sequence[RowQuantizer], width: int) -> Tensor:
         """Indices [N, stages] of a beam search, where their value is nearer than that of the greedy ones."""
         if any(stage.composed for stage in stages):
             raise ValueError("a stage has several codebooks, expected one in each for a beam search")
@@ -243,13 +250,17 @@ class ResidualQuantizer(ComposedQuantizer):
             self._multiplied(stage.nested_decode(column), place) for place, (stage, column) in enumerate(pairs)
         ]
 
-    def _component_inputs(self, z: Tensor, indices: Tensor) -> Iterator[tuple[Quantizer, Tensor, Tensor]]:
-        residual = self._apply_entry(z)
+    def _component_inputs(self, projected: Rows, indices: Tensor) -> list[tuple[RowQuantizer, Tensor, Tensor]]:
+        residual, inputs = self._apply_entry(projected.vectors), []
         for place, (stage, column) in enumerate(zip(self.components, self._columns(indices), strict=False)):
-            yield stage, self._divided(residual, place), column
+            inputs.append((stage, self._divided(residual, place), column))
             residual = residual - self._multiplied(stage.nested_decode(column), place)
+        return inputs
 
-    def _initialize_components(self, projected: Rows, fit: Fit) -> None:
+    def _initialize_batch(self, projected: Rows, process_group: ProcessGroup) -> None:
+        self._initialize_in_order(projected, self._fit_components, process_group)
+
+    def _fit_components(self, projected: Rows, fit: Fit) -> None:
         residual = self._apply_entry(projected.vectors[projected.valid])
         for place, stage in enumerate(self.components):
             inputs = self._divided(residual, place)
@@ -262,7 +273,7 @@ class ResidualQuantizer(ComposedQuantizer):
             super()._check_columns(indices)
         self._count_stages(indices.shape[-1])
 
-    def _first_stages(self, num_codebooks: int | None) -> list[Quantizer]:
+    def _first_stages(self, num_codebooks: int | None) -> list[RowQuantizer]:
         """Those that have that many codebooks together; all for None."""
         return self.components[: None if num_codebooks is None else self._count_stages(num_codebooks)]
 

@@ -5,11 +5,13 @@ from torch import Tensor
 
 from quantizers.core.arguments.checks import Count, Size
 from quantizers.core.arguments.options import checked
-from quantizers.core.base import NO_CODE, Quantizer, QuantizerOutput
+from quantizers.core.layout import Rows
+from quantizers.core.output import NO_CODE, QuantizerOutput
 from quantizers.core.registry import register
+from quantizers.core.row_quantizer import RowQuantizer
 
 
-class Identity(Quantizer):
+class Identity(RowQuantizer):
     """The unquantized baseline: quantized is x, the loss is zero.
 
     For comparisons (what the bottleneck costs without quantization) and for warming up an autoencoder. It has
@@ -29,7 +31,8 @@ class Identity(Quantizer):
         """Raises ValueError: there is none."""
         raise ValueError("Identity does not quantize: it has no codebook")
 
-    def _quantize(self, z: Tensor, valid: Tensor) -> QuantizerOutput:
+    def _quantize(self, rows: Rows) -> QuantizerOutput:
+        z = rows.vectors
         return QuantizerOutput(z.clone(), self._encode(z), z.new_zeros(()))
 
     def _encode(self, z: Tensor) -> Tensor:

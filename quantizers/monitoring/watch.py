@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from quantizers.composite.composed import outermost
-from quantizers.core.base import ForwardEvent, Quantizer
+from quantizers.core.base import Quantizer
+from quantizers.core.code_hooks import ForwardEvent
 from quantizers.monitoring.usage import CodebookUsage, check_sizes, count_, new_slots
 
 Results = dict[str, dict[str, Tensor]]
@@ -58,8 +59,7 @@ class Watch:
         self._counting = {
             name: (quantizer, Counting(quantizer, training)) for name, quantizer in with_codes.items()
         }
-        for quantizer, counting in self._counting.values():
-            quantizer.listen(counting)
+        self._handles = [quantizer.register_code_hook(counting) for quantizer, counting in self._counting.values()]
 
     @property
     def usage(self) -> dict[str, CodebookUsage]:
@@ -103,9 +103,9 @@ class Watch:
             counting.slots.zero_()
 
     def remove(self) -> None:
-        """Count no more."""
-        for quantizer, counting in self._counting.values():
-            quantizer.unlisten(counting)
+        """Stop counting."""
+        for handle in self._handles:
+            handle.remove()
 
     def __enter__(self) -> "Watch":
         return self
@@ -117,7 +117,7 @@ class Watch:
 
 
 class Counting:
-    """A quantizer's listener that counts its indices.
+    """A code hook that counts its indices.
 
     The counts are a tensor of its own and no metric's state: graphs of `torch.compile` and of CUDA write to it, so
     that it stays in its place.

@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 from quantizers.core.arguments.checks import FromZero, Size, check_tensor
 from quantizers.core.arguments.options import checked
-from quantizers.core.base import QuantizerOutput
 from quantizers.core.gradients import exact_value
-from quantizers.core.layout import to_rows
+from quantizers.core.layout import Rows, to_rows
+from quantizers.core.output import QuantizerOutput
 from quantizers.core.registry import register
 from quantizers.kernels.dispatch import without_autocast
 from quantizers.scalar.bits import bit_entropy, bits_for
@@ -81,7 +81,8 @@ class BernoulliQuantizer(GridQuantizer):
             each = F.logsigmoid(signs * projected.vectors).sum(-1)
         return each.where(projected.valid & (flat >= 0), torch.nan).reshape(rows.shape)
 
-    def _quantize(self, z: Tensor, valid: Tensor) -> QuantizerOutput:
+    def _quantize(self, rows: Rows) -> QuantizerOutput:
+        z, valid = rows.vectors, rows.valid
         p = torch.sigmoid(z)
         bits = torch.rand_like(z) < p if self.training else z > 0  # rand in [0, 1): no bit against a p of 0 or 1
         digits = bits.to(torch.int64)

@@ -16,8 +16,9 @@ from torch.nn import functional as F
 
 from quantizers.core.arguments.checks import Finite, Positive, Size, Weight, check_at_least
 from quantizers.core.arguments.options import checked
-from quantizers.core.base import QuantizerOutput
 from quantizers.core.gradients import Gradient, resolve_gradient
+from quantizers.core.layout import Rows
+from quantizers.core.output import QuantizerOutput
 from quantizers.scalar.grid import GridQuantizer
 
 SATURATED = 1000.0  # a logit at which σ(−ℓ) is zero in float64 too: larger ones, ∞ included, differ in nothing
@@ -96,7 +97,8 @@ class BinaryQuantizer(GridQuantizer):
     def _vectors(self, z: Tensor) -> Tensor:
         """What is quantized, u [N, L], of z [N, L]."""
 
-    def _quantize(self, z: Tensor, valid: Tensor) -> QuantizerOutput:
+    def _quantize(self, rows: Rows) -> QuantizerOutput:
+        z, valid = rows.vectors, rows.valid
         u = self._vectors(z)
         digits = (u > 0).to(torch.int64)
         codes = self._values(digits, u.dtype)

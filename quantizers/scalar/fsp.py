@@ -8,8 +8,9 @@ from torch import Tensor
 
 from quantizers.core.arguments.checks import Level, Share, Size
 from quantizers.core.arguments.options import checked
-from quantizers.core.base import QuantizerOutput
 from quantizers.core.gradients import exact_value
+from quantizers.core.layout import Rows
+from quantizers.core.output import QuantizerOutput
 from quantizers.scalar.grid import GridQuantizer
 
 
@@ -74,7 +75,8 @@ class FSP(GridQuantizer):
         self.cdf = cdf
         self.quantize_probability = quantize_probability
 
-    def _quantize(self, z: Tensor, valid: Tensor) -> QuantizerOutput:
+    def _quantize(self, rows: Rows) -> QuantizerOutput:
+        z = rows.vectors
         u = CDFS[self.cdf](z)
         digits = self._digits(u)
         value = self._values(digits, u.dtype)

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from quantizers.core.arguments.checks import Level, Size, check_at_least
 from quantizers.core.arguments.options import checked
-from quantizers.core.base import QuantizerOutput
 from quantizers.core.gradients import Gradient, resolve_gradient, straight_through
+from quantizers.core.layout import Rows
+from quantizers.core.output import QuantizerOutput
 from quantizers.kernels.ops.levels import round_levels
 from quantizers.kernels.reference.levels import (
     bound_levels,
@@ -78,7 +79,8 @@ class FSQ(GridQuantizer):
         self.bound = bound
         self.gradient = resolve_gradient(gradient)
 
-    def _quantize(self, z: Tensor, valid: Tensor) -> QuantizerOutput:
+    def _quantize(self, rows: Rows) -> QuantizerOutput:
+        z = rows.vectors
         if self.bound == "clamp":
             levels = self._levels(z)
             bounded = clamp_levels(z, levels)

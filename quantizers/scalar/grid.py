@@ -12,14 +12,14 @@ from torch import Tensor
 
 from quantizers.core.arguments.checks import Level, Size
 from quantizers.core.arguments.options import checked
-from quantizers.core.base import Quantizer
+from quantizers.core.row_quantizer import RowQuantizer
 from quantizers.core.state.read_only import read_only
 from quantizers.kernels.vectors import integers
 
 LARGEST_TABLE = 2**24  # values in a codebook that is built on demand: 64 MiB
 
 
-class GridQuantizer(Quantizer):
+class GridQuantizer(RowQuantizer):
     """Codes are all combinations of L_i levels in channel i; index = Σ digit_i · Π_{j<i} L_j. No table, no state.
 
     A subclass says which level a vector takes in each channel (`_quantize`, `_encode`), and which value a level

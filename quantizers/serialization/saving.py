@@ -1,4 +1,5 @@
-"""A trained quantizer in a folder: `quantizer.save(path)`, and `quantizers.load(path)` gives it back, bit for bit.
+"""Save a trained quantizer into a folder with `quantizers.save(quantizer, path)`; `quantizers.load(path)`
+restores it.
 
 The folder holds `config.json`, which is `quantizers.configuration` with the dtype beside it, and
 `model.safetensors`, all parameters and buffers of the `state_dict`: the names that Hugging Face's tools expect.

@@ -9,8 +9,10 @@ from torch.optim import Optimizer
 
 from quantizers.clustering.seeding import Group
 from quantizers.composite.composed import outermost
-from quantizers.core.base import ForwardEvent, Quantizer
+from quantizers.core.base import Quantizer
+from quantizers.core.code_hooks import ForwardEvent
 from quantizers.core.layout import to_rows
+from quantizers.core.learned_codes import LearnedCodes
 from quantizers.core.parallel import ProcessGroup, Ranks, of_each_rank, total
 from quantizers.core.wrappers import named_modules, without_wrappers
 from quantizers.kernels.dispatch import without_autocast
@@ -28,7 +30,7 @@ class Replacement(abc.ABC):
             optimizer.step()
             replaced = replacement.step()
 
-    A listener of each outermost quantizer of the model keeps what its last forward in training got; nothing in a
+    A hook of each outermost quantizer of the model keeps what its last forward in training got; nothing in a
     forward waits for anything. `step` looks at these vectors, as they are with the weights of now: a stage of a
     residual has those that the stages before it leave. What it takes, it takes once.
 
@@ -96,8 +98,7 @@ class Replacement(abc.ABC):
             for name, part in self._tables.items()
         }
         self._last = [(quantizer, LastForward()) for quantizer in outer.values()]
-        for quantizer, last in self._last:
-            quantizer.listen(last)
+        self._handles = [quantizer.register_code_hook(last) for quantizer, last in self._last]
 
     @abc.abstractmethod
     def _shares(self, use: Tensor) -> Tensor:
@@ -114,9 +115,9 @@ class Replacement(abc.ABC):
                 moved += self._step(name, part, seen.get(part, []))
         return moved
 
-    def _seen(self) -> dict[Quantizer, Seen]:
+    def _seen(self) -> dict[LearnedCodes, Seen]:
         """What each table's quantizer met in the last forward in training."""
-        seen: dict[Quantizer, Seen] = {}
+        seen: dict[LearnedCodes, Seen] = {}
         for quantizer, last in self._last:
             if last.held is None:
                 continue
@@ -175,9 +176,10 @@ class Replacement(abc.ABC):
         self._use = {name: plain[own[name]].to(use, copy=True) for name, use in self._use.items()}
 
     def remove(self) -> None:
-        """Listen to the model no more."""
-        for quantizer, last in self._last:
-            quantizer.unlisten(last)
+        """Remove the hooks from the model."""
+        for handle in self._handles:
+            handle.remove()
+        for _, last in self._last:
             last.held = None
 
 
@@ -187,7 +189,7 @@ def _of_codes(part: Quantizer) -> list[nn.Parameter]:
 
 
 class LastForward:
-    """A quantizer's listener that keeps x, mask and indices of the last forward in training."""
+    """A code hook that keeps x, mask and indices of the last forward in training."""
 
     def __init__(self) -> None:
         self.held: tuple[Tensor, Tensor | None, Tensor] | None = None

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
 from typing import Any
 
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from quantizers.composite.composed import outermost
 from quantizers.composite.multiscale import MultiScaleQuantizer
 from quantizers.core.arguments.checks import check_at_least
-from quantizers.core.base import CodeHook, ForwardEvent, Quantizer
+from quantizers.core.base import Quantizer
+from quantizers.core.code_hooks import CodeHook, ForwardEvent, code_hooks_paused
 from quantizers.core.layout import Rows, to_rows
 from quantizers.core.parallel import ProcessGroup
 from quantizers.core.wrappers import unwrapped
@@ -83,7 +84,7 @@ def warm_start(
     with (
         _modes(model, outer.values(), training),
         _random_state(model),
-        _without_listeners(outer.values()),
+        code_hooks_paused(outer.values()),
         torch.compiler.set_stance("force_eager"),
     ):
         while waiting:
@@ -224,7 +225,7 @@ def _collected(
             raise _ReachedError
 
     count = 0
-    with _heard(waiting.values(), collect):
+    with _code_hook(waiting.values(), collect):
         for each in prepared:
             count += 1
             with suppress(_ReachedError):
@@ -241,27 +242,12 @@ def _collected(
 
 
 @contextmanager
-def _heard(quantizers: Collection[Quantizer], listener: CodeHook) -> Iterator[None]:
-    for quantizer in quantizers:
-        quantizer.listen(listener)
-    try:
-        yield
-    finally:
+def _code_hook(quantizers: Collection[Quantizer], hook: CodeHook) -> Iterator[None]:
+    """A hook on each of these quantizers, until the block ends."""
+    with ExitStack() as handles:
         for quantizer in quantizers:
-            quantizer.unlisten(listener)
-
-
-@contextmanager
-def _without_listeners(quantizers: Collection[Quantizer]) -> Iterator[None]:
-    """Nobody counts these forwards among those of training or evaluation."""
-    listening = [(quantizer, listener) for quantizer in quantizers for listener in quantizer._listeners]
-    for quantizer, listener in listening:
-        quantizer.unlisten(listener)
-    try:
+            handles.enter_context(quantizer.register_code_hook(hook))
         yield
-    finally:
-        for quantizer, listener in listening:
-            quantizer.listen(listener)
 
 
 @contextmanager

@@ -260,7 +260,7 @@ def test_another_form_of_the_same_value_builds_the_same(name: str, data: st.Data
 def test_what_another_form_builds_is_saved_copied_and_pickled(name: str, tmp_path: Path) -> None:
     options = {key: np.array(value) if type(value) in FORMS else value for key, value in OPTIONS[name].items()}
     quantizer = make(name, options)
-    quantizer.save(tmp_path)
+    quantizers.save(quantizer, tmp_path)
     for again in (quantizers.load(tmp_path), pickle.loads(pickle.dumps(quantizer)), copy.deepcopy(quantizer)):
         assert as_json(again) == as_json(make(name, OPTIONS[name]))
         assert_same_state(state_of(again), state_of(quantizer))
@@ -554,7 +554,7 @@ def test_numbers_that_were_assigned_are_told_as_plain_ones(form: Callable[[float
             part.commitment_weight = value  # type: ignore[assignment]
             setattr(part, name, value)
     assert as_json(quantizer) == as_json(expected)
-    quantizer.save(tmp_path)
+    quantizers.save(quantizer, tmp_path)
     assert as_json(quantizers.load(tmp_path)) == as_json(expected)
 
 
@@ -568,7 +568,7 @@ def test_what_was_assigned_and_is_no_number_is_not_lost(wrong: Any, tmp_path: Pa
     quantizer = VectorQuantizer(4, 8)
     quantizer.commitment_weight = wrong
     with pytest.raises(ValueError, match=r"commitment_weight is .*, expected a number: it was assigned after"):
-        quantizer.save(tmp_path)
+        quantizers.save(quantizer, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -595,7 +595,7 @@ def test_a_users_constructor_may_pass_on_any_form(form: Callable[[float], Any], 
     quantizer = Fixed(np.int64(4), form(0.25))  # type: ignore[arg-type]
     assert (type(quantizer.dim), type(quantizer.commitment_weight)) == (int, float)
     quantizer.codebook_weight = 0.75
-    quantizer.save(tmp_path)
+    quantizers.save(quantizer, tmp_path)
     loaded = quantizers.load(tmp_path)
     assert as_json(loaded) == as_json(quantizer)
     assert (loaded.commitment_weight, loaded.codebook_weight) == (0.25, 0.75)
@@ -607,7 +607,7 @@ def test_parts_may_come_in_any_sequence(kind: Callable[[Any], Any], of: Any, tmp
     parts = [VectorQuantizer(4, 8), Fixed(4)]
     quantizer = of(4, kind(parts), scales=np.array([0.5, 0.25]))
     assert as_json(quantizer) == as_json(of(4, parts, scales=[0.5, 0.25]))
-    quantizer.save(tmp_path)
+    quantizers.save(quantizer, tmp_path)
     loaded = quantizers.load(tmp_path)
     assert type(loaded) is of
     assert as_json(loaded) == as_json(quantizer)

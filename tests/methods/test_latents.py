@@ -10,7 +10,7 @@ from torch import Tensor
 
 import quantizers
 from quantizers import Quantizer, ResidualQuantizer
-from quantizers.composite.latents import encode_latents, latent_codes, latents_of, parts_of
+from quantizers.composite.latents import encode_latents, latent_codes, latents_of
 from tests.cases import Case, normal
 
 DIM = 4
@@ -53,14 +53,14 @@ def test_a_latent_is_of_its_code(case: Case, seed: int) -> None:
     quantizer, x = build(case, seed, channel_dim=1), maps(seed)
     indices = quantizer.encode(x)
     latents, codes = latents_of(quantizer, x, indices), latent_codes(quantizer, indices)
-    width = sum(part.code_dim for part in parts_of(quantizer))
+    width = sum(part.code_dim for part in quantizer.stages)
     assert latents.shape == codes.shape == (2, width, 5)
     assert torch.equal(encode_latents(quantizer, latents), indices)
-    last = codes.movedim(1, -1).split([part.code_dim for part in parts_of(quantizer)], -1)
+    last = codes.movedim(1, -1).split([part.code_dim for part in quantizer.stages], -1)
     scales = getattr(quantizer, "log_scales", None)
     values = [
         part.project_out(own) * (1.0 if scales is None else scales[place].exp())
-        for place, (part, own) in enumerate(zip(parts_of(quantizer), last, strict=True))
+        for place, (part, own) in enumerate(zip(quantizer.stages, last, strict=True))
     ]
     value = torch.stack(values).sum(0)
     if isinstance(quantizer, ResidualQuantizer):
@@ -105,7 +105,7 @@ def test_latents_reach_what_they_come_from() -> None:
     quantizer, x = build(Case("residual", {"code_dim": 2}), 0), normal(0, 6, DIM).requires_grad_()
     latents_of(quantizer, x, quantizer.encode(x)).square().sum().backward()
     assert x.grad.norm() > 0
-    assert all(part.project_in.weight.grad.norm() > 0 for part in parts_of(quantizer))
+    assert all(part.project_in.weight.grad.norm() > 0 for part in quantizer.stages)
 
 
 def test_wrong_arguments_are_named() -> None:

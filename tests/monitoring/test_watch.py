@@ -223,7 +223,7 @@ def test_a_watch_leaves_nothing_behind_and_comes_along_with_no_copy() -> None:
     assert counted(watched) == {"fine": [3, 3], "coarse": [3]}
     for module in model.modules():
         assert not module._forward_hooks
-        assert not getattr(module, "_listeners", ())
+        assert not getattr(module, "_code_hooks", ())
     assert len(saved(model)) == size
     another, own = watch(model), watch(model)
     own.remove()

@@ -92,7 +92,7 @@ def test_a_folder_is_as_the_repository(tmp_path: Path) -> None:
         assert_same_state(dict(quantizer.state_dict()), dict(loaded.state_dict()))
     by_mixin = hub.SharedQuantizer.from_pretrained(tmp_path / "codes", gradient=halved)
     assert isinstance(by_mixin.shared, ResidualQuantizer)
-    quantizer.save(tmp_path / "plain")
+    quantizers.save(quantizer, tmp_path / "plain")
     assert not (tmp_path / "plain" / "README.md").exists()
     assert isinstance(hub.from_pretrained(tmp_path / "plain", gradient=halved), ResidualQuantizer)
 
@@ -151,7 +151,7 @@ class SharedByMixin(VectorQuantizer, PyTorchModelHubMixin):
 def test_a_quantizer_may_take_the_mixin_itself(tmp_path: Path) -> None:
     quantizer = SharedByMixin(4, 8, distance="cosine")
     quantizer.save_pretrained(tmp_path / "theirs")
-    quantizer.save(tmp_path / "ours")
+    quantizers.save(quantizer, tmp_path / "ours")
     for loaded in (SharedByMixin.from_pretrained(tmp_path / "theirs"), quantizers.load(tmp_path / "ours")):
         assert loaded.distance == "cosine"
         assert torch.equal(loaded.embedding, quantizer.embedding)

@@ -41,7 +41,7 @@ FILES = {"config.json", "model.safetensors"}
 def test_a_trained_quantizer_comes_back_bit_for_bit(case: Case, tmp_path: Path) -> None:
     """State, configuration, evaluation, codes, and the next step of training."""
     quantizer = trained(case)
-    quantizer.save(tmp_path / "new" / "folder")
+    quantizers.save(quantizer, tmp_path / "new" / "folder")
     assert {file.name for file in (tmp_path / "new" / "folder").iterdir()} == FILES
     loaded = quantizers.load(tmp_path / "new" / "folder", **missing_of(case))
     assert type(loaded) is type(quantizer)
@@ -59,7 +59,7 @@ def test_a_trained_quantizer_comes_back_bit_for_bit(case: Case, tmp_path: Path) 
 def test_a_pyramid_comes_back(tmp_path: Path) -> None:
     quantizer = Case("multiscale", {"quantizer": "ema_vq", "blend": nn.Conv2d(4, 4, 3, padding=1)}).build()
     quantizer(batch(2, 8, 8))
-    quantizer.save(tmp_path)
+    quantizers.save(quantizer, tmp_path)
     loaded = quantizers.load(tmp_path)
     for training in (False, True):
         outputs = [seeded(each.train(training), batch(2, 8, 8)) for each in (quantizer, loaded)]
@@ -76,7 +76,7 @@ def test_float64_stays(name: str, tmp_path: Path) -> None:
     """Also of what is not saved, as FSQ's levels."""
     quantizer = Case(name).build().double()
     quantizer(batch(20, dtype=torch.float64))
-    quantizer.save(tmp_path)
+    quantizers.save(quantizer, tmp_path)
     loaded = quantizers.load(tmp_path)
     assert {n: t.dtype for n, t in state_of(loaded).items()} == {
         n: t.dtype for n, t in state_of(quantizer).items()
@@ -88,7 +88,7 @@ def test_float64_stays(name: str, tmp_path: Path) -> None:
 
 def test_a_part_in_float64_stays_so_and_the_default_dtype_does_not_matter(tmp_path: Path) -> None:
     quantizer = ResidualQuantizer(4, [VectorQuantizer(4, 8), EMAVectorQuantizer(4, 8).double()])
-    quantizer.save(tmp_path)
+    quantizers.save(quantizer, tmp_path)
     torch.set_default_dtype(torch.float64)
     try:
         loaded = quantizers.load(tmp_path)
@@ -103,7 +103,7 @@ def test_a_shared_codebook_is_written_once_and_stays_shared(tmp_path: Path) -> N
     shared = EMAVectorQuantizer(2, 8)
     quantizer = ResidualQuantizer(4, [GroupedQuantizer(4, [shared, VectorQuantizer(2, 8)]) for _ in range(2)])
     quantizer(batch(20))
-    quantizer.save(tmp_path)
+    quantizers.save(quantizer, tmp_path)
     with safe_open(tmp_path / "model.safetensors", "pt") as file:
         assert len(file.keys()) == len({id(tensor) for tensor in quantizer.state_dict(keep_vars=True).values()})
         assert file.metadata() == {"format": "pt"}
@@ -127,14 +127,14 @@ class Tied(VectorQuantizer):
 
 def test_tied_and_overlapping_tensors_are_saved(tmp_path: Path) -> None:
     quantizer = Tied()
-    quantizer.save(tmp_path)
+    quantizers.save(quantizer, tmp_path)
     loaded = quantizers.load(tmp_path)
     assert loaded.alias.weight is loaded.embedding
     assert_same_state(dict(quantizer.state_dict()), dict(loaded.state_dict()))
 
 
 def test_loading_draws_nothing_from_the_generator(tmp_path: Path) -> None:
-    Case("simvq").build().save(tmp_path)
+    quantizers.save(Case("simvq").build(), tmp_path)
     before = torch.get_rng_state()
     quantizers.load(tmp_path)
     assert torch.equal(torch.get_rng_state(), before)
@@ -161,7 +161,7 @@ class UserMap(nn.Module):
 
 def test_a_users_own_map_is_asked_for_and_gets_its_weights(tmp_path: Path) -> None:
     quantizer = SimVQ(4, 8, transform=UserMap())
-    quantizer.save(tmp_path)
+    quantizers.save(quantizer, tmp_path)
     with pytest.raises(ValueError, match=r"transform was a UserMap. Pass it by its name: transform="):
         quantizers.load(tmp_path)
     loaded = quantizers.load(tmp_path, transform=UserMap())
@@ -170,8 +170,8 @@ def test_a_users_own_map_is_asked_for_and_gets_its_weights(tmp_path: Path) -> No
 
 def test_other_files_stay_and_a_second_save_replaces_the_first(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("mine")
-    VectorQuantizer(4, 8).save(tmp_path)
-    FSQ(4, (5, 5)).save(tmp_path)
+    quantizers.save(VectorQuantizer(4, 8), tmp_path)
+    quantizers.save(FSQ(4, (5, 5)), tmp_path)
     assert isinstance(quantizers.load(tmp_path), FSQ)
     assert {file.name for file in tmp_path.iterdir()} == {*FILES, "README.md"}
     assert (tmp_path / "README.md").read_text() == "mine"
@@ -220,14 +220,14 @@ def test_a_killed_save_leaves_the_old_one_or_the_new_one_or_none(
 ) -> None:
     """Of the same shapes, so that parts of two would load."""
     old, new = VectorQuantizer(4, 8), VectorQuantizer(4, 8, distance="cosine")
-    old.save(tmp_path)
+    quantizers.save(old, tmp_path)
     with monkeypatch.context() as patched:
         kill_at(moment, patched)
         if moment <= 5:  # that many operations there are
             with pytest.raises(Killed):
-                new.save(tmp_path)
+                quantizers.save(new, tmp_path)
         else:
-            new.save(tmp_path)
+            quantizers.save(new, tmp_path)
     if moment in (4, 5):
         with pytest.raises(FileNotFoundError, match=r"no config.json in .*or saving into it was interrupted"):
             quantizers.load(tmp_path)
@@ -235,7 +235,7 @@ def test_a_killed_save_leaves_the_old_one_or_the_new_one_or_none(
         loaded, expected = quantizers.load(tmp_path), old if moment < 4 else new
         assert loaded.distance == expected.distance
         assert torch.equal(loaded.embedding, expected.embedding)
-    new.save(tmp_path)  # and nothing of it is in the way of the next
+    quantizers.save(new, tmp_path)  # and nothing of it is in the way of the next
     assert quantizers.load(tmp_path).distance == "cosine"
     assert {file.name for file in tmp_path.iterdir()} == FILES
 
@@ -282,7 +282,7 @@ def change(folder: Path, **entries: Any) -> None:
 def test_a_folder_that_is_damaged_is_named(
     damage: Callable[[Path], object], error: type[Exception], message: str, tmp_path: Path
 ) -> None:
-    VectorQuantizer(4, 8).save(tmp_path)
+    quantizers.save(VectorQuantizer(4, 8), tmp_path)
     damage(tmp_path)
     with pytest.raises(error, match=message):
         quantizers.load(tmp_path)
@@ -291,10 +291,10 @@ def test_a_folder_that_is_damaged_is_named(
 def test_what_is_not_ours_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(FileExistsError, match="is a file, expected a folder"):
-        VectorQuantizer(4, 8).save(tmp_path / "file")
+        quantizers.save(VectorQuantizer(4, 8), tmp_path / "file")
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(FileExistsError, match=r"config.json is not of a quantizer, and is left as it is"):
-        VectorQuantizer(4, 8).save(tmp_path)
+        quantizers.save(VectorQuantizer(4, 8), tmp_path)
     assert {file.name for file in tmp_path.iterdir()} == {"file", "config.json"}
 
 
@@ -310,16 +310,16 @@ class Extra(VectorQuantizer):
 
 def test_what_cannot_be_saved_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="state '_extra_state' is dict, expected a tensor"):
-        Extra(4, 8).save(tmp_path)
+        quantizers.save(Extra(4, 8), tmp_path)
     with pytest.raises(TypeError, match="quantizer is Linear, expected a Quantizer"):
         quantizers.save(nn.Linear(2, 2), tmp_path)  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
 
 
 def test_without_safetensors_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    VectorQuantizer(4, 8).save(tmp_path)
+    quantizers.save(VectorQuantizer(4, 8), tmp_path)
     monkeypatch.setitem(sys.modules, "safetensors", None)
     monkeypatch.setitem(sys.modules, "safetensors.torch", None)
-    for act in (lambda: quantizers.load(tmp_path), lambda: VectorQuantizer(4, 8).save(tmp_path)):
+    for act in (lambda: quantizers.load(tmp_path), lambda: quantizers.save(VectorQuantizer(4, 8), tmp_path)):
         with pytest.raises(ImportError, match=r"need safetensors: pip install 'quantizers-torch\[hub\]'"):
             act()

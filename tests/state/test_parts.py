@@ -24,7 +24,7 @@ def test_hooks_of_parts_run_once_at_each_place(case: Case) -> None:
     for part in parts_of(quantizer):
         part.register_forward_hook(lambda part, _, output: seen.append((part, tuple(output.indices.shape))))
     out = quantizer(batch(6))
-    direct = [part for part in getattr(quantizer, "parts", []) if part in parts_of(quantizer)]
+    direct = [part for part in getattr(quantizer, "components", []) if part in parts_of(quantizer)]
     folded = isinstance(quantizer, GroupedQuantizer) and len(quantizer.quantizers) == 1
     for part in set(direct):
         assert sum(of is part for of, _ in seen) == (1 if folded else direct.count(part))

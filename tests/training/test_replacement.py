@@ -467,7 +467,7 @@ def test_copies_of_the_model_keep_nothing_and_bring_nothing() -> None:
     for other in (copy.deepcopy(model), pickle.loads(pickled)):
         assert_same_state(state_of(model), state_of(other))
         assert other(far(5)).quantized.shape == (5, DIM)
-        assert not any(getattr(part, "_listeners", ()) for part in other.modules())
+        assert not any(getattr(part, "_code_hooks", ()) for part in other.modules())
         again = DeadCodeReplacement(other, optimizer_of(other), threshold=0.9, decay=0.0)
         other(far(5))
         assert again.step() > 0
@@ -478,7 +478,7 @@ def test_a_removed_one_leaves_the_model_as_it_was() -> None:
     replacement = DeadCodeReplacement(model, optimizer_of(model), threshold=0.9, decay=0.0)
     model(far(5))
     replacement.remove()
-    assert not any("_listeners" in vars(part) for part in model.modules())
+    assert not any("_code_hooks" in vars(part) for part in model.modules())
     model(far(5))
     assert replacement.step() == 0
 
@@ -523,4 +523,4 @@ def test_wrong_options_are_named(kind: type[Replacement], options: dict, message
     quantizer: Quantizer = VectorQuantizer(DIM, 4)
     with pytest.raises((ValueError, TypeError), match=message):
         kind(quantizer, optimizer_of(quantizer), **options)
-    assert "_listeners" not in vars(quantizer)
+    assert "_code_hooks" not in vars(quantizer)

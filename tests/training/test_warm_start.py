@@ -139,7 +139,9 @@ def test_all_but_the_codes_is_bit_equal_afterwards(
         model.eval()
         model.encoder[3].norm.train()
     hook = model.top.register_forward_pre_hook(lambda module, args: None)
-    model.bottom.listen(lambda quantizer, heard: pytest.fail("a listener got a forward that is not the user's"))
+    model.bottom.register_code_hook(
+        lambda quantizer, event: pytest.fail("a hook got a forward that is not the user's")
+    )
     before, around_before, numbers = state_of(model), around(model), generators()
 
     def batches() -> Iterator[object]:

@@ -1,7 +1,7 @@
 """A quantizer of ours that answers as the one in whose place it stands."""
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -192,7 +192,7 @@ def set_averages(quantizer: Quantizer, cluster_size: Tensor, embedding_sum: Tens
         quantizer.set_averages(cluster_size, embedding_sum)
 
 
-def stages_of(quantizer: Quantizer, count: int, *, shared: bool = False) -> list[Quantizer]:
+def stages_of(quantizer: Quantizer, count: int, *, shared: bool = False) -> Sequence[Quantizer]:
     """The stages of a residual quantizer that can take over the codes of `count` others.
 
     Args: shared: those others have one codebook between them.
@@ -210,7 +210,7 @@ def stages_of(quantizer: Quantizer, count: int, *, shared: bool = False) -> list
     return quantizer.components
 
 
-def groups_of(quantizer: Quantizer, count: int, *, shared: bool = False) -> list[Quantizer]:
+def groups_of(quantizer: Quantizer, count: int, *, shared: bool = False) -> Sequence[Quantizer]:
     """The groups of a grouped quantizer that can take over the codes of `count` others.
 
     Args: shared: those others have one codebook between them.

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from quantizers.adapters.bases.adapter import Adapter, set_averages
 from quantizers.composite.residual import ResidualQuantizer
-from quantizers.core.base import Quantizer, QuantizerOutput
+from quantizers.core.base import Quantizer
+from quantizers.core.output import QuantizerOutput
 from quantizers.core.projection import Projection
 
 
@@ -48,7 +49,7 @@ class StagesAdapter(Adapter):
         """Codes, projections of the stages, and averages, from which EMA codes then go on; where no vector was
         seen yet, each code counts as one."""
         super().keep(original, quantizer)
-        for part, stage in zip(getattr(quantizer, "parts", [quantizer]), cls.stages(original), strict=True):
+        for part, stage in zip(quantizer.stages, cls.stages(original), strict=True):
             for name, projection in _projections(stage):
                 setattr(part, name, Projection.of(projection))
             set_averages(part, *cls.averages(stage))
@@ -56,7 +57,7 @@ class StagesAdapter(Adapter):
     @classmethod
     def keep_structure(cls, original: Any, quantizer: Quantizer) -> None:
         """The projections of the stages, also of those that do not change the number of channels."""
-        for part, stage in zip(getattr(quantizer, "parts", [quantizer]), cls.stages(original), strict=True):
+        for part, stage in zip(quantizer.stages, cls.stages(original), strict=True):
             for name, projection in _projections(stage):
                 if isinstance(part.get_submodule(name), nn.Identity):
                     setattr(part, name, _like(projection))

@@ -13,9 +13,10 @@ from quantizers.adapters.contracts.dac_stage import (
     losses_of_samples,
     project_as_convolutions,
 )
-from quantizers.composite.latents import encode_latents, latent_codes, latents_of, parts_of
+from quantizers.composite.latents import encode_latents, latent_codes, latents_of
 from quantizers.composite.residual import ResidualQuantizer
-from quantizers.core.base import Quantizer, QuantizerOutput
+from quantizers.core.base import Quantizer
+from quantizers.core.output import QuantizerOutput
 
 Encoded = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -47,7 +48,7 @@ class DacAdapter(Adapter):
 
     def __init__(self, quantizer: Quantizer, original: nn.Module) -> None:
         super().__init__(quantizer, original)
-        for part in parts_of(quantizer):
+        for part in quantizer.stages:
             project_as_convolutions(part)
 
     @classmethod

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from quantizers.adapters.bases.adapter import Place
 from quantizers.adapters.bases.stages import StagesAdapter
-from quantizers.core.base import QuantizerOutput
+from quantizers.core.output import QuantizerOutput
 
 
 class TransformersEncodecAdapter(StagesAdapter):

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from quantizers.adapters.bases.adapter import Place
 from quantizers.adapters.bases.stages import StagesAdapter
-from quantizers.core.base import Quantizer, QuantizerOutput
+from quantizers.core.base import Quantizer
+from quantizers.core.output import QuantizerOutput
 
 
 class MimiAdapter(StagesAdapter):

@@ -8,7 +8,8 @@ from quantizers.adapters.bases.adapter import Place
 from quantizers.adapters.bases.last_loss import LastLossAdapter
 from quantizers.adapters.bases.perplexity import perplexity
 from quantizers.adapters.bases.temperature import GumbelAdapter
-from quantizers.core.base import NO_CODE, Quantizer
+from quantizers.core.base import Quantizer
+from quantizers.core.output import NO_CODE
 from quantizers.core.projection import Projection
 
 

@@ -1,9 +1,9 @@
-"""What a quantizer was constructed with, kept so that `quantizers.configuration` can tell it."""
+"""The record of a constructor's call, from which `quantizers.configuration` is made."""
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from torch import Tensor, nn
@@ -17,22 +17,47 @@ from quantizers.core.regularizer import Regularizer
 
 @dataclass(frozen=True)
 class Unserializable:
-    """Stands for an argument that JSON cannot tell; the argument itself is not kept alive by it."""
+    """Stands for an argument that JSON cannot represent, without keeping the argument itself alive."""
 
     what: str
 
 
 @dataclass(frozen=True)
 class Construction:
-    """A call of a class, its arguments as `kept` gives them."""
+    """A call of a class, with its arguments as `serializable` converts them."""
 
     of: Any  # a class of quantizers
     positional: tuple[Any, ...]
     named: dict[str, Any]
 
 
+class RecordedConstruction:
+    """A class whose instances keep the arguments that they were constructed with."""
+
+    assignable: ClassVar[tuple[str, ...]] = (
+        "channel_dim",
+        "commitment_weight",
+        "codebook_weight",
+        "decay",
+        "dropout",
+        "entropy_weight",
+        "kl_weight",
+        "temperature",
+    )
+    """Numbers that may be assigned after construction; a configuration contains their current values."""
+
+    _construction: Construction
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Record the arguments of the outermost constructor."""
+        new: Callable[..., Self] = super().__new__
+        made = new(cls) if new is object.__new__ else new(cls, *args, **kwargs)
+        made.__dict__["_construction"] = construction(cls, args, kwargs)
+        return made
+
+
 def construction(of: Any, positional: tuple[object, ...], named: dict[str, object]) -> Construction:
-    """The record of `of(*positional, **named)`; it copies and pickles wherever what is built does."""
+    """The record of `of(*positional, **named)`. It can be copied and pickled whenever the quantizer can."""
     positional, named = plain_arguments(of.__init__, positional, named)
     return Construction(
         of, tuple(map(serializable, positional)), {name: serializable(value) for name, value in named.items()}

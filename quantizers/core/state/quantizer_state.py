@@ -32,7 +32,7 @@ class QuantizerState(SelfInitialized):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "__init__" in cls.__dict__:
-            cls.__init__ = _constructor(cls.__init__)  # type: ignore[method-assign]
+            cls.__init__ = _constructor(cls, cls.__init__)  # type: ignore[method-assign]
 
     def __init__(self) -> None:
         super().__init__()
@@ -166,8 +166,8 @@ def _of_other_codes(kind: str, other: str, where: str = "") -> str:
     )
 
 
-def _constructor(constructor: Callable[..., None]) -> Callable[..., None]:
-    """A class's `__init__`, run under a default dtype of at least 32 bits, and what follows the outermost one."""
+def _constructor(owner: type[QuantizerState], constructor: Callable[..., None]) -> Callable[..., None]:
+    """A class's `__init__`, run under a default dtype of at least 32 bits, and what follows it."""
 
     @functools.wraps(constructor)
     @float32_by_default()
@@ -177,6 +177,8 @@ def _constructor(constructor: Callable[..., None]) -> Callable[..., None]:
         self.__dict__["_is_under_construction"] = True
         try:
             constructor(self, *args, **kwargs)
+            if _resets_after(owner, type(self)):
+                self.reset_parameters()  # type: ignore[operator]
             if is_outermost:
                 self._finish_construction()
         finally:
@@ -184,6 +186,19 @@ def _constructor(constructor: Callable[..., None]) -> Callable[..., None]:
                 self.__dict__.pop("_is_under_construction", None)
 
     return construct
+
+
+def _resets_after(owner: type, built: type) -> bool:
+    """Whether the constructor of `owner` is where `reset_parameters` draws the state of a `built` object.
+
+    That is the constructor of the class that defines `reset_parameters`, or, if this class has none, the one that
+    it inherits: all parameters that it draws exist by then, and what a further subclass sets afterwards stays.
+    """
+    classes = built.__mro__
+    defining = next((place for place, each in enumerate(classes) if "reset_parameters" in each.__dict__), None)
+    if defining is None:
+        return False
+    return next(each for each in classes[defining:] if "__init__" in each.__dict__) is owner
 
 
 def _widen(module: nn.Module) -> None:

@@ -131,7 +131,8 @@ class VectorQuantizeAdapter(PackageAdapter):
         shape = indices.shape[:-1] if self._has_heads else indices.shape
         flat = flat_indices(self.quantizer, indices)
         found = flat >= 0
-        codes = self.quantizer._decode(flat.where(found, self.quantizer._missing_index))
+        quantizer: Any = self.quantizer
+        codes: Tensor = quantizer._decode(flat.where(found, quantizer._missing_index))
         if not self._has_heads:  # else the missing ones are zero already
             codes = codes.where(found[:, None], 0.0)
         codes = codes.reshape(*shape, self.codebook_dim)
