@@ -43,6 +43,8 @@ class DiVeQ(VectorQuantizer):
     Raises: ValueError for a size below 1, an unknown distance, noise_variance below 0.
     """
 
+    draws_in_training = True
+
     @checked
     def __init__(
         self,

@@ -55,6 +55,9 @@ class GumbelQuantizer(RowQuantizer):
     Raises: ValueError for a size below 1, unknown logits, temperature ≤ 0.
     """
 
+    draws_in_training = True
+    same_indices_in_training = False
+
     _temperature: Tensor
 
     @checked
@@ -137,6 +140,11 @@ class GumbelQuantizer(RowQuantizer):
             return keys, bias
         scale = self.log_scale.to(dtype).exp()
         return scale * keys, scale * bias
+
+    @property
+    def value_is_code(self) -> bool:
+        """Whether samples are codes: True with `hard`."""
+        return self.hard
 
     def _quantize(self, rows: Rows) -> QuantizerOutput:
         z, valid = rows.vectors, rows.valid

@@ -120,6 +120,11 @@ class NearestCodeQuantizer(RowQuantizer):
         """Vectors or codes, as `_to_value_space` gives them, where the search compares them."""
         return normalize(vectors) if self.distance == "angle" else vectors
 
+    @property
+    def loss_depends_on_batch(self) -> bool:
+        """Whether a regularizer adds a loss on all vectors of the batch."""
+        return bool(self.regularizers)
+
     def _quantize(self, rows: Rows) -> QuantizerOutput:
         z, valid = rows.vectors, rows.valid
         z = self._to_value_space(z)

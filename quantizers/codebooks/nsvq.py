@@ -42,6 +42,9 @@ class NSVQ(VectorQuantizer):
     Raises: ValueError for a size below 1 or an unknown distance.
     """
 
+    value_is_code = False
+    draws_in_training = True
+
     @checked
     def __init__(
         self,

@@ -53,6 +53,9 @@ class OptVQ(VectorQuantizer):
     Raises: ValueError for a size or iterations below 1, temperature ≤ 0, an unknown distance or gradient.
     """
 
+    index_depends_on_batch = True
+    same_indices_in_training = False
+
     @checked
     def __init__(
         self,

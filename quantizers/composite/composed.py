@@ -82,6 +82,31 @@ class ComposedQuantizer(Quantizer):
         return any(part.observes for part in self.quantizers)
 
     @property
+    def value_is_code(self) -> bool:
+        """Whether this is so for every component."""
+        return all(part.value_is_code for part in self.components)
+
+    @property
+    def draws_in_training(self) -> bool:
+        """Whether a component does."""
+        return any(part.draws_in_training for part in self.components)
+
+    @property
+    def loss_depends_on_batch(self) -> bool:
+        """Whether the loss of a component does."""
+        return any(part.loss_depends_on_batch for part in self.components)
+
+    @property
+    def index_depends_on_batch(self) -> bool:
+        """Whether an index of a component does."""
+        return any(part.index_depends_on_batch for part in self.components)
+
+    @property
+    def same_indices_in_training(self) -> bool:
+        """Whether this is so for every component."""
+        return all(part.same_indices_in_training for part in self.components)
+
+    @property
     def _index_rule(self) -> dict[str, Any]:
         return {"parts": list(self.order), "dims": [part.dim for part in self.components]}
 

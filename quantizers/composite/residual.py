@@ -99,6 +99,16 @@ class ResidualQuantizer(ComposedQuantizer, RowQuantizer):
             write(self, "log_scales", torch.tensor(self.initial_scales).log())
 
     @property
+    def draws_in_training(self) -> bool:
+        """Whether dropout or a stage draws random numbers."""
+        return self.dropout > 0 or super().draws_in_training
+
+    @property
+    def same_indices_in_training(self) -> bool:
+        """Whether every stage takes part in training and gives the same index."""
+        return self.dropout == 0 and super().same_indices_in_training
+
+    @property
     def _index_rule(self) -> dict[str, Any]:
         entry = None if self.entry is None else type(self.entry).__name__
         fixed = self.log_scales is not None and not isinstance(self.log_scales, nn.Parameter)

@@ -45,20 +45,30 @@ class Quantizer(RecordedConstruction, CodeIndices, CodeHooks, LearnedCodes, abc.
     truncatable: ClassVar[bool] = False
     """Whether `forward` and `encode` take `num_codebooks`, and `decode` the indices of the first codebooks."""
 
-    value_is_code: bool = True
-    """Whether `quantized` in training is the code of `indices`, not a mixture of codes or a code with noise."""
+    @property
+    def value_is_code(self) -> bool:
+        """Whether `quantized` in training is the code of `indices`, not a mixture of codes or a code with noise."""
+        return True
 
-    draws_in_training: bool = False
-    """Whether a forward in training draws random numbers."""
+    @property
+    def draws_in_training(self) -> bool:
+        """Whether a forward in training draws random numbers."""
+        return False
 
-    loss_depends_on_batch: bool = False
-    """Whether the loss is a statistic of the batch, not the mean of what each vector contributes."""
+    @property
+    def loss_depends_on_batch(self) -> bool:
+        """Whether the loss is a statistic of the batch, not the mean of what each vector contributes."""
+        return False
 
-    index_depends_on_batch: bool = False
-    """Whether an index in training depends on the other vectors of the batch."""
+    @property
+    def index_depends_on_batch(self) -> bool:
+        """Whether an index in training depends on the other vectors of the batch."""
+        return False
 
-    same_indices_in_training: bool = True
-    """Whether a forward in training gives the indices that `encode` gives."""
+    @property
+    def same_indices_in_training(self) -> bool:
+        """Whether a forward in training gives the indices that `encode` gives."""
+        return True
 
     @checked
     def __init__(

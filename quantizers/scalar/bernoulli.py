@@ -48,6 +48,9 @@ class BernoulliQuantizer(GridQuantizer):
     Raises: ValueError for another codebook size, a negative kl_weight or free_nats.
     """
 
+    draws_in_training = True
+    same_indices_in_training = False
+
     @checked
     def __init__(
         self,

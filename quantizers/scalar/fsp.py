@@ -75,6 +75,16 @@ class FSP(GridQuantizer):
         self.cdf = cdf
         self.quantize_probability = quantize_probability
 
+    @property
+    def value_is_code(self) -> bool:
+        """Whether training adds no noise."""
+        return not self.draws_in_training
+
+    @property
+    def draws_in_training(self) -> bool:
+        """Whether training adds noise."""
+        return self.quantize_probability < 1
+
     def _quantize(self, rows: Rows) -> QuantizerOutput:
         z = rows.vectors
         u = CDFS[self.cdf](z)

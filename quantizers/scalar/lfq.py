@@ -38,6 +38,8 @@ class LFQ(BinaryQuantizer):
     Raises: ValueError for another codebook size, temperature ≤ 0, an unknown gradient.
     """
 
+    loss_depends_on_batch = True
+
     @checked
     def __init__(
         self,
