@@ -47,7 +47,7 @@ class Quantizer(RecordedConstruction, CodeIndices, CodeHooks, LearnedCodes, abc.
 
     @property
     def value_is_code(self) -> bool:
-        """Whether `quantized` in training is the code of `indices`, not a mixture of codes or a code with noise."""
+        """Whether training returns the code of each index, not a mixture of codes and not a code with noise."""
         return True
 
     @property
