@@ -8,12 +8,11 @@ PyTorch differentiates them to any order; then those blocks are all kept, which 
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from quantizers.kernels.reference import levels as reference_levels
 from quantizers.kernels.reference import nearest as reference_nearest
 from quantizers.kernels.reference.noise import gumbel_noise
 from quantizers.kernels.vectors import are_finite, compute_dtype
@@ -160,30 +159,3 @@ def _first_lowest(constants: Tensor, keys: Tensor, x: Tensor, bound: Tensor) -> 
         indices = first.where(lower, indices)
         lowest = lowest_here.where(lower, lowest)
     return indices
-
-
-def decompositions() -> dict[torch._ops.OpOverload, Callable[..., object]]:
-    """The operations that evaluation calls, and what stands for each."""
-    from quantizers.kernels.ops import implicit, levels, mean_softmax, nearest, soft  # noqa: F401  registers them
-
-    operations = torch.ops.quantizers
-
-    def lookup(x: Tensor, codebook: Tensor, vector_weight: Tensor, code_weight: Tensor) -> tuple[Tensor, ...]:
-        indices, codes, distance = nearest_lookup(x, codebook)
-        weight = vector_weight + code_weight
-        return codes, indices, (weight * distance).where(weight != 0, 0.0)
-
-    def round_levels(z: Tensor, counts: Sequence[int], slope: float) -> tuple[Tensor, Tensor]:
-        # Not `integers`, which copies from the host: a decomposition holds no constant.
-        of_channels = torch.cat([z.new_full((1,), count, dtype=torch.int64) for count in counts])
-        return reference_levels.round_levels(z, of_channels, slope)
-
-    return {
-        operations.nearest_code.default: nearest_code,
-        operations.nearest_lookup.default: lookup,
-        operations.highest_score.default: highest_score,
-        operations.soft_codes.default: soft_codes,
-        operations.log_mean_softmax.default: log_mean_softmax,
-        operations.nearest_implicit_code.default: nearest_implicit_code,
-        operations.round_levels.default: round_levels,
-    }

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from quantizers.core.base import Quantizer
-from quantizers.kernels import plain as plain_operations
+from quantizers.kernels.decompositions import decompositions
 
 
 class Encode(nn.Module):
@@ -50,7 +50,7 @@ def plain(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram
 
     Raises: ValueError for a program with an operation that has no such form: one of a forward in training mode.
     """
-    replaced: torch.export.ExportedProgram = program.run_decompositions(plain_operations.decompositions())
+    replaced: torch.export.ExportedProgram = program.run_decompositions(decompositions())
     left = {str(node.target) for node in replaced.graph.nodes if str(node.target).startswith("quantizers.")}
     if left:
         raise ValueError(f"{', '.join(sorted(left))} cannot be written in PyTorch's own operations")
