@@ -68,7 +68,7 @@ def imported(path: Path) -> Iterator[str]:
 
 def package(module: str) -> str:
     """The package or top-level module that a module belongs to; "" for the top itself."""
-    return (module.split(".") + [""])[1]
+    return [*module.split("."), ""][1]
 
 
 def layer(module: str) -> int:
