@@ -1,4 +1,4 @@
-"""The registered operations of this library, decomposed into operations of PyTorch, for graphs of other runtimes."""
+"""Decompositions of this library's operations into those of PyTorch, for graphs of other runtimes."""
 
 from collections.abc import Callable, Sequence
 

@@ -6,8 +6,9 @@
     quantized, indices, loss = quantizer(z)  # z [B, 256, H, W]
     quantizer.decode(indices)  # == quantized
 
-`available()` lists the names that `create` accepts. `save(quantizer, path)` and `load(path)` store and restore a trained
-quantizer together with its configuration. `use_implementation` selects an implementation of the arithmetic by name.
+`available()` lists the names that `create` accepts. `save(quantizer, path)` and `load(path)` store and restore a
+trained quantizer together with its configuration. `use_implementation` selects an implementation of the
+arithmetic by name.
 """
 
 import importlib

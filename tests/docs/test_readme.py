@@ -9,6 +9,7 @@ import pytest
 
 import quantizers
 
+HEADING = "\n## Comparison with other libraries\n"
 ROOT = Path(__file__).parents[2]
 CODE = re.compile(r"^```python\n(.*?)^```", re.M | re.S)
 
@@ -78,7 +79,7 @@ def feature_problems(document: str, root: Path = ROOT) -> list[str]:
     The second cell of a row is ours: "–" for what there is not, or links [text](file "test") that hold it. A row
     whose first cell is bold is a head.
     """
-    section = re.search(r"^## Comparison with other libraries$(.*?)(?=^## |\Z)", document, re.M | re.S)
+    section = re.search(rf"^{HEADING.strip()}$(.*?)(?=^## |\Z)", document, re.M | re.S)
     lines = section[1].strip().splitlines() if section else []
     table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
     rows = [row for row in table[2:] if not row[0].startswith("**")]
@@ -96,9 +97,7 @@ def feature_problems(document: str, root: Path = ROOT) -> list[str]:
 
 
 def test_features_are_held_by_the_tests_that_are_linked() -> None:
-    (document,) = [
-        text for path in ROOT.glob("*.md") if "\n## Comparison with other libraries\n" in (text := f"\n{path.read_text()}")
-    ]
+    (document,) = [text for path in ROOT.glob("*.md") if HEADING in (text := f"\n{path.read_text()}")]
     assert feature_problems(document) == []
 
 
@@ -124,7 +123,7 @@ def test_features_are_held_by_the_tests_that_are_linked() -> None:
     ],
 )
 def test_what_is_wrong_with_a_feature_is_seen(ours: str, problem: str) -> None:
-    head = "# Title\n## Comparison with other libraries\n\n| | here | there |\n|---|---|---|\n| **Interface** | | |\n"
+    head = f"# Title{HEADING}\n| | here | there |\n|---|---|---|\n| **Interface** | | |\n"
     found = feature_problems(f"{head}| masks | {ours} | – |\n\n## Next\n| other | table |\n")
     assert len(found) == bool(problem)
     assert problem in "".join(found)
