@@ -33,8 +33,10 @@ from quantizers.composite.residual import ResidualQuantizer
 from quantizers.core.base import Quantizer
 from quantizers.core.gradients import reflection, rotation, straight_through
 from quantizers.core.identity import Identity
+from quantizers.core.map_quantizer import MapQuantizer
 from quantizers.core.output import QuantizerOutput
 from quantizers.core.registry import available, create, register
+from quantizers.core.row_quantizer import RowQuantizer
 from quantizers.kernels.dispatch import use_implementation
 from quantizers.monitoring import metrics
 from quantizers.scalar.bernoulli import BernoulliQuantizer
@@ -66,6 +68,7 @@ __all__ = [
     "GroupedQuantizer",
     "GumbelQuantizer",
     "Identity",
+    "MapQuantizer",
     "MultiHeadVectorQuantizer",
     "MultiScaleQuantizer",
     "OptVQ",
@@ -74,6 +77,7 @@ __all__ = [
     "QuantizerOutput",
     "RandomProjectionQuantizer",
     "ResidualQuantizer",
+    "RowQuantizer",
     "SimVQ",
     "VQBridge",
     "VectorQuantizer",
