@@ -30,6 +30,7 @@ from quantizers.composite.grouped import GroupedQuantizer
 from quantizers.composite.multiscale import MultiScaleQuantizer
 from quantizers.composite.qinco import QINCo
 from quantizers.composite.residual import ResidualQuantizer
+from quantizers.core.arguments.configurable import configurable
 from quantizers.core.base import Quantizer
 from quantizers.core.gradients import reflection, rotation, straight_through
 from quantizers.core.identity import Identity
@@ -84,6 +85,7 @@ __all__ = [
     "__version__",
     "available",
     "code_cross_entropy",
+    "configurable",
     "configuration",
     "create",
     "levels_for",

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from quantizers.clustering.kmeans import kmeans
 from quantizers.codebooks.nearest import NearestCodeQuantizer
 from quantizers.core.arguments.checks import Size, Weight
+from quantizers.core.arguments.configurable import configurable
 from quantizers.core.arguments.options import checked
 from quantizers.core.codebook import check_codes, init_codes_
 from quantizers.core.distance import Distance
@@ -23,6 +24,7 @@ from quantizers.core.state.initialization import SelfInitialized
 from quantizers.core.state.writing import write
 
 
+@configurable(arguments=lambda diagonal: {"dim": len(diagonal.weight)})
 class Diagonal(SelfInitialized):
     """Scales each channel: c ↦ c ⊙ w, w [D] ones at the start."""
 
@@ -40,6 +42,7 @@ class Diagonal(SelfInitialized):
         return codes * self.weight
 
 
+@configurable(arguments=lambda matrix: {"dim": matrix.in_features})
 class Matrix(Projection):
     """c ↦ cW without bias, W the identity at the start, so that the first codes are the basis itself."""
 
@@ -52,6 +55,7 @@ class Matrix(Projection):
     to_identity = reset_parameters
 
 
+@configurable(arguments=lambda affine: {"dim": len(affine.scale)})
 class Affine(SelfInitialized):
     """Scales and shifts each channel: c ↦ c ⊙ s + m, s [D] ones and m [D] zeros at the start.
 

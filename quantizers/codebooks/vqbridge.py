@@ -1,10 +1,13 @@
 """VQBridge: a map of the whole codebook through a small vision transformer, for SimVQ."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from quantizers.core.arguments.checks import Finite, Size
+from quantizers.core.arguments.configurable import configurable
 from quantizers.core.arguments.options import checked
 from quantizers.core.gradients import refined
 from quantizers.core.projection import Norm, Projection
@@ -13,6 +16,19 @@ from quantizers.core.state.quantizer_state import float32_by_default
 from quantizers.kernels.modes import undifferentiated
 
 
+def _architecture(bridge: "VQBridge") -> dict[str, Any]:
+    """The constructor's arguments that have no attribute of their name."""
+    first = bridge.blocks[0]
+    assert isinstance(first, Block)
+    return {
+        "width": bridge.compress.out_features,
+        "blocks": len(bridge.blocks),
+        "heads": first.heads,
+        "gate": bridge.initial_gate,
+    }
+
+
+@configurable("codebook_size", "dim", "patch_size", arguments=_architecture)
 class VQBridge(SelfInitialized):
     """Codes C [K, D] ↦ C + γ ⊙ bridge(C), where the bridge compresses, processes and recovers the codebook.
 

@@ -1,27 +1,31 @@
-"""A quantizer as JSON, and the same quantizer from it: every class and every option, without its weights.
+"""A quantizer as JSON: every class and every option, without its weights.
 
-    told = configuration(quantizer)  # {"format": 1, "quantizer": "SimVQ", "arguments": {"dim": 64, ...}, ...}
-    rebuild(told)  # another SimVQ, of the same options
+    saved = quantizers.configuration(quantizer)  # {"format": 1, "quantizer": "SimVQ", "arguments": {...}, ...}
+    quantizers.rebuild(saved)  # another SimVQ with the same options
 
-Each quantizer keeps the arguments of its constructor; the configuration has all of them, also those that were left
-at their defaults. It holds numbers, strings, booleans, null and lists (tuples too) as they are, and these objects:
+Each quantizer records the arguments of its constructor. The configuration contains all of them, including the
+defaults. Numbers, strings, booleans, null and lists are written as they are (tuples as lists); everything else is
+one of these objects:
 
-| object | stands for |
+| object | meaning |
 |---|---|
-| `{"quantizer": class, "arguments": {...}}` | a quantizer, by the name of its class |
-| `{"module": class, "arguments": {...}}` | a module that is listed as allowed, such as `nn.Tanh` |
-| `{"module": "nn.Sequential", "parts": [[name, module], ...]}` | nn.Sequential |
-| `{"regularizer": class, "arguments": {...}}` | one of ours |
-| `{"same_as": id}` | the object that has that `"id"`, as a shared codebook |
-| `{"float": "inf"}`, `{"mapping": [[name, value], ...]}` | a float that JSON has no form for, a dict |
-| `{"missing": what}` | what JSON cannot tell, as a user's function: to be passed to `rebuild` by name |
+| `{"quantizer": class, "arguments": {...}}` | a quantizer, with the name of its class |
+| `{"module": class, "arguments": {...}}` | an allowed module, such as `nn.Tanh` |
+| `{"module": "nn.Sequential", "modules": [[name, module], ...]}` | nn.Sequential |
+| `{"regularizer": class, "arguments": {...}}` | an allowed regularizer |
+| `{"same_as": id}` | the object with that `"id"`, such as a shared codebook |
+| `{"float": "inf"}`, `{"mapping": [[name, value], ...]}` | a float that JSON cannot represent, a dict |
+| `{"missing": description}` | a value that JSON cannot represent, such as a function; `rebuild` takes it by name |
 
-`"assigned"` holds numbers that are others than the constructor's argument of their name, as an annealed commitment
-weight: those of `Quantizer.assignable`. `"positional"` holds the arguments of a constructor that takes any number.
+A quantizer may have two more keys. `"assigned"` contains numbers that were changed after construction, such as
+an annealed commitment weight; `Quantizer.assignable` lists their names. `"positional"` contains the positional
+arguments of a constructor that takes any number of them.
 
-What a configuration does not tell: weights and other state, Gumbel's present temperature among it; whether
-parameters learn (`requires_grad`); training or evaluation; device and dtype; and which ranks train together: a
-process group becomes "world".
+Allowed are PyTorch's usual layers and activations, and classes that are decorated with `quantizers.configurable`.
+
+A configuration does not contain weights and other state (Gumbel's current temperature is state), whether
+parameters require gradients, the training mode, the device, the dtype, or which ranks train together: a process
+group becomes "world".
 """
 
 import inspect
@@ -32,43 +36,61 @@ from typing import Any
 from torch import Tensor, nn
 
 from quantizers.core.arguments.checks import plain, shown
-from quantizers.core.arguments.construction import Unserializable, named_kind, serializable
+from quantizers.core.arguments.configurable import is_same_definition
+from quantizers.core.arguments.construction import Unserializable, describe, to_serializable
 from quantizers.core.arguments.options import checked_options
 from quantizers.core.base import Quantizer
 from quantizers.core.regularizer import Regularizer
-from quantizers.serialization.allowed_modules import SEQUENTIAL, class_named, described, same_source
-from quantizers.serialization.rebuilding import FORMAT, Node, is_number, missing_in, rebuild
+from quantizers.serialization.allowed_modules import SEQUENTIAL, name_and_arguments
+from quantizers.serialization.quantizer_classes import quantizer_class
+from quantizers.serialization.rebuilding import FORMAT, Node, is_number, missing_values, rebuild
 
 __all__ = ["configuration", "rebuild"]
 
 
 def configuration(quantizer: Quantizer) -> dict[str, Any]:
-    """What `rebuild` builds the same quantizer from: JSON values, see above.
+    """The classes and options of a quantizer as JSON values, from which `rebuild` makes a new one.
 
-    Raises: TypeError for what is no Quantizer; ValueError where two classes of quantizers have one name, and for
-        a quantizer whose constructor did not run.
+    It contains no weights; `save` writes both. The format is described in
+    `quantizers/serialization/configuration.py`.
+
+        >>> import quantizers
+        >>> saved = quantizers.configuration(quantizers.FSQ(4, levels=(8, 5, 5)))
+        >>> saved["quantizer"], saved["arguments"]["levels"]
+        ('FSQ', [8, 5, 5])
+
+    Returns: a dict with the keys "format", "version", "quantizer" and "arguments". A value that JSON cannot
+        represent, such as a function, is marked as missing; pass it to `rebuild` by name.
+
+    Raises: TypeError for something other than a Quantizer; ValueError where two quantizer classes have the same
+        name, and for a quantizer whose constructor did not run.
     """
     from quantizers.version import __version__
 
     if not isinstance(quantizer, Quantizer):
-        raise TypeError(f"quantizer is {named_kind(quantizer)}, expected a Quantizer")
-    return {"format": FORMAT, "version": __version__, **_Describer(quantizer, {}).node()}
+        raise TypeError(f"quantizer is {describe(quantizer)}, expected a Quantizer")
+    return {"format": FORMAT, "version": __version__, **_Serializer(quantizer, {}).node()}
 
 
-class _Describer:
-    """Tells a quantizer as a node; modules that have been `described` before are the same again."""
+class _Serializer:
+    """Converts a quantizer to a node of the configuration.
 
-    def __init__(self, quantizer: Quantizer, described: dict[nn.Module, Node]) -> None:
+    Args:
+        quantizer: the one to convert.
+        nodes: the modules that the configuration contains already; they are referred to by id.
+    """
+
+    def __init__(self, quantizer: Quantizer, nodes: dict[nn.Module, Node]) -> None:
         self._quantizer = quantizer
-        self._held = set(quantizer.modules())
-        self._described = described
+        self._modules = set(quantizer.modules())
+        self._nodes = nodes
 
     def node(self) -> Node:
-        made = self._quantizer._construction.of
-        if not same_source(class_named(made.__name__), made):
-            raise ValueError(f"another quantizer class is named {made.__name__!r} too; give one another name")
+        cls = self._quantizer._construction.of
+        if not is_same_definition(quantizer_class(cls.__name__), cls):
+            raise ValueError(f"another quantizer class is also named {cls.__name__!r}; rename one of them")
         positional, arguments = self._arguments()
-        node: Node = {"quantizer": made.__name__, "arguments": arguments}
+        node: Node = {"quantizer": cls.__name__, "arguments": arguments}
         if positional:
             node["positional"] = positional
         if assigned := self._assigned(arguments):
@@ -76,7 +98,10 @@ class _Describer:
         return node
 
     def _arguments(self) -> tuple[list[Any], Node]:
-        """Those of the constructor, with the defaults that can be told; by name, where it takes only such."""
+        """The constructor's positional and named arguments; all of them are named where it takes names.
+
+        The named ones include the defaults, as far as JSON can represent them.
+        """
         bound = self._bound()
         if self._kinds() & {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.POSITIONAL_ONLY}:
             positional, named = list(bound.args[1:]), dict(bound.kwargs)
@@ -85,24 +110,24 @@ class _Describer:
             for name, parameter in bound.signature.parameters.items():
                 if parameter.kind is inspect.Parameter.VAR_KEYWORD:
                     named |= named.pop(name, {})
-        told = {name: self._to_json(value) for name, value in named.items()} | self._defaults(bound)
-        if "process_group" in told and hasattr(self._quantizer, "process_group"):
-            told["process_group"] = None if self._quantizer.process_group is None else "world"
-        return [self._to_json(value) for value in positional], told
+        arguments = {name: self._to_json(value) for name, value in named.items()} | self._defaults(bound)
+        if "process_group" in arguments and hasattr(self._quantizer, "process_group"):
+            arguments["process_group"] = None if self._quantizer.process_group is None else "world"
+        return [self._to_json(value) for value in positional], arguments
 
     def _bound(self) -> inspect.BoundArguments:
-        made = self._quantizer._construction
+        call = self._quantizer._construction
         try:
-            return inspect.signature(made.of.__init__).bind(self._quantizer, *made.positional, **made.named)
+            return inspect.signature(call.of.__init__).bind(self._quantizer, *call.positional, **call.named)
         except TypeError as error:
             raise ValueError(
-                f"the arguments of this {made.of.__name__} are not known ({error}): its constructor did not run, "
-                "as when it was unpickled from an older version"
+                f"the arguments of this {call.of.__name__} are not known ({error}): its constructor did not run, "
+                "for example because it was unpickled from an older version"
             ) from error
 
     @property
-    def _checks(self) -> Collection[str]:
-        """The options that one of our constructors checks; none of a user's."""
+    def _checked_options(self) -> Collection[str]:
+        """The options that a constructor of this library checks; empty for a user's own constructor."""
         return checked_options(self._quantizer._construction.of.__init__)
 
     def _kinds(self) -> set[Any]:
@@ -110,69 +135,70 @@ class _Describer:
         return {parameter.kind for parameter in parameters.values()}
 
     def _defaults(self, bound: inspect.BoundArguments) -> Node:
-        told = {}
+        defaults = {}
         for name, parameter in bound.signature.parameters.items():
             if name not in bound.arguments and parameter.default is not inspect.Parameter.empty:
-                value = self._to_json(serializable(parameter.default))
-                if not any(missing_in(value)):  # else the constructor will know it
-                    told[name] = value
-        return told
+                value = self._to_json(to_serializable(parameter.default))
+                if not any(missing_values(value)):  # the constructor supplies the others
+                    defaults[name] = value
+        return defaults
 
     def _assigned(self, arguments: Node) -> Node:
-        # A user's constructor may set what it has no argument for; ours would set the same again.
-        names = [name for name in self._quantizer.assignable if name in arguments or not self._checks]
-        present = {name: self._number(name) for name in names}
-        told = {name: self._to_json(value) for name, value in present.items() if is_number(value)}
-        return {name: value for name, value in told.items() if arguments.get(name) != value}
+        # A user's constructor may set a number for which it has no argument. A constructor of this library has an
+        # argument for each, and sets the others to the same value again.
+        names = [name for name in self._quantizer.assignable if name in arguments or not self._checked_options]
+        current = {name: self._number(name) for name in names}
+        numbers = {name: self._to_json(value) for name, value in current.items() if is_number(value)}
+        return {name: value for name, value in numbers.items() if arguments.get(name) != value}
 
     def _number(self, name: str) -> object:
-        """A number's present value; None for one that is state, as Gumbel's temperature is."""
+        """The current value of a number; None for a number that is state, such as Gumbel's temperature."""
         value = getattr(self._quantizer, name, None)
         if isinstance(value, Tensor) and name not in vars(self._quantizer):
             return None
-        if name in self._checks and not is_number(plain(value)):
+        if name in self._checked_options and not is_number(plain(value)):
             raise ValueError(f"{name} is {shown(value)}, expected a number: it was assigned after construction")
         return plain(value)
 
     def _to_json(self, value: object) -> Any:
-        """A kept argument as JSON."""
+        """A recorded argument as JSON."""
         if isinstance(value, float) and not math.isfinite(value):
             return {"float": repr(value)}
         if isinstance(value, list):
-            return [self._to_json(part) for part in value]
+            return [self._to_json(element) for element in value]
         if isinstance(value, dict):
-            return {"mapping": [[name, self._to_json(part)] for name, part in value.items()]}
+            return {"mapping": [[name, self._to_json(element)] for name, element in value.items()]}
         if isinstance(value, nn.Module):
             return self._module(value)
         if isinstance(value, Regularizer):
-            return self._part("regularizer", value)
-        return {"missing": value.what} if isinstance(value, Unserializable) else value
+            return self._allowed("regularizer", value)
+        return {"missing": value.description} if isinstance(value, Unserializable) else value
 
     def _module(self, module: nn.Module) -> Node:
-        if module not in self._held:
-            return {"missing": f"a {named_kind(module)} that the quantizer holds no longer"}
-        if module in self._described:
-            return {"same_as": self._described[module].setdefault("id", self._next_id())}
+        if module not in self._modules:
+            return {"missing": f"an instance of {describe(module)} that the quantizer no longer contains"}
+        if module in self._nodes:
+            return {"same_as": self._nodes[module].setdefault("id", self._next_id())}
         if isinstance(module, Quantizer):
-            node = _Describer(module, self._described).node()
+            node = _Serializer(module, self._nodes).node()
         elif type(module) is nn.Sequential:
-            parts = [[name, self._to_json(part)] for name, part in module.named_children()]
-            node = {"module": SEQUENTIAL, "parts": parts}
+            modules = [[name, self._to_json(child)] for name, child in module.named_children()]
+            node = {"module": SEQUENTIAL, "modules": modules}
         else:
-            node = self._part("module", module)
+            node = self._allowed("module", module)
         if "missing" not in node:
-            self._described[module] = node
+            self._nodes[module] = node
         return node
 
-    def _part(self, kind: str, part: nn.Module | Regularizer) -> Node:
-        known = described(part)
-        if known is None:
-            return {"missing": f"a {named_kind(part)}"}
-        name, arguments = known
+    def _allowed(self, kind: str, instance: nn.Module | Regularizer) -> Node:
+        allowed = name_and_arguments(instance)
+        if allowed is None:
+            return {"missing": f"an instance of {describe(instance)}"}
+        name, arguments = allowed
         return {
             kind: name,
-            "arguments": {option: self._to_json(serializable(value)) for option, value in arguments.items()},
+            "arguments": {option: self._to_json(to_serializable(value)) for option, value in arguments.items()},
         }
 
     def _next_id(self) -> int:
-        return 1 + sum("id" in node for node in self._described.values())
+        return 1 + sum("id" in node for node in self._nodes.values())

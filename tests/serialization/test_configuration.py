@@ -1,4 +1,4 @@
-"""A configuration is JSON, tells every class and option, and rebuilds the same; a hostile one builds nothing."""
+"""A configuration is JSON with every class and option, and rebuilds the same; a hostile one builds nothing."""
 
 import copy
 import gc
@@ -30,9 +30,10 @@ from quantizers import (
     VectorQuantizer,
     VQBridge,
 )
+from quantizers.core.arguments.configurable import configurable_classes
 from quantizers.core.arguments.construction import Unserializable
 from quantizers.core.registry import _BUILDERS
-from quantizers.serialization.allowed_modules import MODULES
+from quantizers.serialization.allowed_modules import allowed_classes
 from quantizers.serialization.configuration import configuration, rebuild
 from quantizers.training.regularizers import Entropy, Orthogonality, Regularizer, Wasserstein
 from quantizers.training.schedules import LinearCommitment
@@ -165,7 +166,7 @@ def test_modules_are_rebuilt(module: nn.Module) -> None:
 
 
 def test_every_module_of_the_list_is_tried() -> None:
-    assert {type(module) for module in MODULE_EXAMPLES} == {*MODULES.values(), nn.Sequential}
+    assert {type(module) for module in MODULE_EXAMPLES} == {*allowed_classes("module").values(), nn.Sequential}
 
 
 def test_names_of_a_sequence_and_its_order_stay() -> None:
@@ -247,7 +248,7 @@ def test_a_group_of_ranks_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
         )
 
 
-# What JSON cannot tell
+# What JSON cannot represent
 
 
 class Half(nn.Module):
@@ -270,15 +271,19 @@ class OwnEntropy(Entropy):
     [
         ("gradient", halved, "gradient was function halved"),
         ("gradient", lambda z, codes: z, "gradient was function <lambda>"),
-        ("transform", Half(), "transform was a Half"),
-        ("transform", nn.Sequential(nn.Linear(4, 4), OwnTanh(), Half()), "transform was a OwnTanh, a Half"),
-        ("regularizers", [Entropy(), OwnEntropy()], "regularizers was a OwnEntropy"),
+        ("transform", Half(), "transform was an instance of Half"),
+        (
+            "transform",
+            nn.Sequential(nn.Linear(4, 4), OwnTanh(), Half()),
+            "transform was an instance of OwnTanh, .* Half",
+        ),
+        ("regularizers", [Entropy(), OwnEntropy()], "regularizers was an instance of OwnEntropy"),
     ],
 )
-def test_what_cannot_be_told_is_asked_for(option: str, value: Any, what: str) -> None:
+def test_an_unserializable_option_is_required_by_name(option: str, value: Any, what: str) -> None:
     quantizer = SimVQ(4, 8, **{option: value})
     told = through_json(configuration(quantizer))
-    with pytest.raises(ValueError, match=rf"SimVQ is missing .*: {what}\. Pass it by its name: {option}="):
+    with pytest.raises(ValueError, match=rf"SimVQ is missing .*: {what}\. Pass them by name: {option}="):
         rebuild(told)
     assert shapes(rebuild(told, **{option: value})) == shapes(quantizer)
 
@@ -316,11 +321,11 @@ def test_an_option_that_is_newer_than_the_configuration_has_its_default_or_is_gi
 def test_a_part_that_was_replaced_is_asked_for() -> None:
     quantizer = SimVQ(4, 8, transform=nn.Linear(4, 4))
     quantizer.transform = nn.Linear(4, 4, bias=False)
-    with pytest.raises(ValueError, match="transform was a Linear that the quantizer holds no longer"):
+    with pytest.raises(ValueError, match="transform was an instance of Linear that the quantizer no longer"):
         rebuild(configuration(quantizer))
 
 
-def test_what_cannot_be_told_is_not_kept_alive() -> None:
+def test_an_unserializable_argument_is_not_kept_alive() -> None:
     table = torch.zeros(8, 4)
     quantizer = WithTable(4, 8, table=table)
     alive = weakref.ref(table)
@@ -365,7 +370,7 @@ def test_any_signature_is_told(make: Callable[[], Strange]) -> None:
     again = assert_rebuilt(quantizer)
     as_json = [json.dumps(each.got, sort_keys=True, default=list) for each in (again, quantizer)]
     assert as_json[0] == as_json[1]  # where tuples and ranges are lists
-    assert again.function is halved  # a default that cannot be told is the constructor's to know
+    assert again.function is halved  # the constructor supplies a default that JSON cannot represent
 
 
 def test_registered_quantizers_are_rebuilt(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -416,6 +421,109 @@ def test_a_quantizer_whose_constructor_did_not_run_says_so() -> None:
         configuration(nn.Linear(2, 2))  # type: ignore[arg-type]
 
 
+# Classes of the user's that a configuration may contain
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Registrations that end with the test."""
+    monkeypatch.setattr("quantizers.core.arguments.configurable._CONFIGURABLE", configurable_classes())
+
+
+class Scaling(nn.Module):
+    """A user's map, with an attribute for each argument, and another module inside."""
+
+    def __init__(self, scale: float, then: nn.Module) -> None:
+        super().__init__()
+        self.scale = scale
+        self.then = then
+
+    def forward(self, codes: Tensor) -> Tensor:
+        return self.scale * self.then(codes)
+
+
+class Decay(Regularizer):
+    """A user's regularizer, which stores its argument under another name."""
+
+    def __init__(self, strength: float = 1.0) -> None:
+        super().__init__(strength)
+
+    def __call__(self, z: Tensor, valid: Tensor, codes: Tensor) -> Tensor:
+        return self.weight * codes.square().mean()
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_registered_map_and_regularizer_are_rebuilt() -> None:
+    assert quantizers.configurable("scale", "then")(Scaling) is Scaling
+    quantizers.configurable(arguments=lambda decay: {"strength": decay.weight})(Decay)
+    transform = nn.Sequential(Scaling(float("inf"), nn.Linear(4, 4)), nn.Tanh())
+    again = assert_rebuilt(SimVQ(4, 8, transform=transform, regularizers=[Decay(0.5)]))
+    assert type(again.transform[0]) is Scaling
+    assert again.transform[0].scale == float("inf")
+    assert [(type(each), each.weight) for each in again.regularizers] == [(Decay, 0.5)]
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_registered_class_shares_its_modules_and_names_what_json_cannot_represent() -> None:
+    quantizers.configurable("scale", "then")(Scaling)
+    shared = nn.Linear(4, 4)
+    again = assert_rebuilt(SimVQ(4, 8, transform=nn.Sequential(Scaling(2.0, shared), shared)))
+    assert again.transform[0].then is again.transform[1]
+    with pytest.raises(ValueError, match="transform was an instance of Half"):
+        rebuild(configuration(SimVQ(4, 8, transform=Scaling(2.0, Half()))))
+
+
+@pytest.mark.usefixtures("registered")
+def test_registration_allows_that_class_alone_and_as_its_kind_alone() -> None:
+    quantizers.configurable(arguments=lambda decay: {"strength": decay.weight})(Decay)
+    derived = type("Derived", (Decay,), {})
+    with pytest.raises(ValueError, match="regularizers was an instance of Derived"):
+        rebuild(configuration(VectorQuantizer(4, 8, regularizers=[derived()])))
+    for name in ("Decay", "Scaling"):
+        with pytest.raises(ValueError, match=rf"module '{name}', expected one of nn.Identity, .*configurable"):
+            rebuild(simvq({"module": name, "arguments": {}}))
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_registered_class_that_is_defined_again_is_the_latest() -> None:
+    def define(module: str) -> Any:
+        return type("Cell", (Decay,), {"__module__": module})
+
+    first, latest = (quantizers.configurable()(define("notebook")) for _ in range(2))
+    again = rebuild(configuration(VectorQuantizer(4, 8, regularizers=[first()])))
+    assert type(again.regularizers[0]) is latest
+    with pytest.raises(ValueError, match=r"got elsewhere.Cell, but notebook.Cell is registered .*'Cell'; rename"):
+        quantizers.configurable()(define("elsewhere"))
+
+
+@pytest.mark.parametrize(
+    ("register", "message"),
+    [
+        (lambda: quantizers.configurable(Decay), "configurable got <class .*Decay.*expected names of options"),  # type: ignore[arg-type]
+        (
+            lambda: quantizers.configurable()(halved),
+            "configurable got <function halved .*, expected a subclass of",
+        ),
+        (
+            lambda: quantizers.configurable()(dict),
+            "configurable got <class 'dict'>, expected a subclass of nn.Mod",
+        ),
+        (
+            lambda: quantizers.configurable("dim")(Doubled),
+            "got the quantizer class Doubled, expected another module",
+        ),
+        (lambda: quantizers.configurable("wight")(Decay), "options wight for Decay, .*unexpected .*'wight'"),
+        (lambda: quantizers.configurable("scale")(Scaling), "options scale for Scaling, .*missing .*'then'"),
+    ],
+)
+@pytest.mark.usefixtures("registered")
+def test_a_wrong_registration_is_refused(register: Callable[[], object], message: str) -> None:
+    before = configurable_classes()
+    with pytest.raises(TypeError, match=message):
+        register()
+    assert configurable_classes() == before
+
+
 # A configuration from a stranger
 
 VQ = {"quantizer": "VectorQuantizer", "arguments": {"dim": 4, "codebook_size": 8}}
@@ -436,32 +544,32 @@ def simvq(transform: Any) -> dict[str, Any]:
         (told_with(quantizer="quantizers.VectorQuantizer"), "did you mean .*VectorQuantizer"),
         (told_with(quantizer="Quantizer"), "no quantizer class is named 'Quantizer' here"),  # abstract
         (told_with(quantizer="Linear"), "no quantizer class"),
-        (told_with(quantizer=["eval"]), "not the form of an object"),
+        (told_with(quantizer=["eval"]), "with entries of the wrong types"),
         (simvq({"module": "os.system", "arguments": {"command": "false"}}), "module 'os.system', expected one of"),
         (simvq({"module": "antigravity", "arguments": {}}), "module 'antigravity', expected one of"),
         (simvq({"module": "nn.Bilinear", "arguments": {}}), "module 'nn.Bilinear', expected one of"),
         (simvq({"module": "VectorQuantizer", "arguments": {}}), "module 'VectorQuantizer', expected one of"),
-        (simvq({"module": "nn.Sequential", "parts": [["a.b"]]}), "not the form of an object"),
-        (simvq({"module": "nn.Sequential", "parts": [5]}), "not the form of an object"),
-        (simvq({"module": "nn.Linear", "arguments": [4, 4]}), "not the form of an object"),
+        (simvq({"module": "nn.Sequential", "modules": [["a.b"]]}), "with entries of the wrong types"),
+        (simvq({"module": "nn.Sequential", "modules": [5]}), "with entries of the wrong types"),
+        (simvq({"module": "nn.Linear", "arguments": [4, 4]}), "with entries of the wrong types"),
         (
             simvq({"module": "nn.Linear", "arguments": {"in": 4}}),
-            "not those that Linear takes: .*'in_features'",
+            "do not fit the constructor of Linear: .*'in_features'",
         ),
         (simvq({"regularizer": "Regularizer", "arguments": {}}), "regularizer 'Regularizer', expected one of"),
-        (simvq({"__reduce__": ["os.system", "false"]}), "which stands for nothing"),
-        (simvq({"float": "1e9"}), "which stands for nothing"),
-        (simvq({"same_as": 1}), "no object with the id 1"),
-        (simvq({"same_as": ["x"]}), "no object with the id"),
-        (simvq({"module": "nn.Sequential", "id": 1, "parts": [["0", {"same_as": 1}]]}), "id 1, outside of itself"),
-        (told_with(assigned={"forward": 1}), "assigns 1 to forward, expected a number, and one of channel_dim"),
+        (simvq({"__reduce__": ["os.system", "false"]}), "not an object of its format"),
+        (simvq({"float": "1e9"}), "not an object of its format"),
+        (simvq({"same_as": 1}), "refers to the id 1, expected"),
+        (simvq({"same_as": ["x"]}), "refers to the id"),
+        (simvq({"module": "nn.Sequential", "id": 1, "modules": [["0", {"same_as": 1}]]}), "id 1, expected"),
+        (told_with(assigned={"forward": 1}), "assigns 1 to forward, expected a number for one of channel_dim"),
         (told_with(assigned={"codebook_size": 9}), "assigns 9 to codebook_size"),
         (told_with(assigned={"commitment_weight": "x"}), "assigns 'x' to commitment_weight, expected a number"),
-        (told_with(arguments={"dim": 4}), "options are not those that VectorQuantizer takes: .*'codebook_size'"),
-        (told_with(arguments={"dim": 4, "codebook_size": 8, "self": 1}), "not those that VectorQuantizer takes"),
-        (told_with(format=2, version="7.0"), "format 2, expected 1: .*7.0, and this is 0.1.0"),
-        ({"model_type": "bert"}, "no quantizer's configuration"),
-        ([], "no quantizer's configuration"),
+        (told_with(arguments={"dim": 4}), "do not fit the constructor of VectorQuantizer: .*_size'"),
+        (told_with(arguments={"dim": 4, "codebook_size": 8, "self": 1}), "constructor of VectorQuantizer"),
+        (told_with(format=2, version="7.0"), "format 2, expected 1: .*7.0 .*this is version 0.1.0"),
+        ({"model_type": "bert"}, "expected a quantizer's configuration"),
+        ([], "expected a quantizer's configuration"),
     ],
 )
 def test_a_hostile_configuration_builds_nothing(told: Any, message: str) -> None:

@@ -149,7 +149,7 @@ def test_options_may_be_others(tmp_path: Path) -> None:
 
 
 class UserMap(nn.Module):
-    """A user's map, which JSON cannot tell."""
+    """A user's map, which JSON cannot represent."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -162,7 +162,7 @@ class UserMap(nn.Module):
 def test_a_users_own_map_is_asked_for_and_gets_its_weights(tmp_path: Path) -> None:
     quantizer = SimVQ(4, 8, transform=UserMap())
     quantizers.save(quantizer, tmp_path)
-    with pytest.raises(ValueError, match=r"transform was a UserMap. Pass it by its name: transform="):
+    with pytest.raises(ValueError, match=r"transform was an instance of UserMap. Pass them by name: transform="):
         quantizers.load(tmp_path)
     loaded = quantizers.load(tmp_path, transform=UserMap())
     assert torch.equal(loaded.codebook, quantizer.codebook)
@@ -256,7 +256,7 @@ def change(folder: Path, **entries: Any) -> None:
         (lambda f: (f / "config.json").write_text("{'a"), ValueError, r"config.json is not JSON: "),
         (lambda f: (f / "config.json").write_bytes(b"\xff\xfe{}"), ValueError, r"config.json is not JSON: "),
         (lambda f: (f / "config.json").write_text("[1]"), ValueError, r"config.json holds list, expected a JSON"),
-        (lambda f: (f / "config.json").write_text("{}"), ValueError, "no quantizer's configuration"),
+        (lambda f: (f / "config.json").write_text("{}"), ValueError, "expected a quantizer's configuration"),
         (lambda f: change(f, format=9, version="8.1"), ValueError, "format 9, expected 1: .*8.1"),
         (lambda f: change(f, quantizer="VQ3"), ValueError, "no quantizer class is named 'VQ3' here"),
         (lambda f: change(f, dtype="int8"), ValueError, "dtype 'int8', expected one of float32, float64"),
@@ -270,7 +270,7 @@ def change(folder: Path, **entries: Any) -> None:
             ValueError,
             r"does not fit .*\n.*Missing .*\"cluster_size\"",
         ),
-        (lambda f: change(f, quantizer="EMAVectorQuantizer"), ValueError, "takes: .*'codebook_weight'"),
+        (lambda f: change(f, quantizer="EMAVectorQuantizer"), ValueError, "of EMAVector.*'codebook_weight'"),
         (lambda f: change(f, quantizer="FSQ", arguments={"dim": 1, "levels": [5]}), ValueError, "does not fit"),
         (
             lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-7]),

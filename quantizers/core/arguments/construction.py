@@ -19,12 +19,12 @@ from quantizers.core.regularizer import Regularizer
 class Unserializable:
     """Stands for an argument that JSON cannot represent, without keeping the argument itself alive."""
 
-    what: str
+    description: str
 
 
 @dataclass(frozen=True)
 class Construction:
-    """A call of a class, with its arguments as `serializable` converts them."""
+    """A call of a class, with its arguments as `to_serializable` converts them."""
 
     of: Any  # a class of quantizers
     positional: tuple[Any, ...]
@@ -32,7 +32,7 @@ class Construction:
 
 
 class RecordedConstruction:
-    """A class whose instances keep the arguments that they were constructed with."""
+    """A class whose instances record the arguments that they were constructed with."""
 
     assignable: ClassVar[tuple[str, ...]] = (
         "channel_dim",
@@ -51,20 +51,22 @@ class RecordedConstruction:
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Record the arguments of the outermost constructor."""
         new: Callable[..., Self] = super().__new__
-        made = new(cls) if new is object.__new__ else new(cls, *args, **kwargs)
-        made.__dict__["_construction"] = construction(cls, args, kwargs)
-        return made
+        instance = new(cls) if new is object.__new__ else new(cls, *args, **kwargs)
+        instance.__dict__["_construction"] = construction(cls, args, kwargs)
+        return instance
 
 
 def construction(of: Any, positional: tuple[object, ...], named: dict[str, object]) -> Construction:
     """The record of `of(*positional, **named)`. It can be copied and pickled whenever the quantizer can."""
     positional, named = plain_arguments(of.__init__, positional, named)
     return Construction(
-        of, tuple(map(serializable, positional)), {name: serializable(value) for name, value in named.items()}
+        of,
+        tuple(to_serializable(value) for value in positional),
+        {name: to_serializable(value) for name, value in named.items()},
     )
 
 
-def serializable(value: object) -> object:
+def to_serializable(value: object) -> object:
     """An argument as numbers, strings, lists, dicts, modules, regularizers and `Unserializable`.
 
     A process group is "world": which ranks train together is a property of the run, not of the quantizer.
@@ -76,20 +78,20 @@ def serializable(value: object) -> object:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, np.ndarray | Tensor):
-        return Unserializable(named_kind(value))
-    if (parts := elements(value)) is not None:
-        return [serializable(part) for part in parts]
+        return Unserializable(describe(value))
+    if (items := elements(value)) is not None:
+        return [to_serializable(item) for item in items]
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        return {str.__str__(key): serializable(part) for key, part in value.items()}
+        return {str.__str__(key): to_serializable(item) for key, item in value.items()}
     if isinstance(value, dist.ProcessGroup):
         return "world"
     for name, function in GRADIENTS.items():
         if value is function:
             return name
-    return Unserializable(named_kind(value))
+    return Unserializable(describe(value))
 
 
-def named_kind(value: object) -> str:
-    """What a value is, in words: a function or class by its name, anything else by its type."""
+def describe(value: object) -> str:
+    """The type of a value, followed by the name of a function or class: "Tensor", "function halved"."""
     kind, name = type(value).__name__, getattr(value, "__name__", None)
     return f"{kind} {name}" if name else kind

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from quantizers.core.arguments.checks import FinitePositive, Weight
+from quantizers.core.arguments.configurable import configurable
 from quantizers.core.arguments.options import checked
 from quantizers.core.gradients import refined
 from quantizers.core.regularizer import Regularizer
@@ -75,6 +76,7 @@ def distance_logits(z: Tensor, codes: Tensor, temperature: float) -> tuple[Tenso
     return z, codes * (2 / temperature), codes.square().sum(-1) / -temperature
 
 
+@configurable("weight", "temperature", "diversity")
 class Entropy(Regularizer):
     """weight · (mean_n H(p_n) − diversity · H(p̄)), see `entropy_loss`.
 

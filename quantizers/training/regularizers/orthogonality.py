@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from quantizers.core.arguments.checks import Weight
+from quantizers.core.arguments.configurable import configurable
 from quantizers.core.arguments.options import checked
 from quantizers.core.gradients import exact_value, refined
 from quantizers.core.regularizer import Regularizer
@@ -40,6 +41,7 @@ def _squares(unit: Tensor) -> Tensor:
         return (unit.T @ unit / unit.shape[0]).square().sum()
 
 
+@configurable("weight")
 class Orthogonality(Regularizer):
     """weight · ‖Ê Êᵀ − I‖²_F / K² of the codes alone, see `orthogonality_loss`; zero for a batch without vectors.
 

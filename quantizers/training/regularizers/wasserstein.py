@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from quantizers.core.arguments.checks import Weight
+from quantizers.core.arguments.configurable import configurable
 from quantizers.core.arguments.options import checked
 from quantizers.core.gradients import exact_value
 from quantizers.core.regularizer import Moves, Regularizer
@@ -144,6 +145,7 @@ def _polar(matrix: Tensor) -> Tensor:
     return matrix
 
 
+@configurable("weight", "moves")
 class Wasserstein(Regularizer):
     """weight · the 2-Wasserstein distance between normal distributions of the vectors and of the codes.
 
