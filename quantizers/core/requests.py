@@ -1,4 +1,19 @@
-"""Calls of a module's methods by way of its `forward`, where hooks and offloaders stand."""
+"""Calls of other methods through a module's `forward`.
+
+Some tools move a module's weights to where they are needed only while the module runs. Offloading (accelerate)
+replaces the attribute `forward`; FSDP gathers its shards in hooks, which run when the module itself is called. A
+plain call of another method bypasses both, and would find weights on the meta device, or shards. So a method that
+reads weights is called through `forward`: the caller passes a `Request` instead of a tensor, and `forward` answers
+it by calling the method.
+
+There are two ways to pass one:
+
+- `module(request)` runs the hooks of the module as well. A quantizer calls its components this way when it
+  quantizes, so that FSDP gathers their weights, and a forward hook sees each use of a component.
+- `module.forward(request)` runs a replaced `forward`, but no hooks. The decorator `through_forward` does this for
+  methods such as `encode` and `decode`, which are no forwards, so that forward hooks do not see them. Under FSDP
+  such a method needs `register_fsdp_forward_method`.
+"""
 
 import functools
 from collections.abc import Callable
@@ -9,28 +24,33 @@ R = TypeVar("R")
 
 
 class Request(NamedTuple):
-    """A method to call, in the place of what `forward` takes."""
+    """A call of another method, passed to `forward` instead of its usual first argument.
 
-    method: Callable[..., Any]
-    arguments: tuple[Any, ...]
+    A `forward` that may receive one begins with
+
+        if isinstance(x, Request):
+            return x.answer(self)
+    """
+
+    method: Callable[..., Any]  # a function of the class, not bound to a module
+    arguments: tuple[Any, ...]  # without the module
     options: dict[str, Any]
 
     def answer(self, module: Any) -> Any:
-        """What the method returns; for the `forward` that was given this request."""
+        """Call the method on `module`, and return its result."""
         return self.method(module, *self.arguments, **self.options)
 
 
 def through_forward(method: Callable[P, R]) -> Callable[P, R]:
-    """A method that is called by way of its module's `forward`, which answers a Request.
+    """Decorate a method so that each call goes through the `forward` of its module, without forward hooks.
 
-    What brings a module's weights to where they are needed (offloading) wraps `forward`, and whatever else reads
-    weights has to come through it. Forward hooks see calls of the module alone, and not these.
+    `forward` must answer a `Request`. The module's docstring above says why.
     """
 
     @functools.wraps(method)
     def called(*arguments: P.args, **options: P.kwargs) -> R:
         module: Any = arguments[0]
-        answer: R = module.forward(Request(method, arguments[1:], dict(options)))
-        return answer
+        result: R = module.forward(Request(method, arguments[1:], dict(options)))
+        return result
 
     return called

@@ -1,1 +1,1 @@
-"""Quantizers as configurations, folders and repositories of the Hugging Face hub."""
+"""Quantizers as configurations, in folders, and in repositories on the Hugging Face hub."""

@@ -5,9 +5,10 @@
     hub.push_to_hub(quantizer, "me/codes")
     quantizer = hub.from_pretrained("me/codes")
 
-A repository holds what `quantizer.save` writes, and a model card. It is huggingface_hub's `PyTorchModelHubMixin`
-with our files. A model of your own with that mixin takes a quantizer's configuration as an argument like any
-other, see `quantizers.configuration`. Needs huggingface_hub: `pip install quantizers-torch[hub]`.
+A repository contains the files that `quantizers.save` writes, and a model card. Uploads and downloads go through
+huggingface_hub's `PyTorchModelHubMixin`. Your own model with that mixin can take the configuration of its
+quantizer as an ordinary argument, see `quantizers.configuration`. Needs huggingface_hub: `pip install
+quantizers-torch[hub]`.
 """
 
 import os
@@ -26,7 +27,7 @@ LIBRARY = "quantizers-torch"
 TEXT = """
 # {repo_id}
 
-A vector quantizer: `{kind}` of {library}, {size} codes for vectors of {dim} channels.
+A vector quantizer: `{kind}` of {library}, {size} codes for vectors with {dim} channels.
 
     pip install '{library}[hub]'
 
@@ -41,7 +42,7 @@ quantized = quantizer.decode(indices)
 
 
 class SharedQuantizer(PyTorchModelHubMixin, library_name=LIBRARY, tags=["vector-quantization"]):
-    """A quantizer as `PyTorchModelHubMixin` saves, loads and pushes it; the functions below are its use."""
+    """Connects a quantizer to `PyTorchModelHubMixin`; the functions below use it."""
 
     def __init__(self, shared: Quantizer) -> None:
         self.shared = shared
@@ -75,7 +76,7 @@ class SharedQuantizer(PyTorchModelHubMixin, library_name=LIBRARY, tags=["vector-
         return cls(saving.load(folder, **overrides))
 
     def generate_model_card(self, *args: Any, repo_id: str = "me/codes", **kwargs: Any) -> ModelCard:
-        """The card: library, tags, and how to load it."""
+        """The model card: the library, tags, and how to load the quantizer."""
         quantizer = self.shared
         books = f"{quantizer.num_codebooks} × " if quantizer.num_codebooks > 1 else ""
         text = TEXT.format(
@@ -90,21 +91,27 @@ class SharedQuantizer(PyTorchModelHubMixin, library_name=LIBRARY, tags=["vector-
 
 
 def push_to_hub(quantizer: Quantizer, repo_id: str, **options: Any) -> str:
-    """Upload a quantizer and its model card to a repository, which is made where it does not exist.
+    """Upload a quantizer and its model card to a repository, which is created if it does not exist.
 
     Args:
-        repo_id: "name/repository". options: of `PyTorchModelHubMixin.push_to_hub`: private, token, branch,
-            commit_message, create_pr and others. A README.md that is there is replaced, unless
-            `ignore_patterns="README.md"`.
+        quantizer: any quantizer.
+        repo_id: "name/repository".
+        options: those of `PyTorchModelHubMixin.push_to_hub`: private, token, branch, commit_message, create_pr and
+            others. A README.md in the repository is replaced, unless `ignore_patterns="README.md"`.
 
-    Returns: the address of the commit. Raises: as `quantizers.save`, and as huggingface_hub.
+    Returns: the URL of the commit.
+
+    Raises: the errors of `quantizers.save` and of huggingface_hub.
     """
     options = {"model_card_kwargs": {"repo_id": repo_id}, "commit_message": "Upload a quantizer", **options}
     return SharedQuantizer(quantizer).push_to_hub(repo_id, **options)
 
 
 def save_pretrained(quantizer: Quantizer, folder: str | os.PathLike[str], repo_id: str = "me/codes") -> None:
-    """Write into a folder what `push_to_hub` uploads; a README.md that is there stays."""
+    """Write the files that `push_to_hub` uploads to a folder. A README.md in it is not replaced.
+
+    Raises: the errors of `quantizers.save`.
+    """
     path = Path(folder)
     saving.check_folder(path)
     SharedQuantizer(quantizer).save_pretrained(path, model_card_kwargs={"repo_id": repo_id})
@@ -120,14 +127,15 @@ def from_pretrained(
     local_files_only: bool = False,
     **overrides: Any,
 ) -> Quantizer:
-    """The quantizer in a repository of the hub, or in a folder; in evaluation mode.
+    """Load the quantizer in a repository on the hub, or in a folder; in evaluation mode.
 
     Args:
-        name: "name/repository", or a folder. revision: a branch, a tag or a commit; token, cache_dir,
-            force_download, local_files_only: as everywhere in huggingface_hub.
-        overrides: as of `quantizers.load`.
+        name: "name/repository", or a folder.
+        revision: a branch, a tag or a commit.
+        token, cache_dir, force_download, local_files_only: as in all functions of huggingface_hub.
+        overrides: options that replace the saved ones, see `quantizers.load`.
 
-    Raises: as `quantizers.load`, and as huggingface_hub.
+    Raises: the errors of `quantizers.load` and of huggingface_hub.
     """
     if os.path.isdir(name):
         return saving.load(name, **overrides)

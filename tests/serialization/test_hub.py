@@ -1,4 +1,4 @@
-"""Sharing on the Hugging Face hub, with a folder in the place of its servers."""
+"""Sharing on the Hugging Face hub, with a folder instead of its servers."""
 
 import importlib
 import json
@@ -19,7 +19,7 @@ from tests.cases import assert_same_state, batch, halved
 
 
 class Server:
-    """What of the hub's API an upload and a download use."""
+    """The part of the hub's API that an upload and a download use."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -102,7 +102,7 @@ def test_the_model_card_says_what_it_is_and_how_to_load_it(tmp_path: Path) -> No
     card = ModelCard.load(tmp_path / "README.md")
     assert card.data.library_name == "quantizers-torch"
     assert {"vector-quantization", "pytorch_model_hub_mixin"} <= set(card.data.tags)
-    assert "`ResidualQuantizer` of quantizers-torch, 2 × 8 codes for vectors of 4 channels" in card.text
+    assert "`ResidualQuantizer` of quantizers-torch, 2 × 8 codes for vectors with 4 channels" in card.text
     code = card.text.split("```python\n")[1].split("```")[0]
     code = code.replace('"me/codes"', f"{str(tmp_path)!r}, gradient=halved")
     names = {"halved": halved, "x": batch(5)}
@@ -115,7 +115,7 @@ def test_the_model_card_says_what_it_is_and_how_to_load_it(tmp_path: Path) -> No
 
 def test_a_folder_of_another_library_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(FileExistsError, match=r"config.json is not of a quantizer"):
+    with pytest.raises(FileExistsError, match=r"config.json is not the configuration of a quantizer"):
         hub.save_pretrained(VectorQuantizer(4, 8), tmp_path)
     assert (tmp_path / "config.json").read_text() == '{"model_type": "bert"}'
 

@@ -229,7 +229,7 @@ def test_a_killed_save_leaves_the_old_one_or_the_new_one_or_none(
         else:
             quantizers.save(new, tmp_path)
     if moment in (4, 5):
-        with pytest.raises(FileNotFoundError, match=r"no config.json in .*or saving into it was interrupted"):
+        with pytest.raises(FileNotFoundError, match=r"no config.json in .*or saving was interrupted"):
             quantizers.load(tmp_path)
     else:
         loaded, expected = quantizers.load(tmp_path), old if moment < 4 else new
@@ -255,7 +255,11 @@ def change(folder: Path, **entries: Any) -> None:
         (lambda f: (f / "model.safetensors").unlink(), FileNotFoundError, "no model.safetensors in"),
         (lambda f: (f / "config.json").write_text("{'a"), ValueError, r"config.json is not JSON: "),
         (lambda f: (f / "config.json").write_bytes(b"\xff\xfe{}"), ValueError, r"config.json is not JSON: "),
-        (lambda f: (f / "config.json").write_text("[1]"), ValueError, r"config.json holds list, expected a JSON"),
+        (
+            lambda f: (f / "config.json").write_text("[1]"),
+            ValueError,
+            r"config.json contains a JSON value of type list, expected an",
+        ),
         (lambda f: (f / "config.json").write_text("{}"), ValueError, "expected a quantizer's configuration"),
         (lambda f: change(f, format=9, version="8.1"), ValueError, "format 9, expected 1: .*8.1"),
         (lambda f: change(f, quantizer="VQ3"), ValueError, "no quantizer class is named 'VQ3' here"),
@@ -275,7 +279,7 @@ def change(folder: Path, **entries: Any) -> None:
         (
             lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-7]),
             ValueError,
-            r"model.safetensors is not a whole safetensors file",
+            r"model.safetensors is not a complete safetensors file",
         ),
     ],
 )
@@ -293,7 +297,9 @@ def test_what_is_not_ours_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match="is a file, expected a folder"):
         quantizers.save(VectorQuantizer(4, 8), tmp_path / "file")
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(FileExistsError, match=r"config.json is not of a quantizer, and is left as it is"):
+    with pytest.raises(
+        FileExistsError, match=r"config.json is not the configuration of a quantizer, and is not overwritten"
+    ):
         quantizers.save(VectorQuantizer(4, 8), tmp_path)
     assert {file.name for file in tmp_path.iterdir()} == {"file", "config.json"}
 
