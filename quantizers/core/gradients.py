@@ -1,8 +1,8 @@
-"""How the decoder's gradient passes the quantizer: functions whose value is exactly the code.
+"""How the decoder's gradient passes through the quantizer: functions whose value is exactly the code.
 
-A gradient function takes the encoder's vectors x [..., D] and their codes [..., D] and returns [..., D]. Its
-value is the codes, bit for bit; what it does to the gradient is the method. What reaches `codes` is the
-caller's choice: a code that is detached gets nothing.
+A gradient function takes the encoder's vectors x [..., D] and their codes [..., D] and returns [..., D]. Its value
+is the codes, bit for bit; the functions differ in the gradient that they pass to x. The codes get the gradient
+unchanged, unless the caller detaches them.
 """
 
 from collections.abc import Callable
@@ -19,14 +19,14 @@ from quantizers.kernels.reference.rotation import LARGEST_RATIO, rotate
 from quantizers.kernels.vectors import normalize
 
 Gradient = Callable[[Tensor, Tensor], Tensor]
-SCALE = 2.0**-16  # of sums over channels, so that none overflows up to 2³⁰ of them; exact down to 2⁻¹¹⁰
-ALIKE = 2.0**-22  # ‖x̂ − q̂‖: float32 vectors of one direction are up to 2⁻²³ apart, by their own rounding
+SCALE = 2.0**-16  # applied before sums over channels: up to 2³⁰ of them do not overflow; exact down to 2⁻¹¹⁰
+SAME_DIRECTION = 2.0**-22  # bound on ‖x̂ − q̂‖: rounding puts float32 vectors of one direction up to 2⁻²³ apart
 
 
 class _ExactValue(torch.autograd.Function):
-    """The value of `codes`, the gradient to both arguments unchanged.
+    """Returns the value of `codes`, and passes the gradient unchanged to both arguments.
 
-    Not `x + (codes - x).detach()`: that sum rounds, and is not the code.
+    The usual `x + (codes - x).detach()` rounds, and is not exactly the code.
     """
 
     @staticmethod
@@ -43,7 +43,7 @@ class _ExactValue(torch.autograd.Function):
 
 
 class _Rotation(torch.autograd.Function):
-    """The value of `codes`; to x goes λ Rᵀ g, to the codes g."""
+    """Returns the value of `codes`; x gets the gradient λ Rᵀ g, and the codes get g."""
 
     @staticmethod
     def forward(x: Tensor, codes: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ class _Rotation(torch.autograd.Function):
 
 
 class _Reflection(torch.autograd.Function):
-    """The value of `codes`; to x goes λ H g, to the codes g."""
+    """Returns the value of `codes`; x gets the gradient λ H g, and the codes get g."""
 
     @staticmethod
     def forward(x: Tensor, codes: Tensor) -> Tensor:
@@ -83,14 +83,19 @@ class _Reflection(torch.autograd.Function):
 
 
 def exact_value(surrogate: Tensor, codes: Tensor) -> Tensor:
-    """The value of `codes` with the gradient of `surrogate` (and of the codes, where they are attached)."""
+    """The value of `codes` with the gradient of `surrogate`, and that of `codes` where they are not detached.
+
+    Args: surrogate, codes: [..., D] each.
+
+    Returns: [..., D], equal to `codes` bit for bit.
+    """
     if leaves_library() or is_transformed():
         return with_value(surrogate, codes)
     return _ExactValue.apply(surrogate, codes)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _Refined(torch.autograd.Function):
-    """The value and the first derivative of a surrogate; further ones are those of a function of the inputs."""
+    """The value and the first derivative of a surrogate, and the higher derivatives of a function."""
 
     @staticmethod
     def forward(function: Callable[..., Tensor], surrogate: Tensor, *inputs: Tensor) -> Tensor:
@@ -111,12 +116,20 @@ class _Refined(torch.autograd.Function):
 
 
 def refined(surrogate: Tensor, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-    """A surrogate whose gradient is that of function(*inputs), computed in a better way, at every order.
+    """A surrogate of function(*inputs) that can be differentiated more than once.
 
-    The value and the first derivative are the surrogate's. Where PyTorch differentiates those again, or by
-    `torch.func`, it differentiates the function.
+    The surrogate has the function's value and gradient, computed in a better way (more accurately, or without a
+    large matrix), but its second derivative would be wrong. So the value and the first derivative are those of the
+    surrogate; where PyTorch differentiates again, or with `torch.func`, it differentiates the function.
+
+    Args:
+        surrogate: computed from `inputs`, with a gradient that is correct once.
+        function: the definition in plain PyTorch operations, called with `inputs`.
+        inputs: the tensors with respect to which the result is differentiated.
+
+    Returns: a tensor with the value of `surrogate`.
     """
-    if leaves_library() or torch.compiler.is_compiling():  # whose graphs have no second derivative
+    if leaves_library() or torch.compiler.is_compiling():  # their graphs have no second derivative
         return surrogate
     if is_transformed():
         return with_value(function(*inputs), surrogate.detach())
@@ -124,17 +137,51 @@ def refined(surrogate: Tensor, function: Callable[..., Tensor], *inputs: Tensor)
 
 
 def straight_through(x: Tensor, codes: Tensor) -> Tensor:
-    """The gradient of x is the gradient of its code (van den Oord et al. 2017, §3.2)."""
+    """Straight-through estimator: the gradient of x is the gradient of its code.
+
+        >>> import torch, quantizers
+        >>> x, code = torch.tensor([0.5, 1.0], requires_grad=True), torch.tensor([0.0, 2.0])
+        >>> quantizers.straight_through(x, code).backward(torch.tensor([1.0, 3.0]))
+        >>> x.grad
+        tensor([1., 3.])
+
+    van den Oord, Vinyals, Kavukcuoglu: Neural Discrete Representation Learning, 2017 (arXiv 1711.00937), §3.2.
+
+    Args: x: the encoder's vectors [..., D]; codes: their codes, [..., D].
+
+    Returns: [..., D], equal to `codes` bit for bit.
+    """
     return exact_value(x, codes)
 
 
 def rotation(x: Tensor, codes: Tensor) -> Tensor:
-    """The rotation trick (Fifty et al. 2024, §4.2): the gradient of x is λ Rᵀ g.
+    """The rotation trick: the gradient of x is λ Rᵀ g, where g is the gradient of its code.
 
-    R rotates x's direction to its code's, λ = ‖code‖ / ‖x‖; both are held constant. The gradient stays finite
-    and within 1/100 to 100 times ‖g‖: λ is clamped to that range; where x or its code is zero, so that there
-    is no direction to rotate, it is g itself; where they point in opposite directions, so that the plane of
-    rotation is undefined, R is the reflection along x. Derived in kernels/README.md, equations (6) to (10).
+    R rotates the direction x̂ of x to the direction q̂ of its code, and λ = ‖code‖ / ‖x‖; both are held constant.
+    With w = (x̂ + q̂) / ‖x̂ + q̂‖,
+
+        R = I − 2wwᵀ + 2q̂x̂ᵀ,    λRᵀg = λ (g − 2w (w·g) + 2x̂ (q̂·g)).
+
+    These are equations (6) to (8) of kernels/README.md. The gradient is always finite, and its norm is between 1/100
+    and 100 times ‖g‖:
+
+    - λ is clamped to [1/100, 100], equation (9).
+    - Where x or its code is zero, there is no direction to rotate, and the gradient is g.
+    - Where they point in opposite directions, the plane of rotation is undefined, and R is the reflection along x,
+      equation (10).
+
+        >>> import torch, quantizers
+        >>> x, code = torch.tensor([1.0, 0.0], requires_grad=True), torch.tensor([0.0, 2.0])
+        >>> quantizers.rotation(x, code).backward(torch.tensor([0.0, 1.0]))  # the gradient is along the code
+        >>> x.grad  # so it is along x here, and twice as long, as the code is
+        tensor([2., 0.])
+
+    Fifty, Junkins, Duan, Iyengar, Liu, Amid, Thrun, Ré: Restructuring Vector Quantization with the Rotation Trick,
+    2024 (arXiv 2410.06424), §4.2.
+
+    Args: x: the encoder's vectors [..., D]; codes: their codes, [..., D].
+
+    Returns: [..., D], equal to `codes` bit for bit. The gradient is computed in float64.
     """
     if leaves_library() or is_transformed():
         return exact_value(rotate(x, x.detach(), codes.detach()), codes)
@@ -142,13 +189,27 @@ def rotation(x: Tensor, codes: Tensor) -> Tensor:
 
 
 def reflection(x: Tensor, codes: Tensor) -> Tensor:
-    """The reflection in place of the rotation (an option in the code of Fifty et al. 2024): x gets λ H g.
+    """A reflection instead of a rotation: the gradient of x is λ H g, where g is the gradient of its code.
 
-    H = I − 2 v vᵀ with v = (x̂ − q̂) / ‖x̂ − q̂‖ takes x's direction x̂ to its code's, q̂, as R does, and is its own
-    inverse; λ = ‖code‖ / ‖x‖; both are held constant. Where R turns the plane of x and its code by their angle
-    and is near the identity for a small one, H turns v round however small the angle is: R has a limit at x̂ = q̂,
-    H has none. There, and below ‖x̂ − q̂‖ = 2⁻²², where v would be the rounding of float32 vectors, H is I. λ is
-    clamped to [1/100, 100]; where x or its code is zero the gradient is g itself.
+    H = I − 2vvᵀ with v = (x̂ − q̂) / ‖x̂ − q̂‖ maps the direction x̂ of x to the direction q̂ of its code, as the
+    rotation R does, and is its own inverse; λ = ‖code‖ / ‖x‖. Both are held constant.
+
+    R turns the plane of x and its code by the angle between them, so it approaches the identity for small angles.
+    H reverses v however small the angle is, so it has no limit at x̂ = q̂. There, and wherever ‖x̂ − q̂‖ < 2⁻²², where
+    v would be the rounding error of float32 vectors, H is the identity. λ is clamped to [1/100, 100]. Where x or
+    its code is zero, the gradient is g.
+
+        >>> import torch, quantizers
+        >>> x, code = torch.tensor([1.0, 0.0], requires_grad=True), torch.tensor([0.0, 2.0])
+        >>> quantizers.reflection(x, code).backward(torch.tensor([0.0, 1.0]))
+        >>> x.grad.round(decimals=3)
+        tensor([2., 0.])
+
+    An option in the code of Fifty et al. 2024 (arXiv 2410.06424).
+
+    Args: x: the encoder's vectors [..., D]; codes: their codes, [..., D].
+
+    Returns: [..., D], equal to `codes` bit for bit. The gradient is computed in float64.
     """
     if leaves_library() or is_transformed():
         return exact_value(_reflect(x, x.detach(), codes.detach()), codes)  # H is its own transpose
@@ -156,52 +217,55 @@ def reflection(x: Tensor, codes: Tensor) -> Tensor:
 
 
 def _reflect(gradient: Tensor, x: Tensor, codes: Tensor) -> Tensor:
-    """λ H g [..., D] of `reflection`, in the gradient's dtype; computed in float64, as that of the rotation."""
+    """λ H g [..., D] of `reflection`, in the gradient's dtype; computed in float64, like that of the rotation."""
     g, x, q = gradient.double(), x.double(), codes.double()
     x_largest, q_largest = x.abs().amax(-1, keepdim=True), q.abs().amax(-1, keepdim=True)
-    turns = (x_largest > 0) & (q_largest > 0)
-    x, q = x / x_largest.where(turns, 1.0), q / q_largest.where(turns, 1.0)  # so that no square leaves float64
+    nonzero = (x_largest > 0) & (q_largest > 0)
+    x, q = x / x_largest.where(nonzero, 1.0), q / q_largest.where(nonzero, 1.0)  # so that no square leaves float64
     x_norm, q_norm = (torch.linalg.vector_norm(vectors, dim=-1, keepdim=True) for vectors in (x, q))
     ratio = (q_largest / x_largest * (q_norm / x_norm)).clamp(1 / LARGEST_RATIO, LARGEST_RATIO)
     gap = x / x_norm - q / q_norm
     length = torch.linalg.vector_norm(gap, dim=-1, keepdim=True)
-    v = (gap / length).where(length >= ALIKE, 0.0)
+    v = (gap / length).where(length >= SAME_DIRECTION, 0.0)
     reflected = g - 2 * v * (v * g).sum(-1, keepdim=True)
-    result: Tensor = (ratio * reflected).where(turns, g).to(gradient.dtype)
+    result: Tensor = (ratio * reflected).where(nonzero, g).to(gradient.dtype)
     return result
 
 
 def error_along(x: Tensor, codes: Tensor, direction: Tensor) -> Tensor:
-    """x + ‖codes − x‖ · sg[direction]: the length of the quantization error, on a direction of one's own.
+    """x + ‖codes − x‖ · sg[direction]: a step of the length of the quantization error along another direction.
 
-    Args: x, codes: [..., D], both attached. direction: [..., D], of unit norm or zero.
+    With d the direction of the error itself (zero where there is no error) and g the gradient of the result, x
+    gets the gradient g − d (direction·g), and the codes get d (direction·g). Both are finite for any finite vectors.
 
-    Returns: [..., D]. With d the error's own direction, zero where there is no error, and g the gradient that
-        arrives, that of x is g − d (direction·g), and that of the codes d (direction·g). Both are finite for any
-        finite vectors; the value is held within the dtype's range.
+    Args:
+        x, codes: [..., D], neither of them detached.
+        direction: [..., D], of unit norm or zero.
+
+    Returns: [..., D], clamped to the range of the dtype.
     """
     own = error_direction(x, codes).detach()
     error = SCALE * codes - SCALE * x
-    length = refined((own * error).sum(-1, keepdim=True), _length, error)  # ‖error‖, and own is its gradient
+    length = refined((own * error).sum(-1, keepdim=True), _length, error)  # ‖error‖; its gradient is `own`
     largest = torch.finfo(x.dtype).max
     return (x + direction.detach() * length / SCALE).clamp(-largest, largest)
 
 
 def _length(vectors: Tensor) -> Tensor:
-    """‖v‖ [..., 1] at any scale; all derivatives of a zero vector's are zero."""
+    """‖v‖ [..., 1] of vectors at any scale; at a zero vector all derivatives are zero."""
     is_zero = (vectors == 0).all(-1, keepdim=True)
     direction = normalize(vectors.where(~is_zero, 1.0)).where(~is_zero, 0.0)
     return (direction * vectors).sum(-1, keepdim=True)
 
 
 def error_direction(x: Tensor, codes: Tensor, noise: Tensor | None = None) -> Tensor:
-    """(codes − x + noise) / ‖codes − x + noise‖ [..., D], at any scale; zero where the sum is."""
+    """(codes − x + noise) / ‖codes − x + noise‖ [..., D], at any scale; zero where the numerator is zero."""
     half = 0.5 * codes - 0.5 * x
     return normalize(half if noise is None else half + 0.5 * noise)
 
 
 class _Surrogate:
-    """A caller's own function: its gradient, and the codes' exact value. A class, so that it pickles."""
+    """The gradient of a user's function with the exact value of the codes. It is a class so that it pickles."""
 
     def __init__(self, function: Gradient) -> None:
         self.function = function
@@ -223,9 +287,10 @@ GRADIENTS: dict[str, Gradient] = {
 
 
 def resolve_gradient(gradient: str | Gradient) -> Gradient:
-    """The function of that name, or the caller's own with the codes' exact value put over it.
+    """The gradient function of that name, or the user's function with its value replaced by the codes.
 
-    Raises: ValueError for an unknown name.
+    Raises: ValueError for an unknown name. A user's function that returns another shape than x's raises ValueError
+        when it is called.
     """
     if callable(gradient):
         return gradient if gradient in GRADIENTS.values() else _Surrogate(gradient)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import quantizers
 from quantizers import reflection, rotation, straight_through
-from quantizers.core.gradients import ALIKE, resolve_gradient
+from quantizers.core.gradients import SAME_DIRECTION, resolve_gradient
 from quantizers.kernels.ops.rotation import rotate_grad
 from quantizers.kernels.reference.rotation import LARGEST_RATIO
 from tests.cases import halved, normal
@@ -187,7 +187,7 @@ def test_reflection_is_its_own_inverse(seed: int, dim: int, log_scale: int) -> N
     once = reflected(z, q, g)
     tolerance = 32 * (dim + 4) * EPS * float(g.norm())
     assert (reflected(z, q, once) - g).norm() <= tolerance
-    lost = 1 + 1 / max(float((z - q).norm() / 10.0**log_scale), ALIKE)
+    lost = 1 + 1 / max(float((z - q).norm() / 10.0**log_scale), SAME_DIRECTION)
     assert (reflected(q, z, once) - g).norm() <= tolerance * lost
 
 
