@@ -162,8 +162,8 @@ def rotation(x: Tensor, codes: Tensor) -> Tensor:
 
         R = I − 2wwᵀ + 2q̂x̂ᵀ,    λRᵀg = λ (g − 2w (w·g) + 2x̂ (q̂·g)).
 
-    These are equations (6) to (8) of kernels/README.md. The gradient is always finite, and its norm is between 1/100
-    and 100 times ‖g‖:
+    These are equations (6) to (8) of kernels/README.md. The gradient is always finite, and its norm is between
+    1/100 and 100 times ‖g‖:
 
     - λ is clamped to [1/100, 100], equation (9).
     - Where x or its code is zero, there is no direction to rotate, and the gradient is g.
@@ -236,7 +236,7 @@ def error_along(x: Tensor, codes: Tensor, direction: Tensor) -> Tensor:
     """x + ‖codes − x‖ · sg[direction]: a step of the length of the quantization error along another direction.
 
     With d the direction of the error itself (zero where there is no error) and g the gradient of the result, x
-    gets the gradient g − d (direction·g), and the codes get d (direction·g). Both are finite for any finite vectors.
+    gets the gradient g − d (direction·g), and the codes get d (direction·g). Both are finite for finite vectors.
 
     Args:
         x, codes: [..., D], neither of them detached.

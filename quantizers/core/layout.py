@@ -1,4 +1,4 @@
-"""From a model's tensor to rows of vectors and back: axes, masks, and vectors that are not finite."""
+"""Conversion between a model's tensor and rows of vectors: axes, masks, and vectors that are not finite."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from quantizers.kernels.vectors import are_finite, compute_dtype
 
 
 class Rows(NamedTuple):
-    """A model's tensor as rows."""
+    """A tensor of vectors, flattened to N rows."""
 
     vectors: Tensor  # [N, dim], float32 or float64; a row that is not valid is zero
     valid: Tensor  # [N] bool: unmasked and finite
@@ -19,13 +19,18 @@ class Rows(NamedTuple):
 
 
 def to_rows(x: Tensor, mask: Tensor | None, dim: int, channel_dim: int) -> Rows:
-    """Flatten x to rows of `dim` channels and clear those that take no part.
+    """Flatten x to rows of `dim` channels, and set rows that do not count to zero.
 
     Args:
-        x: floating, `dim` channels on axis `channel_dim`. mask: bool, x's shape without that axis, True for
-            vectors that count; None for all.
+        x: any floating dtype of at least 16 bits, with `dim` channels on axis `channel_dim`.
+        mask: bool, x's shape without that axis, True for vectors that count; None if all of them count.
+        dim: the expected number of channels.
+        channel_dim: the axis of x that holds its channels.
 
-    Raises: ValueError or TypeError with a sentence for a shape or dtype that does not fit.
+    Returns: N rows in float32, or in float64 for float64 input. A row counts if it is unmasked and finite.
+
+    Raises: ValueError for a shape or device that does not fit; TypeError for a dtype that does not, and for
+        something other than a dense tensor.
     """
     _check_input(x, dim, channel_dim)
     channels_last = x.movedim(channel_dim, -1)
@@ -34,15 +39,20 @@ def to_rows(x: Tensor, mask: Tensor | None, dim: int, channel_dim: int) -> Rows:
     finite = are_finite(vectors)
     unmasked = torch.ones_like(finite) if mask is None else _check_mask(mask, shape, x.device).reshape(-1)
     valid = finite & unmasked
-    # Zeroed before any arithmetic: 0 · NaN is NaN, in a loss as in a weight's gradient.
+    # Set to zero before any arithmetic, because 0 · NaN is NaN, in a loss and in the gradient of a weight.
     vectors = vectors.to(compute_dtype(x)).where(valid[:, None], 0.0)
     return Rows(vectors, valid, unmasked, shape)
 
 
 def from_rows(rows: Tensor, shape: torch.Size, channel_dim: int, like: Tensor | None = None) -> Tensor:
-    """[N, dim] back to `shape` with the channels on axis `channel_dim`.
+    """Reshape rows to a model's tensor.
 
-    The result is contiguous, or, `like` a tensor that is not, has its channels last in memory.
+    Args:
+        rows: [N, dim].
+        shape: the shape of the result without its channel axis, with N elements.
+        channel_dim: the axis of the result that holds its channels.
+        like: a tensor whose memory format the result follows: contiguous, or channels last if `like` is not
+            contiguous. Default: contiguous.
     """
     result = rows.reshape(*shape, rows.shape[-1]).movedim(-1, channel_dim)
     return result.contiguous() if like is None or like.is_contiguous() else result

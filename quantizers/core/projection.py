@@ -1,7 +1,7 @@
-"""The layers inside quantizers: PyTorch's own arithmetic in classes of ours.
+"""Linear and normalization layers inside quantizers, which compute the same as PyTorch's.
 
-Functions that initialise the weights of a model go by class (`isinstance(module, nn.Linear)`), and would redraw
-what a quantizer has drawn.
+They do not derive from PyTorch's classes: functions that initialize the weights of a model select layers by class
+(`isinstance(module, nn.Linear)`), and would overwrite the initial weights of a quantizer.
 """
 
 import math
@@ -15,7 +15,7 @@ from quantizers.kernels.ops.arguments import check_device
 
 
 class Projection(SelfInitialized):
-    """x ↦ xWᵀ + b, W [out_features, in_features] and b [out_features], drawn as nn.Linear draws them."""
+    """x ↦ xWᵀ + b, with W [out_features, in_features] and b [out_features] initialized as in nn.Linear."""
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class Projection(SelfInitialized):
     @classmethod
     @torch.no_grad()
     def of(cls, linear: nn.Linear) -> "Projection":
-        """A copy of a layer of PyTorch's, in float32, or float64 where that has it."""
+        """A copy of a PyTorch layer, in float64 if the layer is, otherwise in float32."""
         dtype = torch.promote_types(linear.weight.dtype, torch.float32)
         copied = cls(linear.in_features, linear.out_features, linear.bias is not None)
         copied.load_state_dict({name: value.clone() for name, value in linear.state_dict().items()}, assign=True)
@@ -49,14 +49,17 @@ class Projection(SelfInitialized):
 
 
 class Weights(Projection):
-    """A Projection whose forward returns W and b themselves, for an operation that takes both."""
+    """A Projection whose forward returns W and b, for an operation that takes both."""
 
     def forward(self) -> tuple[Tensor, Tensor | None]:  # type: ignore[override]
         return self.weight, self.bias
 
 
 class Norm(SelfInitialized):
-    """nn.LayerNorm over the last axis: (x − mean) / √(variance + 10⁻⁵) · w + b, w and b [width] ones and zeros."""
+    """nn.LayerNorm over the last axis: (x − mean) / √(variance + 10⁻⁵) · w + b.
+
+    w [width] is initialized to ones, b [width] to zeros.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()

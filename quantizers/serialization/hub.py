@@ -7,8 +7,9 @@
 
 A repository contains the files that `quantizers.save` writes, and a model card. Uploads and downloads go through
 huggingface_hub's `PyTorchModelHubMixin`. Your own model with that mixin can take the configuration of its
-quantizer as an ordinary argument, see `quantizers.configuration`. Needs huggingface_hub: `pip install
-quantizers-torch[hub]`.
+quantizer as an ordinary argument, see `quantizers.configuration`.
+
+Needs huggingface_hub: `pip install quantizers-torch[hub]`.
 """
 
 import os

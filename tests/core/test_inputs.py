@@ -458,13 +458,11 @@ def test_what_is_no_dense_tensor_is_named_in_every_call(case: Case) -> None:
             hint = rf"; torch.as_tensor\({name}\) makes one" if can_be_one else ""
             for method in methods:
                 with pytest.raises(
-                    TypeError, match=f"{name} came as {type(wrong).__name__}, expected a tensor{hint}$"
+                    TypeError, match=f"{name} is of type {type(wrong).__name__}, expected a tensor{hint}$"
                 ):
                     method(wrong)
         for method in methods:
-            with pytest.raises(
-                TypeError, match=f"{name} came with layout torch.sparse_coo, expected a dense tensor"
-            ):
+            with pytest.raises(TypeError, match=f"{name} has layout torch.sparse_coo, expected a dense tensor"):
                 method(example.to_sparse())
     assert_same_state(state_of(quantizer), before)
 

@@ -77,7 +77,7 @@ def test_what_loads_means_the_same_codes(group: list[Case]) -> None:
     for saved, other in itertools.permutations(group, 2):
         quantizer, loaded = saved.build().eval(), other.build().eval()
         if quantizer._index_rule != loaded._index_rule:
-            with pytest.raises(RuntimeError, match="are of other codes"):
+            with pytest.raises(RuntimeError, match="mean other codes"):
                 loaded.load_state_dict(quantizer.state_dict())
             continue
         loaded.load_state_dict(quantizer.state_dict())
@@ -113,7 +113,7 @@ def test_what_loads_means_the_same_codes(group: list[Case]) -> None:
 def test_another_configuration_is_named(saved: object, other: object, sentence: str) -> None:
     model = torch.nn.ModuleDict({"bottleneck": other()})  # type: ignore[operator]
     checkpoint = torch.nn.ModuleDict({"bottleneck": saved()}).state_dict()  # type: ignore[operator]
-    with pytest.raises(RuntimeError, match=f"checkpoint's indices at 'bottleneck' are of other codes.*{sentence}"):
+    with pytest.raises(RuntimeError, match=f"checkpoint's indices at 'bottleneck' mean other codes.*{sentence}"):
         model.load_state_dict({name: value.clone() for name, value in checkpoint.items()})
 
 

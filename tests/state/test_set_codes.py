@@ -237,13 +237,13 @@ def test_a_parametrized_codebook_is_set_where_it_is_read(case: Case) -> None:
     [
         (
             lambda q: parametrize.register_parametrization(q, "embedding", Clamped()),
-            "does not take the value as it is",
+            "since its parametrization changes it",
         ),
         (
             lambda q: parametrize.register_parametrization(q, "embedding", WithoutInverse()),
-            "without a right_inverse",
+            "has no right_inverse",
         ),
-        (lambda q: prune.random_unstructured(q, "embedding", 0.5), "as by pruning"),
+        (lambda q: prune.random_unstructured(q, "embedding", 0.5), "for example by pruning"),
     ],
 )
 def test_codes_that_would_be_lost_are_refused(between: object, sentence: str) -> None:

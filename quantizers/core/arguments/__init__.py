@@ -1,1 +1,1 @@
-"""The arguments of constructors: checks, options, and the record of the call."""
+"""The arguments of constructors: checks, options, and the record of each call."""

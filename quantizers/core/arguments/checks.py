@@ -1,8 +1,8 @@
-"""What arguments may be: numbers, names and sequences by annotation, tensors at each call.
+"""Checks of arguments: numbers, names and sequences according to their annotations, and tensors.
 
-Options often come from a configuration system, as numbers of numpy, 0-d tensors, members of an enumeration, or
-sequences of its own. A check accepts those that mean the thing and returns Python's own int, float, bool, str or
-tuple; for anything else it raises a sentence that names the argument, what came and what was expected.
+Options often come from a configuration system, as NumPy numbers, 0-d tensors, members of an enumeration, or its
+own sequence types. A check accepts every form of the expected value and returns it as a plain int, float, bool,
+str or tuple. Otherwise it raises an error that names the argument, the value, and what was expected.
 """
 
 import enum
@@ -20,12 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-LONGEST = 120  # characters of a value in a sentence
+LONGEST = 120  # characters of a value in an error
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """Annotates a number: which are accepted, in words and as a predicate. Infinity and NaN are asked for too."""
+    """Annotates a number with the accepted values, in words and as a predicate that sees infinity and NaN too."""
 
     expected: str
     accepts: Callable[[Any], bool] = field(repr=False)
@@ -48,18 +48,18 @@ Share = Annotated[float, Bounds("a number in [0, 1]", lambda value: 0 <= value <
 Probability = Annotated[float, Bounds("a probability", lambda value: 0 <= value <= 1)]
 
 Check = Callable[[str, object], Any]
-"""Takes an argument's name and its value; returns the value as Python's own, or raises a sentence."""
+"""Takes the name of an argument and its value; returns the value as a plain Python object, or raises an error."""
 
 
 def check_for(annotation: Any) -> Check | None:
-    """The check that an annotation asks for: numbers, booleans, names, modules, None and sequences of these.
+    """The check for an annotation: of numbers, booleans, names, modules, None, or sequences of these.
 
-    Of a union with names, as `str | Callable`, a name is made plain; any other annotation has no check. In both
-    cases the function checks the argument itself.
+    For a union of names and something else, such as `str | Callable`, the check only converts a name to a plain
+    string. Other annotations have no check. In both cases the function has to check the argument itself.
     """
-    kind, parts = get_origin(annotation), get_args(annotation)
+    kind, arguments = get_origin(annotation), get_args(annotation)
     if kind is Annotated:
-        base, *markers = parts
+        base, *markers = arguments
         is_number = isinstance(markers[0], Bounds)
         return partial(_integer if base is int else _float, markers) if is_number else markers[0]
     if annotation is int:
@@ -69,24 +69,24 @@ def check_for(annotation: Any) -> Check | None:
     if annotation is bool:
         return _boolean
     if kind is Literal:
-        return partial(_choice, parts)
+        return partial(_choice, arguments)
     if isinstance(annotation, type) and issubclass(annotation, nn.Module):
         return partial(_instance, annotation)
-    if kind in (Union, types.UnionType) and len(parts) == 2 and type(None) in parts:
-        inner = check_for(next(part for part in parts if part is not type(None)))
+    if kind in (Union, types.UnionType) and len(arguments) == 2 and type(None) in arguments:
+        inner = check_for(next(each for each in arguments if each is not type(None)))
         return inner and partial(_optional, inner)
-    if kind in (Union, types.UnionType) and any(part is str or get_origin(part) is Literal for part in parts):
+    if kind in (Union, types.UnionType) and any(each is str or get_origin(each) is Literal for each in arguments):
         return _name_or_other
     if kind is Sequence:
-        inner = check_for(parts[0])
+        inner = check_for(arguments[0])
         return inner and partial(_sequence, inner)
     return None
 
 
 def plain(value: Any) -> Any:
-    """A number, boolean or string of any library as Python's own; any other value as it is."""
+    """A number, boolean or string of any library as a plain Python object; any other value unchanged."""
     if type(value) in (bool, int, float, str):
-        return value  # all that a graph being made sees
+        return value  # the only case that torch.compile traces
     if isinstance(value, enum.Enum):
         return plain(value.value)
     if isinstance(value, np.ndarray | np.generic) and value.ndim == 0:
@@ -94,19 +94,19 @@ def plain(value: Any) -> Any:
     if isinstance(value, Tensor) and value.ndim == 0 and not value.requires_grad and not value.is_meta:
         value = value.item()
     if isinstance(value, str):
-        return str.__str__(value)  # not str(value), which a member of an enumeration answers with its name
+        return str.__str__(value)  # str(value) would return the name of an enumeration's member
     if isinstance(value, bool):
         return value
     if isinstance(value, numbers.Integral):
         return int(value)
     if isinstance(value, numbers.Real | Decimal):
-        with suppress(OverflowError, ValueError):  # no float has the value of Fraction(10**400)
+        with suppress(OverflowError, ValueError):  # Fraction(10**400) is beyond the range of a float
             return float(value)
     return value
 
 
 def elements(value: Any) -> list[Any] | None:
-    """The elements of a sequence, an array or a list of modules; None for anything else, a string too."""
+    """The elements of a sequence, an array or a list of modules; None for anything else, including a string."""
     if type(value) in (list, tuple, torch.Size):
         return list(value)
     if isinstance(value, np.ndarray | Tensor):
@@ -119,73 +119,73 @@ def elements(value: Any) -> list[Any] | None:
 
 
 def shown(value: object) -> str:
-    """A value in a sentence: its `repr`, or the beginning of a long one."""
+    """A value for an error: its `repr` on one line, or the beginning of a long one."""
     text = " ".join(repr(value).split())
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}… of type {type(value).__name__}"
 
 
 def check_as(annotation: Any, name: str, value: object) -> Any:
-    """`value` as the annotation of an argument has it, see `check_for`."""
+    """`value` checked and converted according to an annotation, see `check_for`."""
     check: Check = check_for(annotation) or (lambda name, value: value)
     return check(name, value)
 
 
 def check_at_least(name: str, value: object, least: int) -> int:
-    """`value` as int, if it is an integer ≥ `least`; else a ValueError that names it."""
+    """`value` as an int. Raises: ValueError unless it is an integer of at least `least`."""
     bounds = Bounds(f"an integer of at least {least}", lambda number: number >= least)
     return _integer([bounds], name, value)
 
 
 def check_integer(name: str, value: object) -> int:
-    """`value` as int, if it is an integer; else a ValueError that names it."""
+    """`value` as an int. Raises: ValueError unless it is an integer."""
     return _integer([INTEGER], name, value)
 
 
 def check_size(name: str, value: object) -> tuple[int, ...]:
-    """A size of several axes as ints, if it is a sequence of integers; else a ValueError that names it."""
+    """The sizes of several axes as ints. Raises: ValueError unless `value` is a sequence of integers."""
     return _sequence(check_integer, name, value)
 
 
 def check_numbers(name: str, value: object) -> list[Any]:
-    """A sequence of numbers, or of such sequences, as lists of floats, for a caller that checks their range.
+    """A sequence of numbers, or of such sequences, as lists of floats. The caller checks their range.
 
     Raises: ValueError for anything else.
     """
-    places = {f"{name}[{place}]": part for place, part in enumerate(_elements_of(name, value))}
+    named = {f"{name}[{position}]": element for position, element in enumerate(_elements_of(name, value))}
     return [
-        _float([NUMBER], place, part) if elements(part) is None else check_numbers(place, part)
-        for place, part in places.items()
+        _float([NUMBER], inner, element) if elements(element) is None else check_numbers(inner, element)
+        for inner, element in named.items()
     ]
 
 
 def check_tensor(name: str, value: object) -> Tensor:
-    """`value`, if it is a dense tensor; else a TypeError that says how to make a tensor."""
+    """`value` unchanged. Raises: TypeError unless it is a dense tensor, with a hint how to make one."""
     if isinstance(value, Tensor):
         if value.layout is not torch.strided or value.is_nested:
-            raise TypeError(f"{name} came with layout {value.layout}, expected a dense tensor")
+            raise TypeError(f"{name} has layout {value.layout}, expected a dense tensor")
         return value
-    can_be_one = isinstance(value, np.ndarray | np.generic | list | tuple | int | float)
-    hint = f"; torch.as_tensor({name}) makes one" if can_be_one else ""
-    raise TypeError(f"{name} came as {type(value).__name__}, expected a tensor{hint}")
+    can_be_converted = isinstance(value, np.ndarray | np.generic | list | tuple | int | float)
+    hint = f"; torch.as_tensor({name}) makes one" if can_be_converted else ""
+    raise TypeError(f"{name} is of type {type(value).__name__}, expected a tensor{hint}")
 
 
 def check_integers(what: str, values: Tensor) -> None:
-    """Raises: TypeError, which begins with `what`, for values that are not integers."""
+    """Raises: TypeError, with a message that begins with `what`, unless `values` has an integer dtype."""
     if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
         raise TypeError(f"{what} dtype {values.dtype}, expected an integer dtype")
 
 
 def _integer(bounds: Sequence[Bounds], name: str, value: object) -> int:
     number = plain(value)
-    is_integer = isinstance(number, int | torch.SymInt) and not isinstance(number, bool)  # or symbolic, in a graph
+    is_integer = isinstance(number, int | torch.SymInt) and not isinstance(number, bool)  # SymInt: torch.compile
     return _within(bounds, name, value, number, is_integer)  # type: ignore[no-any-return]
 
 
 def _float(bounds: Sequence[Bounds], name: str, value: object) -> float:
-    """An integer too; a boolean is no number."""
+    """Accepts integers; a boolean is not a number."""
     number = plain(value)
     if isinstance(number, int) and not isinstance(number, bool):
-        with suppress(OverflowError):  # beyond the range of float64
+        with suppress(OverflowError):  # beyond the range of a float
             number = float(number)
     return _within(bounds, name, value, number, isinstance(number, float))  # type: ignore[no-any-return]
 
@@ -198,7 +198,7 @@ def _within(bounds: Sequence[Bounds], name: str, value: object, number: Any, is_
 
 
 def _boolean(name: str, value: object) -> bool:
-    """True, False, 1 or 0."""
+    """Accepts True, False, 1 and 0."""
     flag = plain(value)
     if not isinstance(flag, int) or flag not in (0, 1):
         _refuse(name, value, "True or False")
@@ -214,7 +214,7 @@ def _choice(choices: tuple[str, ...], name: str, value: object) -> str:
 
 
 def _name_or_other(name: str, value: object) -> Any:
-    """A string as Python's own; what else there may be is the function's to check."""
+    """Converts a name to a plain string. The function has to check any other value."""
     chosen = plain(value)
     return chosen if isinstance(chosen, str) else value
 
@@ -230,14 +230,14 @@ def _optional(check: Check, name: str, value: object) -> Any:
 
 
 def _sequence(check: Check, name: str, value: object) -> tuple[Any, ...]:
-    return tuple(check(f"{name}[{place}]", part) for place, part in enumerate(_elements_of(name, value)))
+    return tuple(check(f"{name}[{position}]", each) for position, each in enumerate(_elements_of(name, value)))
 
 
 def _elements_of(name: str, value: object) -> list[Any]:
-    parts = elements(value)
-    if parts is None:
+    found = elements(value)
+    if found is None:
         _refuse(name, value, "a sequence")
-    return parts
+    return found
 
 
 def _refuse(name: str, value: object, expected: str) -> NoReturn:

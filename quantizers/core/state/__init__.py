@@ -1,1 +1,1 @@
-"""The state of a quantizer: parameters and buffers, their precision, how they are set and loaded."""
+"""The state of a quantizer: parameters and buffers, their precision, how they are written and loaded."""

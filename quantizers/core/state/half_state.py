@@ -1,7 +1,7 @@
-"""State that a wrapper holds in half precision: computed with in float32 all the same, and warned of.
+"""State that a wrapper has cast to half precision: quantizers still compute in float32, and warn.
 
-A cast of a module leaves a quantizer's state in float32. FSDP with a policy of mixed precision, DeepSpeed with
-bf16 and the like put other tensors in its place, for the time of a forward or from step to step.
+Casting a module leaves the state of a quantizer in float32. But FSDP with a mixed precision policy, DeepSpeed with
+bf16 and similar wrappers replace its tensors, for the duration of a forward or from step to step.
 """
 
 import warnings
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from torch import Tensor, nn
 
-Half = tuple[nn.Module, str, Tensor]  # whose attribute it is, and by which name
+HalfTensor = tuple[nn.Module, str, Tensor]  # the module and the name of its attribute, and the value
 
 
 def is_half(tensor: Tensor) -> bool:
@@ -18,21 +18,21 @@ def is_half(tensor: Tensor) -> bool:
 
 
 def widened(tensor: Tensor) -> Tensor:
-    """A tensor in half precision as float32; any other as it is."""
+    """Returns a half-precision tensor as float32, and any other tensor unchanged."""
     return tensor.float() if is_half(tensor) else tensor
 
 
 def call_widened(module: nn.Module, x: Tensor) -> Tensor:
-    """What a module gives for x, computed with its weights in float32 where they are in half precision."""
+    """Call a module on x with its half-precision weights, if it has any, temporarily in float32."""
     forward: Callable[[Tensor], Tensor] = module
     halves = list(_halves(module))
     if not halves:
         return forward(x)
-    # An attribute of the instance hides a parameter of its name, and what FSDP has put in its place is one itself.
-    hidden = [(part.__dict__, name, part.__dict__.get(name)) for part, name, _ in halves]
+    # An attribute of the instance hides the parameter of that name. FSDP itself may have set such an attribute.
+    hidden = [(owner.__dict__, name, owner.__dict__.get(name)) for owner, name, _ in halves]
     try:
-        for part, name, tensor in halves:
-            part.__dict__[name] = tensor.float()
+        for owner, name, tensor in halves:
+            owner.__dict__[name] = tensor.float()
         return forward(x)
     finally:
         for attributes, name, before in hidden:
@@ -43,22 +43,26 @@ def call_widened(module: nn.Module, x: Tensor) -> Tensor:
 
 
 def warn_of_half_state(quantizer: nn.Module, thoroughly: bool) -> bool:
-    """Warn where a quantizer's state is in half precision. Returns: whether it is.
+    """Warn if the state of a quantizer is in half precision.
 
-    Args: thoroughly: find it too where a wrapper has made plain attributes of it, which takes ten times as long.
+    Args:
+        quantizer: the quantizer, whose state may have been replaced by a wrapper.
+        thoroughly: also look at plain attributes, to which some wrappers move the state. Takes ten times as long.
+
+    Returns: whether it is in half precision.
     """
     found = next(_halves(quantizer), None) if thoroughly else _first_half(quantizer)
     if found is None:
         return False
-    part, name, tensor = found
-    owner = "" if part is quantizer else f" of a {type(part).__name__}"
-    # Explicit: a filter shows the same message once for a line of code, and this is one for each quantizer.
+    module, name, tensor = found
+    owner = "" if module is quantizer else f" of a {type(module).__name__}"
+    # Python shows each message once for a line of code. An explicit warning is shown once for each quantizer.
     warnings.warn_explicit(
         f"{type(quantizer).__name__}({quantizer.extra_repr()}) has {name}{owner} in {tensor.dtype} in its "
-        "forward, expected torch.float32: its codes are rounded, as something around it casts them in each step. "
-        "Under FSDP with a policy of mixed precision shard the quantizer first, by itself and without the policy: "
-        "fully_shard(model.quantizer). Under DeepSpeed enable torch_autocast in the place of bf16 or fp16. A cast "
-        "of your own, parameter by parameter, is undone by quantizer.float().",
+        "forward, expected torch.float32: its codes are rounded, because something around it casts them in each "
+        "step. Under FSDP with a mixed precision policy, shard the quantizer first, separately and without the "
+        "policy: fully_shard(model.quantizer). Under DeepSpeed, enable torch_autocast instead of bf16 or fp16. If "
+        "your own code cast the parameters one by one, call quantizer.float().",
         RuntimeWarning,
         __file__,
         0,
@@ -67,19 +71,19 @@ def warn_of_half_state(quantizer: nn.Module, thoroughly: bool) -> bool:
     return True
 
 
-def _first_half(module: nn.Module) -> Half | None:
-    """A parameter or buffer in half precision. Each forward looks for one, and has no time for more."""
-    for held in (module._parameters, module._buffers):
-        for name, tensor in held.items():
+def _first_half(module: nn.Module) -> HalfTensor | None:
+    """The first half-precision parameter or buffer. It is fast, because every forward calls it."""
+    for tensors in (module._parameters, module._buffers):
+        for name, tensor in tensors.items():
             if tensor is not None and is_half(tensor):
                 return module, name, tensor
-    parts = (child for child in module._modules.values() if child is not None)
-    return next((found for part in parts if (found := _first_half(part))), None)
+    children = (child for child in module._modules.values() if child is not None)
+    return next((found for child in children if (found := _first_half(child))), None)
 
 
-def _halves(module: nn.Module) -> Iterator[Half]:
-    """Each tensor in half precision that an attribute of a module or of those in it gives."""
-    for part in module.modules():
-        for name, tensor in {**part._parameters, **part._buffers, **part.__dict__}.items():
+def _halves(module: nn.Module) -> Iterator[HalfTensor]:
+    """Every half-precision tensor that is an attribute of the module or of a module inside it."""
+    for owner in module.modules():
+        for name, tensor in {**owner._parameters, **owner._buffers, **owner.__dict__}.items():
             if isinstance(tensor, Tensor) and is_half(tensor):
-                yield part, name, tensor
+                yield owner, name, tensor

@@ -1,8 +1,8 @@
-"""What a quantizer's indices mean, beside its weights in a checkpoint, so that another one does not load them.
+"""The meaning of a quantizer's indices, stored in its checkpoint, so that no other quantizer loads it by mistake.
 
-Weights of the same shapes may be of other codes: levels (8, 5, 5) and (5, 5, 8) have the same (no) weights. The
-rule by which indices are codes, a dict of JSON values, is kept in the state as bytes, a uint8 tensor, which every
-format of checkpoints holds.
+Weights of the same shapes do not imply the same codes: FSQ with levels (8, 5, 5) and with (5, 5, 8) has the same
+(empty) weights. So the state contains the rule that maps indices to codes: a dict of JSON values as bytes, in a
+uint8 tensor, which every checkpoint format can store.
 """
 
 import json
@@ -17,15 +17,18 @@ NAME = "index_format"
 
 
 def as_bytes(rule: Rule, device: torch.device | None = None) -> Tensor:
-    """A rule as uint8 [n]."""
+    """A rule as the bytes of its JSON text: uint8 [n]."""
     text = json.dumps(rule, sort_keys=True, separators=(",", ":"))
     return torch.tensor(list(text.encode()), dtype=torch.uint8, device=device)
 
 
 def difference(found: Tensor, rule: Rule) -> str:
-    """What a checkpoint's rule and a quantizer's own differ in, in words; empty where they agree.
+    """How the rule in a checkpoint differs from the quantizer's own, in words; empty where they agree.
 
-    Bytes that are no rule, as memory that a loader did not fill, differ in nothing that could be named.
+    Args:
+        found: the checkpoint's rule as bytes. It is empty too for bytes that are not a rule, such as memory that a
+            loader did not fill.
+        rule: the quantizer's own.
     """
     saved = _read(found)
     if saved is None:

@@ -1,9 +1,9 @@
-"""Modules that draw their own weights, and never have them drawn by the function of a model around them.
+"""Modules that initialize their own weights when a model library loads a checkpoint.
 
-Libraries of models build a model on `meta`, fill in what the checkpoint holds, and initialise the rest by a
-function of the model's own, which knows none of our classes. transformers asks each module whether it is
-initialised already, by the attribute `_is_hf_initialized`, and leaves it alone if so. `SelfInitialized` answers
-that question, after it has drawn whatever has no value yet by its own `reset_parameters`.
+Such a library builds the model on the meta device, loads the tensors in the checkpoint, and initializes the others
+with a function of the model, which does not know the modules in this package. transformers skips a module whose
+attribute `_is_hf_initialized` is true. In `SelfInitialized` that attribute is a property: it first initializes the
+tensors that have no value yet with the module's own `reset_parameters`, and is then true.
 """
 
 from collections.abc import Callable
@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 
 class SelfInitialized(nn.Module):
-    """A module whose `reset_parameters` draws all parameters and buffers that are its own.
+    """A module whose `reset_parameters` initializes all of its own parameters and buffers.
 
-    Tensors that were on `meta`, which holds no values, are remembered until a checkpoint brings them.
+    It records which of them were on the meta device, which stores no values, until a checkpoint provides them.
     """
 
     _without_values: frozenset[str] = frozenset()
-    """Its own tensors that were on `meta`, and that `load_state_dict` has not brought since."""
+    """Names of its own tensors that were on the meta device and that `load_state_dict` has not loaded since."""
 
     def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
         super().register_parameter(name, param)
@@ -39,53 +39,56 @@ class SelfInitialized(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
         if self._without_values:
             own = self._own_tensors()
-            brought = {name for name in own if prefix + name in state_dict and not own[name].is_meta}
-            self._without_values -= brought
+            loaded = {name for name in own if prefix + name in state_dict and not own[name].is_meta}
+            self._without_values -= loaded
 
     def initialize_missing(self) -> None:
-        """Draw those of its own tensors that came off `meta` without a value; the others stay as they are.
+        """Initialize the tensors of this module that left the meta device without a value; the others keep theirs.
 
-        Raises: TypeError where there are such tensors and the class has no `reset_parameters`.
+        Raises: TypeError if there are such tensors and the class has no `reset_parameters`.
         """
         together = self._drawn_together()
-        if not any(part._unfilled() for part in together):
+        if not any(module._unfilled() for module in together):
             return
         reset = getattr(self, "reset_parameters", None)
         if reset is None:
             raise TypeError(
                 f"{type(self).__name__} has no method reset_parameters, and its "
                 f"{', '.join(sorted(self._unfilled()))} were built on the meta device and are not in the "
-                "checkpoint: define one that draws them"
+                "checkpoint; define a reset_parameters that initializes them"
             )
         present = [
-            (part, name, tensor.detach().clone())
-            for part in together
-            for name, tensor in part._own_tensors().items()
-            if name not in part._unfilled() and not tensor.is_meta
+            (module, name, tensor.detach().clone())
+            for module in together
+            for name, tensor in module._own_tensors().items()
+            if name not in module._unfilled() and not tensor.is_meta
         ]
         with torch.no_grad():
             reset()
-            for part, name, value in present:
-                part._own_tensors()[name].copy_(value)
-        for part in together:
-            part._without_values -= part._unfilled()
+            for module, name, value in present:
+                module._own_tensors()[name].copy_(value)
+        for module in together:
+            module._without_values -= module._unfilled()
 
     @property
     def _is_hf_initialized(self) -> bool:
-        """What transformers asks of a module before it initialises it: True, after `initialize_missing`."""
+        """True, after `initialize_missing`. transformers reads it, and then leaves this module alone."""
         self.initialize_missing()
         return True
 
     @_is_hf_initialized.setter
     def _is_hf_initialized(self, initialized: bool) -> None:
-        """Nothing: whether a tensor has a value is not for others to say."""
+        """Do nothing: the module itself records which of its tensors have a value."""
 
     def _drawn_together(self) -> tuple["SelfInitialized", ...]:
-        """The modules whose tensors `reset_parameters` draws: this one."""
+        """The modules whose tensors `reset_parameters` initializes; by default this one."""
         return (self,)
 
     def _unfilled(self) -> frozenset[str]:
-        """Tensors that came off `meta`, and that neither `load_state_dict` nor transformers' loader brought."""
+        """Names of the tensors that left the meta device and that no loader has filled.
+
+        Loaders are `load_state_dict` and that of transformers, which marks tensors with `_is_hf_initialized`.
+        """
         own = self._own_tensors()
         return frozenset(
             name

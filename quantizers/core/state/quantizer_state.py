@@ -1,4 +1,4 @@
-"""The state of a quantizer: float32 whoever builds or casts it, and checked when a checkpoint is loaded."""
+"""The state of a quantizer: float32 regardless of casts, and checked when a checkpoint is loaded."""
 
 import contextlib
 import functools
@@ -16,18 +16,18 @@ from quantizers.core.state.initialization import SelfInitialized
 class QuantizerState(SelfInitialized):
     """Parameters and buffers in float32 or float64, all of them in the state dict.
 
-    - A constructor draws in float32 where the default dtype has fewer bits, as in `from_pretrained(dtype=...)`.
-    - `.half()`, `.bfloat16()` and the like leave the state in float32. A loader that sets parameters one by one
-      may not; `train()` and `eval()` make the state float32 again.
-    - What the indices mean is part of the state (see `index_format`): a checkpoint of other levels or of
-      another distance, whose tensors have the same names and shapes, does not load.
+    - Constructors use float32 where the default dtype has fewer bits, such as in `from_pretrained(dtype=...)`.
+    - `.half()`, `.bfloat16()` and similar casts leave the state in float32. A loader that sets parameters one by
+      one may still change the dtype; `train()` and `eval()` restore float32.
+    - The meaning of the indices is part of the state (see `index_format`): a checkpoint with other levels or
+      another distance does not load, even where its tensors have the same names and shapes.
     """
 
     renamed: ClassVar[Mapping[str, str]] = {}
-    """What parameters and buffers are called in older checkpoints, and what today."""
+    """Old checkpoint names of parameters and buffers, mapped to the current ones."""
 
     _dtype: torch.dtype
-    """That of the state, also where there is none: float32 or float64."""
+    """The dtype of the state, float32 or float64; defined even for a quantizer without parameters and buffers."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -42,44 +42,44 @@ class QuantizerState(SelfInitialized):
 
     @property
     def _index_rule(self) -> Rule:
-        """What says which code an index is, beside the tensors of the state: JSON values by name.
+        """The options that determine which code an index means, other than the tensors of the state.
 
-        Empty, the default, where the tensors say all of it.
+        JSON values by name; empty, the default, where the tensors alone determine it.
         """
         return {}
 
     def _finish_construction(self) -> None:
-        """What follows the outermost constructor."""
+        """Runs after the outermost constructor."""
         _widen(self)
         if self._index_rule:
             self.register_buffer(NAME, as_bytes(self._index_rule))
 
     def _step_tensor(self, name: str, like: Tensor) -> Tensor:
-        """A tensor of that name and of the form of `like`, zeros at first, which lives from forward to forward.
+        """A tensor that persists between forwards, with the shape, dtype and device of `like`; zeros at first.
 
-        No buffer: it means nothing once the step of training is over, and no checkpoint holds it.
+        It is no buffer: it is meaningless once the training step is over, so checkpoints do not contain it.
         """
-        held = self._step_tensors.get(name)
-        if held is None or (held.shape, held.dtype, held.device) != (like.shape, like.dtype, like.device):
-            held = self._step_tensors[name] = torch.zeros_like(like, requires_grad=False)
-        return held
+        tensor = self._step_tensors.get(name)
+        if tensor is None or (tensor.shape, tensor.dtype, tensor.device) != (like.shape, like.dtype, like.device):
+            tensor = self._step_tensors[name] = torch.zeros_like(like, requires_grad=False)
+        return tensor
 
     @property
     def _device(self) -> torch.device:
-        """Where the state is; the default device where there is none."""
+        """The device of the state; the default device for a quantizer without parameters and buffers."""
         tensors = (*self.parameters(), *self.buffers())
         return tensors[0].device if tensors else torch.get_default_device()
 
     def train(self, mode: bool = True) -> Self:
-        """As of any module; and half-precision state that a loader has put in is float32 again."""
+        """Set the training mode, and convert state that a loader has set to half precision back to float32."""
         _widen(self)
         return super().train(mode)
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        held = destination.get(prefix + NAME)
-        if held is not None and not held.is_meta:  # made anew: the rule is Python's, whatever a loader filled in
-            destination[prefix + NAME] = as_bytes(self._index_rule, held.device)
+        stored = destination.get(prefix + NAME)
+        if stored is not None and not stored.is_meta:  # a loader may have set the buffer: write the rule itself
+            destination[prefix + NAME] = as_bytes(self._index_rule, stored.device)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, metadata: Any, strict: bool, *lists: list[str]
@@ -92,65 +92,65 @@ class QuantizerState(SelfInitialized):
         super()._load_from_state_dict(state_dict, prefix, metadata, strict, *lists)
 
     def initialize_missing(self) -> None:
-        """See SelfInitialized. What the indices mean is written anew.
+        """See SelfInitialized. Also writes the meaning of the indices to its buffer again.
 
-        Raises: ValueError for a checkpoint, read by another loader than `load_state_dict`, whose indices mean
-            something else.
+        Raises: ValueError if a loader other than `load_state_dict` has loaded a checkpoint whose indices mean
+            other codes.
         """
-        held = self._buffers.get(NAME)
-        if held is not None and not held.is_meta:
-            if getattr(held, "_is_hf_initialized", False) and (other := difference(held, self._index_rule)):
-                raise ValueError(_of_other_codes(type(self).__name__, other))
+        stored = self._buffers.get(NAME)
+        if stored is not None and not stored.is_meta:
+            if getattr(stored, "_is_hf_initialized", False) and (other := difference(stored, self._index_rule)):
+                raise ValueError(_different_codes(type(self).__name__, other))
             self._write_format()
             self._without_values -= {NAME}
         super().initialize_missing()
 
     def _with_own_format(self, state_dict: dict[str, Any], prefix: str, errors: list[str]) -> dict[str, Any]:
-        """A checkpoint with this quantizer's rule for its indices; another one's is an error."""
+        """The checkpoint with this quantizer's rule for its indices. A different rule in it adds an error."""
         found = state_dict.get(prefix + NAME)
         if found is not None and (other := difference(found, self._index_rule)):
-            errors.append(_of_other_codes(type(self).__name__, other, f" at {prefix.removesuffix('.')!r}"))
+            errors.append(_different_codes(type(self).__name__, other, f" at {prefix.removesuffix('.')!r}"))
         own = self.get_buffer(NAME)
         return {**state_dict, prefix + NAME: as_bytes(self._index_rule, None if own.is_meta else own.device)}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """`.to`, `.half`, `.cuda` and the like: everything but a step below float32 is carried out.
+        """`.to`, `.half`, `.cuda` and the like. A cast below float32 becomes a cast to float32.
 
-        What is below already is moved as it is: DeepSpeed casts each parameter, moves the module, and lays all
-        parameters into one buffer, which must have one dtype.
+        A tensor that is below float32 already keeps its dtype: DeepSpeed casts each parameter, moves the module,
+        and copies all parameters into one buffer, which must have one dtype.
         """
 
         def at_least_float32(tensor: Tensor) -> Tensor:
             moved = fn(tensor)
             if moved.dtype != tensor.dtype and not tensor.is_floating_point():
-                return tensor.to(moved.device)  # `.type` would make floating numbers of integers
+                return tensor.to(moved.device)  # `.type` would convert integers to floating point
             if is_half(moved) and moved.dtype != tensor.dtype:
                 return tensor.to(moved.device, torch.promote_types(tensor.dtype, torch.float32))
             return moved
 
         self._dtype = at_least_float32(torch.empty(0, dtype=self._dtype, device="cpu")).dtype
-        # Those on `meta` have no values to move, and no loader brings any: `_step_tensor` makes them anew.
-        held = {name: tensor for name, tensor in self._step_tensors.items() if not tensor.is_meta}
-        self._step_tensors = {name: at_least_float32(tensor) for name, tensor in held.items()}
+        # Tensors on the meta device have no values, and no loader fills them; `_step_tensor` makes new ones.
+        tensors = {name: tensor for name, tensor in self._step_tensors.items() if not tensor.is_meta}
+        self._step_tensors = {name: at_least_float32(tensor) for name, tensor in tensors.items()}
         super()._apply(at_least_float32, recurse)
         self._write_format()
         return self
 
     def _write_format(self) -> None:
-        """Make the buffer say what the rule is now: `to_empty` and loaders leave memory as it was found."""
-        held = self._buffers.get(NAME)
-        if held is None or held.is_meta:
+        """Write the current rule to its buffer, which `to_empty` and some loaders leave uninitialized."""
+        stored = self._buffers.get(NAME)
+        if stored is None or stored.is_meta:
             return
-        own = as_bytes(self._index_rule, held.device)
-        if own.shape == held.shape:
-            held.copy_(own)  # in place, as a cast leaves a quantizer's other tensors
+        own = as_bytes(self._index_rule, stored.device)
+        if own.shape == stored.shape:
+            stored.copy_(own)  # in place: the buffer stays the same tensor, as the others do in a cast
         else:
             self._buffers[NAME] = own
 
 
 @contextlib.contextmanager
 def float32_by_default() -> Iterator[None]:
-    """A block, or a function, whose new tensors are float32 where the default dtype has fewer bits."""
+    """A block or a function that creates float32 tensors where the default dtype has fewer bits."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.promote_types(before, torch.float32))
     try:
@@ -159,20 +159,20 @@ def float32_by_default() -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def _of_other_codes(kind: str, other: str, where: str = "") -> str:
+def _different_codes(kind: str, other: str, where: str = "") -> str:
     return (
-        f"the checkpoint's indices{where} are of other codes than those of this {kind}: it has {other}. Build the "
-        "quantizer with the checkpoint's options"
+        f"the checkpoint's indices{where} mean other codes than the indices of this {kind}: the checkpoint has "
+        f"{other}. Build the quantizer with the options of the checkpoint"
     )
 
 
 def _constructor(owner: type[QuantizerState], constructor: Callable[..., None]) -> Callable[..., None]:
-    """A class's `__init__`, run under a default dtype of at least 32 bits, and what follows it."""
+    """The `__init__` of a class, run with a default dtype of at least 32 bits, with its reset and its end."""
 
     @functools.wraps(constructor)
     @float32_by_default()
     def construct(self: QuantizerState, *args: Any, **kwargs: Any) -> None:
-        # Not by comparing functions: DeepSpeed puts functions of its own in the place of constructors.
+        # Comparing functions would not work: DeepSpeed replaces constructors by its own functions.
         is_outermost = "_is_under_construction" not in self.__dict__
         self.__dict__["_is_under_construction"] = True
         try:
@@ -189,22 +189,22 @@ def _constructor(owner: type[QuantizerState], constructor: Callable[..., None]) 
 
 
 def _resets_after(owner: type, built: type) -> bool:
-    """Whether the constructor of `owner` is where `reset_parameters` draws the state of a `built` object.
+    """Whether `reset_parameters` runs at the end of the constructor of `owner`, for an instance of `built`.
 
-    That is the constructor of the class that defines `reset_parameters`, or, if this class has none, the one that
-    it inherits: all parameters that it draws exist by then, and what a further subclass sets afterwards stays.
+    It runs after the constructor of the class that defines it, or after the one that this class inherits: by then
+    all parameters that it initializes exist, and a subclass can set others afterwards.
     """
     classes = built.__mro__
-    defining = next((place for place, each in enumerate(classes) if "reset_parameters" in each.__dict__), None)
+    defining = next((i for i, each in enumerate(classes) if "reset_parameters" in each.__dict__), None)
     if defining is None:
         return False
     return next(each for each in classes[defining:] if "__init__" in each.__dict__) is owner
 
 
 def _widen(module: nn.Module) -> None:
-    """Make half-precision parameters and buffers float32, in place, where they own their memory.
+    """Convert half-precision parameters and buffers to float32, in place, where they own their memory.
 
-    A view of a larger buffer and a sharded tensor are a wrapper's, which would lose sight of them.
+    Views of a larger buffer and sharded tensors belong to a wrapper, which would lose track of them.
     """
     for tensor in (*module.parameters(), *module.buffers()):
         if is_half(tensor) and _owns_memory(tensor):
@@ -214,7 +214,7 @@ def _widen(module: nn.Module) -> None:
 
 
 def _widen_loaded(module: nn.Module, _: object) -> None:
-    """After `load_state_dict`, which may have put the checkpoint's own tensors in the places of ours."""
+    """Runs after `load_state_dict`, which may have assigned the tensors of the checkpoint (`assign=True`)."""
     _widen(module)
 
 

@@ -1,4 +1,4 @@
-"""Codes that are computed, not stored: reading them is free, and writing into them is an error instead of lost."""
+"""Computed codes: they can be read, and writing into them raises an error instead of having no effect."""
 
 import copy
 from typing import Any
@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# They end like in-place operations and write no value.
+# These names end like in-place operations, but write no values.
 HARMLESS = {"requires_grad_", "retain_grad_", "detach_", "share_memory_", "rename_"}
 HARMLESS_DUNDER = {"__index__", "__int__", "__invert__", "__iter__", "__init__"}
 
 
 class ReadOnlyCodes(Tensor):
-    """A tensor that refuses to be written into, as do its views; what is computed from it is a plain tensor."""
+    """A tensor that refuses writes, as do its views. Results that are computed from it are plain tensors."""
 
     @classmethod
     def __torch_function__(
@@ -23,8 +23,8 @@ class ReadOnlyCodes(Tensor):
         target = options.get("out") if "out" in options else args[0] if _writes(name) and args else None
         if isinstance(target, ReadOnlyCodes):
             raise RuntimeError(
-                f"{name} would write into codes that are computed from other state, where it would be lost; use "
-                "set_codebook to set them, or clone them to change a copy"
+                f"{name} would write into codes that are computed from other state, without effect; call "
+                "set_codebook to set the codes, or clone them to change a copy"
             )
         with torch._C.DisableTorchFunctionSubclass():
             result = func(*args, **options)
@@ -44,7 +44,7 @@ class ReadOnlyCodes(Tensor):
 
 
 def read_only(codes: Tensor) -> Tensor:
-    """`codes`, which belong to nobody else, as a tensor that refuses to be written into."""
+    """`codes`, to which nothing else refers, as a tensor that refuses writes."""
     return codes if torch.compiler.is_compiling() else codes.as_subclass(ReadOnlyCodes)
 
 
