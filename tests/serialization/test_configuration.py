@@ -44,9 +44,9 @@ ALL = [*CASES, Case("multiscale"), Case("multiscale", {"blend": nn.Conv2d(DIM, D
 every_quantizer = pytest.mark.parametrize("case", ALL, ids=str)
 
 
-def through_json(told: dict[str, Any]) -> dict[str, Any]:
+def through_json(saved: dict[str, Any]) -> dict[str, Any]:
     """As other libraries write it: by their own order of keys, without NaN and infinity."""
-    read: dict[str, Any] = json.loads(json.dumps(told, sort_keys=True, allow_nan=False))
+    read: dict[str, Any] = json.loads(json.dumps(saved, sort_keys=True, allow_nan=False))
     return read
 
 
@@ -56,13 +56,13 @@ def shapes(quantizer: Quantizer) -> dict[str, tuple[Any, ...]]:
 
 
 def assert_rebuilt(quantizer: Quantizer, **missing: Any) -> Quantizer:
-    told = configuration(quantizer)
-    again = rebuild(through_json(told), **missing)
+    saved = configuration(quantizer)
+    again = rebuild(through_json(saved), **missing)
     assert type(again) is type(quantizer)
     assert str(again) == str(quantizer)
     assert list(again.state_dict()) == list(quantizer.state_dict())
     assert shapes(again) == shapes(quantizer)
-    assert configuration(again) == told
+    assert configuration(again) == saved
     return again
 
 
@@ -80,9 +80,9 @@ def test_a_quantizer_is_rebuilt_from_json(case: Case) -> None:
 @every_quantizer
 def test_copies_know_their_configuration_and_nothing_refers_to_itself(case: Case) -> None:
     quantizer = case.build()
-    told = configuration(quantizer)
+    saved = configuration(quantizer)
     for copied in (copy.copy(quantizer), copy.deepcopy(quantizer), pickle.loads(pickle.dumps(quantizer))):
-        assert configuration(copied) == told
+        assert configuration(copied) == saved
     del copied
     alive = weakref.ref(quantizer)
     gc.disable()
@@ -118,7 +118,7 @@ def test_levels_and_options_of_fsq(
     free_nats=st.floats(0, allow_nan=False),
     weight=st.sampled_from([0, 1, np.float32(0.1), np.float64(0.1), np.int64(3)]),
 )
-def test_any_number_is_told_exactly(free_nats: float, weight: Any) -> None:
+def test_any_number_is_saved_exactly(free_nats: float, weight: Any) -> None:
     """Infinity too, for which JSON has no form; numpy's numbers become Python's."""
     again = assert_rebuilt(
         quantizers.BernoulliQuantizer(3, 8, free_nats=free_nats, kl_weight=weight), kl_weight=float(weight)
@@ -159,8 +159,10 @@ def test_modules_are_rebuilt(module: nn.Module) -> None:
     again = assert_rebuilt(SimVQ(4, 8, transform=copy.deepcopy(module)))
     assert str(again.transform) == str(module)
     for made, first in zip(again.transform.modules(), module.modules(), strict=True):
-        kept = {name: value for name, value in vars(first).items() if isinstance(value, int | float | str | tuple)}
-        assert {name: vars(made)[name] for name in kept} == kept
+        numbers = {
+            name: value for name, value in vars(first).items() if isinstance(value, int | float | str | tuple)
+        }
+        assert {name: vars(made)[name] for name in numbers} == numbers
 
 
 def test_every_module_of_the_list_is_tried() -> None:
@@ -183,8 +185,8 @@ def test_a_shared_codebook_stays_one() -> None:
     assert again.order == (0, 1, 0)
 
 
-def test_what_is_shared_between_parts_stays_one() -> None:
-    """In whatever order the keys come: `entry` stands before `stages`, where its module is told."""
+def test_what_is_shared_between_components_stays_one() -> None:
+    """In any order of the keys: `entry`, which refers to a module inside `stages`, comes first."""
     shared = VectorQuantizer(2, 8)
     groups = [GroupedQuantizer(4, [shared, VectorQuantizer(2, 8)]) for _ in range(2)]
     mapped = nn.Linear(4, 4)
@@ -229,7 +231,7 @@ def test_a_number_that_the_constructor_changed_is_not_changed_twice() -> None:
         assert (again.commitment_weight, again.codebook_weight) == (weight, 0.5)
 
 
-def test_a_group_of_ranks_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_group_of_ranks_is_not_saved(monkeypatch: pytest.MonkeyPatch) -> None:
     assert assert_rebuilt(EMAVectorQuantizer(4, 8, process_group=None)).process_group is None
     quantizer = EMAVectorQuantizer(4, 8)
     quantizer.process_group = None
@@ -238,11 +240,13 @@ def test_a_group_of_ranks_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dist.ProcessGroup, "group_name", property(lambda group: "7"))
     for quantizer in (EMAVectorQuantizer(4, 8, process_group=group), EMAVectorQuantizer(4, 8)):
         quantizer.process_group = group
-        told = configuration(quantizer)
-        assert told["arguments"]["process_group"] == "world"
-        assert rebuild(told).process_group == "world"
+        saved = configuration(quantizer)
+        assert saved["arguments"]["process_group"] == "world"
+        assert rebuild(saved).process_group == "world"
         assert (
-            configuration(copy.deepcopy(quantizer)) == configuration(pickle.loads(pickle.dumps(quantizer))) == told
+            configuration(copy.deepcopy(quantizer))
+            == configuration(pickle.loads(pickle.dumps(quantizer)))
+            == saved
         )
 
 
@@ -280,43 +284,43 @@ class OwnEntropy(Entropy):
 )
 def test_an_unserializable_option_is_required_by_name(option: str, value: Any, what: str) -> None:
     quantizer = SimVQ(4, 8, **{option: value})
-    told = through_json(configuration(quantizer))
+    saved = through_json(configuration(quantizer))
     with pytest.raises(ValueError, match=rf"SimVQ is missing .*: {what}\. Pass them by name: {option}="):
-        rebuild(told)
-    assert shapes(rebuild(told, **{option: value})) == shapes(quantizer)
+        rebuild(saved)
+    assert shapes(rebuild(saved, **{option: value})) == shapes(quantizer)
 
 
 def test_what_is_missing_inside_is_given_by_name_or_by_path() -> None:
     other = lambda z, codes: z / 3  # noqa: E731
     quantizer = ResidualQuantizer(4, [VectorQuantizer(4, 8, gradient=g) for g in (halved, "rotation", other)])
-    told = through_json(configuration(quantizer))
+    saved = through_json(configuration(quantizer))
     with pytest.raises(ValueError, match=r"stages.0.gradient was function halved; stages.2.gradient was"):
-        rebuild(told)
-    everywhere = rebuild(told, gradient=halved)
+        rebuild(saved)
+    everywhere = rebuild(saved, gradient=halved)
     assert [getattr(part.gradient, "function", part.gradient) for part in everywhere.components] == [
         halved, quantizers.rotation, halved,
     ]  # fmt: skip
-    each = rebuild(told, **{"stages.2.gradient": other, "gradient": halved, "stages.1.gradient": "reflection"})
+    each = rebuild(saved, **{"stages.2.gradient": other, "gradient": halved, "stages.1.gradient": "reflection"})
     assert [getattr(part.gradient, "function", part.gradient) for part in each.components] == [
         halved, quantizers.reflection, other,
     ]  # fmt: skip
 
 
 def test_an_override_that_fits_nothing_is_named() -> None:
-    told = configuration(ResidualQuantizer(4, [VectorQuantizer(4, 8)]))
+    saved = configuration(ResidualQuantizer(4, [VectorQuantizer(4, 8)]))
     for name in ("gradient", "stages.1.distance", "stages.0.distanse"):
         with pytest.raises(ValueError, match=rf"no option '{name}' .*expected one of dim, .*, stages.0.distance"):
-            rebuild(told, **{name: "cosine"})
-    assert rebuild(told, **{"stages.0.distance": "cosine"}).components[0].distance == "cosine"
+            rebuild(saved, **{name: "cosine"})
+    assert rebuild(saved, **{"stages.0.distance": "cosine"}).components[0].distance == "cosine"
 
 
 def test_an_option_that_is_newer_than_the_configuration_has_its_default_or_is_given() -> None:
-    told = configuration(VectorQuantizer(4, 8))
-    del told["arguments"]["distance"]
-    assert [rebuild(told).distance, rebuild(told, distance="cosine").distance] == ["euclidean", "cosine"]
+    saved = configuration(VectorQuantizer(4, 8))
+    del saved["arguments"]["distance"]
+    assert [rebuild(saved).distance, rebuild(saved, distance="cosine").distance] == ["euclidean", "cosine"]
 
 
-def test_a_part_that_was_replaced_is_asked_for() -> None:
+def test_a_module_that_was_replaced_is_required_by_name() -> None:
     quantizer = SimVQ(4, 8, transform=nn.Linear(4, 4))
     quantizer.transform = nn.Linear(4, 4, bias=False)
     with pytest.raises(ValueError, match="transform was an instance of Linear that the quantizer no longer"):
@@ -363,7 +367,7 @@ class Strange(VectorQuantizer):
         lambda: Strange(8, quantizer=3, arguments={"quantizer": {"missing": {}}}, mapping=range(2)),
     ],
 )
-def test_any_signature_is_told(make: Callable[[], Strange]) -> None:
+def test_any_signature_is_saved(make: Callable[[], Strange]) -> None:
     quantizer = make()
     again = assert_rebuilt(quantizer)
     as_json = [json.dumps(each.got, sort_keys=True, default=list) for each in (again, quantizer)]
@@ -394,7 +398,7 @@ def test_a_class_that_is_defined_again_is_the_latest_and_two_of_one_name_are_an_
         with pytest.raises(ValueError, match=r"several quantizer classes are named 'Cell', notebook.Cell"):
             configuration(made)
     with pytest.raises(ValueError, match=r"several quantizer classes are named 'Cell', .*, elsewhere.Cell"):
-        rebuild(told_with(quantizer="Cell"))
+        rebuild(saved_with(quantizer="Cell"))
 
 
 # The record is transparent
@@ -527,22 +531,25 @@ def test_a_wrong_registration_is_refused(register: Callable[[], object], message
 VQ = {"quantizer": "VectorQuantizer", "arguments": {"dim": 4, "codebook_size": 8}}
 
 
-def told_with(**entries: Any) -> dict[str, Any]:
+def saved_with(**entries: Any) -> dict[str, Any]:
     return {"format": 1, "version": "0.1.0", **VQ, **entries}
 
 
 def simvq(transform: Any) -> dict[str, Any]:
-    return told_with(quantizer="SimVQ", arguments={"dim": 4, "codebook_size": 8, "transform": transform})
+    return saved_with(quantizer="SimVQ", arguments={"dim": 4, "codebook_size": 8, "transform": transform})
 
 
 @pytest.mark.parametrize(
-    ("told", "message"),
+    ("saved", "message"),
     [
-        (told_with(quantizer="antigravity.Quantizer"), "no quantizer class is named 'antigravity.Quantizer' here"),
-        (told_with(quantizer="quantizers.VectorQuantizer"), "did you mean .*VectorQuantizer"),
-        (told_with(quantizer="Quantizer"), "no quantizer class is named 'Quantizer' here"),  # abstract
-        (told_with(quantizer="Linear"), "no quantizer class"),
-        (told_with(quantizer=["eval"]), "with entries of the wrong types"),
+        (
+            saved_with(quantizer="antigravity.Quantizer"),
+            "no quantizer class is named 'antigravity.Quantizer' here",
+        ),
+        (saved_with(quantizer="quantizers.VectorQuantizer"), "did you mean .*VectorQuantizer"),
+        (saved_with(quantizer="Quantizer"), "no quantizer class is named 'Quantizer' here"),  # abstract
+        (saved_with(quantizer="Linear"), "no quantizer class"),
+        (saved_with(quantizer=["eval"]), "with entries of the wrong types"),
         (simvq({"module": "os.system", "arguments": {"command": "false"}}), "module 'os.system', expected one of"),
         (simvq({"module": "antigravity", "arguments": {}}), "module 'antigravity', expected one of"),
         (simvq({"module": "nn.Bilinear", "arguments": {}}), "module 'nn.Bilinear', expected one of"),
@@ -560,24 +567,24 @@ def simvq(transform: Any) -> dict[str, Any]:
         (simvq({"same_as": 1}), "refers to the id 1, expected"),
         (simvq({"same_as": ["x"]}), "refers to the id"),
         (simvq({"module": "nn.Sequential", "id": 1, "modules": [["0", {"same_as": 1}]]}), "id 1, expected"),
-        (told_with(assigned={"forward": 1}), "assigns 1 to forward, expected a number for one of channel_dim"),
-        (told_with(assigned={"codebook_size": 9}), "assigns 9 to codebook_size"),
-        (told_with(assigned={"commitment_weight": "x"}), "assigns 'x' to commitment_weight, expected a number"),
-        (told_with(arguments={"dim": 4}), "do not fit the constructor of VectorQuantizer: .*_size'"),
-        (told_with(arguments={"dim": 4, "codebook_size": 8, "self": 1}), "constructor of VectorQuantizer"),
-        (told_with(format=2, version="7.0"), "format 2, expected 1: .*7.0 .*this is version 0.1.0"),
+        (saved_with(assigned={"forward": 1}), "assigns 1 to forward, expected a number for one of channel_dim"),
+        (saved_with(assigned={"codebook_size": 9}), "assigns 9 to codebook_size"),
+        (saved_with(assigned={"commitment_weight": "x"}), "assigns 'x' to commitment_weight, expected a number"),
+        (saved_with(arguments={"dim": 4}), "do not fit the constructor of VectorQuantizer: .*_size'"),
+        (saved_with(arguments={"dim": 4, "codebook_size": 8, "self": 1}), "constructor of VectorQuantizer"),
+        (saved_with(format=2, version="7.0"), "format 2, expected 1: .*7.0 .*this is version 0.1.0"),
         ({"model_type": "bert"}, "expected a quantizer's configuration"),
         ([], "expected a quantizer's configuration"),
     ],
 )
-def test_a_hostile_configuration_builds_nothing(told: Any, message: str) -> None:
+def test_a_hostile_configuration_builds_nothing(saved: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        rebuild(told)
+        rebuild(saved)
     assert "antigravity" not in sys.modules
 
 
 def test_a_configuration_is_not_changed_by_its_use() -> None:
-    told = configuration(ResidualQuantizer(4, [VectorQuantizer(4, 8)] * 2))
-    before = copy.deepcopy(told)
-    rebuild(told, dropout=0.5, **{"stages.0.distance": "cosine"})
-    assert told == before
+    saved = configuration(ResidualQuantizer(4, [VectorQuantizer(4, 8)] * 2))
+    before = copy.deepcopy(saved)
+    rebuild(saved, dropout=0.5, **{"stages.0.distance": "cosine"})
+    assert saved == before

@@ -43,11 +43,11 @@ class Server:
 
     def snapshot_download(self, repo_id: str, allow_patterns: list[str], **options: Any) -> str:
         self.calls.append(options)
-        kept = self.folder / "cache"
-        kept.mkdir()
+        cache = self.folder / "cache"
+        cache.mkdir()
         for name in allow_patterns:
-            shutil.copy(self.folder / repo_id / name, kept)
-        return str(kept)
+            shutil.copy(self.folder / repo_id / name, cache)
+        return str(cache)
 
 
 @pytest.fixture
@@ -150,9 +150,9 @@ class SharedByMixin(VectorQuantizer, PyTorchModelHubMixin):
 
 def test_a_quantizer_may_take_the_mixin_itself(tmp_path: Path) -> None:
     quantizer = SharedByMixin(4, 8, distance="cosine")
-    quantizer.save_pretrained(tmp_path / "theirs")
-    quantizers.save(quantizer, tmp_path / "ours")
-    for loaded in (SharedByMixin.from_pretrained(tmp_path / "theirs"), quantizers.load(tmp_path / "ours")):
+    quantizer.save_pretrained(tmp_path / "mixin")
+    quantizers.save(quantizer, tmp_path / "library")
+    for loaded in (SharedByMixin.from_pretrained(tmp_path / "mixin"), quantizers.load(tmp_path / "library")):
         assert loaded.distance == "cosine"
         assert torch.equal(loaded.embedding, quantizer.embedding)
 

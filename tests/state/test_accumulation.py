@@ -16,7 +16,7 @@ averaged = cases_where(lambda case: case.averages > 0 and not case.samples)
 
 
 def assert_near(a: Quantizer, b: Quantizer, terms: int) -> None:
-    """Up to the order of summation of so many float32 terms of size one."""
+    """Up to the order of summation of that many float32 terms of size one."""
     for name, value in state_of(a).items():
         torch.testing.assert_close(value, state_of(b)[name], rtol=1e-5, atol=terms * 2.0**-23)
 
@@ -48,8 +48,8 @@ def test_any_split_of_a_batch(sizes: list[int], seed: int) -> None:
     x[::5] = torch.nan
     mask = torch.arange(len(x)) % 3 != 1
     quantizer.accumulate(len(sizes))
-    for share, kept in zip(torch.split(x, sizes), torch.split(mask, sizes), strict=True):
-        quantizer(share, kept)
+    for share, counts in zip(torch.split(x, sizes), torch.split(mask, sizes), strict=True):
+        quantizer(share, counts)
     whole(x, mask)
     assert_near(quantizer, whole, len(x))
 

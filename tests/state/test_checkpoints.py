@@ -39,12 +39,12 @@ def test_a_loader_of_tensors_by_name_gives_the_same_quantizer(case: Case) -> Non
         quantizer(x + 1)
     other = loaded_by_name(quantizer, case)
     for training in (True, False):
-        ours, theirs = (seeded(module.train(training), x) for module in (quantizer, other))
-        assert torch.equal(ours.quantized, theirs.quantized)
-        assert torch.equal(ours.indices, theirs.indices)
-        assert torch.equal(ours.loss, theirs.loss)
+        expected, actual = (seeded(module.train(training), x) for module in (quantizer, other))
+        assert torch.equal(expected.quantized, actual.quantized)
+        assert torch.equal(expected.indices, actual.indices)
+        assert torch.equal(expected.loss, actual.loss)
         if case.has_codes:
-            assert torch.equal(quantizer.decode(ours.indices), other.decode(ours.indices))
+            assert torch.equal(quantizer.decode(expected.indices), other.decode(expected.indices))
     assert_same_state(state_of(quantizer), state_of(other))
 
 

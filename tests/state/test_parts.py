@@ -1,4 +1,4 @@
-"""Quantizers that hold others call them as modules, and read weights where offloading has put them."""
+"""Composed quantizers call their components as modules, and find weights that offloading has moved."""
 
 import copy
 
@@ -18,7 +18,7 @@ def parts_of(quantizer: Quantizer) -> list[Quantizer]:
 
 @composed
 def test_hooks_of_parts_run_once_at_each_place(case: Case) -> None:
-    """Forward hooks and their kin; what they see is what the part gave."""
+    """Forward hooks see the output of each component."""
     quantizer = case.build()
     seen: list[tuple[Quantizer, tuple[int, ...]]] = []
     for part in parts_of(quantizer):
@@ -31,7 +31,7 @@ def test_hooks_of_parts_run_once_at_each_place(case: Case) -> None:
     assert out.indices.shape[-1] == quantizer.num_codebooks
     seen.clear()
     quantizer.encode(batch(6))
-    assert not seen  # hooks are about forwards
+    assert not seen  # encode is not a forward
 
 
 def test_hooks_of_the_scales_of_a_pyramid_run() -> None:
@@ -43,7 +43,7 @@ def test_hooks_of_the_scales_of_a_pyramid_run() -> None:
 
 
 def offload(model: nn.Module) -> None:
-    """As accelerate's offloading: each module that holds tensors gets them for the time of its `forward` alone."""
+    """Like accelerate's offloading: each module has its tensors only while its `forward` runs."""
     for module in model.modules():
         held = {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
         if held:
@@ -72,16 +72,16 @@ def _offload_one(module: nn.Module, held: dict[str, Tensor]) -> None:
 
 @every_case
 def test_offloaded_weights_are_found(case: Case) -> None:
-    """In a forward, `encode` and `decode` in evaluation, whatever part holds them."""
+    """In a forward, `encode` and `decode` in evaluation, in whichever module they are."""
     model, x = nn.Sequential(nn.Linear(DIM, DIM), case.build()).eval(), batch(12)
     offloaded = copy.deepcopy(model)
     offload(offloaded)
-    ours, theirs = model(x), offloaded(x)
-    assert torch.equal(ours.indices, theirs.indices)
-    assert torch.equal(ours.quantized, theirs.quantized)
+    expected, actual = model(x), offloaded(x)
+    assert torch.equal(expected.indices, actual.indices)
+    assert torch.equal(expected.quantized, actual.quantized)
     assert torch.equal(model[1].encode(x), offloaded[1].encode(x))
     if case.has_codes:
-        assert torch.equal(model[1].decode(ours.indices), offloaded[1].decode(ours.indices))
+        assert torch.equal(model[1].decode(expected.indices), offloaded[1].decode(expected.indices))
 
 
 def test_offloaded_stages_are_read_one_by_one() -> None:
@@ -95,11 +95,11 @@ def test_offloaded_stages_are_read_one_by_one() -> None:
     assert torch.equal(offloaded.forward_stages(x).loss, quantizer.forward_stages(x).loss)
 
 
-# Functions that initialise a model
+# Functions that initialize a model
 
 
 def by_class(module: nn.Module) -> None:
-    """As models write it: `model.apply(init)`."""
+    """By class, with `model.apply(init)`."""
     kinds = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm)
     if isinstance(module, kinds):
         for parameter in module.parameters(recurse=False):
@@ -107,7 +107,7 @@ def by_class(module: nn.Module) -> None:
 
 
 def by_name(module: nn.Module) -> None:
-    """As GANs' code has it."""
+    """By the name of the class, as code for GANs often does."""
     name = type(module).__name__
     if any(part in name for part in ("Linear", "Conv", "BatchNorm", "LayerNorm", "RMSNorm", "Embedding")):
         for parameter in module.parameters(recurse=False):
@@ -127,7 +127,7 @@ def test_a_models_initialiser_leaves_the_quantizer_alone(case: Case, initialise:
 
 @every_case
 def test_parts_of_another_width_are_drawn_as_linear_layers_are(case: Case) -> None:
-    """The draws of nn.Linear, in its order: a projection of ours is its arithmetic in another class."""
+    """The draws of nn.Linear, in its order: Projection has its arithmetic in another class."""
     quantizer = case.build()
     if isinstance(quantizer.project_in, nn.Identity) or case.name == "random_projection":
         return

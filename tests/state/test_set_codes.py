@@ -108,8 +108,8 @@ def test_codes_set_one_by_one_move_from_there(distance: str) -> None:
     same = (quantizer.encode(x) != 2) & (quantizer.encode(x) == other.encode(x))
     quantizer.train(), other.train()
     quantizer(x[same]), other(x[same])
-    kept = torch.arange(6) != 2
-    assert torch.equal(quantizer.embedding[kept], other.embedding[kept])
+    others = torch.arange(6) != 2
+    assert torch.equal(quantizer.embedding[others], other.embedding[others])
     direction = nn.functional.cosine_similarity(
         quantizer.embedding[2], torch.tensor([1.0, -1.0, 1.0, -1.0]), dim=0
     )
