@@ -94,7 +94,7 @@ def static(trained: Trained, side: int, codes: levels.Codes) -> bytes:
     for seen, own, sizes in zip(
         levels.encode(trained.model, train), codes, levels.sizes_of(trained.model), strict=True
     ):
-        alphabet = Alphabet.stages(sizes)
+        alphabet = Alphabet.codebooks(sizes)
         counts = Counts([table + 1 for table in Counts.of(seen, alphabet).tables])
         streams.append(compress(own, alphabet, counts))
         if not torch.equal(decompress(streams[-1], counts), own.cpu()):

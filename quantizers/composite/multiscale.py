@@ -105,6 +105,11 @@ class MultiScaleQuantizer(MapQuantizer, ComposedQuantizer):
         maps = torch.split(indices, [count_cells(level) for level in levels], -1)
         return [tokens.reshape((*indices.shape[:-1], *level)) for tokens, level in zip(maps, levels, strict=True)]
 
+    def tokens_per_codebook(self, tokens: int) -> list[int]:
+        """See `MapQuantizer.tokens_per_codebook`; there is one codebook per scale."""
+        levels = pyramid_sizes(full_size(tokens, self.axes, self.scales), self.scales)
+        return [count_cells(level) for level in levels]
+
     @through_forward
     def decode(self, indices: Tensor, size: Sequence[int] | None = None) -> Tensor:
         """The quantized vectors of indices [..., L]: [..., *size, dim], the channels on `channel_dim`.

@@ -13,7 +13,8 @@ from quantizers.core.base import Quantizer
 class MapQuantizer(Quantizer):
     """A quantizer of maps [..., *size, dim], whose L tokens per map stand on the last axis of its indices.
 
-    A subclass sets `axes`, and defines `_quantize`, `encode_rows`, `split`, `decode` and `codebook`.
+    A subclass sets `axes`, and defines `_quantize`, `encode_rows`, `split`, `tokens_per_codebook`, `decode`
+    and `codebook`.
     """
 
     composed: ClassVar[bool] = True
@@ -27,6 +28,15 @@ class MapQuantizer(Quantizer):
         """Indices [..., L] as one map of tokens per codebook.
 
         Args: size: that of x, [axes].
+        """
+
+    @abc.abstractmethod
+    def tokens_per_codebook(self, tokens: int) -> list[int]:
+        """How many of a map's tokens each codebook gives, in the order of the indices.
+
+        Args: tokens: L, of a map whose axes all have the same size.
+
+        Raises: ValueError where no such map has L tokens.
         """
 
     @abc.abstractmethod

@@ -70,9 +70,9 @@ def drawn(draw: st.DrawFn, alphabet: Alphabet) -> Tensor:
 alphabets = st.one_of(
     sizes.map(Alphabet.codes),
     level_lists.map(Alphabet.grid),
-    st.lists(sizes | level_lists.map(Alphabet.grid), min_size=1, max_size=4).map(Alphabet.stages),
+    st.lists(sizes | level_lists.map(Alphabet.grid), min_size=1, max_size=4).map(Alphabet.codebooks),
     st.lists(st.tuples(st.integers(1, 9), st.integers(1, 4)), min_size=1, max_size=3).map(
-        lambda parts: Alphabet.stages([part for part, _ in parts], [width for _, width in parts])
+        lambda parts: Alphabet.codebooks([part for part, _ in parts], [width for _, width in parts])
     ),
 )
 
@@ -101,7 +101,7 @@ def test_indices_come_back_by_probabilities(
     size: int, shape: list[int], stages: int | None, double: bool, seed: int
 ) -> None:
     """Also of codes whose probability is zero, and beside −1."""
-    alphabet = Alphabet.codes(size) if stages is None else Alphabet.stages([size] * stages)
+    alphabet = Alphabet.codes(size) if stages is None else Alphabet.codebooks([size] * stages)
     generator = torch.Generator().manual_seed(seed)
     indices = torch.randint(-1, size, shape if stages is None else [*shape, stages], generator=generator)
     noise = torch.randn(*indices.shape, size, generator=generator)
@@ -210,7 +210,7 @@ def test_digits_have_a_distribution_each() -> None:
 
 def test_stages_have_a_distribution_each() -> None:
     indices = torch.stack([torch.randint(0, 16, (50_000,)), torch.full((50_000,), 3)], -1)
-    alphabet = Alphabet.stages([16, 16])
+    alphabet = Alphabet.codebooks([16, 16])
     assert 25_000 < len(compress(indices, alphabet)) < 1.001 * 25_000 + 64
 
 
@@ -288,7 +288,7 @@ def test_groups_keep_the_order_of_their_places() -> None:
 
 
 def test_stages_may_hold_stages() -> None:
-    alphabet = Alphabet.stages([Alphabet.stages([9], [4]), 3])
+    alphabet = Alphabet.codebooks([Alphabet.codebooks([9], [4]), 3])
     assert [(section.size, section.width) for section in alphabet.sections] == [(9, 4), (3, 1)]
 
 
@@ -299,7 +299,7 @@ def test_the_format_is_what_it_was() -> None:
     assert torch.equal(decompress(bytes.fromhex(FIRST)), indices)
     counts = Counts([torch.tensor([9, 3, 5, 2]), torch.arange(5000)])
     staged = torch.tensor([[1, 4999], [-1, 17], [3, -1]])
-    stream = compress(staged, Alphabet.stages([4, 5000]), counts)
+    stream = compress(staged, Alphabet.codebooks([4, 5000]), counts)
     assert stream.hex() == SECOND
     assert torch.equal(decompress(stream, counts), staged)
 
@@ -360,8 +360,8 @@ def streams() -> Iterator[bytes]:
     yield compress(torch.tensor([3, 1, -1, 2, 0]), 4)
     yield compress(torch.randint(0, 5, (200,)) ** 2 // 4, 5000)
     yield compress(torch.randint(-1, 2**20, (3, 4)), Alphabet.grid([2**10, 2**10]))
-    yield compress(torch.randint(0, 9, (0, 2)), Alphabet.stages([9, Alphabet.grid([3, 3])]))
-    yield compress(torch.randint(0, 9, (7, 2)), Alphabet.stages([9, Alphabet.grid([3, 3])]))
+    yield compress(torch.randint(0, 9, (0, 2)), Alphabet.codebooks([9, Alphabet.grid([3, 3])]))
+    yield compress(torch.randint(0, 9, (7, 2)), Alphabet.codebooks([9, Alphabet.grid([3, 3])]))
 
 
 def signed(body: bytes) -> bytes:
@@ -445,8 +445,8 @@ def header(shape: tuple[int, ...], alphabet: Alphabet, model: int = 1) -> bytes:
         header((0, 2**62, 2**62), Alphabet.codes(2)),
         header((1,), Alphabet.grid([2**24] * 2)),
         header((0,), Alphabet.codes(2**24)),
-        header((1, 10**5), Alphabet.stages([1] * 10**5)),
-        header((1, 2**62), Alphabet.stages([3], [2**62])),
+        header((1, 10**5), Alphabet.codebooks([1] * 10**5)),
+        header((1, 2**62), Alphabet.codebooks([3], [2**62])),
     ],
     ids=["one code", "no elements", "levels", "table", "codebooks", "width"],
 )
@@ -471,11 +471,11 @@ def test_a_larger_limit_reads_what_is_large() -> None:
         (b"\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01" + b"\x01" * 30, "63 bits"),
         (b"\x01\x01\x03\x00\x01\x01\x01\x01", "ends within"),
         (b"\x01\x01\x03\x00\x01\x01\x01\x01\x03\0\0\0\0\0", "whole words"),
-        (b"\x01\x01\x03\x00\x01\x01\x01\x00\0\0\0\0", "levels are empty"),
+        (b"\x01\x01\x03\x00\x01\x01\x01\x00\0\0\0\0", "levels is empty"),
         (b"\x01\x01\x03\x00\x01\x01\x01\x01\x00\0\0\0\0", "a level is 0"),
         (b"\x01\x01\x03\x00\x01\x01\x00\x01\x03\0\0\0\0", "expected at least one"),
         (b"\x01\x01\x03\x00\x00\0\0\0\0", "expected at least one"),
-        (b"\x01\x01\x03\x00\x01\x02\x01\x01\x03\0\0\0\0", "one where not composed"),
+        (b"\x01\x01\x03\x00\x01\x02\x01\x01\x03\0\0\0\0", "exactly one of width 1"),
         (b"\x01\x01\x03\x01\x01\x02\x01\x01\x03\0\0\0\0", "2 codebooks"),
         (b"\x09\x01\x03\x00\x01\x01\x01\x01\x03\0\0\0\0", "number 9"),
     ],
@@ -580,12 +580,12 @@ def test_indices_that_do_not_fit_are_named() -> None:
     for bad in (4, -2):
         with pytest.raises(IndexError, match=r"expected −1 to 3"):
             compress(torch.tensor([0, bad]), 4)
-    with pytest.raises(IndexError, match=r"0 to 5, expected −1 to 4"):
-        compress(torch.tensor([[9, 0], [0, 5]]), Alphabet.stages([10, 5]))
+    with pytest.raises(IndexError, match=r"from 0 to 5, expected −1 to 4"):
+        compress(torch.tensor([[9, 0], [0, 5]]), Alphabet.codebooks([10, 5]))
     with pytest.raises(ValueError, match="expected 3 codebooks"):
-        compress(good, Alphabet.stages([4] * 3))
+        compress(good, Alphabet.codebooks([4] * 3))
     with pytest.raises(ValueError, match="expected 1 codebooks"):
-        compress(torch.tensor(0), Alphabet.stages([4]))
+        compress(torch.tensor(0), Alphabet.codebooks([4]))
     with pytest.raises(ValueError, match="65 axes"):
         compress(torch.zeros([1] * 64, dtype=torch.int64)[None], 4)
     with pytest.raises(TypeError, match="expected an Alphabet, a Quantizer or K"):
@@ -598,9 +598,9 @@ def test_alphabets_that_cannot_be_are_named() -> None:
         (lambda: Alphabet.codes(2**24 + 1), r"at most 2\*\*24"),
         (lambda: Alphabet.grid([]), "empty"),
         (lambda: Alphabet.grid([2**16] * 4), r"more than 2\*\*63"),
-        (lambda: Alphabet.stages([]), "at least one"),
-        (lambda: Alphabet.stages([3, 4], [1]), "1 widths and 2 parts"),
-        (lambda: Alphabet.stages([3], [0]), "a width is 0"),
+        (lambda: Alphabet.codebooks([]), "at least one"),
+        (lambda: Alphabet.codebooks([3, 4], [1]), "1 widths for 2 alphabets"),
+        (lambda: Alphabet.codebooks([3], [0]), "a width is 0"),
         (lambda: Alphabet.of(Identity(4)), "has no codes"),
         (lambda: Alphabet.of(QUANTIZERS["multiscale"]()), "columns is None"),
         (lambda: Alphabet.of(QUANTIZERS["residual"](), 4), "4 codebooks"),
@@ -628,7 +628,7 @@ def test_models_that_do_not_fit_are_named() -> None:
     with pytest.raises(ValueError, match=r"shape \(3, 4\), expected \(3, 5\)"):
         compress(indices, 5, Probabilities(p))
     with pytest.raises(ValueError, match=r"have \[3, 4\] codes, expected one size"):
-        compress(indices[:2], Alphabet.stages([3, 4]), Probabilities(p[:2]))
+        compress(indices[:2], Alphabet.codebooks([3, 4]), Probabilities(p[:2]))
     for wrong in (p * 2, p - 0.5, p * torch.nan, p * torch.inf, p.new_tensor([1.5, -0.5, 0, 0]).expand(3, 4)):
         with pytest.raises(ValueError, match="expected distributions"):
             compress(indices, 4, Probabilities(wrong))
