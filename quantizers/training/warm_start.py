@@ -1,9 +1,7 @@
-"""First codes for the quantizers in a model, from the vectors that the model itself gives them."""
+"""Initial codes for the quantizers in a model, from the vectors that reach them."""
 
-import random
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -11,16 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from quantizers.composite.composed import outermost
-from quantizers.composite.multiscale import MultiScaleQuantizer
 from quantizers.core.arguments.checks import check_at_least
 from quantizers.core.base import Quantizer
 from quantizers.core.code_hooks import CodeHook, ForwardEvent, code_hooks_paused
-from quantizers.core.layout import Rows, to_rows
 from quantizers.core.parallel import ProcessGroup
-from quantizers.core.wrappers import unwrapped
-from quantizers.training.batches import Arguments, Mover
-
-Forward = Callable[[nn.Module, Any], object]
+from quantizers.training.restoring import modes, random_generators
+from quantizers.training.runs import Forward, ModelRuns
+from quantizers.training.sample import VectorSample
 
 
 @torch.no_grad()
@@ -35,269 +30,121 @@ def warm_start(
 ) -> None:
     """Set the codes of every quantizer in a model by k-means on the vectors that reach it in training.
 
-    Quantizers take their turns in the order in which a forward reaches them, so that those further on see what the
-    earlier ones make of their new codes (VQ-VAE-2, Razavi et al. 2019, arXiv 1906.00446). For each, all batches
-    run through the model, without gradients, no further than to its forward or `encode`; then
-    `quantizer.initialize_from` does the rest, also for what it holds. Frozen codes (`Quantizer.freeze`) stay.
+    The quantizers are initialized one after the other, in the order in which a forward reaches them. A later
+    quantizer therefore gets what the new codes of the earlier ones leave for it (VQ-VAE-2, Razavi et al. 2019,
+    arXiv 1906.00446). For each quantizer, the model runs on all batches, without gradients, and only up to the
+    call of that quantizer's forward or `encode`. Then `quantizer.initialize_from` sets its codes and those of the
+    quantizers inside it. Frozen codes (`Quantizer.freeze`) do not change.
 
-    The model runs as its first training step will: BatchNorm with the batch's statistics, dropout active. A model
-    in training mode runs as it is, so that a module in it that is in evaluation mode, as a frozen BatchNorm, stays
-    so. A model in evaluation mode, as `from_pretrained` gives it, runs as its own `train()` leaves it. Quantizers
-    themselves are in evaluation mode. A compiled model runs as it was written.
+        >>> import torch, quantizers
+        >>> from torch.utils.data import DataLoader, TensorDataset
+        >>> loader = DataLoader(TensorDataset(torch.rand(64, 8), torch.arange(64)), batch_size=32)
+        >>> model = torch.nn.Sequential(torch.nn.Linear(8, 4), quantizers.VectorQuantizer(4, codebook_size=16))
+        >>> quantizers.warm_start(model, loader)  # of each batch (vectors, labels) the model gets the vectors
 
-    Modes, gradients, buffers, hooks, and the global random generators of torch, numpy and Python are afterwards as
-    before, also where something raises. Each forward begins with the buffers of before: those that it moves, as
-    running statistics, are put back. What a module keeps outside of its buffers stays as a forward leaves it, with
-    buffers that it does not save and has made anew in another size.
+    The model runs as it will in its first training step: BatchNorm uses the statistics of the batch, and dropout is
+    active. If the model is in training mode, the modes of its modules do not change, so that a frozen BatchNorm
+    stays in evaluation mode. If it is in evaluation mode, as `from_pretrained` returns it, it runs as its own
+    `train()` leaves it. The quantizers themselves are in evaluation mode. A compiled model runs in eager mode.
+
+    Modes, gradients, buffers, hooks, and the global random generators of torch, numpy and Python are restored at
+    the end, even if something raises. Buffers that a forward changes, such as running statistics, are restored
+    after each forward. State that a module does not store in buffers is not restored, and neither is a
+    non-persistent buffer that a forward has made again in another size.
 
     Args:
-        model: a module with quantizers in it, or a quantizer; perhaps in DistributedDataParallel, DataParallel or
-            torch.compile.
-        batches: what a data loader gives. Of a batch the model gets what its forward takes: a tensor or a numpy
-            array as its first argument; of a tuple or a list as many elements as the forward requires, so that
-            labels behind them are left out, and optional arguments such as a mask too; of a mapping (a dict,
-            transformers' BatchFeature) the entries named as parameters of the forward. Tensors are moved to the
-            model's device. Batches are gone through once for each quantizer; of an iterator, what the model gets
-            is kept in memory where there are several.
-        training: False to run the whole model in evaluation mode instead.
-        forward: `forward(model, batch)` runs the model on a batch, in place of the above, for models that take
-            it otherwise: `lambda model, batch: model.encode(batch["image"])`. It gets the batch as it is, and the
-            model without a wrapper.
-        max_vectors: the most that are kept for one quantizer on each rank, drawn uniformly from all that reach it.
-            Of a MultiScaleQuantizer whole maps are kept, at least one, with as many positions together.
-        process_group: whose vectors count, "world" for those of all ranks, each of which must call, with a batch.
-            Modules that wait for other ranks in training, as SyncBatchNorm, need as many batches on each of them.
+        model: a module that contains quantizers, or a quantizer; possibly in DistributedDataParallel, DataParallel
+            or torch.compile.
+        batches: an iterable of batches, such as a DataLoader. If a batch is a tensor or a numpy array, it is the
+            first argument of the model's forward. If it is a tuple or a list, such as (image, label), the forward
+            gets its first elements, as many as it requires; labels and optional arguments such as a mask are left
+            out. If it is a mapping (a dict, transformers' BatchFeature), the forward gets the entries that are
+            named like its parameters. Tensors are moved to the model's device. There is one pass over the batches
+            per quantizer. If `batches` is an iterator and there are several quantizers, the inputs of the model
+            are held in memory.
+        training: whether the model runs in training mode, as described above; False for evaluation mode.
+        forward: called as `forward(model, batch)` to run the model on a batch, for batches or models that the
+            rules above do not fit: `forward=lambda model, batch: model.encode(batch["image"])`. It gets the batch
+            as the data loader returns it, and the model without its wrapper.
+        max_vectors: the maximal number of vectors per quantizer on each rank. They are drawn uniformly from all
+            vectors that reach the quantizer. For a quantizer of maps (MultiScaleQuantizer), whole maps are drawn,
+            at least one, with at most this number of positions in total.
+        process_group: the ranks whose vectors count, "world" for all. Each of them must make this call, with at
+            least one batch. If the model contains modules that synchronize ranks in training, such as
+            SyncBatchNorm, all ranks need the same number of batches.
 
-    Raises: ValueError where the model holds no quantizer, where no batch reaches one of them, for maps of several
-        sizes before a MultiScaleQuantizer, for max_vectors < 1, and as `Quantizer.initialize_from`; TypeError for
-        a batch of another kind, or one in which the forward does not find its arguments.
+    Raises:
+        ValueError: for a model without a quantizer, a quantizer that no batch reaches, maps of several sizes
+            for a quantizer of maps, max_vectors < 1, and as `Quantizer.initialize_from`.
+        TypeError: for a batch of an unknown type, and for one that does not contain what the forward requires.
     """
     check_at_least("max_vectors", max_vectors, 1)
     outer = outermost(model)
     if not outer:
-        raise ValueError(f"model is {type(model).__name__}, which holds no quantizer")
+        raise ValueError(f"model is {type(model).__name__}, which contains no quantizer")
     if isinstance(batches, Tensor | np.ndarray | Mapping):
-        raise TypeError(f"batches is {type(batches).__name__}, expected batches, as [batch] or a data loader")
+        raise TypeError(
+            f"batches is a {type(batches).__name__}, expected an iterable of batches: [batch] or a data loader"
+        )
     waiting = {name: quantizer for name, quantizer in outer.items() if not quantizer.frozen}
-    run = _Run(model, outer.values(), forward)
-    prepared = _prepared(batches, run, keep=len(waiting) > 1)
+    runs = ModelRuns(model, outer.values(), forward)
+    inputs = runs.inputs(batches, several_passes=len(waiting) > 1)
     with (
-        _modes(model, outer.values(), training),
-        _random_state(model),
+        modes(model, outer.values(), training),
+        random_generators(model),
         code_hooks_paused(outer.values()),
         torch.compiler.set_stance("force_eager"),
     ):
         while waiting:
-            quantizer, sample = _collected(run, prepared, waiting, max_vectors)
+            quantizer, sample = _first_reached(runs, inputs, waiting, max_vectors)
             quantizer.initialize_rows(sample.rows(), process_group)
             waiting = {name: other for name, other in waiting.items() if other is not quantizer}
 
 
-def _prepared(batches: Iterable[Any], run: "_Run", *, keep: bool) -> Iterable[Any]:
-    """What the model gets of each batch, to be gone through several times if `keep`."""
-    if not isinstance(batches, Iterator):
-        return _Again(batches, run)
-    prepared = map(run.prepare, batches)
-    return list(prepared) if keep else prepared
-
-
-class _Again:
-    """Goes through the batches anew each time."""
-
-    def __init__(self, batches: Iterable[Any], run: "_Run") -> None:
-        self._batches = batches
-        self._run = run
-
-    def __iter__(self) -> Iterator[Any]:
-        return map(self._run.prepare, self._batches)
-
-
-class _Run:
-    """Runs a model on a batch, and puts back the buffers that a forward moves."""
-
-    def __init__(self, model: nn.Module, quantizers: Collection[Quantizer], forward: Forward | None) -> None:
-        self._model = _inside(model)
-        self._forward = forward
-        self._arguments = Arguments(model) if forward is None else None
-        self._move = Mover(model)
-        own = {part for quantizer in quantizers for part in quantizer.modules()}
-        self._buffers = [
-            (module, name, buffer, None if buffer is None else buffer.clone())
-            for module in model.modules()
-            if module not in own
-            for name, buffer in module._buffers.items()
-            if buffer is None or not nn.parameter.is_lazy(buffer)
-        ]
-
-    def prepare(self, batch: Any) -> Any:
-        """What is needed of a batch."""
-        return batch if self._arguments is None else self._arguments.of(batch)
-
-    def __call__(self, prepared: Any) -> None:
-        try:
-            if self._forward is not None:
-                self._forward(self._model, prepared)
-            else:
-                positional, keyword = self._move(prepared)
-                self._model(*positional, **keyword)
-        finally:
-            self._restore()
-
-    def _restore(self) -> None:
-        for module, name, buffer, value in self._buffers:
-            now = module._buffers.get(name)
-            if name in module._non_persistent_buffers_set and _shape(now) != _shape(value):
-                continue  # a cache, made anew in another size, which the module keeps in an attribute
-            module._buffers[name] = buffer
-            if buffer is not None and value is not None and not torch.equal(buffer, value):
-                buffer.copy_(value)
-
-
-def _shape(buffer: Tensor | None) -> torch.Size | None:
-    return None if buffer is None else buffer.shape
-
-
-def _inside(model: nn.Module) -> nn.Module:
-    """The model without wrappers whose forward does more than it needs here, as to wait for other ranks."""
-    while True:
-        if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
-            model = model.module
-        elif "_orig_mod" in dict(model.named_children()):
-            model = model.get_submodule("_orig_mod")
-        else:
-            return model
-
-
 class _ReachedError(BaseException):
-    """Ends a forward where its quantizer is reached; no model's `except Exception` takes it for an error."""
+    """Ends a forward at the call of a quantizer. No `except Exception` in a model catches it."""
 
 
-class _Sample:
-    """A uniform draw of at most `limit` positions from all that come, as vectors or as whole maps."""
+def _first_reached(
+    runs: ModelRuns, inputs: Iterable[Any], waiting: dict[str, Quantizer], limit: int
+) -> tuple[Quantizer, VectorSample]:
+    """Run the model on all inputs.
 
-    def __init__(self, quantizer: Quantizer, limit: int) -> None:
-        self._quantizer = quantizer
-        self._limit = limit
-        self._size = torch.Size()
-        self._kept: tuple[Tensor, ...] = ()  # keys [n], vectors [n, positions, dim], valid [n, positions]
-
-    def add(self, x: Tensor, mask: Tensor | None) -> None:
-        rows = to_rows(x, mask, self._quantizer.dim, self._quantizer.channel_dim)
-        size = torch.Size()
-        if isinstance(self._quantizer, MultiScaleQuantizer):
-            size = rows.shape[-self._quantizer.axes :]
-        else:
-            rows = rows._replace(vectors=rows.vectors[rows.valid], valid=rows.valid[rows.valid])
-        if self._kept and size != self._size:
-            raise ValueError(
-                f"maps have sizes {tuple(self._size)} and {tuple(size)}, expected one size in all batches"
-            )
-        positions, self._size = size.numel(), size
-        vectors, valid = rows.vectors.reshape(-1, positions, rows.vectors.shape[1]), rows.valid.view(-1, positions)
-        # Those with the smallest of independent keys are a uniform draw, however many are yet to come.
-        keys = torch.rand(len(valid), dtype=torch.float64, device=valid.device)
-        new = (keys, vectors, valid)
-        kept = tuple(map(torch.cat, zip(self._kept, new, strict=True))) if self._kept else new
-        count = max(1, self._limit // max(1, positions))
-        if len(kept[0]) > count:
-            chosen = kept[0].topk(count, largest=False).indices.sort().values
-            kept = tuple(part[chosen] for part in kept)
-        self._kept = kept
-
-    def rows(self) -> Rows:
-        _, vectors, valid = self._kept
-        flat = valid.reshape(-1)
-        shape = torch.Size((len(valid), *self._size))
-        return Rows(vectors.reshape(-1, vectors.shape[-1]), flat, torch.ones_like(flat), shape)
-
-
-def _collected(
-    run: _Run, prepared: Iterable[Any], waiting: dict[str, Quantizer], limit: int
-) -> tuple[Quantizer, _Sample]:
-    """The quantizer that is reached first of those waiting, and a sample of its vectors in all batches."""
-    found: list[tuple[Quantizer, _Sample]] = []
+    Returns: the quantizer among those waiting that the model reaches first, and a sample of its vectors.
+    """
+    reached: list[tuple[Quantizer, VectorSample]] = []
 
     def collect(quantizer: Quantizer, event: ForwardEvent) -> None:
-        if not found:
-            found.append((quantizer, _Sample(quantizer, limit)))
-        if found[0][0] is quantizer:
-            found[0][1].add(event.x, event.mask)
+        if not reached:
+            reached.append((quantizer, VectorSample(quantizer, limit)))
+        first, sample = reached[0]
+        if first is quantizer:
+            sample.add(event.x, event.mask)
             raise _ReachedError
 
     count = 0
     with _code_hook(waiting.values(), collect):
-        for each in prepared:
+        for each in inputs:
             count += 1
             with suppress(_ReachedError):
-                run(each)
-    if not found:
-        names = ", ".join(repr(name) for name in waiting)
+                runs.run(each)
+    if reached:
+        return reached[0]
+    if not count:
         raise ValueError(
-            f"no quantizer of {names} was reached in {count} batches; training=False runs the model in evaluation "
-            "mode, and forward=lambda model, batch: ... as you say"
-            if count
-            else "batches is empty, expected at least one batch, and for several quantizers as many again"
+            "batches is empty, expected at least one batch, and an iterable that allows one pass per quantizer"
         )
-    return found[0]
+    names = ", ".join(repr(name) for name in waiting)
+    raise ValueError(
+        f"in {count} batches, the model reached none of these quantizers: {names}; pass training=False to run the model in evaluation "
+        "mode, or forward=lambda model, batch: ... to run it on a batch yourself"
+    )
 
 
 @contextmanager
 def _code_hook(quantizers: Collection[Quantizer], hook: CodeHook) -> Iterator[None]:
-    """A hook on each of these quantizers, until the block ends."""
+    """Register a code hook on each of these quantizers until the block ends."""
     with ExitStack() as handles:
         for quantizer in quantizers:
             handles.enter_context(quantizer.register_code_hook(hook))
         yield
-
-
-@contextmanager
-def _modes(model: nn.Module, quantizers: Collection[Quantizer], training: bool) -> Iterator[None]:
-    """The modes that `warm_start` describes, and afterwards each module in its own again."""
-    modes = [(module, module.training) for module in model.modules()]
-    inside = unwrapped(model)
-    begins_training = training and not inside.training
-    try:
-        if begins_training:
-            inside.train()  # perhaps a method of its own, which leaves some modules as they are
-        evaluated = (
-            [part for quantizer in quantizers for part in quantizer.modules()] if training else model.modules()
-        )
-        for module in evaluated:
-            module.training = False
-        yield
-    finally:
-        if begins_training:
-            inside.eval()
-        for module, mode in modes:
-            module.training = mode
-
-
-@contextmanager
-def _random_state(model: nn.Module) -> Iterator[None]:
-    """The global random generators are afterwards as before, on the CPU and on the model's devices."""
-    devices = {tensor.device for tensor in chain(model.parameters(), model.buffers())} - {torch.device("cpu")}
-    states = [(device, _state_of(device)) for device in devices if device.type != "meta"]
-    own, of_numpy, of_torch = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    try:
-        yield
-    finally:
-        random.setstate(own)
-        np.random.set_state(of_numpy)
-        torch.set_rng_state(of_torch)
-        for device, state in states:
-            _set_state(device, state)
-
-
-def _state_of(device: torch.device) -> Tensor:
-    generators: Any = torch.get_device_module(device)
-    state: Tensor = generators.get_rng_state(*_numbered(device))
-    return state
-
-
-def _set_state(device: torch.device, state: Tensor) -> None:
-    generators: Any = torch.get_device_module(device)
-    generators.set_rng_state(state, *_numbered(device))
-
-
-def _numbered(device: torch.device) -> tuple[torch.device, ...]:
-    return () if device.type == "mps" else (device,)  # of which there is one

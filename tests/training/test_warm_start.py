@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import quantizers
 from quantizers import EMAVectorQuantizer, Quantizer, VectorQuantizer, warm_start
 from quantizers.kernels.ops.nearest import nearest_code
-from quantizers.training.warm_start import _Sample
+from quantizers.training.sample import VectorSample
 from tests.cases import DIM, Case, assert_same_state, batch, cases_where, normal, state_of
 
 
@@ -295,6 +295,58 @@ def test_what_a_loader_gives_is_taken_without_its_labels(kind: str, wrap: Callab
     assert_same_state(state_of(model), state_of(other))
 
 
+def test_an_ordinary_training_loop_and_its_warm_start_share_a_loader() -> None:
+    """Batches (image, label), of which some are smaller, and a model with BatchNorm."""
+    images, labels = torch.rand(50, 3, 8, 8), torch.arange(50) % 10
+    loader = DataLoader(TensorDataset(images, labels), batch_size=16, shuffle=True)
+    quantizer = VectorQuantizer(DIM, 8, channel_dim=1)
+    model = nn.Sequential(nn.Conv2d(3, DIM, 4, stride=4), nn.BatchNorm2d(DIM), quantizer)
+    before = quantizer.codebook.detach().clone()
+    warm_start(model, loader)
+    assert (quantizer.codebook != before).all()
+    assert model(images).indices.unique().numel() == 8
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    for image, _ in loader:
+        quantized, _, loss = model(image)
+        (quantized.square().mean() + loss).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def test_a_batch_of_named_entries_goes_to_keywords() -> None:
+    """A collated dict, as a data set of dicts gives it; entries that the model does not name are left out."""
+    dataset = [{"x": x, "label": label, "file": f"{label}.png"} for x, label in zip(X, LABEL, strict=True)]
+    torch.manual_seed(0)
+    model = Image()
+    other = copy.deepcopy(model)
+    torch.manual_seed(3)
+    warm_start(model, [X])
+    torch.manual_seed(3)
+    warm_start(other, DataLoader(dataset, batch_size=40, generator=torch.Generator()))  # type: ignore[arg-type]
+    assert_same_state(state_of(model), state_of(other))
+
+
+@pytest.mark.parametrize(
+    "given", [("a.png", X), (["a.png", "b.png"], X), [3, X], (None, X.numpy()), [("a",), LABEL, X]]
+)
+def test_a_batch_whose_first_element_is_no_input_is_ambiguous(given: Any) -> None:
+    with pytest.raises(TypeError, match=r"Image.forward\(x, mask=None\).* no tensor: .*; pass forward="):
+        warm_start(Image(), [given])
+    warm_start(Image(), [given], forward=lambda model, batch: model(X))
+
+
+def test_an_error_of_the_model_says_what_it_was_called_with() -> None:
+    """Of (label, image) the model gets the label: its own error comes with a note that names the way out."""
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied") as caught:
+        warm_start(Image(), [(LABEL[None].float(), X)])
+    (note,) = caught.value.__notes__
+    assert note.startswith("warm_start called Image.forward(x, mask=None)")
+    assert "forward=lambda model, batch: ..." in note
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied") as caught:
+        warm_start(Image(), [(LABEL[None].float(), X)], forward=lambda model, batch: model(batch[0]))
+    assert not hasattr(caught.value, "__notes__"), "the call was the caller's own"
+
+
 def test_a_mask_is_passed_by_name_or_by_a_function() -> None:
     """By position it would be a label to a loader's reader: it is left out, with a warning."""
 
@@ -307,7 +359,9 @@ def test_a_mask_is_passed_by_name_or_by_a_function() -> None:
 
     by_name = started([{"x": X, "mask": MASK}])
     assert_same_state(by_name, started([(X, MASK)], forward=lambda model, given: model(*given)))
-    with pytest.warns(RuntimeWarning, match=r"tensor of bool stands where Image.forward.* has its optional mask"):
+    with pytest.warns(
+        RuntimeWarning, match=r"bool tensor at the position of the optional argument mask of Image.forward"
+    ):
         left_out = started([(X, MASK)])
     assert_same_state(left_out, started([X]))
 
@@ -344,17 +398,17 @@ def test_as_many_positions_as_the_forward_requires() -> None:
     warm_start(Keywords(), [{"x": X, "labels": LABEL}])
     called = r"Conditional.forward\(x, y, mask=None, \*, scale=1.0\)"
     for wrong, message in [
-        (X, rf"a batch is Tensor, and for {called} missing a required argument: 'y'; or pass forward="),
-        ({"x": X}, rf"a dict with keys \['x'\], and for {called} missing a required argument: 'y'"),
+        (X, rf"a batch is a Tensor, which does not fit {called}: missing a required argument: 'y'; pass forward="),
+        ({"x": X}, rf"a dict with keys \['x'\], which does not fit {called}: missing a required argument: 'y'"),
         ({"image": X}, rf"keys \['image'\], none of which is a parameter of {called}"),
     ]:
         with pytest.raises(TypeError, match=message):
             warm_start(Conditional(), [wrong])
     with pytest.raises(TypeError, match=r"\['image'\], none of which is a parameter of Optional.forward\("):
         warm_start(Optional(), [{"image": X}])
-    with pytest.raises(TypeError, match=r"batches is Tensor, expected batches, as \[batch\]"):
+    with pytest.raises(TypeError, match=r"batches is a Tensor, expected an iterable of batches: \[batch\]"):
         warm_start(Optional(), X)
-    with pytest.raises(TypeError, match=r"batches is dict, expected batches, as \[batch\]"):
+    with pytest.raises(TypeError, match=r"batches is a dict, expected an iterable of batches: \[batch\]"):
         warm_start(Optional(), {"x": X})
 
 
@@ -385,7 +439,7 @@ def test_an_iterable_that_ends_for_good_is_named() -> None:
         def __iter__(self) -> Iterator[Tensor]:
             yield from self.left
 
-    with pytest.raises(ValueError, match="batches is empty, expected at least one batch, and for several"):
+    with pytest.raises(ValueError, match="batches is empty, expected at least one batch, and an iterable"):
         warm_start(Image(), Once())
 
 
@@ -423,7 +477,7 @@ def test_maps_stay_whole() -> None:
 def test_a_sample_is_of_distinct_positions_and_as_large_as_it_may_be(
     counts: list[int], limit: int, seed: int
 ) -> None:
-    sample = _Sample(VectorQuantizer(1, 2), limit)
+    sample = VectorSample(VectorQuantizer(1, 2), limit)
     x = torch.arange(float(sum(counts)))[:, None]
     torch.manual_seed(seed)
     for part in x.split(counts):
@@ -437,7 +491,7 @@ def test_a_sample_is_uniform_over_batches() -> None:
     """Of 40 positions in uneven batches, half are kept: each in a draw with probability ½."""
     kept = torch.zeros(40)
     for seed in range(400):
-        sample = _Sample(VectorQuantizer(1, 2), 20)
+        sample = VectorSample(VectorQuantizer(1, 2), 20)
         torch.manual_seed(seed)
         for part in torch.arange(40.0)[:, None].split([3, 30, 7]):
             sample.add(part, None)
@@ -489,10 +543,10 @@ def test_a_compiled_model_runs_as_it_was_written() -> None:
 @pytest.mark.parametrize(
     ("model", "batches", "message"),
     [
-        (nn.Linear(DIM, DIM), [torch.ones(2, DIM)], "model is Linear, which holds no quantizer"),
+        (nn.Linear(DIM, DIM), [torch.ones(2, DIM)], "model is Linear, which contains no quantizer"),
         (VectorQuantizer(DIM, 2), [], "batches is empty"),
         (nn.ModuleDict({"used": VectorQuantizer(DIM, 2)}), [], "batches is empty"),
-        (VectorQuantizer(DIM, 2), ["x"], "a batch is str, expected a tensor"),
+        (VectorQuantizer(DIM, 2), ["x"], "a batch is a str, expected a tensor"),
         (VectorQuantizer(DIM, 2), [torch.full((2, DIM), torch.nan)], "expected a vector on at least one rank"),
     ],
 )
@@ -504,7 +558,7 @@ def test_what_cannot_be_is_said(model: nn.Module, batches: list, message: str) -
 def test_a_quantizer_that_is_not_reached_is_named() -> None:
     model = built()
     model.unused = VectorQuantizer(DIM, 2)
-    with pytest.raises(ValueError, match="no quantizer of 'unused' was reached in 1 batches"):
+    with pytest.raises(ValueError, match="in 1 batches, the model reached none of these quantizers: 'unused'"):
         warm_start(model, [batch(30)])
     with pytest.raises(ValueError, match="max_vectors is 0"):
         warm_start(model, [batch(30)], max_vectors=0)
