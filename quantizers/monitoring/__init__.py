@@ -1,1 +1,1 @@
-"""How much of a codebook is used, measured and watched."""
+"""Codebook use: its measures, a torchmetrics metric, and `watch`, which counts while a model runs."""

@@ -1,4 +1,4 @@
-"""How a codebook is used, from the counts of its codes."""
+"""Measures of codebook use, from the counts of its codes."""
 
 import math
 
@@ -9,11 +9,17 @@ from quantizers.core.arguments.checks import check_at_least
 
 
 def code_counts(indices: Tensor, codebook_size: int) -> Tensor:
-    """How often each code occurs in `indices` [...]: int64 [K]. Index −1 does not count.
+    """Count how often each code occurs in `indices` [...], as int64 [K]. Index −1 does not count.
 
-    Counts add: sum those of several batches for a whole data set.
+    The sum of the counts of several batches gives the counts of a whole data set.
 
-    Raises: IndexError for an index outside [−1, K).
+        >>> import torch
+        >>> from quantizers import metrics
+        >>> counts = metrics.code_counts(torch.tensor([0, 0, 3, -1]), codebook_size=4)
+        >>> counts.tolist(), metrics.utilization(counts)
+        ([2, 0, 0, 1], 0.5)
+
+    Raises: IndexError for an index of at least K.
     """
     check_at_least("codebook_size", codebook_size, 1)
     chosen = indices[indices >= 0]
@@ -23,16 +29,19 @@ def code_counts(indices: Tensor, codebook_size: int) -> Tensor:
 
 
 def utilization(counts: Tensor) -> float:
-    """The fraction of codes that occur at all, 0 to 1."""
+    """Return the fraction of codes that occur at all, 0 to 1."""
     return float((counts > 0).double().mean())
 
 
 def entropy(counts: Tensor) -> float:
-    """Entropy of the code distribution, −Σ p log₂ p, in bits a code: the least a static coder can spend."""
+    """Return the entropy of the code distribution, −Σ p log₂ p, in bits per code.
+
+    No static entropy coder can spend fewer bits on average.
+    """
     p = counts.double() / counts.sum().clamp(min=1)
     return float(torch.special.entr(p).sum()) / math.log(2)
 
 
 def perplexity(counts: Tensor) -> float:
-    """2^entropy: how many equally likely codes would carry as much, 1 to K."""
+    """Return 2^entropy, 1 to K: the number of equally likely codes that have the same entropy."""
     return float(2.0 ** entropy(counts))

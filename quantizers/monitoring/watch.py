@@ -1,4 +1,7 @@
-"""The codebook use of every quantizer in a model, collected while the model runs."""
+"""The codebook use of every quantizer in a model, collected while the model runs.
+
+`quantizers.watch` is the function: `from quantizers import watch`.
+"""
 
 from itertools import chain
 from types import TracebackType
@@ -15,41 +18,48 @@ Results = dict[str, dict[str, Tensor]]
 
 
 def watch(model: nn.Module, *, training: bool | None = None) -> "Watch":
-    """Count the codes that the quantizers in a model give, from now on, without touching the model's code.
+    """Count the codes that the quantizers in a model choose from now on, without a change to the model's code.
 
-        with watch(model) as usage:
-            for epoch in range(epochs):
-                usage.reset()
-                for x in data:
-                    ...
-                print(usage.table())
+        >>> import torch, quantizers
+        >>> from quantizers import watch
+        >>> model = torch.nn.Sequential(torch.nn.Identity(), quantizers.FSQ(2, levels=(2, 2)))
+        >>> with watch(model) as usage:
+        ...     for epoch in range(2):
+        ...         usage.reset()
+        ...         output = model(torch.ones(10, 2))
+        >>> print(usage.table())
+        quantizer  codebook  codes  used %  perplexity  bits/code  dead
+        1                 0      4    25.0         1.0       0.00     3
 
-    Each outermost quantizer counts what its `forward`, `forward_stages` and `encode` give, in any grad mode, a
-    vector as often as it is quantized; those inside another count as its stages. The second forward of activation
-    checkpointing does not count. Nothing in a forward waits for the device. A compiled model counts, whether it is
-    compiled before or after; an exported program does not, nor does a copy of the model, or one that was pickled.
+    Each outermost quantizer counts the indices of its `forward`, `forward_stages` and `encode`, in any grad mode.
+    A vector counts each time it is quantized. The quantizers inside another one count as its codebooks. The second
+    forward of activation checkpointing does not count. Nothing in a forward waits for the device. A compiled model
+    counts, whether it is compiled before or after this call. Exported programs, copies and pickles do not count.
 
-    On several ranks, `compute`, `scalars` and `table` sum the counts over all of them, each of which must call;
-    `reset` and `remove` are each rank's own.
+    On several ranks, `compute`, `scalars` and `table` sum the counts over all ranks, and every rank must call
+    them. `reset` and `remove` act on each rank separately.
 
     Args:
-        model: with quantizers in it, or one. Identity, which has no codes, is left out.
-        training: True for forwards in training mode alone, False for those in evaluation mode alone, so that an
-            epoch's training and the validation within it have numbers of their own; None for all.
+        model: a module that contains quantizers, or a quantizer. Identity, which has no codes, is left out.
+        training: True to count forwards in training mode only, False to count those in evaluation mode only, so
+            that the training of an epoch and its validation are counted separately; None to count all forwards.
 
-    Raises: ValueError for a model without a quantizer, and for a codebook too large to count code by code, see
-        CodebookUsage.
+    Raises: ValueError for a model without a quantizer, and for a codebook that is too large to count code by code,
+        see `quantizers.usage.CodebookUsage`.
     """
     return Watch(model, training)
 
 
 class Watch:
-    """What `watch` returns. As a context manager it removes itself at the end; what it counted stays."""
+    """The counts of a watched model, as `watch` returns them.
+
+    As a context manager it stops counting at the end of the block, and the counts remain available.
+    """
 
     def __init__(self, model: nn.Module, training: bool | None) -> None:
         quantizers = outermost(model)
         if not quantizers:
-            raise ValueError(f"model is {type(model).__name__}, which holds no quantizer")
+            raise ValueError(f"model is {type(model).__name__}, which contains no quantizer")
         with_codes = {name: quantizer for name, quantizer in quantizers.items() if quantizer.codebook_size}
         for name, quantizer in with_codes.items():
             try:
@@ -63,18 +73,21 @@ class Watch:
 
     @property
     def usage(self) -> dict[str, CodebookUsage]:
-        """The counts since `reset`: a metric for each quantizer, by its name in the model ('' for the model).
+        """The counts since `reset`: a metric per quantizer, by its name in the model ('' for the model itself).
 
-        They are copies: what is done with them, and what the model does later, leaves the other as it is.
+        The metrics are copies. Later forwards do not change them, and changing them does not affect this object.
         """
         return {name: counting.usage() for name, (_, counting) in self._counting.items()}
 
     def compute(self) -> Results:
-        """What CodebookUsage.compute returns, for each quantizer by its name."""
+        """Return the results of `CodebookUsage.compute` for each quantizer, by its name in the model."""
         return {name: usage.compute() for name, usage in self.usage.items()}
 
     def scalars(self, prefix: str = "") -> dict[str, float]:
-        """`compute` as numbers for a logger: "name/perplexity", and of several codebooks "name/0/perplexity"."""
+        """Return the results of `compute` as numbers for a logger.
+
+        Keys are such as "name/perplexity", or "name/0/perplexity" for a quantizer with several codebooks.
+        """
         scalars = {}
         for name, results in self.compute().items():
             for key, values in results.items():
@@ -84,7 +97,7 @@ class Watch:
         return scalars
 
     def table(self) -> str:
-        """`compute` as text: a line for each codebook."""
+        """Return the results of `compute` as text, with one line per codebook."""
         rows = [("quantizer", "codebook", "codes", "used %", "perplexity", "bits/code", "dead")]
         for name, usage in self.usage.items():
             columns = [values.reshape(-1).tolist() for values in usage.compute().values()]
@@ -98,7 +111,7 @@ class Watch:
         )
 
     def reset(self) -> None:
-        """Count from zero."""
+        """Set all counts to zero."""
         for _, counting in self._counting.values():
             counting.slots.zero_()
 
@@ -119,15 +132,15 @@ class Watch:
 class Counting:
     """A code hook that counts its indices.
 
-    The counts are a tensor of its own and no metric's state: graphs of `torch.compile` and of CUDA write to it, so
-    that it stays in its place.
+    The counts are not the state of a metric but a tensor that is never replaced while the model stays on its
+    device, because graphs of `torch.compile` and CUDA write to it.
     """
 
     def __init__(self, quantizer: Quantizer, training: bool | None) -> None:
         self.sizes = quantizer.codebook_sizes
         self.training = training
-        held = (tensor for tensor in chain(quantizer.parameters(), quantizer.buffers()) if not tensor.is_meta)
-        first = next(held, None)
+        tensors = (tensor for tensor in chain(quantizer.parameters(), quantizer.buffers()) if not tensor.is_meta)
+        first = next(tensors, None)
         self.slots = new_slots(self.sizes, None if first is None else first.device)
 
     def __call__(self, quantizer: Quantizer, event: ForwardEvent) -> None:
@@ -136,13 +149,13 @@ class Counting:
             return
         if self.training is not None and self.training != quantizer.training:
             return
-        if self.slots.device != indices.device:  # the model has moved
+        if self.slots.device != indices.device:  # the model was moved to another device
             with torch.inference_mode(False):
                 self.slots = self.slots.to(indices.device)
         count_(self.slots, quantizer.indices_by_codebook(indices, event.x))
 
     def usage(self) -> CodebookUsage:
-        """A metric that has counted as much."""
+        """A metric with these counts."""
         usage = CodebookUsage(self.sizes).to(self.slots.device)
         usage.update([self.slots.new_zeros(0)] * len(self.sizes))
         usage.slots += self.slots

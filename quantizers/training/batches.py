@@ -98,8 +98,8 @@ class Arguments:
         for name, value in zip(self.optional, others, strict=False):
             if "mask" in name and isinstance(value, Tensor) and value.dtype == torch.bool:
                 warn_once(
-                    f"A batch has a bool tensor at the position of the optional argument {name} of {self.called}. "
-                    "warm_start takes it for a label and leaves it out. To pass it, make the batch a dict with the "
+                    f"A batch has a bool tensor at the position of the optional argument {name} of "
+                    f"{self.called}. warm_start takes it for a label and leaves it out. To pass it, make the batch a dict with the "
                     f"names of the arguments, or {INSTEAD}"
                 )
         return taken

@@ -42,8 +42,8 @@ def warm_start(
         >>> model = torch.nn.Sequential(torch.nn.Linear(8, 4), quantizers.VectorQuantizer(4, codebook_size=16))
         >>> quantizers.warm_start(model, loader)  # of each batch (vectors, labels) the model gets the vectors
 
-    The model runs as it will in its first training step: BatchNorm uses the statistics of the batch, and dropout is
-    active. If the model is in training mode, the modes of its modules do not change, so that a frozen BatchNorm
+    The model runs as it will in its first training step: BatchNorm uses the statistics of the batch, and dropout
+    is active. If the model is in training mode, the modes of its modules do not change, so that a frozen BatchNorm
     stays in evaluation mode. If it is in evaluation mode, as `from_pretrained` returns it, it runs as its own
     `train()` leaves it. The quantizers themselves are in evaluation mode. A compiled model runs in eager mode.
 
@@ -136,8 +136,8 @@ def _first_reached(
         )
     names = ", ".join(repr(name) for name in waiting)
     raise ValueError(
-        f"in {count} batches, the model reached none of these quantizers: {names}; pass training=False to run the model in evaluation "
-        "mode, or forward=lambda model, batch: ... to run it on a batch yourself"
+        f"in {count} batches, the model reached none of these quantizers: {names}; pass training=False to run the "
+        "model in evaluation mode, or forward=lambda model, batch: ... to run it on a batch yourself"
     )
 
 

@@ -142,7 +142,12 @@ def test_an_index_outside_its_codebook_is_an_error_at_compute(wrong: int) -> Non
         (4, torch.zeros(3, dtype=torch.bool), TypeError, "indices have dtype torch.bool"),
         ([4, 4], torch.zeros(3, dtype=torch.int64), ValueError, r"shape \(3,\), expected 2 on the last axis"),
         ([4, 4], torch.tensor(0), ValueError, r"shape \(\), expected 2 on the last axis"),
-        ([4, 4], [torch.tensor(0)], ValueError, "indices are 1 tensors, expected 2, one a codebook"),
+        (
+            [4, 4],
+            [torch.tensor(0)],
+            ValueError,
+            "got 1 tensors of indices for 2 codebooks; expected",
+        ),
     ],
 )
 def test_indices_that_do_not_fit_are_named(sizes: Any, indices: Any, error: type[Exception], message: str) -> None:

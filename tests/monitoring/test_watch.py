@@ -255,7 +255,7 @@ def test_inference_mode_counts_and_leaves_counting_possible() -> None:
     ("model", "message"),
     [
         (nn.Sequential(quantizers.LFQ(30, 2**30)), "quantizer '0': 1 codebooks of up to"),
-        (nn.Linear(2, 2), "model is Linear, which holds no quantizer"),
+        (nn.Linear(2, 2), "model is Linear, which contains no quantizer"),
     ],
 )
 def test_a_model_that_cannot_be_watched_is_refused(model: nn.Module, message: str) -> None:
