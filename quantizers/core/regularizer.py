@@ -1,4 +1,4 @@
-"""What a regularizer is."""
+"""The base class of regularizers."""
 
 import abc
 from collections.abc import Sequence
@@ -13,14 +13,16 @@ Moves = Literal["codes", "both"]
 
 
 class Regularizer(abc.ABC):
-    """A loss on the vectors of a batch and the codes, added to a quantizer's own.
+    """A loss on the vectors of a batch and the codes, which a quantizer adds to its own loss.
 
-    A subclass defines `__call__`. It holds numbers, not parameters or buffers: those would not be the quantizer's.
+    A subclass defines `__call__`. It may store numbers, but no parameters or buffers: the quantizer would not
+    contain them.
 
     Args:
-        weight: ≥ 0, of the loss.
-        moves: which of the two the loss has a gradient for: "codes" alone, or "both" vectors and codes. Codes that
-            are no parameter, as averages are, get none.
+        weight: ≥ 0, the weight of the loss.
+        moves: "codes" if the loss has a gradient for the codes only, or "both" for vectors and codes. Codes that
+        are
+            not a parameter, such as moving averages, get no gradient.
 
     Raises: ValueError for a weight that is negative or not finite.
     """
@@ -32,11 +34,12 @@ class Regularizer(abc.ABC):
 
     @abc.abstractmethod
     def __call__(self, z: Tensor, valid: Tensor, codes: Tensor) -> Tensor:
-        """The weighted loss, 0-d, float32 (float64 for float64 input); zero where no row is valid.
+        """Return the weighted loss, 0-d, float32 (float64 for float64 input); zero if no row is valid.
 
         Args:
-            z: [N, D] vectors, those that are not valid zero. valid: [N] bool, which of them count.
-            codes: [K, D]. Of unit norm, as z is, for distance="cosine" and "angle".
+            z: [N, D], the vectors; rows that are not valid are zero.
+            valid: [N] bool, the rows that count.
+            codes: [K, D]. For distance="cosine" and "angle", both z and codes have unit norm.
         """
 
     def __repr__(self) -> str:
@@ -45,8 +48,8 @@ class Regularizer(abc.ABC):
 
 
 def check_regularizers(regularizers: Sequence[Regularizer]) -> tuple[Regularizer, ...]:
-    """`regularizers` as a tuple, if it is a sequence of such; else a TypeError that says what came."""
-    if not isinstance(regularizers, Sequence) or not all(isinstance(part, Regularizer) for part in regularizers):
+    """`regularizers` as a tuple. Raises: TypeError unless it is a sequence of Regularizer."""
+    if not isinstance(regularizers, Sequence) or not all(isinstance(each, Regularizer) for each in regularizers):
         raise TypeError(
             f"regularizers is {regularizers!r}, expected a sequence of `quantizers.regularizers.Regularizer`"
         )

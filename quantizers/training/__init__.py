@@ -1,1 +1,1 @@
-"""What happens to a quantizer around its training steps: first codes, dead codes, schedules, regularizers."""
+"""Training aids: initial codes, dead codes, schedules, regularizers and the cross entropy of codes."""

@@ -1,4 +1,4 @@
-"""CVQ-VAE: codes go to vectors of the batch, the further the less they are used."""
+"""CVQ-VAE: codes move to vectors of the batch, and further the less they are used."""
 
 import math
 from typing import ClassVar
@@ -11,16 +11,26 @@ from quantizers.training.replacement import Replacement
 
 
 class AnchorUpdate(Replacement):
-    """CVQ-VAE: e_k ← (1 − α_k) e_k + α_k a_k in each step, with α_k = exp(−10 u_k / (1−γ) − ε).
+    """Move each code toward a vector of the batch in every step, as CVQ-VAE does.
 
-    Zheng, Vedaldi: Online Clustered Codebook, 2023 (arXiv 2307.15139), whose N_k = u_k / K starts at 0. The less a
-    code is used, the nearer it goes to its anchor a_k, a random vector of the batch; at γ = 0.99 equal use gives
-    e⁻¹⁰⁰⁰. Anchors are distinct, of all ranks; where they are too few, the least used codes come first. Codes
-    whose α_k vanishes in float32 get none. The paper compares ways to choose anchors, of which this is the random
-    one; its contrastive loss is not part of this.
+    e_k ← (1 − α_k) e_k + α_k a_k with α_k = exp(−10 u_k / (1−γ) − ε): the less a code is used, the closer it moves
+    to its anchor a_k. With γ = 0.99 and equal use, α_k is e⁻¹⁰⁰⁰. The anchors are distinct random vectors of the
+    batch, drawn from all ranks. If there are too few, the least used codes get them. Codes whose α_k is zero in
+    float32 get none.
+
+        >>> import torch, quantizers
+        >>> quantizer = quantizers.VectorQuantizer(4, codebook_size=16)
+        >>> anchors = quantizers.AnchorUpdate(quantizer, torch.optim.Adam(quantizer.parameters()))
+        >>> output = quantizer(torch.randn(100, 4))  # ... and a step of the optimizer
+        >>> moved = anchors.step()
+
+    Source: Zheng, Vedaldi: Online Clustered Codebook, 2023 (arXiv 2307.15139), whose N_k = u_k / K starts at 0. Of
+    the ways to choose anchors that the paper compares, this is the random one. The paper's contrastive loss is not
+    included.
 
     Args:
-        model, optimizer, decay, process_group: see Replacement. epsilon: ε ≥ 0, that of the published code.
+        model, optimizer, decay, process_group: see Replacement.
+        epsilon: ε ≥ 0; the default is the value in the published code.
 
     Raises: as Replacement; ValueError for an epsilon that is negative or not finite.
     """

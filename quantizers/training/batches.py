@@ -99,8 +99,8 @@ class Arguments:
             if "mask" in name and isinstance(value, Tensor) and value.dtype == torch.bool:
                 warn_once(
                     f"A batch has a bool tensor at the position of the optional argument {name} of "
-                    f"{self.called}. warm_start takes it for a label and leaves it out. To pass it, make the batch a dict with the "
-                    f"names of the arguments, or {INSTEAD}"
+                    f"{self.called}. warm_start takes it for a label and leaves it out. To pass it, make the "
+                    f"batch a dict with the names of the arguments, or {INSTEAD}"
                 )
         return taken
 

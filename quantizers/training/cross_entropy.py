@@ -1,4 +1,4 @@
-"""The cross entropy of given codes: how well a vector's distances predict a code that is not its own choice."""
+"""The cross entropy of target codes under the distribution that a vector's distances to the codes define."""
 
 import functools
 import math
@@ -21,28 +21,35 @@ from quantizers.training.regularizers.entropy import distance_logits
 
 
 def code_cross_entropy(z: Tensor, codes: Tensor, targets: Tensor, *, temperature: float = 1.0) -> Tensor:
-    """−log p_t in nats, with p = softmax_k(−‖z − e_k‖² / T) and t the target, for each vector.
+    """Compute for each vector the cross entropy −log p_t in nats, p = softmax_k(−‖z − e_k‖² / T), t its target.
 
-    With another quantizer's indices as targets z learns to predict its codes; with z's own it is a commitment that
-    also pushes z from the codes that it did not choose.
+    With the indices of another quantizer as targets, z learns to predict its codes. With the indices of z itself,
+    this is a commitment loss that also pushes z away from the codes that it did not choose.
 
-    No N × K matrix is made. With logits l_k = z·key_k + bias_k the value is log Σ_k exp l_k − l_t, and its
-    differential Σ_k p_k dl_k − dl_t: that of z·(Σ_k p_k key_k − key_t) + Σ_k p_k bias_k − bias_t with p held
-    constant. One softmax over K gives both.
+        >>> import torch, quantizers
+        >>> codes = torch.eye(3)
+        >>> quantizers.code_cross_entropy(codes, codes, targets=torch.tensor([0, 1, -1]))
+        tensor([0.2395, 0.2395, 0.0000])
 
-    The mean code is subtracted first, which keeps the distances' digits. Coordinates so far out that ‖e‖²/T leaves
-    float32 (about 10¹⁸ for T = 1) are cut off there, without a gradient. The gradient's sums over K round in
-    float32: by about 10⁻⁴ of their terms at K = 2¹⁷ on a CPU.
+    No N × K matrix is formed. With logits l_k = z·key_k + bias_k the value is log Σ_k exp l_k − l_t, and its
+    differential is Σ_k p_k dl_k − dl_t, which is also the differential of
+    z·(Σ_k p_k key_k − key_t) + Σ_k p_k bias_k − bias_t with p held constant. One softmax over K gives both the
+    value and the gradient.
+
+    The mean code is subtracted first, which preserves the digits of the distances. Coordinates so large that
+    ‖e‖²/T overflows float32 (about 10¹⁸ for T = 1) are clamped, without a gradient. The gradient's sums over K are
+    rounded in float32: by about 10⁻⁴ of their terms at K = 2¹⁷ on a CPU.
 
     Args:
-        z: [N, D], codes: [K, D], of floating dtype. Both get gradients; a row of z that does not count may be NaN.
-        targets: [N] int64 in [0, K), or −1 where a vector does not count.
+        z: [N, D], of a floating dtype. A row that does not count may be NaN.
+        codes: [K, D], of a floating dtype. Both z and codes get gradients.
+        targets: [N] int64 in [0, K), or −1 for a vector that does not count.
         temperature: T > 0, in squared units of z.
 
-    Returns: [N], float32 (float64 if an input is), ≥ 0; zero where the target is −1.
+    Returns: [N], float32 (float64 if an input is float64), ≥ 0; zero where the target is −1.
 
     Raises: ValueError or TypeError where the arguments do not fit together. IndexError for a target outside
-        [−1, K), on a CPU; elsewhere, and in a graph, targets are not read.
+        [−1, K) on a CPU; on other devices and in a graph, the values of the targets are not checked.
     """
     _check(z, codes, targets, temperature)
     counts = targets >= 0
@@ -51,20 +58,22 @@ def code_cross_entropy(z: Tensor, codes: Tensor, targets: Tensor, *, temperature
     mean, log_sum = soft_values(z, keys, bias, table)
     chosen = lookup(table, targets)
     surrogate = _logit(z, mean - chosen)
-    value = (log_sum - _logit(z.detach(), chosen.detach())).clamp(min=0)  # rounding may make it less
-    loss = refined(exact_value(surrogate, value), functools.partial(_each, targets=targets), z, keys, bias)
+    value = (log_sum - _logit(z.detach(), chosen.detach())).clamp(min=0)  # rounding may make it negative
+    loss = refined(
+        exact_value(surrogate, value), functools.partial(_by_definition, targets=targets), z, keys, bias
+    )
     return loss.where(counts, 0.0)
 
 
-def _each(z: Tensor, keys: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
-    """The cross entropies by their definition, with all N × K logits, for a derivative of their derivative."""
+def _by_definition(z: Tensor, keys: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+    """The cross entropies by their definition, with all N × K logits, for second derivatives."""
     logits = z.double() @ keys.double().T + bias.double()
     chosen = logits.gather(1, targets.clamp(min=0)[:, None])[:, 0]
     return (logits.logsumexp(-1) - chosen).to(z.dtype)
 
 
 def _logit(z: Tensor, row: Tensor) -> Tensor:
-    """z·key + bias [N], for rows [N, D + 1] of a key and its bias."""
+    """z·key + bias [N], for rows [N, D + 1] that consist of a key and its bias."""
     return (z * row[:, :-1]).sum(-1) + row[:, -1]
 
 
@@ -81,7 +90,7 @@ def _check(z: Tensor, codes: Tensor, targets: Tensor, temperature: float) -> Non
         raise TypeError(f"targets have dtype {targets.dtype}, expected torch.int64")
     if targets.shape != z.shape[:1]:
         raise ValueError(
-            f"targets have shape {tuple(targets.shape)}, expected {tuple(z.shape[:1])}, one for each row"
+            f"targets have shape {tuple(targets.shape)}, expected {tuple(z.shape[:1])}, one per row of z"
         )
     if targets.device.type != "cpu" or not has_values(targets) or not targets.numel():
         return

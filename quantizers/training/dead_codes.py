@@ -1,4 +1,4 @@
-"""Codes that are dead become vectors of the batch."""
+"""Dead codes are replaced with vectors of the batch."""
 
 import math
 from typing import ClassVar
@@ -11,16 +11,28 @@ from quantizers.training.replacement import Replacement
 
 
 class DeadCodeReplacement(Replacement):
-    """Codes whose running use u falls below a threshold become random vectors of the batch.
+    """Replace codes whose running use u falls below a threshold with random vectors of the batch.
 
-    As in Jukebox (Dhariwal et al. 2020, arXiv 2005.00341) and SoundStream (Zeghidour et al. 2021, arXiv
-    2107.03312): a code that no vector is near gets no gradient, and stays where it is. The vectors are
-    distinct in value and drawn at random, over all ranks; where they are too few, the least used codes come first
-    and the others wait. A code that has moved starts anew: u = 1, no moments. All others stay, bit for bit. A code
-    without any use is dead after the first t steps with γᵗ < threshold.
+    A code that is nearest to no vector gets no gradient, and would stay unused. The new vectors have distinct
+    values and are drawn at random from all ranks. If there are too few, the least used codes get them, and the
+    others wait. A replaced code starts again with u = 1 and without moments in the optimizer. All other codes keep
+    their exact values. A code that is never chosen is replaced after the first t steps with γᵗ < threshold.
+
+        >>> import torch, quantizers
+        >>> quantizer = quantizers.VectorQuantizer(4, codebook_size=16)
+        >>> optimizer = torch.optim.Adam(quantizer.parameters())
+        >>> replacement = quantizers.DeadCodeReplacement(quantizer, optimizer, threshold=0.5, decay=0.0)
+        >>> output = quantizer(torch.ones(100, 4).cumsum(0))  # ... and a step of the optimizer
+        >>> unused = 16 - output.indices.unique().numel()
+        >>> replacement.step() >= unused
+        True
+
+    Source: Jukebox (Dhariwal et al. 2020, arXiv 2005.00341) and SoundStream (Zeghidour et al. 2021, arXiv
+    2107.03312).
 
     Args:
-        model, optimizer, decay, process_group: see Replacement. threshold: ≥ 0 of u, of which 1 is equal use.
+        model, optimizer, decay, process_group: see Replacement.
+        threshold: ≥ 0, compared with u, which is 1 for all codes if they are used equally.
 
     Raises: as Replacement; ValueError for a threshold that is negative or not finite.
     """

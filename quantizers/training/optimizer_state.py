@@ -1,8 +1,8 @@
-"""What an optimizer keeps for a table of codes, brought along where some of them move.
+"""The state that an optimizer has for a table of codes, updated when some of the codes move.
 
-Each kind of state by its own rule; one that has none is left as it is, with a warning, and never raises in the
-middle of a training. Names and shapes are those of torch.optim, torchao, bitsandbytes, transformers and
-schedule-free.
+There is a rule for each kind of state. State without a rule is left unchanged, with a warning; it never raises an
+error in the middle of a training. Names and shapes are those of torch.optim, torchao, bitsandbytes, transformers
+and schedule-free.
 """
 
 import re
@@ -15,37 +15,39 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 WRAPPED = ("optimizer", "optim", "_optimizer", "base_optimizer")
-"""Where accelerate, Lightning, ZeroRedundancyOptimizer and others hold the optimizer that they wrap."""
+"""Attributes in which accelerate, Lightning, ZeroRedundancyOptimizer and others store the optimizer they wrap."""
 
 COPIES = re.compile(r"z|ax|.*(slow|master|shadow).*")
-"""States that are values of the parameter: of schedule-free, ASGD, Lookahead, and of mixed precision."""
+"""States that are copies of the parameter: in schedule-free, ASGD, Lookahead and mixed precision."""
 
 INITIAL = {"step_size": "lr", "sum": "initial_accumulator_value"}
-"""States that begin with a setting of their group instead of zero: of Rprop and Adagrad."""
+"""States that start at a setting of their parameter group instead of zero: in Rprop and Adagrad."""
 
 ENCODINGS = re.compile(r"(qmap|absmax).*")
-"""What belongs to a state of eight bits, and is read with it."""
+"""Tables and scales that belong to a state in eight bits, and are read together with it."""
 
 
 class OptimizerState:
-    """The states that an optimizer, or the optimizers that it wraps, keep for parameters.
+    """Updates the states that an optimizer, and the optimizers that it wraps, have for parameters.
 
-    - Moments of the parameter's shape shrink with what is left of the old code, or go to what they begin with.
-    - So do moments in eight bits: a tensor subclass that can be dequantized and copied to (torchao), where other
-      codes in the same block may be rounded anew, and integers beside the numbers they stand for (bitsandbytes).
-    - A factored second moment (Adafactor) shrinks along its rows; that of columns, a mean over all codes, stays.
-    - Copies of the parameter take the new code.
+    - Moments of the parameter's shape move toward their initial value, by the share by which the code moved.
+    - So do moments in eight bits: tensor subclasses that can be dequantized and copied to (torchao), where this
+    may
+      round other codes in the same block again, and integers with a table of their values (bitsandbytes).
+    - A factored second moment (Adafactor) shrinks in its row statistics. Its column statistics, which are means
+      over all codes, do not change.
+    - Copies of the parameter are set to the new code.
     """
 
     def __init__(self) -> None:
         self._warned: set[tuple[str, ...]] = set()
 
     def warn_of_unknown(self, optimizer: object, tables: Mapping[str, list[nn.Parameter]]) -> None:
-        """A warning where the optimizer does not have the trainable parameters of a table, by name."""
+        """Warn if the optimizer does not have all trainable parameters of the tables, given by name."""
         known = {
             id(parameter)
-            for each in _optimizers(optimizer)
-            for group in getattr(each, "param_groups", ())
+            for inner in _optimizers(optimizer)
+            for group in getattr(inner, "param_groups", ())
             for parameter in group["params"]
         }
         missing = [
@@ -55,50 +57,50 @@ class OptimizerState:
         ]
         if missing:
             warnings.warn(
-                f"optimizer is {type(optimizer).__name__}, which does not have the codes of {', '.join(missing)}: "
-                "it does not train them, and another that does keeps its moments where codes move. Make it after "
-                "the quantizers stand in the model, and pass the one that has their parameters",
+                f"optimizer is {type(optimizer).__name__}, which does not have the codes of {', '.join(missing)}. "
+                "It does not train them, and where codes move, the moments of the optimizer that does train them do "
+                "not change. Make the optimizer when the quantizers are in the model, and pass the one that has "
+                "their parameters",
                 RuntimeWarning,
                 stacklevel=4,
             )
 
-    def follow(self, optimizer: object, parameter: nn.Parameter, places: Tensor, shares: Tensor) -> None:
-        """Bring along what is kept for rows `places` [n] of a parameter [K, D], which have moved by `shares` [n].
+    def follow(self, optimizer: object, parameter: nn.Parameter, positions: Tensor, shares: Tensor) -> None:
+        """Update the state of rows `positions` [n] of a parameter [K, D], which have moved by `shares` [n].
 
-        A state of an unknown kind that may be of single rows is left as it is, with one warning.
+        State of an unknown kind that may belong to single rows is left unchanged, with one warning.
         """
-        seen, left_alone = set(), {}
-        for each in _optimizers(optimizer):
-            states = getattr(each, "state", {})
+        done, unchanged = set(), {}
+        rows = _Rows(parameter, positions, shares)
+        for inner in _optimizers(optimizer):
+            states = getattr(inner, "state", {})
             state = states.get(parameter, {}) if isinstance(states, Mapping) else {}
-            if id(state) in seen or not isinstance(state, Mapping):
+            if id(state) in done or not isinstance(state, Mapping):
                 continue
-            seen.add(id(state))
+            done.add(id(state))
             for name, value in state.items():
-                for part in pytree.tree_leaves(value):
-                    if isinstance(part, Tensor):
-                        reason = _follow(
-                            _Rows(parameter, places, shares), name, part, state, _setting(each, parameter)
-                        )
-                        left_alone.update({str(name): reason} if reason else {})
-        names = (type(optimizer).__name__, *left_alone)
-        if left_alone and names not in self._warned:
+                for tensor in pytree.tree_leaves(value):
+                    if isinstance(tensor, Tensor):
+                        reason = _follow(rows, name, tensor, state, _settings(inner, parameter))
+                        unchanged.update({str(name): reason} if reason else {})
+        names = (type(optimizer).__name__, *unchanged)
+        if unchanged and names not in self._warned:
             self._warned.add(names)
-            described = ", ".join(f"{name!r} ({reason})" for name, reason in left_alone.items())
+            described = ", ".join(f"{name!r} ({reason})" for name, reason in unchanged.items())
             warnings.warn(
-                f"{type(optimizer).__name__} keeps states of codes that do not follow where codes move, and stay "
-                f"as they are: {described}",
+                f"{type(optimizer).__name__} has states of codes that cannot be updated when codes move, and are "
+                f"left unchanged: {described}",
                 RuntimeWarning,
                 stacklevel=5,
             )
 
 
 class _Rows:
-    """Rows of a parameter that have moved."""
+    """Rows of a parameter that have moved, and by which shares."""
 
-    def __init__(self, parameter: nn.Parameter, places: Tensor, shares: Tensor) -> None:
+    def __init__(self, parameter: nn.Parameter, positions: Tensor, shares: Tensor) -> None:
         self.parameter = parameter
-        self.places = places
+        self.positions = positions
         self.shares = shares
 
     @property
@@ -106,7 +108,7 @@ class _Rows:
         return self.parameter.shape
 
     def moved(self, old: Tensor, target: Tensor | float) -> Tensor:
-        """`old` rows [..., n, D] or [n] gone to `target` by their shares; exactly there where a share is 1."""
+        """Rows `old` [..., n, D] or [n], moved to `target` by their shares: exactly to it where a share is 1."""
         shares = self.shares.to(old.device)
         shares = shares if old.dim() == 1 else shares[:, None]
         wide = old.to(torch.promote_types(old.dtype, shares.dtype))
@@ -117,46 +119,48 @@ Settings = Mapping[str, Any]
 
 
 def _follow(rows: _Rows, name: Any, value: Tensor, state: Mapping[Any, Any], settings: Settings) -> str:
-    """Move what belongs to `rows` in a state; returns why it was left alone, or nothing."""
+    """Update the entries of a state that belong to `rows`. Returns: why it was left unchanged, or ""."""
     name = str(name)
     try:
         if value.shape[-2:] == rows.size and not _is_preconditioner(value):
             return _follow_table(rows, name, value, state, settings)
         if value.shape == (rows.size[0], 1) or (value.shape == rows.size[:1] and "row" in name):
-            places = rows.places.to(value.device)
-            value[places] = rows.moved(value[places], 0.0)
+            positions = rows.positions.to(value.device)
+            value[positions] = rows.moved(value[positions], 0.0)
             return ""
     except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
         return f"{type(value).__name__} {value.dtype}: {type(error).__name__}"
-    return f"of shape {tuple(value.shape)}" if _may_be_of_rows(rows, name, value) else ""
+    return f"shape {tuple(value.shape)}" if _may_be_of_rows(rows, name, value) else ""
 
 
 def _follow_table(rows: _Rows, name: str, value: Tensor, state: Mapping[Any, Any], settings: Settings) -> str:
     """`_follow` for a state [..., K, D]."""
-    places = rows.places.to(value.device)
+    positions = rows.positions.to(value.device)
     target: Tensor | float = float(settings.get(INITIAL.get(name, ""), 0.0))
     if COPIES.fullmatch(name):
-        target = rows.parameter.detach()[rows.places].to(value)
+        target = rows.parameter.detach()[rows.positions].to(value)
     if type(value) not in (Tensor, nn.Parameter):
         dense = value.dequantize()
-        dense[..., places, :] = rows.moved(dense[..., places, :], target)
+        dense[..., positions, :] = rows.moved(dense[..., positions, :], target)
         value.copy_(dense)
     elif value.is_floating_point():
-        value[..., places, :] = rows.moved(value[..., places, :], target)
+        value[..., positions, :] = rows.moved(value[..., positions, :], target)
     elif isinstance(numbers := state.get(re.sub(r"^\D*", "qmap", name)), Tensor):
-        value[..., places, :] = _nearest(numbers, rows.moved(numbers[value[..., places, :].long()], 0.0)).to(value)
+        value[..., positions, :] = _nearest(numbers, rows.moved(numbers[value[..., positions, :].long()], 0.0)).to(
+            value
+        )
     else:
-        return f"{value.dtype}, of an unknown encoding"
+        return f"{value.dtype}, in an unknown encoding"
     return ""
 
 
 def _nearest(numbers: Tensor, values: Tensor) -> Tensor:
-    """Indices of the nearest of sorted `numbers`."""
+    """The index of the number that is nearest to each value; `numbers` are sorted."""
     return torch.bucketize(values, (numbers[1:] + numbers[:-1]) / 2)
 
 
 def _is_preconditioner(value: Tensor) -> bool:
-    """Whether a state is a symmetric matrix, as Shampoo's: of a square table, moments have that shape too."""
+    """Whether a state is a symmetric matrix, as in Shampoo. The moments of a square table have the same shape."""
     plain = type(value) is Tensor and value.dim() == 2 and value.shape[0] == value.shape[1]
     return bool(plain and value.is_floating_point() and value.any() and torch.allclose(value, value.T))
 
@@ -169,18 +173,18 @@ def _may_be_of_rows(rows: _Rows, name: str, value: Tensor) -> bool:
 
 
 def _optimizers(optimizer: object) -> Iterator[object]:
-    """An optimizer, and those that it wraps; those that are wrapped first."""
+    """An optimizer and the optimizers that it wraps, the innermost first."""
     found = [optimizer]
-    for each in found:  # which grows
-        inner = [getattr(each, name, None) for name in WRAPPED]
+    for outer in found:  # the list grows in the loop
+        inner = [getattr(outer, name, None) for name in WRAPPED]
         found += [
             other for other in inner if hasattr(other, "param_groups") and all(other is not one for one in found)
         ]
     return reversed(found)
 
 
-def _setting(optimizer: object, parameter: nn.Parameter) -> Settings:
-    """The settings of the group that a parameter is in."""
+def _settings(optimizer: object, parameter: nn.Parameter) -> Settings:
+    """The settings of the parameter group that contains a parameter."""
     for group in getattr(optimizer, "param_groups", ()):
         if any(each is parameter for each in group["params"]):
             return {**getattr(optimizer, "defaults", {}), **group}

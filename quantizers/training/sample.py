@@ -23,7 +23,7 @@ class VectorSample:
         self._sampled: tuple[Tensor, ...] = ()
 
     def add(self, x: Tensor, mask: Tensor | None) -> None:
-        """Let the vectors of one forward take part in the draw.
+        """Include the vectors of one forward in the draw.
 
         Args: x, mask: the arguments of the quantizer's forward.
 

@@ -1,4 +1,4 @@
-"""Schedules that move a quantizer's temperature or commitment weight, one step of training at a time."""
+"""Schedules for a quantizer's temperature or commitment weight, which change it once per training step."""
 
 import abc
 import math
@@ -12,7 +12,7 @@ from quantizers.core.wrappers import unwrapped
 
 
 class HasTemperature(Protocol):
-    """Whatever has a temperature that can be assigned, as GumbelQuantizer has."""
+    """An object with a temperature that can be assigned, such as a GumbelQuantizer."""
 
     @property
     def temperature(self) -> object: ...
@@ -22,15 +22,21 @@ class HasTemperature(Protocol):
 
 
 class Schedule(abc.ABC):
-    """Moves an attribute from `start` to `end` over `steps` calls of `step()`, then holds it.
+    """Move an attribute from `start` to `end` over `steps` calls of `step()`, then keep it at `end`.
 
-    Construction sets the starting value. `state_dict` holds the count of steps; loading it sets the value that
-    belongs to it. A subclass names the attribute, its holders, and the curve.
+    Construction sets the value to `start`. `state_dict` contains the number of steps so far; loading it also sets
+    the value at that step. A subclass defines `attribute`, passes the objects that have it, and defines the curve.
+
+    Args:
+        holders: the objects whose attribute is set.
+        start: the value at the beginning. end: the value after `steps` steps.
+        steps: the number of steps from `start` to `end`.
 
     Raises: ValueError for steps < 1.
     """
 
     attribute: ClassVar[str]
+    """The name of the attribute."""
 
     def __init__(self, holders: Sequence[object], start: float, end: float, steps: int) -> None:
         self.holders = holders
@@ -41,18 +47,18 @@ class Schedule(abc.ABC):
 
     @abc.abstractmethod
     def at(self, progress: float) -> float:
-        """The value at a progress from 0 to 1."""
+        """Return the value at a progress from 0 to 1."""
 
     def step(self) -> float:
-        """Advance by one step of training; returns the value now in force."""
+        """Advance by one training step. Returns: the new value."""
         return self._set(self.count + 1)
 
     def state_dict(self) -> dict[str, int]:
-        """What a checkpoint needs to go on from here."""
+        """Return the state to store in a checkpoint."""
         return {"count": self.count}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from a checkpoint."""
+        """Continue from the state in a checkpoint, and set the value at that step."""
         self._set(state["count"])
 
     def _set(self, count: int) -> float:
@@ -64,7 +70,11 @@ class Schedule(abc.ABC):
 
 
 class TemperatureSchedule(Schedule):
-    """Moves `quantizer.temperature`, see Schedule, also in DistributedDataParallel or torch.compile.
+    """A schedule for `quantizer.temperature`, see Schedule.
+
+    Args:
+        quantizer: a quantizer with a temperature, possibly in DistributedDataParallel or torch.compile.
+        start, end, steps: see Schedule; temperatures are above 0.
 
     Raises: ValueError for a temperature that is not positive, steps < 1, or a quantizer that has no temperature.
     """
@@ -74,40 +84,49 @@ class TemperatureSchedule(Schedule):
     def __init__(self, quantizer: HasTemperature, start: float, end: float, steps: int) -> None:
         if not (start > 0 and end > 0):
             raise ValueError(f"temperatures are {start!r} and {end!r}, expected numbers above 0")
-        held = unwrapped(quantizer) if isinstance(quantizer, nn.Module) else quantizer
-        if not hasattr(held, self.attribute):
-            raise ValueError(
-                f"quantizer is {type(held).__name__}, which has no temperature; expected one that has"
-            )
+        inside = unwrapped(quantizer) if isinstance(quantizer, nn.Module) else quantizer
+        if not hasattr(inside, self.attribute):
+            raise ValueError(f"quantizer is {type(inside).__name__}, expected a quantizer with a temperature")
         self.quantizer = quantizer
-        super().__init__([held], start, end, steps)
+        super().__init__([inside], start, end, steps)
 
 
 class ExponentialTemperature(TemperatureSchedule):
-    """τ = start · (end / start)^progress: the same factor at every step."""
+    """Multiply the temperature by the same factor in every step: τ = start · (end / start)^progress.
+
+    >>> import quantizers
+    >>> quantizer = quantizers.GumbelQuantizer(4, codebook_size=8)
+    >>> schedule = quantizers.schedules.ExponentialTemperature(quantizer, start=2.0, end=0.5, steps=2)
+    >>> round(schedule.step(), 6), round(schedule.step(), 6)
+    (1.0, 0.5)
+    """
 
     def at(self, progress: float) -> float:
         return self.start * math.exp(progress * math.log(self.end / self.start))
 
 
 class CosineTemperature(TemperatureSchedule):
-    """τ = end + (start − end) · (1 + cos(π · progress)) / 2: flat at both ends."""
+    """Follow half a cosine wave: τ = end + (start − end) · (1 + cos(π · progress)) / 2, flat at both ends."""
 
     def at(self, progress: float) -> float:
         return _cosine(self.start, self.end, progress)
 
 
 class CommitmentSchedule(Schedule):
-    """Moves `commitment_weight`, see Schedule: of a quantizer, or of every one that a module holds.
+    """A schedule for the `commitment_weight` of a quantizer, or of every quantizer in a module, see Schedule.
 
-    A start of 0 lets the encoder find its own way before the codes hold it back. A checkpoint of the module does
-    not hold the weight; that of the schedule gives it back.
+    With a start of 0, the encoder first learns without a constraint from the codes. A checkpoint of the module
+    does not contain the weight; loading the state of the schedule restores it.
 
-    `torch.compile` makes one more graph at the second value, and none for those after it: the weight has become an
-    input of the graph.
+    `torch.compile` compiles one more graph at the second value. In that graph the weight is an input, so there are
+    no further ones.
+
+    Args:
+        module: a quantizer, or a module that contains quantizers.
+        start, end, steps: see Schedule; weights are finite and at least 0.
 
     Raises: ValueError for a weight that is negative or not finite, steps < 1, or a module in which nothing has a
-    `commitment_weight`.
+        `commitment_weight`.
     """
 
     attribute = "commitment_weight"
@@ -117,21 +136,28 @@ class CommitmentSchedule(Schedule):
             raise ValueError(
                 f"commitment weights are {start!r} and {end!r}, expected finite numbers of at least 0"
             )
-        holders = [part for part in module.modules() if hasattr(part, self.attribute)]
+        holders = [inner for inner in module.modules() if hasattr(inner, self.attribute)]
         if not holders:
-            raise ValueError(f"module is a {type(module).__name__}, and nothing in it has a commitment_weight")
+            raise ValueError(f"module is a {type(module).__name__}, in which nothing has a commitment_weight")
         super().__init__(holders, start, end, steps)
 
 
 class LinearCommitment(CommitmentSchedule):
-    """β = start + (end − start) · progress."""
+    """Change the weight by the same amount in every step: β = start + (end − start) · progress.
+
+    >>> import quantizers
+    >>> quantizer = quantizers.VectorQuantizer(4, codebook_size=8)
+    >>> schedule = quantizers.schedules.LinearCommitment(quantizer, start=0.0, end=0.5, steps=2)
+    >>> quantizer.commitment_weight, schedule.step(), schedule.step(), schedule.step()
+    (0.0, 0.25, 0.5, 0.5)
+    """
 
     def at(self, progress: float) -> float:
         return self.start * (1 - progress) + self.end * progress  # exact at both ends
 
 
 class CosineCommitment(CommitmentSchedule):
-    """β = end + (start − end) · (1 + cos(π · progress)) / 2: flat at both ends."""
+    """Follow half a cosine wave: β = end + (start − end) · (1 + cos(π · progress)) / 2, flat at both ends."""
 
     def at(self, progress: float) -> float:
         return _cosine(self.start, self.end, progress)

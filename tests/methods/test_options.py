@@ -114,7 +114,9 @@ def test_a_schedule_reaches_the_quantizer_in_a_wrapper_and_nothing_else() -> Non
     schedule.step()
     assert quantizer.temperature == 1.0
     for other in (quantizers.VectorQuantizer(4, 8), nn.Sequential(quantizer)):
-        with pytest.raises(ValueError, match=f"quantizer is {type(other).__name__}, which has no temperature"):
+        with pytest.raises(
+            ValueError, match=f"quantizer is {type(other).__name__}, expected a quantizer with a temperature"
+        ):
             ExponentialTemperature(other, start=2.0, end=0.5, steps=2)  # type: ignore[arg-type]
 
 
@@ -212,7 +214,7 @@ def test_wrong_commitment_schedules_are_named() -> None:
             LinearCommitment(quantizer, start=0.0, end=wrong, steps=5)
     with pytest.raises(ValueError, match="steps is 0"):
         CosineCommitment(quantizer, start=0.0, end=0.1, steps=0)
-    with pytest.raises(ValueError, match="module is a Linear, and nothing in it has a commitment_weight"):
+    with pytest.raises(ValueError, match="module is a Linear, in which nothing has a commitment_weight"):
         LinearCommitment(nn.Linear(2, 2), start=0.0, end=0.1, steps=5)
     assert quantizer.commitment_weight == 0.25
 

@@ -138,7 +138,7 @@ Z, CODES, TARGETS = torch.zeros(4, 3), torch.zeros(6, 3), torch.zeros(4, dtype=t
         ((Z, CODES[:, :2], TARGETS), ValueError, "z has 3 channels, codes 2, expected as many"),
         ((Z, CODES[:0], TARGETS), ValueError, "expected at least one code"),
         ((Z.long(), CODES, TARGETS), TypeError, r"z has dtype torch.int64, expected a floating dtype"),
-        ((Z, CODES, TARGETS[:3]), ValueError, r"targets have shape \(3,\), expected \(4,\), one for each row"),
+        ((Z, CODES, TARGETS[:3]), ValueError, r"targets have shape \(3,\), expected \(4,\), one per row of z"),
         ((Z, CODES, TARGETS.int()), TypeError, "targets have dtype torch.int32, expected torch.int64"),
         ((Z, CODES, TARGETS + 6), IndexError, "targets range from 6 to 6, expected 0 to 5, or −1 for none"),
         ((Z, CODES, TARGETS - 2), IndexError, "targets range from -2 to -2"),

@@ -228,7 +228,7 @@ def test_an_unknown_state_stays_with_one_sentence(kind: str, dim: int) -> None:
         for _ in range(3):
             moved(optimizer, parameter, state=state)
     (message,) = (str(warning.message) for warning in said)
-    assert re.fullmatch(r"SGD keeps states of codes that do not follow .* stay as they are: 'own' \(.*\)", message)
+    assert re.fullmatch(r"SGD has states of codes that cannot be updated .* left unchanged: 'own' \(.*\)", message)
     if before is not None:
         assert torch.equal(optimizer.state[parameter]["own"], before["own"])
 

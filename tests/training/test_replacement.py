@@ -18,7 +18,7 @@ from quantizers.training.replacement import Replacement
 from tests.cases import DIM, SIZE, Case, assert_same_state, batch, cases_where, every_case, state_of
 
 EPS = torch.finfo(torch.float32).eps
-REFUSED = "holds no codes to replace"
+REFUSED = "has no codes that can be replaced"
 
 
 def takes_part(case: Case) -> bool:
@@ -451,7 +451,7 @@ def test_names_that_only_a_module_called_module_tells_apart() -> None:
 def test_a_state_of_another_model_is_refused() -> None:
     quantizer = VectorQuantizer(DIM, 4)
     replacement = DeadCodeReplacement(quantizer, optimizer_of(quantizer))
-    with pytest.raises(ValueError, match=r"state is of codebooks \{'': 5\}, expected \{'': 4\}"):
+    with pytest.raises(ValueError, match=r"state has codebooks \{'': 5\}, expected \{'': 4\}"):
         replacement.load_state_dict({"": torch.ones(5)})
 
 

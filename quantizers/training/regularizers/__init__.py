@@ -1,6 +1,6 @@
-"""Losses that any learned codebook takes, beside its own: `VectorQuantizer(..., regularizers=[Entropy(0.1)])`.
+"""Additional losses for any learned codebook: `VectorQuantizer(..., regularizers=[Entropy(0.1)])`.
 
-Each is a small class that a quantizer calls, already weighted, and a plain function beside it.
+Each of them is a function, and a small class that a quantizer calls and that contains the weight.
 """
 
 from quantizers.core.regularizer import Regularizer

@@ -1,4 +1,4 @@
-"""Codes that are spread as the vectors are: equal means, equal covariances."""
+"""A loss that gives the codes the same mean and covariance as the vectors."""
 
 import math
 from typing import Never
@@ -15,32 +15,42 @@ from quantizers.kernels.modes import derivatives, is_differentiated_again, is_tr
 from quantizers.kernels.vectors import compute_dtype
 
 TWICE = (
-    "the regularizer Wasserstein has no second derivative here: that would divide by square roots of covariances, "
+    "the regularizer Wasserstein has no second derivative here: it would divide by square roots of covariances, "
     "which may not have full rank; leave it out of the loss that is differentiated twice"
 )
-RIDGE = 1e-12  # added to covariances of total variance one, so that those without full rank have a factor
-RESOLUTION = 1e-12  # of a squared distance at that scale: what rounding may leave of zero
+RIDGE = 1e-12  # added to covariances with a total variance of one, so that all have a Cholesky factor
+RESOLUTION = 1e-12  # of a squared distance at that scale; rounding may give this instead of zero
 
 
 def wasserstein_loss(z: Tensor, codes: Tensor, valid: Tensor) -> Tensor:
-    """√(‖μ_z − μ_e‖² + tr(Σ_z + Σ_e − 2 (Σ_e^½ Σ_z Σ_e^½)^½)): the distance of two normal distributions.
+    """Compute √(‖μ_z − μ_e‖² + tr(Σ_z + Σ_e − 2 (Σ_e^½ Σ_z Σ_e^½)^½)), the distance of two normal distributions.
 
-    Fang et al.: Enhancing Vector Quantization with Distributional Matching, 2025 (arXiv 2506.15078), its loss L_W:
-    the 2-Wasserstein distance, not its square, between normal distributions that have the means and covariances of
-    the vectors and of the codes. Covariances are divided by N and by K, so that a set and its double are equal and
-    one vector has a covariance, zero.
+        >>> import torch
+        >>> from quantizers.training.regularizers import wasserstein_loss
+        >>> codes = torch.eye(4)
+        >>> wasserstein_loss(codes + 1, codes, valid=torch.ones(4, dtype=torch.bool))  # the means differ by 2
+        tensor(2.)
+
+    Source: Fang et al.: Enhancing Vector Quantization with Distributional Matching, 2025 (arXiv 2506.15078), its
+    loss L_W. It is the 2-Wasserstein distance, not its square, between the normal distributions with the means
+    and covariances of the vectors and of the codes. Covariances are divided by N and by K. A set in which every
+    vector occurs twice therefore has the same covariance, and the covariance of a single vector is zero.
 
     With Σ = L Lᵀ, the trace of the root is the sum of the singular values of M = L_zᵀ L_e, which is ⟨P, M⟩ with
-    M's polar factor P. Its gradient in Σ_z is ½ L_z⁻ᵀ P L_eᵀ, half the map that carries the one distribution to
-    the other, and in Σ_e likewise: written down here, because Cholesky's own gradient divides by L twice, and
-    loses all digits where Σ has not full rank. All of it is in float64, over D × D, and makes no host wait.
+    M's polar factor P. Its gradient in Σ_z is ½ L_z⁻ᵀ P L_eᵀ, half the map that carries one distribution to the
+    other, and its gradient in Σ_e is analogous. They are written out here because the gradient of a Cholesky
+    decomposition divides by L twice, and loses all digits where Σ does not have full rank. All of this is computed
+    in float64 on D × D matrices, and the host does not wait for the device.
 
-    The distance is 1-Lipschitz: N Σ_n ‖∂/∂z_n‖² ≤ 1, so gradients are finite at any data. Below 10⁻⁶ of
-    √tr(Σ_z + Σ_e), which rounding does not tell from zero, it is zero, without a gradient.
+    The distance is 1-Lipschitz: N Σ_n ‖∂/∂z_n‖² ≤ 1, so gradients are finite for any data. Below 10⁻⁶ of
+    √tr(Σ_z + Σ_e), which rounding cannot distinguish from zero, the distance is zero, without a gradient.
 
-    Args: z: [N, D]. codes: [K, D]. valid: [N] bool, the rows of z that count.
+    Args:
+        z: [N, D].
+        codes: [K, D].
+        valid: [N] bool, the rows of z that count.
 
-    Returns: 0-d, float32 (float64 if an input is), in units of z; zero without a valid row.
+    Returns: 0-d, float32 (float64 if an input is float64), in units of z; zero without a valid row.
     """
     mean_z, covariance_z = _moments(z, valid)
     mean_e, covariance_e = _moments(codes, torch.ones_like(codes[:, 0], dtype=torch.bool))
@@ -56,7 +66,7 @@ def wasserstein_loss(z: Tensor, codes: Tensor, valid: Tensor) -> Tensor:
 
 
 def _moments(vectors: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean [D] and covariance [D, D] of the rows that are valid, in float64, where a float32 has a square."""
+    """Mean [D] and covariance [D, D] of the valid rows; in float64, in which no square of a float32 overflows."""
     count = valid.sum(dtype=torch.float64).clamp(min=1)
     vectors = vectors.double().where(valid[:, None], 0.0)
     mean = (vectors / count).sum(0)
@@ -65,7 +75,7 @@ def _moments(vectors: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _trace_of_root(a: Tensor, b: Tensor) -> Tensor:
-    """tr (b^½ a b^½)^½ of symmetric, positive definite matrices of a trace of at most 1 + D · RIDGE together."""
+    """tr (b^½ a b^½)^½ of symmetric, positive definite matrices, whose traces sum to at most 1 + 2 D · RIDGE."""
     with torch.no_grad():
         left, right = (torch.linalg.cholesky_ex(matrix).L for matrix in (a, b))
         product = left.T @ right
@@ -82,7 +92,7 @@ def _trace_of_root(a: Tensor, b: Tensor) -> Tensor:
 
 
 class _TraceOfRoot(torch.autograd.Function):
-    """`value`, with the gradients `to_a` and `to_b`; a derivative of those says that there is none."""
+    """`value`, with the gradients `to_a` and `to_b`, which cannot be differentiated again."""
 
     @staticmethod
     def forward(value: Tensor, to_a: Tensor, to_b: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -103,7 +113,7 @@ class _TraceOfRoot(torch.autograd.Function):
 
 
 class _Once(torch.autograd.Function):
-    """A derivative of a and b, which has none."""
+    """A derivative with respect to a and b, which cannot be differentiated again."""
 
     @staticmethod
     def forward(ctx: object, derivative: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -115,7 +125,7 @@ class _Once(torch.autograd.Function):
 
 
 def _halley_weights(smallest: float) -> list[tuple[float, float, float]]:
-    """Weights a, b, c of each iteration until singular values from `smallest` to 1 have become 1."""
+    """The weights a, b, c of the iterations after which all singular values from `smallest` to 1 are 1."""
     weights = []
     while 1 - smallest > 1e-15:
         square = smallest**2
@@ -134,9 +144,9 @@ HALLEY_WEIGHTS = _halley_weights(RIDGE)
 def _polar(matrix: Tensor) -> Tensor:
     """U Vᵀ of a matrix [D, D] = U S Vᵀ with singular values between RIDGE and 1.
 
-    By Halley's iteration with dynamic weights: Nakatsukasa, Bai, Gygi: Optimizing Halley's Iteration for Computing
-    the Matrix Polar Decomposition, 2010; five QR decompositions, whatever the matrix.
-    A singular value decomposition would make the host wait for the device.
+    Computed by Halley's iteration with dynamic weights: Nakatsukasa, Bai, Gygi: Optimizing Halley's Iteration for
+    Computing the Matrix Polar Decomposition, 2010; five QR decompositions for any matrix. A singular value
+    decomposition would make the host wait for the device.
     """
     one = torch.eye(matrix.shape[0], dtype=matrix.dtype, device=matrix.device)
     for a, b, c in HALLEY_WEIGHTS:
@@ -147,15 +157,19 @@ def _polar(matrix: Tensor) -> Tensor:
 
 @configurable("weight", "moves")
 class Wasserstein(Regularizer):
-    """weight · the 2-Wasserstein distance between normal distributions of the vectors and of the codes.
+    """Match mean and covariance of the codes to those of the vectors: weight · `wasserstein_loss`.
 
-    See `wasserstein_loss`. In data parallel the vectors are those of the rank's own batch.
+        >>> import quantizers
+        >>> regularizer = quantizers.regularizers.Wasserstein(moves="codes")
+        >>> quantizer = quantizers.VectorQuantizer(4, codebook_size=16, regularizers=[regularizer])
+
+    In data parallel, the vectors are those of the rank's own batch.
 
     Args:
-        weight: ≥ 0; 0.5 in the paper's autoencoders.
-        moves: "both", or "codes" to hold the vectors constant, as the paper's revised text does.
+        weight: ≥ 0, the weight of the loss; 0.5 in the paper's autoencoders.
+        moves: "both", or "codes" to treat the vectors as constant, as the paper's revised text does.
 
-    Raises: ValueError for a number or a name out of these.
+    Raises: ValueError for a weight that is negative or not finite, and for another name.
     """
 
     @checked
