@@ -1,9 +1,9 @@
-"""Codes to bytes and back: an entropy coder for indices, on the constriction package (the extra `codec`).
+"""Codes to bytes and back: an entropy coder for indices, based on the constriction package (the extra `codec`).
 
-A stream is a header (`header.py`: version, shape, sizes of the codebooks) and one range coded payload
-(`coder.py`). The probabilities come from one of three models: the counts of the indices themselves, which are
-sent along; counts that both sides have (`static.py`); or a distribution for each position, as a prior gives it
-(`positions.py`, and `steps.py` for priors that need what was decoded before).
+A stream consists of a header (`header.py`: version, shape, sizes of the codebooks) and a range-coded payload
+(`coder.py`). The probabilities come from one of three models: the counts of the indices themselves, which the
+stream contains; counts that both sides have (`static.py`); or a distribution per position, from a prior
+(`positions.py`, and `steps.py` for priors that depend on the indices decoded before).
 """
 
 from quantizers.bitstream.alphabet import Alphabet, Section

@@ -1,4 +1,4 @@
-"""compress and decompress."""
+"""The functions `compress` and `decompress`."""
 
 import zlib
 
@@ -17,29 +17,40 @@ MOST_ELEMENTS = 2**26
 
 
 def compress(indices: Tensor, alphabet: Alphabet | Quantizer | int, model: Model | None = None) -> bytes:
-    """Indices as bytes, near their entropy.
+    """Compress indices to bytes, to a length near their entropy.
 
-    Of several codebooks each is coded by itself, and of a grid (FSQ, LFQ) each digit: the entropy is the sum of
-    theirs. A small grid whose channels depend on each other is shorter as one codebook: pass K.
+    Each codebook is coded separately, and so is each digit of a grid (FSQ, LFQ). The entropy is then the sum of
+    the separate entropies. If the channels of a small grid depend on each other, coding it as one codebook is
+    shorter: pass K as the alphabet.
 
-    **Rate.** With S symbols (digits of indices that are not −1) of alphabets of L:
+        >>> import torch, quantizers
+        >>> indices = torch.tensor([[0, 3, -1], [3, 3, 3]])
+        >>> data = quantizers.bitstream.compress(indices, 4)
+        >>> torch.equal(quantizers.bitstream.decompress(data), indices)
+        True
 
-    - `Counts`, `Probabilities`: cross entropy + S (8.7·10⁻⁸ L + 1.3·10⁻⁴) bits + 64 bytes, at most 8.4·10⁻⁴ bits a
-      symbol, see `coder.py`: within 0.1 % and 64 bytes where a symbol has a bit of entropy. Counts of the indices
-      themselves make it their entropy.
-    - `OwnCounts`, the default: the same, and the tables: about ½ log₂ n + 3 bits for each code that occurs, n
-      times, and where some do not, which ones; or, where that is less, log₂ L bits a symbol.
+    **Rate.** For S symbols (digits of indices that are not −1) with L possible values each:
 
-    The 64 bytes hold the header of indices of four axes and up to sixteen different sizes or levels; each further
-    one takes up to four bytes.
+    - `Counts`, `Probabilities`: the cross entropy + S (8.7·10⁻⁸ L + 1.3·10⁻⁴) bits + 64 bytes. The overhead is at
+    most
+      8.4·10⁻⁴ bits per symbol, see `coder.py`: at one bit of entropy per symbol, the length is within 0.1 % and 64
+      bytes. With counts of the indices themselves, the cross entropy is their entropy.
+    - `OwnCounts`, the default: the same, and the tables: about ½ log₂ n + 3 bits for each code that occurs n
+    times,
+      and the information which codes occur, if not all do. Where log₂ L bits per symbol are less, that is used.
+
+    The 64 bytes contain the header, for indices with up to four axes and up to sixteen different sizes or levels;
+    each further one takes up to four bytes.
 
     Args:
-        indices: integers [...], or [..., num_codebooks]; −1 for what has no code. Any device.
-        alphabet: K, an `Alphabet`, or the quantizer that gave the indices.
-        model: where the probabilities come from: `OwnCounts()` if None, `Counts` or `Probabilities`.
+        indices: integers [...], or [..., num_codebooks], on any device; −1 for vectors without a code.
+        alphabet: K, an `Alphabet`, or the quantizer that chose the indices.
+        model: the source of the probabilities: `Counts`, `Probabilities`, or None for `OwnCounts()`.
+
+    Returns: the stream.
 
     Raises: ImportError without constriction; TypeError for indices that are not integers; ValueError for a shape
-    or model that does not fit; IndexError for an index outside [−1, K).
+        or a model that does not fit; IndexError for an index outside [−1, K).
     """
     resolved = resolve_alphabet(alphabet, indices)
     model = OwnCounts() if model is None else model
@@ -51,24 +62,27 @@ def compress(indices: Tensor, alphabet: Alphabet | Quantizer | int, model: Model
 
 
 def decompress(data: bytes, model: Model | None = None, *, max_elements: int = MOST_ELEMENTS) -> Tensor:
-    """The indices of `compress`: int64, on the CPU.
+    """Restore the indices from bytes that `compress` returned.
 
     Args:
-        data: what `compress` returned.
-        model: that of `compress`; None for OwnCounts.
-        max_elements: refuse a stream that asks for more elements: the digits of its indices, one more for each
-            (whether it is −1), the entries of its tables, and 1,024 for each table. A code that is
-            repeated takes no bytes, so that a short stream may hold very many: this bounds memory (some tens of
-            bytes each) and time.
+        data: the stream.
+        model: the model that was passed to `compress`; None for OwnCounts.
+        max_elements: the largest number of elements that a stream may have: the digits of its indices, one more
+        per
+            index (for whether it is −1), the entries of its tables, and 1,024 per table. A repeated code takes no
+            bytes, so a short stream may contain very many indices. This limits memory (some tens of bytes per
+            element) and time.
 
-    Raises: BitstreamError, a ValueError, for bytes that are foreign, truncated, corrupted, too large, or were
-    written with another model; ValueError for a model whose sizes do not fit; TypeError for what is no bytes;
-    ImportError without constriction.
+    Returns: the indices, int64, on the CPU.
+
+    Raises: BitstreamError, a ValueError, for bytes that did not come from `compress`, are truncated or corrupted,
+        exceed `max_elements`, or were written with another model; ValueError for a model whose sizes do not fit;
+        TypeError for data that is not bytes; ImportError without constriction.
     """
     header, payload = read_stream(data, max_elements)
     model = OwnCounts() if model is None else model
     if header.model != model.number:
-        name = WRITERS.get(header.model, f"a model of number {header.model}, which this version does not know")
+        name = WRITERS.get(header.model, f"model number {header.model}, which this version does not know")
         raise BitstreamError(f"data was written with {name}, and is read with {WRITERS[model.number]}")
     found = model.take(Reader(payload), header.shape, header.alphabet)
     if digest(found) != header.digest:
@@ -77,5 +91,5 @@ def decompress(data: bytes, model: Model | None = None, *, max_elements: int = M
 
 
 def digest(indices: Integers, before: int = 0) -> int:
-    """CRC-32 of indices as little-endian int64, of several arrays one after the other."""
+    """The CRC-32 of indices as little-endian int64, after arrays whose CRC-32 is `before`."""
     return zlib.crc32(np.ascontiguousarray(indices, dtype="<i8").tobytes(), before)

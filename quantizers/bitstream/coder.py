@@ -1,18 +1,18 @@
-"""constriction's range coder, driven by frequencies that are integers.
+"""The range coder of constriction, with integer frequencies.
 
-A model is a table of weights ≥ 0, integers. The frequencies that the coder sees,
+A model is a table of integer weights ≥ 0. The frequencies that the coder uses,
 
-    f_k = 1 + ⌊w_k (2²⁴ − L) / Σ w⌋,  what is missing to 2²⁴ added to the f of the largest weight,
+    f_k = 1 + ⌊w_k (2²⁴ − L) / Σ w⌋,  where the f of the largest weight also gets what is missing to 2²⁴,
 
-are computed in integers too, and are therefore the same on every machine. constriction takes probabilities and
-distributes 2²⁴ − L in proportion, 1 more to each symbol: given f_k − 1, whose sum is that number, it finds
-exactly f_k.
+are computed in integers, and are therefore the same on every machine. constriction takes probabilities and
+distributes 2²⁴ − L in proportion to them, and adds 1 for each symbol. Given f_k − 1, whose sum is 2²⁴ − L, it
+uses exactly f_k.
 
 **Rate.** f_k / 2²⁴ > p_k (1 − L/2²⁴) for p = w / Σ w, so that a symbol costs at most log₂ 1/(1 − L/2²⁴) <
 8.7·10⁻⁸ L bits more than −log₂ p_k, and at most 24 bits. Alphabets of more than 4,096 symbols are coded as two
 digits to the base 4,096, p(high) p(low | high), so that this stays below 7.1·10⁻⁴ bits for up to 2²⁴ symbols. The
-coder drops range mod 2²⁴ of a range that is spread log-uniformly over [2³², 2⁶⁴): 2⁻⁸ / (32 ln 2) / 2 / ln 2 =
-1.3·10⁻⁴ bits a symbol on the average; and it ends within two words of 32 bits.
+coder loses range mod 2²⁴ of a range that is distributed log-uniformly over [2³², 2⁶⁴): 2⁻⁸ / (32 ln 2) / 2 / ln 2
+= 1.3·10⁻⁴ bits per symbol on average. It ends within two words of 32 bits.
 """
 
 import importlib
@@ -31,7 +31,7 @@ Integers = NDArray[np.int64]
 
 
 def constriction_stream() -> Any:
-    """constriction's module `stream`. Raises: ImportError that names the extra."""
+    """The module `stream` of constriction. Raises: ImportError that names the extra."""
     try:
         return importlib.import_module("constriction").stream
     except ImportError as error:
@@ -40,7 +40,10 @@ def constriction_stream() -> Any:
 
 
 def frequencies(weights: Integers) -> Integers:
-    """f [..., L] ≥ 1 of weights [..., L] ≥ 0, Σ f = 2²⁴; all alike where the weights are all zero. 1 ≤ L ≤ 2¹²."""
+    """The frequencies f [..., L] ≥ 1 of weights [..., L] ≥ 0, with Σ f = 2²⁴ and 1 ≤ L ≤ 2¹².
+
+    If all weights are zero, they count as equal.
+    """
     weights = np.where(weights.any(-1, keepdims=True), weights, 1)
     shared = 2**PRECISION - weights.shape[-1]
     found: Integers = 1 + weights * shared // weights.sum(-1, keepdims=True)
@@ -51,14 +54,14 @@ def frequencies(weights: Integers) -> Integers:
 
 
 def digit_table(weights: Integers) -> Integers:
-    """Weights [..., L] by their high and low digit: [..., ⌈L/4096⌉, 4096], zeros behind the last."""
+    """Weights [..., L] by high and low digit: [..., ⌈L/4096⌉, 4096], padded with zeros."""
     rows = -(-weights.shape[-1] // BASE)
     padding = [(0, 0)] * (weights.ndim - 1) + [(0, rows * BASE - weights.shape[-1])]
     return np.pad(weights, padding).reshape(*weights.shape[:-1], rows, BASE)
 
 
 class Writer:
-    """Symbols in, bytes out. Raises: ImportError without constriction."""
+    """Writes symbols to bytes. Raises: ImportError without constriction."""
 
     def __init__(self) -> None:
         stream = constriction_stream()
@@ -67,11 +70,11 @@ class Writer:
 
     @property
     def bits(self) -> int:
-        """About how many bits are written, in words of 32."""
+        """The approximate number of bits written so far, in whole words of 32 bits."""
         return int(self._encoder.num_bits())
 
     def put(self, symbols: Integers, weights: Integers) -> None:
-        """Symbols [n] in [0, L), all with weights [L], L ≤ 2²⁴."""
+        """Write symbols [n] in [0, L), all with the weights [L], L ≤ 2²⁴."""
         if len(weights) <= BASE:
             if len(weights) > 1 and len(symbols):
                 self._encoder.encode(symbols.astype(np.int32), _model(self._models, weights))
@@ -79,11 +82,11 @@ class Writer:
         table = digit_table(weights)
         high, low = np.divmod(symbols, BASE)
         self.put(high, table.sum(-1))
-        for row, places in groups(high):
-            self.put(low[places], table[row])
+        for row, positions in groups(high):
+            self.put(low[positions], table[row])
 
     def put_rows(self, symbols: Integers, weights: Integers) -> None:
-        """Symbols [n] in [0, L), each with weights [n, L] of its own."""
+        """Write symbols [n] in [0, L), where each symbol has its own row of weights [n, L]."""
         if weights.shape[1] <= BASE:
             if weights.shape[1] > 1 and len(symbols):
                 family = self._models.Categorical(perfect=False)
@@ -95,7 +98,8 @@ class Writer:
         self.put_rows(low, table[np.arange(len(high)), high])
 
     def put_uniform(self, values: Integers, size: int) -> None:
-        """Values [n] in [0, size), size < 2⁶², all alike likely but for the rounding of size to its digits."""
+        """Write values [n] in [0, size), size < 2⁶², with equal probabilities up to the rounding of size to
+        digits."""
         if size <= BASE:
             self.put(values, np.ones(size, dtype=np.int64))
         else:
@@ -103,17 +107,17 @@ class Writer:
             self.put_uniform(values & (BASE - 1), BASE)
 
     def finish(self) -> bytes:
-        """All that was written, as 32-bit words in little-endian order."""
+        """Return all that was written, as 32-bit words in little-endian order."""
         compressed: bytes = self._encoder.get_compressed().astype("<u4").tobytes()
         return compressed
 
 
 class Reader:
-    """Bytes of a Writer in, symbols out; the calls must be those of the Writer.
+    """Reads symbols from the bytes of a Writer. The calls must correspond to those of the Writer.
 
-    Of other bytes the symbols are arbitrary, but within their alphabets.
+    From other bytes it reads arbitrary symbols, but only such that are within their alphabets.
 
-    Raises: BitstreamError where the coder finds that no Writer can have written the bytes.
+    Raises: BitstreamError if the coder detects that no Writer can have written the bytes.
     """
 
     def __init__(self, payload: bytes) -> None:
@@ -122,7 +126,7 @@ class Reader:
         self._decoder = stream.queue.RangeDecoder(np.frombuffer(payload, dtype="<u4").astype(np.uint32))
 
     def take(self, count: int, weights: Integers) -> Integers:
-        """`count` symbols, all with weights [L]."""
+        """Read `count` symbols, all with the weights [L]."""
         if len(weights) <= BASE:
             if len(weights) == 1 or count == 0:
                 return np.zeros(count, dtype=np.int64)
@@ -130,12 +134,12 @@ class Reader:
         table = digit_table(weights)
         high = self.take(count, table.sum(-1))
         low = np.empty_like(high)
-        for row, places in groups(high):
-            low[places] = self.take(len(places), table[row])
+        for row, positions in groups(high):
+            low[positions] = self.take(len(positions), table[row])
         return _within(high * BASE + low, len(weights))
 
     def take_rows(self, weights: Integers) -> Integers:
-        """n symbols, each with weights [n, L] of its own."""
+        """Read n symbols, where each symbol has its own row of weights [n, L]."""
         if weights.shape[1] <= BASE:
             if weights.shape[1] == 1 or not len(weights):
                 return np.zeros(len(weights), dtype=np.int64)
@@ -146,7 +150,7 @@ class Reader:
         return _within(high * BASE + low, weights.shape[1])
 
     def take_uniform(self, count: int, size: int) -> Integers:
-        """`count` values in [0, size)."""
+        """Read `count` values in [0, size)."""
         if size <= BASE:
             return self.take(count, np.ones(size, dtype=np.int64))
         high = self.take_uniform(count, -(-size // BASE))
@@ -155,23 +159,23 @@ class Reader:
     def _decode(self, *model: Any) -> Integers:
         try:
             symbols: Integers = self._decoder.decode(*model).astype(np.int64)
-        except AssertionError:  # what constriction raises for it
+        except AssertionError:  # constriction raises it for invalid data
             raise BitstreamError(UNREADABLE) from None
         return symbols
 
 
-UNREADABLE = "data cannot be decoded with this model: it is corrupted, or was written with another one"
+UNREADABLE = "data cannot be decoded with this model: it is corrupted, or was written with another model"
 
 
 def groups(symbols: Integers) -> list[tuple[int, NDArray[np.intp]]]:
-    """Each symbol that occurs, rising, and its places, rising."""
+    """Each symbol that occurs, in ascending order, with its positions, in ascending order."""
     order = symbols.argsort(kind="stable")
     found, starts = np.unique(symbols[order], return_index=True)
     return list(zip(found.tolist(), np.split(order, starts[1:]), strict=True)) if len(found) else []
 
 
 def _shares(weights: Integers) -> NDArray[np.float32]:
-    """The probabilities of which constriction makes `frequencies`: integers below 2²⁴, which float32 holds."""
+    """The probabilities for which constriction uses `frequencies`: integers below 2²⁴, exact in float32."""
     return (frequencies(weights) - 1).astype(np.float32)
 
 
@@ -180,7 +184,7 @@ def _model(models: Any, weights: Integers) -> Any:
 
 
 def _within(symbols: Integers, size: int) -> Integers:
-    """Symbols, if all are below the size, as those of a Writer are."""
+    """The symbols. Raises: BitstreamError unless all are below the size, as a Writer ensures."""
     if len(symbols) and symbols.max() >= size:
         raise BitstreamError(UNREADABLE)
     return symbols

@@ -1,4 +1,4 @@
-"""The frame of a stream: what a decoder must know, and what tells that the bytes are whole."""
+"""The format of a stream: what a decoder must know, and checksums to detect damage."""
 
 import math
 import zlib
@@ -11,34 +11,34 @@ from quantizers.bitstream.alphabet import Alphabet, Section
 MAGIC = b"\x89QTC"  # no text begins with this byte
 VERSION = 1
 MOST_AXES = 64
-CHANNEL_COST = 2**10  # elements that take as long as a channel does beside its elements
+CHANNEL_COST = 2**10  # the fixed cost of a channel, in elements that take the same time
 PREFIX = len(MAGIC) + 1 + 4  # magic, version, CRC-32 of all that follows
 
 
 class BitstreamError(ValueError):
-    """These bytes are not a whole stream of this library, or not one that this model can read."""
+    """The bytes are not a complete stream of this library, or not one that this model can read."""
 
 
 class Header(NamedTuple):
-    """What stands before the payload.
+    """The data before the payload.
 
     Bytes: magic (4), version (1), CRC-32 of the rest (4); then, as varints of seven bits a byte, model, number of
-    axes, axes, 1 if the last axis is that of codebooks, number of runs of equal sections, and for each run its
+    axes, axes, 1 if the last axis enumerates codebooks, number of runs of equal sections, and for each run its
     length, the sections' width, number of levels and levels; the digest (4); the payload, in words of four bytes.
     Integers of fixed width are little-endian.
     """
 
     model: int
-    """Which kind of model has the probabilities."""
+    """The number of the kind of model that the probabilities come from."""
     shape: tuple[int, ...]
-    """Of the indices."""
+    """The shape of the indices."""
     alphabet: Alphabet
     digest: int
-    """CRC-32 of the indices as little-endian int64: tells whether they were decoded with the right model."""
+    """CRC-32 of the indices as little-endian int64, which shows whether the right model decoded them."""
 
 
 def write_stream(header: Header, payload: bytes) -> bytes:
-    """Header and payload, a whole number of 32-bit words, as one stream."""
+    """Join a header and a payload, which is a whole number of 32-bit words, to a stream."""
     runs = [(section, len(list(run))) for section, run in groupby(header.alphabet.sections)]
     numbers = [header.model, len(header.shape), *header.shape, int(header.alphabet.composed), len(runs)]
     for section, length in runs:
@@ -49,36 +49,38 @@ def write_stream(header: Header, payload: bytes) -> bytes:
 
 
 def check_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A shape that a header can have. Raises: ValueError for more than 64 axes."""
+    """The shape, if a header can contain it. Raises: ValueError for more than 64 axes."""
     if len(shape) > MOST_AXES:
         raise ValueError(f"indices have {len(shape)} axes, expected at most {MOST_AXES}")
     return shape
 
 
 def read_stream(data: bytes | bytearray | memoryview, max_elements: int) -> tuple[Header, bytes]:
-    """The header and the payload of a stream.
+    """Split a stream into its header and its payload.
 
-    Nothing is allocated, and the work that the header asks for is at most `max_elements`: digits of indices, and
-    entries of their tables.
+    Nothing is allocated for the indices. A header that needs more than `max_elements`, digits of indices and
+    entries of tables, is refused.
 
-    Raises: TypeError for what is no bytes; BitstreamError.
+    Raises: TypeError for data that is not bytes; BitstreamError for bytes that are not a complete stream.
     """
     if not isinstance(data, bytes | bytearray | memoryview):
         raise TypeError(f"data is a {type(data).__name__}, expected bytes")
     data = bytes(data)
     if data[: len(MAGIC)] != MAGIC[: len(data)]:
-        raise BitstreamError(f"data begins with {data[:4]!r}, expected {MAGIC!r}: these are not bytes of compress")
+        raise BitstreamError(f"data begins with {data[:4]!r}, expected {MAGIC!r}: it is not a stream of compress")
     if len(data) < PREFIX:
-        raise BitstreamError(f"data has {len(data)} bytes, fewer than the {PREFIX} of a header: it is truncated")
+        raise BitstreamError(
+            f"data has {len(data)} bytes, fewer than the {PREFIX} bytes of a header: it is truncated"
+        )
     if data[len(MAGIC)] != VERSION:
         raise BitstreamError(f"data has version {data[len(MAGIC)]} of the format, expected {VERSION}")
     if zlib.crc32(data[PREFIX:]) != int.from_bytes(data[PREFIX - 4 : PREFIX], "little"):
-        raise BitstreamError("data does not have the checksum that it states: it is truncated or corrupted")
+        raise BitstreamError("data does not match its checksum: it is truncated or corrupted")
     return _read_body(data[PREFIX:], max_elements)
 
 
 def _read_body(body: bytes, max_elements: int) -> tuple[Header, bytes]:
-    """The header and the payload. Nothing here is trusted: a checksum can be forged."""
+    """Split what follows the checksum. Nothing here is trusted, since a checksum can be forged."""
     numbers = _Numbers(body)
     model = next(numbers)
     axes = next(numbers)
@@ -92,25 +94,27 @@ def _read_body(body: bytes, max_elements: int) -> tuple[Header, bytes]:
     ]
     alphabet = _alphabet(shape, runs, composed, max_elements)
     digest = int.from_bytes(numbers.read(4), "little")
-    payload = body[numbers.place :]
+    payload = body[numbers.position :]
     if len(payload) % 4:
-        raise BitstreamError(f"data has a payload of {len(payload)} bytes, expected whole words of 4")
+        raise BitstreamError(f"data has a payload of {len(payload)} bytes, expected a multiple of 4")
     return Header(model, shape, alphabet, digest), payload
 
 
 def _alphabet(
     shape: tuple[int, ...], runs: Sequence[tuple[int, int, tuple[int, ...]]], composed: bool, max_elements: int
 ) -> Alphabet:
-    """The alphabet of runs (length, width, levels), once it is known not to be too large."""
-    rows = math.prod(max(size, 1) for size in (shape[:-1] if composed else shape))  # torch forms it, zeros or not
+    """The alphabet of runs (length, width, levels). Raises: BitstreamError if it is too large or invalid."""
+    rows = math.prod(
+        max(size, 1) for size in (shape[:-1] if composed else shape)
+    )  # torch computes this product, even with zeros
     work = sum(
         length * (len(levels) + 1) * (max(width, 1) * rows + CHANNEL_COST) + length * sum(levels)
         for length, width, levels in runs
     )
     if work > max_elements:
         raise BitstreamError(
-            f"data asks for {work} elements, digits of indices and entries of tables, more than "
-            f"max_elements={max_elements}: pass a larger one if you trust it"
+            f"data has {work} elements, digits of indices and entries of tables, more than "
+            f"max_elements={max_elements}: pass a larger number if you trust the data"
         )
     try:
         sections = [Section(levels, width) for length, width, levels in runs for _ in range(length)]
@@ -122,11 +126,11 @@ def _alphabet(
 
 
 class _Numbers(Iterator[int]):
-    """The varints of a header, one after the other."""
+    """Iterates over the varints of a header."""
 
     def __init__(self, body: bytes) -> None:
         self._body = body
-        self.place = 0
+        self.position = 0
 
     def __next__(self) -> int:
         value = 0
@@ -138,11 +142,11 @@ class _Numbers(Iterator[int]):
         raise BitstreamError("data has a number of more than 63 bits in its header")
 
     def read(self, count: int) -> bytes:
-        """The next bytes as they are."""
-        found = self._body[self.place : self.place + count]
+        """Read the next `count` bytes."""
+        found = self._body[self.position : self.position + count]
         if len(found) < count:
             raise BitstreamError("data ends within its header")
-        self.place += count
+        self.position += count
         return found
 
 

@@ -1,4 +1,4 @@
-"""What a model of indices is: it writes them, and reads them back."""
+"""The base class of models of indices, which write indices and read them."""
 
 import abc
 from collections.abc import Sequence
@@ -11,33 +11,33 @@ from quantizers.bitstream.alphabet import Alphabet
 from quantizers.bitstream.coder import Integers, Reader, Writer
 from quantizers.core.output import NO_CODE
 
-STEPS = 4  # the number of `steps.Encoder`, whose streams only its Decoder reads
+STEPS = 4  # the number of streams of `steps.Encoder`, which only `steps.Decoder` reads
 WRITERS = {1: "OwnCounts()", 2: "Counts", 3: "Probabilities", STEPS: "Encoder, which Decoder reads"}
 
 
 class Model(abc.ABC):
-    """Where the probabilities of indices come from."""
+    """A source of the probabilities of indices."""
 
     number: ClassVar[int]
-    """What a header calls it."""
+    """The number that stands for this class in a header."""
 
     @abc.abstractmethod
     def put(self, writer: Writer, indices: Integers, alphabet: Alphabet) -> None:
-        """Write indices [...] of an alphabet; −1 for what has no code.
+        """Write indices [...] of an alphabet; −1 for vectors without a code.
 
-        Raises: ValueError where the model is not one of such indices.
+        Raises: ValueError for indices that the model does not fit.
         """
 
     @abc.abstractmethod
     def take(self, reader: Reader, shape: Sequence[int], alphabet: Alphabet) -> Integers:
-        """The indices that were written, of that shape.
+        """Read indices of the given shape that `put` wrote.
 
-        Raises: as `put`; BitstreamError.
+        Raises: as `put`; BitstreamError for bytes that `put` did not write.
         """
 
 
 def put_present(writer: Writer, indices: Integers) -> Integers:
-    """Write which of the indices [n] are −1, as coins of their share; returns the others."""
+    """Write which of the indices [n] are −1, with their share as the probability. Returns: the other indices."""
     present = indices != NO_CODE
     found: Integers = indices[present]
     writer.put_uniform(np.array([len(found)]), len(indices) + 1)
@@ -46,7 +46,7 @@ def put_present(writer: Writer, indices: Integers) -> Integers:
 
 
 def take_present(reader: Reader, count: int) -> NDArray[np.bool_]:
-    """Which of `count` indices are not −1."""
+    """Read which of `count` indices are not −1, [count] bool."""
     found = int(reader.take_uniform(1, count + 1)[0])
     present: NDArray[np.bool_] = reader.take(count, np.array([count - found, found])) > 0
     return present

@@ -1,4 +1,4 @@
-"""A model per position: each index has a distribution of its own, as a prior gives it."""
+"""A model with a separate distribution for each index, such as a prior gives."""
 
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
@@ -13,24 +13,33 @@ from quantizers.bitstream.coder import Integers, Reader, Writer
 from quantizers.bitstream.model import Model, put_present, take_present
 from quantizers.core.output import NO_CODE
 
-UNIT = 2.0**37  # weights of a distribution: their sum is at most 2³⁸, as coder.LARGEST_SUM asks
-SUM_TOLERANCE = 0.02  # a softmax in bfloat16 has that
-CHUNK = 2**19  # entries that are turned into frequencies at a time; part of the format above 4,096 codes
+UNIT = 2.0**37  # scale of the weights: their sum is at most 2³⁸, which is coder.LARGEST_SUM
+SUM_TOLERANCE = 0.02  # the error of a softmax in bfloat16
+CHUNK = 2**19  # entries converted to frequencies at a time; part of the format above 4,096 codes
 
 
 class Probabilities(Model):
-    """The distribution of each index, all of them known before decoding begins.
+    """A model with the distribution of each index, for distributions that are known before decoding.
 
-    Both sides must have the same probabilities to the last bit: the same program, machine and batch. Where they
-    differ, `decompress` finds other indices than were written, and raises BitstreamError. They are computed with
-    in fixed point of 24 bits, every code at least 2⁻²⁴; −1 costs the entropy of where it stands.
+    Both sides must have the same probabilities to the last bit: the same program, machine and batch. If they
+    differ, `decompress` decodes other indices than those written, and raises BitstreamError. The probabilities
+    are rounded to fixed point with 24 bits, at least 2⁻²⁴ for every code. Indices of −1 cost the entropy of their
+    positions.
+
+        >>> import torch
+        >>> from quantizers.bitstream import Probabilities, compress, decompress
+        >>> model = Probabilities(torch.tensor([[0.9, 0.1], [0.2, 0.8]]))
+        >>> decompress(compress(torch.tensor([0, 1]), 2, model), model)
+        tensor([0, 1])
 
     Args:
-        probabilities: [..., K], the indices' shape and one more axis, Σ = 1 within 2 %; any floating dtype.
-            Several codebooks must have one K.
+        probabilities: [..., K], the shape of the indices and one more axis, with sums of 1 within 2 %; any
+        floating
+            dtype. If there are several codebooks, all must have the same K.
 
-    Raises: TypeError for probabilities that are not floating; ValueError, in use, where they do not fit the
-    indices or are no distributions.
+    Raises: TypeError for probabilities that are not floating-point numbers. ValueError, when the model is used,
+    for
+        probabilities that do not fit the indices or are not distributions.
     """
 
     number: ClassVar[int] = 3
@@ -39,14 +48,14 @@ class Probabilities(Model):
         self.probabilities = as_probabilities(probabilities)
 
     def put(self, writer: Writer, indices: Integers, alphabet: Alphabet) -> None:
-        """As Model.put."""
+        """See Model.put."""
         rows = self._rows(indices.shape, alphabet)
         flat = indices.reshape(-1)
         found = put_present(writer, flat)
         put_probabilities(writer, found, rows[torch.from_numpy(flat != NO_CODE)])
 
     def take(self, reader: Reader, shape: Sequence[int], alphabet: Alphabet) -> Integers:
-        """As Model.take."""
+        """See Model.take."""
         rows = self._rows(shape, alphabet)
         present = take_present(reader, len(rows))
         indices = np.full(len(rows), NO_CODE, dtype=np.int64)
@@ -65,7 +74,7 @@ class Probabilities(Model):
 
 
 def as_probabilities(probabilities: Tensor | NDArray[np.floating]) -> Tensor:
-    """Probabilities as a tensor on the CPU. Raises: TypeError for what is not floating."""
+    """Probabilities as a tensor on the CPU. Raises: TypeError for a dtype that is not floating."""
     found = torch.as_tensor(probabilities).detach().cpu()
     if not found.is_floating_point():
         raise TypeError(f"probabilities have dtype {found.dtype}, expected a floating dtype")
@@ -73,26 +82,28 @@ def as_probabilities(probabilities: Tensor | NDArray[np.floating]) -> Tensor:
 
 
 def put_probabilities(writer: Writer, symbols: Integers, probabilities: Tensor) -> None:
-    """Symbols [n] in [0, K), each with its probabilities [n, K]."""
-    for part in _chunks(probabilities):
-        writer.put_rows(symbols[part], _weights(probabilities[part]))
+    """Write symbols [n] in [0, K), each with its own row of probabilities [n, K]."""
+    for chunk in _chunks(probabilities):
+        writer.put_rows(symbols[chunk], _weights(probabilities[chunk]))
 
 
 def take_probabilities(reader: Reader, probabilities: Tensor) -> Integers:
-    """The symbols [n] that were written with these probabilities [n, K]."""
-    parts = [reader.take_rows(_weights(probabilities[part])) for part in _chunks(probabilities)]
-    return np.concatenate([np.zeros(0, dtype=np.int64), *parts])
+    """Read the symbols [n] that were written with these probabilities [n, K]."""
+    chunks = [reader.take_rows(_weights(probabilities[chunk])) for chunk in _chunks(probabilities)]
+    return np.concatenate([np.zeros(0, dtype=np.int64), *chunks])
 
 
 def _weights(probabilities: Tensor) -> Integers:
-    """⌈2³⁷ p⌉ of p [n, K]: integers, whose sum does not depend on an order. Their p is at least
-    p / (Σ p + K 2⁻³⁷)."""
+    """Integer weights ⌈2³⁷ p⌉ of p [n, K], whose sum does not depend on the order of summation.
+
+    The probabilities that they stand for are at least p / (Σ p + K 2⁻³⁷).
+    """
     shares = probabilities.double()
     sums = shares.sum(-1)
-    if not ((shares >= 0).all() and (sums - 1).abs().max() <= SUM_TOLERANCE):  # NaN is neither
+    if not ((shares >= 0).all() and (sums - 1).abs().max() <= SUM_TOLERANCE):  # false for NaN
         raise ValueError(
-            f"probabilities are {float(shares.min()):.4g} at the least and sum to {float(sums.min()):.4g} to "
-            f"{float(sums.max()):.4g}, expected distributions: at least 0, and sums of 1"
+            f"probabilities have a minimum of {float(shares.min()):.4g} and sums from {float(sums.min()):.4g} to "
+            f"{float(sums.max()):.4g}, expected distributions: at least 0, with sums of 1"
         )
     weights: Integers = np.ceil(shares.numpy() * UNIT).astype(np.int64)
     return weights

@@ -1,4 +1,4 @@
-"""A static model: one distribution for each digit of each codebook, from counts."""
+"""Static models: one distribution for each digit of each codebook, from counts."""
 
 import abc
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ from quantizers.core.output import NO_CODE
 
 
 class StaticModel(Model):
-    """Sections one after the other; of each which indices are −1, and the digits of the others, channel by
-    channel.
+    """Writes the sections one after the other: first which indices are −1, then the digits of the others.
 
-    A channel is a digit of a section, with an alphabet of `level` symbols.
+    The digits are written channel by channel. A channel is one digit of a section, and has `level` possible
+    values.
     """
 
     @abc.abstractmethod
@@ -30,13 +30,13 @@ class StaticModel(Model):
 
     @abc.abstractmethod
     def _take_channel(self, reader: Reader, count: int, channel: int, level: int) -> Integers:
-        """The digits that were written."""
+        """Read `count` digits that `_put_channel` wrote."""
 
     def _check(self, alphabet: Alphabet) -> None:
-        """Raises: ValueError where the model does not fit the alphabet."""
+        """Raise ValueError where the model does not fit the alphabet."""
 
     def put(self, writer: Writer, indices: Integers, alphabet: Alphabet) -> None:
-        """As Model.put."""
+        """See Model.put."""
         self._check(alphabet)
         channel = 0
         for section, columns in zip(alphabet.sections, split_sections(indices, alphabet), strict=True):
@@ -47,7 +47,7 @@ class StaticModel(Model):
                 channel += 1
 
     def take(self, reader: Reader, shape: Sequence[int], alphabet: Alphabet) -> Integers:
-        """As Model.take."""
+        """See Model.take."""
         self._check(alphabet)
         rows = int(np.prod(shape, dtype=np.int64)) // alphabet.width
         channel, sections = 0, []
@@ -65,10 +65,10 @@ class StaticModel(Model):
 
 
 class OwnCounts(StaticModel):
-    """The counts of the indices that are compressed, which are sent along: the decoder needs nothing else.
+    """A model with the counts of the compressed indices, which the stream contains: a decoder needs nothing else.
 
-    Of each channel the table is sent (`table.py`), or all codes are taken as alike likely, whichever is shorter: a
-    few indices of many codes cost about log₂ K bits each.
+    For each channel, the stream contains a table (`table.py`), or all codes count as equally likely, whichever is
+    shorter. With few indices and many codes, an index costs about log₂ K bits.
     """
 
     number: ClassVar[int] = 1
@@ -93,17 +93,24 @@ class OwnCounts(StaticModel):
 
 
 class Counts(StaticModel):
-    """Counts that both sides have, as those of a training set.
+    """A model with counts that both sides have, such as those of a training set.
 
-    A code of count 0 still can be sent, for 24 bits (48 above 4,096 codes). Counts of several batches add:
-    `Counts.of(a, quantizer) + Counts.of(b, quantizer)`.
+    A code with a count of 0 can still be sent; it costs 24 bits (48 above 4,096 codes). The counts of several
+    batches can be added: `Counts.of(a, quantizer) + Counts.of(b, quantizer)`.
+
+        >>> import torch
+        >>> from quantizers.bitstream import Counts, compress, decompress
+        >>> counts = Counts.of(torch.tensor([0, 0, 0, 1]), 2)
+        >>> decompress(compress(torch.tensor([1, 0]), 2, counts), counts)
+        tensor([1, 0])
 
     Args:
-        tables: int [L], at least 0, for each digit of each codebook in their order; of a single codebook that is
-            no grid one table, `metrics.code_counts`.
+        tables: integer counts [L], at least 0, for each digit of each codebook in their order. A single codebook
+        that
+            is not a grid has one table, as `metrics.code_counts` returns it.
 
-    Raises: TypeError for tables that are not of integers; ValueError for one that is not [L], has a negative count
-    or a sum beyond 2³⁸.
+    Raises: TypeError for a table that does not contain integers; ValueError for a table that is not [L], has a
+        negative count, or has a sum above 2³⁸.
     """
 
     number: ClassVar[int] = 2
@@ -113,7 +120,7 @@ class Counts(StaticModel):
 
     @classmethod
     def of(cls, indices: Tensor, alphabet: Alphabet | Quantizer | int) -> "Counts":
-        """Those of indices [...]; −1 does not count. Raises: as `compress`."""
+        """Count indices [...]; −1 does not count. Raises: as `compress`."""
         resolved = resolve_alphabet(alphabet, indices)
         tables = []
         for section, columns in zip(
@@ -125,10 +132,10 @@ class Counts(StaticModel):
         return cls(tables)
 
     def __add__(self, other: "Counts") -> "Counts":
-        """The counts of both. Raises: ValueError where they are of other alphabets."""
+        """The counts of both together. Raises: ValueError for counts of different alphabets."""
         if self._sizes != other._sizes:
-            raise ValueError(f"counts are of {self._sizes} and {other._sizes} codes, expected the same")
-        return Counts([ours + theirs for ours, theirs in zip(self.tables, other.tables, strict=True)])
+            raise ValueError(f"the counts are for {self._sizes} and {other._sizes} codes, expected the same sizes")
+        return Counts([a + b for a, b in zip(self.tables, other.tables, strict=True)])
 
     @property
     def _sizes(self) -> list[int]:
@@ -136,7 +143,7 @@ class Counts(StaticModel):
 
     def _check(self, alphabet: Alphabet) -> None:
         if self._sizes != alphabet.channels:
-            raise ValueError(f"counts are of {self._sizes} codes, expected those of {alphabet.channels}")
+            raise ValueError(f"the counts are for {self._sizes} codes, expected counts for {alphabet.channels}")
 
     def _put_channel(self, writer: Writer, digits: Integers, channel: int, level: int) -> None:
         writer.put(digits, self.tables[channel].numpy())
@@ -146,13 +153,13 @@ class Counts(StaticModel):
 
 
 def split_sections(indices: Integers, alphabet: Alphabet) -> list[Integers]:
-    """Indices [...] as one vector for each section."""
+    """Split indices [...] into one vector per section."""
     ends = np.cumsum([section.width for section in alphabet.sections])[:-1]
     return [columns.reshape(-1) for columns in np.split(indices.reshape(-1, alphabet.width), ends, -1)]
 
 
 def split_digits(indices: Integers, section: Section) -> list[Integers]:
-    """The digits [n] of indices [n] ≥ 0, one vector for each level."""
+    """The digits of indices [n] ≥ 0, one vector [n] per level."""
     digits = []
     for level in section.levels:
         indices, digit = np.divmod(indices, level)
@@ -161,7 +168,7 @@ def split_digits(indices: Integers, section: Section) -> list[Integers]:
 
 
 def _table_bits(counts: Integers, table: Integers) -> float:
-    """What a table costs, and the symbols under it."""
+    """The approximate number of bits of a table, and of the symbols coded with it."""
     scratch = Writer()
     put_table(scratch, table)
     occurs = table > 0
@@ -176,7 +183,7 @@ def _check_table(table: Tensor) -> Tensor:
     table = table.detach().cpu().long()
     if table.min() < 0 or table.double().sum() > LARGEST_SUM:
         raise ValueError(
-            f"a table of counts holds {int(table.min())} to {int(table.max())}, expected counts of at least 0 "
-            "whose sum is at most 2**38"
+            f"a table of counts has values from {int(table.min())} to {int(table.max())}, expected counts of at "
+            "least 0 whose sum is at most 2**38"
         )
     return table

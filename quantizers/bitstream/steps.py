@@ -1,4 +1,4 @@
-"""Coding step by step, for priors that need what was decoded before: PixelCNN, transformers."""
+"""Coding step by step, for priors that depend on the indices decoded before, such as PixelCNN or transformers."""
 
 import math
 from collections.abc import Sequence
@@ -18,9 +18,10 @@ from quantizers.core.arguments.checks import check_at_least
 
 
 class Encoder:
-    """Indices in blocks, in the order in which they will be decoded.
+    """Writes indices in blocks, in the order in which they will be decoded.
 
-    A block is what a prior predicts at once: the next position of each image of a batch.
+    A block consists of the indices that a prior predicts at once, such as the next position of each image in a
+    batch. See `Decoder` for the other side.
 
         encoder = Encoder(indices.shape, codebook_size)          # indices [B, T]
         for t in range(T):
@@ -28,8 +29,8 @@ class Encoder:
         data = encoder.finish()
 
     Args:
-        shape: that of all indices together; it stands in the stream, for the decoder, and says how many there are.
-        codebook_size: K.
+        shape: the shape of all indices together. The stream contains it, for the decoder.
+        codebook_size: K, the number of codes.
 
     Raises: ImportError without constriction; ValueError for a shape with a negative size, or K outside [1, 2²⁴].
     """
@@ -44,31 +45,43 @@ class Encoder:
     def put(self, indices: Tensor, probabilities: Tensor | NDArray[np.floating]) -> None:
         """Write the next indices [n], each with its distribution over the codes [n, K].
 
-        An index of −1 has no code: leave out positions that are masked, on both sides, and of `shape` too.
+        An index of −1 has no code. Leave out masked positions on both sides, and in `shape`.
 
-        Raises: TypeError or ValueError where they do not fit or are more than the shape has; IndexError for an
-        index outside [0, K).
+        Raises: TypeError or ValueError for arguments that do not fit, or more indices than `shape` has; IndexError
+            for an index outside [0, K).
         """
         rows = _check_rows(probabilities, self.alphabet, self._left)
         self.alphabet.check(indices)
         if tuple(indices.shape) != tuple(rows.shape[:1]):
             raise ValueError(f"indices have shape {tuple(indices.shape)}, expected {tuple(rows.shape[:1])}")
         if indices.numel() and indices.min() < 0:
-            raise IndexError("indices hold −1, which has no code: leave such positions out")
+            raise IndexError("indices contain −1, which has no code: leave such positions out")
         found = indices.detach().cpu().long().numpy()
         put_probabilities(self._writer, found, rows)
         self._left -= len(found)
         self._digest = digest(found, self._digest)
 
     def finish(self) -> bytes:
-        """The stream. Raises: ValueError before all indices of the shape are written."""
+        """Return the stream. Raises: ValueError before all indices of the shape are written."""
         if self._left:
-            raise ValueError(f"{self._left} indices of shape {self.shape} are not yet written")
+            raise ValueError(f"{self._left} indices of shape {self.shape} have not been written yet")
         return write_stream(Header(STEPS, self.shape, self.alphabet, self._digest), self._writer.finish())
 
 
 class Decoder:
-    """The indices of an Encoder, in the same blocks.
+    """Reads the indices that an Encoder wrote, in the same blocks.
+
+        >>> import torch
+        >>> from quantizers.bitstream import Decoder, Encoder
+        >>> prior = torch.tensor([[0.5, 0.25, 0.25]])
+        >>> encoder = Encoder([2], codebook_size=3)
+        >>> encoder.put(torch.tensor([2]), prior)
+        >>> encoder.put(torch.tensor([0]), prior)
+        >>> decoder = Decoder(encoder.finish())
+        >>> decoder.take(prior), decoder.take(prior)
+        (tensor([2]), tensor([0]))
+
+    With a prior that depends on the indices before:
 
         decoder = Decoder(data)
         indices = torch.zeros(decoder.shape, dtype=torch.int64)
@@ -76,9 +89,11 @@ class Decoder:
             indices[:, t] = decoder.take(prior(indices[:, :t]))
 
     The probabilities must be those of the encoder to the last bit: the same program, machine and batch. With
-    others the indices are wrong; that is found after the last of them, by a checksum.
+    other probabilities the indices are wrong, which a checksum detects after the last of them at the latest.
 
-    Args: data: of `Encoder.finish`. max_elements: see `decompress`.
+    Args:
+        data: the stream that `Encoder.finish` returned.
+        max_elements: see `decompress`.
 
     Raises: as `decompress`.
     """
@@ -86,8 +101,8 @@ class Decoder:
     def __init__(self, data: bytes, *, max_elements: int = MOST_ELEMENTS) -> None:
         header, payload = read_stream(data, max_elements)
         if header.model != STEPS:
-            name = WRITERS.get(header.model, f"a model of number {header.model}")
-            raise BitstreamError(f"data was written with {name}, not by an Encoder: decompress reads it")
+            name = WRITERS.get(header.model, f"model number {header.model}")
+            raise BitstreamError(f"data was written with {name}, not by an Encoder; use decompress to read it")
         self.shape = header.shape
         self.codebook_size = header.alphabet.sections[0].size
         self._header = header
@@ -96,10 +111,11 @@ class Decoder:
         self._reader = Reader(payload)
 
     def take(self, probabilities: Tensor | NDArray[np.floating]) -> Tensor:
-        """The next indices [n], int64, given the distribution of each, [n, K].
+        """Read the next indices [n], int64, given the distribution of each of them, [n, K].
 
-        Raises: ValueError or TypeError where the probabilities do not fit or are more than there are indices;
-        BitstreamError where the coder finds that they are not those of the encoder, at the latest with the last.
+        Raises: ValueError or TypeError for probabilities that do not fit, or of more indices than are left;
+            BitstreamError if the probabilities are not those of the encoder, which is detected with the last index
+            at the latest.
         """
         rows = _check_rows(probabilities, self._header.alphabet, self._left)
         found = take_probabilities(self._reader, rows)
@@ -115,7 +131,7 @@ def _check_rows(probabilities: Tensor | NDArray[np.floating], alphabet: Alphabet
     size = alphabet.sections[0].size
     if rows.ndim != 2 or rows.shape[1] != size or len(rows) > left:
         raise ValueError(
-            f"probabilities have shape {tuple(rows.shape)}, expected [n, {size}], n at most {left}, as many as "
-            "indices are left"
+            f"probabilities have shape {tuple(rows.shape)}, expected [n, {size}], n at most {left}, the number "
+            "of indices that are left"
         )
     return rows

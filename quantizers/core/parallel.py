@@ -1,4 +1,4 @@
-"""Statistics of a batch that is split over ranks: summed by one all-reduce a step."""
+"""Statistics of a batch that is split over ranks, summed by one all-reduce per step."""
 
 from typing import Any, Literal
 
@@ -12,13 +12,14 @@ ProcessGroup = dist.ProcessGroup | Literal["world"] | None
 
 
 class Ranks:
-    """The ranks that a quantizer sums its statistics over: a choice, looked up anew in each step.
+    """The ranks over which a quantizer sums its statistics. The group is looked up in each step.
 
-    A copy refers to the same group. Through pickle the choice travels as the group's name: a process that trains
-    must have a group of that name, which should be of the same ranks; one that evaluates needs none.
+    A copy refers to the same group. A pickle contains the name of the group: a process that loads it and trains
+    must have a group of that name, which should consist of the same ranks. A process that evaluates needs no
+    group.
 
     Args:
-        process_group: "world" for all ranks, a group that exists, or None for each rank by itself.
+        process_group: "world" for all ranks, an existing group, or None for separate ranks.
 
     Raises: TypeError for anything else.
     """
@@ -37,11 +38,11 @@ class Ranks:
             )
 
     def group(self) -> dist.ProcessGroup | None:
-        """The group to sum over now; None where there is nothing to sum: no process group, or one rank in it.
+        """The group to sum over now; None if there is no process group, or only one rank in it.
 
-        Raises: RuntimeError where this process has no group of the name that came through pickle.
+        Raises: RuntimeError if this process has no group of the name that a pickle contained.
         """
-        if self.name is None or not dist.is_available() or dist.group.WORLD is None:  # which compiled code watches
+        if self.name is None or not dist.is_available() or dist.group.WORLD is None:  # a guard of compiled code
             return None
         group = dist.group.WORLD if self.name == "world" else self._group or _group_named(self.name)
         return group if dist.get_world_size(group) > 1 else None
@@ -70,7 +71,7 @@ def _group_named(name: str) -> dist.ProcessGroup:
         ) from error
 
 
-Averages = tuple[Tensor, Tensor, Tensor]  # N [K], m [K, D], and whether they moved, 0-d bool
+Averages = tuple[Tensor, Tensor, Tensor]  # N [K], m [K, D], and whether they have changed, 0-d bool
 
 
 def ema_over_ranks(
@@ -81,19 +82,22 @@ def ema_over_ranks(
     decay: float,
     group: dist.ProcessGroup | None,
 ) -> Averages:
-    """The moving averages γN + (1−γ)n and γm + (1−γ)s with n and s summed over the ranks of a group.
+    """The moving averages γN + (1−γ)n and γm + (1−γ)s, with n and s summed over the ranks of a group.
 
-    The old averages come from the first rank, already weighted, in the same all-reduce. So all ranks leave a step
-    with the same bits, also those that began with others: those that one process would have, up to the order of
-    summation.
+    The same all-reduce also carries the old averages of the first rank, already weighted. After a step, all ranks
+    therefore have the same bits, even if they had different averages before. The result is that of a single
+    process, up to the order of summation.
 
     Args:
-        counts: n [1, K], how many vectors of this rank chose each code. sums: s [1, K, D], their sums.
+        counts: n [1, K], the number of vectors of this rank that chose each code.
+        sums: s [1, K, D], the sums of these vectors.
         cluster_size: N [K]. embedding_sum: m [K, D]. decay: γ.
+        group: the ranks to sum over; None for this rank only.
 
-    Returns: the new N and m, and whether any vector on any rank counts, 0-d bool; where none does N and m are the
-        rank's own old ones. A code whose sum s leaves the range of m's dtype takes none of its vectors, and its m
-        comes from the rank's own.
+    Returns: the new N and m, and whether any vector on any rank counts, 0-d bool. If none does, N and m are the
+    old
+        ones of this rank. A code whose sum s overflows the dtype of m ignores its vectors, and its m is computed
+        from that of this rank.
     """
     counts, sums = (statistic[0].to(embedding_sum.dtype) for statistic in (counts, sums))
     first = rank_in(group) == 0
@@ -108,25 +112,25 @@ def ema_over_ranks(
 
 
 def sum_over_ranks(group: dist.ProcessGroup, *tensors: Tensor) -> tuple[Tensor, ...]:
-    """Each tensor summed over the ranks, all in one all-reduce; of one dtype and device."""
+    """Each tensor summed over the ranks, in one all-reduce. All tensors have the same dtype and device."""
     flat = torch.cat([tensor.flatten() for tensor in tensors])
     dist.all_reduce(flat, group=group)
-    parts = torch.split(flat, [tensor.numel() for tensor in tensors])
-    return tuple(part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True))
+    sums = torch.split(flat, [tensor.numel() for tensor in tensors])
+    return tuple(each.view_as(tensor) for each, tensor in zip(sums, tensors, strict=True))
 
 
 def total(group: dist.ProcessGroup | None, *tensors: Tensor) -> tuple[Tensor, ...]:
-    """`sum_over_ranks`, or the tensors as they are where there is no group."""
+    """`sum_over_ranks`, or the tensors unchanged if there is no group."""
     return tensors if group is None else sum_over_ranks(group, *tensors)
 
 
 def rank_in(group: dist.ProcessGroup | None) -> int:
-    """This process's rank; 0 where there is no group."""
+    """The rank of this process; 0 if there is no group."""
     return 0 if group is None else dist.get_rank(group)
 
 
 def of_each_rank(group: dist.ProcessGroup | None, values: Tensor) -> Tensor:
-    """values [n] of every rank, [ranks, n]; by a sum, which all backends have."""
+    """The values [n] of every rank, as [ranks, n]. Computed by a sum, which all backends support."""
     every = values.new_zeros(1 if group is None else dist.get_world_size(group), *values.shape)
     every[rank_in(group)] = values
     return total(group, every)[0]
@@ -135,13 +139,14 @@ def of_each_rank(group: dist.ProcessGroup | None, values: Tensor) -> Tensor:
 def rows_of_ranks(
     group: dist.ProcessGroup | None, mine: Tensor, positions: Tensor, *tensors: Tensor
 ) -> tuple[Tensor, ...]:
-    """Rows that are spread over the ranks, bit for bit but for the sign of zero.
+    """Gather rows that are stored on different ranks. Their bits are preserved, except for the sign of zero.
 
     Args:
-        mine: [n] bool, which of them this rank holds; each is held by one. positions: [n], where in its tensors,
-            of any value where `mine` is not set. tensors: [N, ...], of one dtype.
+        mine: [n] bool, which of the rows this rank stores. Exactly one rank stores each row.
+        positions: [n], the positions of the rows in this rank's tensors; arbitrary where `mine` is False.
+        tensors: [N, ...], all of one dtype.
 
-    Returns: for each tensor its rows, [n, ...], on all ranks.
+    Returns: the rows [n, ...] of each tensor, on all ranks.
     """
     rows = [tensor.new_zeros(positions.shape[0], *tensor.shape[1:]) for tensor in tensors]
     for row, tensor in zip(rows, tensors, strict=True):

@@ -1,7 +1,7 @@
-"""The second forward that activation checkpointing runs inside the backward: found, and told from the first.
+"""Recognizes the second forward, which activation checkpointing runs during the backward pass.
 
-In eager mode that is a Python condition. A compiled graph may hold both forwards, or be run for either; there the
-condition is a tensor, of an operation that looks when the graph runs.
+In eager mode, this is a Python condition. A compiled graph may contain both forwards, or run as either of them;
+there the condition is a tensor, computed by an operation when the graph runs.
 """
 
 import torch
@@ -9,15 +9,15 @@ from torch import Tensor
 
 
 def is_recomputing(like: Tensor) -> bool | Tensor:
-    """Whether a backward pass is running, as it is when a checkpointed forward is computed again.
+    """Whether a backward pass is running, which is the case when a checkpointed forward is recomputed.
 
-    Returns: a bool; in a compiled graph a 0-d bool tensor on `like`'s device. Either goes into `choose`.
+    Returns: a bool; in a compiled graph, a 0-d bool tensor on the device of `like`. `choose` accepts both.
     """
     return _in_backward(like) if torch.compiler.is_compiling() else _backward_is_running()
 
 
 def choose(condition: bool | Tensor, value: Tensor, otherwise: Tensor) -> Tensor:
-    """`value` where the condition holds, else `otherwise`, of one shape."""
+    """`value` if the condition is true, else `otherwise`; both have the same shape."""
     if isinstance(condition, Tensor):
         return torch.where(condition, value, otherwise)
     return value if condition else otherwise

@@ -1,6 +1,6 @@
-"""Modules that wrap a model and pass every call on: DistributedDataParallel, torch.compile and others.
+"""Modules that wrap a model and forward every call to it: DistributedDataParallel, torch.compile and others.
 
-A model has the same names and the same signature whether it is wrapped or not.
+The functions here give a wrapped model the names and the signature that it has without the wrapper.
 """
 
 import inspect
@@ -15,23 +15,24 @@ INNER = (
     "_forward_module",  # Lightning Fabric
     "_original_module",
 )
-"""Names under which wrappers alone hold what they wrap."""
+"""Names of submodules that only wrappers have, for the module that they wrap."""
 
 MODULE = "module"
-"""The name of DistributedDataParallel, DataParallel, AveragedModel and DeepSpeed, which other modules have too."""
+"""The name in DistributedDataParallel, DataParallel, AveragedModel and DeepSpeed; modules that wrap nothing use it
+too."""
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside all of its wrappers; the model itself where there are none."""
+    """The model inside all of its wrappers; the model itself if it has none."""
     while (name := _inner_name(model)) is not None:
         model = model.get_submodule(name)
     return model
 
 
 def named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """`model.named_modules()` with the names that it would give if nothing in the model were wrapped.
+    """`model.named_modules()`, with the names that it would yield if nothing in the model were wrapped.
 
-    A wrapper has the name of what it wraps, and comes before it.
+    A wrapper has the name of the module that it wraps, and comes before it.
     """
     plain: dict[str, str] = {"": ""}
     modules = dict(model.named_modules())
@@ -44,18 +45,18 @@ def named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def without_wrappers(name: str) -> str:
-    """A name from a checkpoint without the parts that a wrapper may have put in; the model is not at hand."""
-    return ".".join(part for part in name.split(".") if part not in (*INNER, MODULE))
+    """A name from a checkpoint without the names that wrappers may have inserted, for use without the model."""
+    return ".".join(each for each in name.split(".") if each not in (*INNER, MODULE))
 
 
 def takes_anything(module: nn.Module) -> bool:
-    """Whether a module's forward has the signature (*args, **kwargs), as one that passes calls on has."""
+    """Whether a module's forward has the signature (*args, **kwargs), like that of a wrapper."""
     kinds = [parameter.kind for parameter in inspect.signature(module.forward).parameters.values()]
     return kinds == [inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD]
 
 
 def _inner_name(module: nn.Module) -> str | None:
-    """The name of the one submodule that a wrapper passes calls on to; None where the module is no wrapper."""
+    """The name of the submodule to which a wrapper forwards calls; None if the module is not a wrapper."""
     children = dict(module.named_children())
     for name in INNER:
         if name in children:

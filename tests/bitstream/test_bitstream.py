@@ -470,7 +470,7 @@ def test_a_larger_limit_reads_what_is_large() -> None:
         (b"\x01\x41" + b"\x01" * 90, "65 axes"),
         (b"\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01" + b"\x01" * 30, "63 bits"),
         (b"\x01\x01\x03\x00\x01\x01\x01\x01", "ends within"),
-        (b"\x01\x01\x03\x00\x01\x01\x01\x01\x03\0\0\0\0\0", "whole words"),
+        (b"\x01\x01\x03\x00\x01\x01\x01\x01\x03\0\0\0\0\0", "expected a multiple of 4"),
         (b"\x01\x01\x03\x00\x01\x01\x01\x00\0\0\0\0", "levels is empty"),
         (b"\x01\x01\x03\x00\x01\x01\x01\x01\x00\0\0\0\0", "a level is 0"),
         (b"\x01\x01\x03\x00\x01\x01\x00\x01\x03\0\0\0\0", "expected at least one"),
@@ -515,15 +515,15 @@ def test_another_model_is_found_out() -> None:
         decompress(steps.finish())
     with pytest.raises(BitstreamError, match=r"written with Counts, not by an Encoder"):
         Decoder(by_counts)
-    with pytest.raises(BitstreamError, match="another one"):
+    with pytest.raises(BitstreamError, match="another model"):
         decompress(by_counts, counts + Counts([torch.arange(50)]))
-    with pytest.raises(BitstreamError, match="another one"):
+    with pytest.raises(BitstreamError, match="another model"):
         decompress(by_p, Probabilities(p.flip(0)))
     decoder = Decoder(steps.finish())
     decoder.take(p[:200].flip(1))
-    with pytest.raises(BitstreamError, match="another one"):
+    with pytest.raises(BitstreamError, match="another model"):
         decoder.take(p[200:])
-    with pytest.raises(ValueError, match=r"of \[51\] codes, expected those of \[50\]"):
+    with pytest.raises(ValueError, match=r"for \[51\] codes, expected counts for \[50\]"):
         decompress(by_counts, Counts([torch.ones(51, dtype=torch.int64)]))
 
 
@@ -552,11 +552,11 @@ def test_digits_beyond_the_alphabet_are_found_out() -> None:
     """Two digits to the base 4,096 can say more than 5,000."""
     ones = np.ones(5000, dtype=np.int64)
     high, low = ([1], np.array([BASE, 5000 - BASE])), ([2000], (np.arange(BASE) < 5000 - BASE).astype(np.int64))
-    with pytest.raises(BitstreamError, match="another one"):
+    with pytest.raises(BitstreamError, match="another model"):
         written(high, low).take(1, ones)
-    with pytest.raises(BitstreamError, match="another one"):
+    with pytest.raises(BitstreamError, match="another model"):
         written(high, low).take_rows(ones[None])
-    with pytest.raises(BitstreamError, match="another one"):
+    with pytest.raises(BitstreamError, match="another model"):
         written(([1], ones[:2]), ([2000], ones[:BASE])).take_uniform(1, 5000)
 
 
@@ -621,7 +621,7 @@ def test_models_that_do_not_fit_are_named() -> None:
             Counts([table])
     with pytest.raises(ValueError, match="expected the same"):
         Counts.of(indices, 4) + Counts.of(indices, 5)
-    with pytest.raises(ValueError, match=r"of \[5\] codes, expected those of \[4\]"):
+    with pytest.raises(ValueError, match=r"for \[5\] codes, expected counts for \[4\]"):
         compress(indices, 4, Counts.of(indices, 5))
     with pytest.raises(TypeError, match=r"dtype .*int64, expected a floating"):
         Probabilities(p.long())
