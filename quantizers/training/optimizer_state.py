@@ -59,8 +59,8 @@ class OptimizerState:
             warnings.warn(
                 f"optimizer is {type(optimizer).__name__}, which does not have the codes of "
                 f"{', '.join(missing)}. It does not train them, and where codes move, the moments of the "
-                "optimizer that does train them do not change. Make the optimizer when the quantizers are in the model, and "
-                "pass the one that has their parameters",
+                "optimizer that does train them do not change. Make the optimizer when the quantizers are "
+                "in the model, and pass the one that has their parameters",
                 RuntimeWarning,
                 stacklevel=4,
             )
