@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: checks that the extra's packages are there, then hands over to the command line."""
+"""`python -m benchmarks`: check that the packages of the extra are installed, then run the command line."""
 
 import importlib.util
 import sys
@@ -15,14 +15,14 @@ REQUIRED = {
 
 
 def missing_packages() -> list[str]:
-    """Distributions of the `bench` extra that this interpreter cannot import."""
+    """Return the distributions of the `bench` extra that this interpreter cannot import."""
     return [REQUIRED[name] for name in REQUIRED if importlib.util.find_spec(name) is None]
 
 
 def main() -> None:
     if missing := missing_packages():
         sys.exit(
-            f"The benchmarks need {', '.join(missing)}, of the extra quantizers-torch[bench]: "
+            f"The benchmarks need {', '.join(missing)} from the extra quantizers-torch[bench]: "
             "install it with  pip install -e '.[bench]'"
         )
     from benchmarks.cli import app  # imports typer, so only after the check

@@ -1,4 +1,4 @@
-"""Training aids that a variant may ask for beside its constructor's options: `vq:warm_start=True:replace=dead`,
+"""Training aids that a variant can request next to its constructor options: `vq:warm_start=True:replace=dead`,
 `gumbel:anneal=(1,0.5)`.
 """
 
@@ -20,17 +20,18 @@ Batches = Iterator[torch.Tensor]
 
 WARM_START_BATCHES = 16
 REPLACEMENTS = {"dead": quantizers.DeadCodeReplacement, "anchors": quantizers.AnchorUpdate}
-DALLE = (1.0, 1 / 16)  # of its dVAE, Ramesh et al. 2021
+DALLE = (1.0, 1 / 16)  # the annealing range of DALL·E's dVAE, Ramesh et al. 2021
 
 
 @dataclass(frozen=True)
 class Aids:
-    """What is done to the codes around the training.
+    """Optional steps during training that help the codes.
 
-    warm_start  k-means on what the untrained encoder gives for the first batches, which training then sees too
+    warm_start  initialize the codes by k-means on the untrained encoder's outputs for the first batches; training
+                then uses the same batches
     replace     after each step: "dead" for DeadCodeReplacement, "anchors" for AnchorUpdate, None for neither
-    anneal      a Gumbel quantizer's temperature at the first and the last step, falling exponentially; None to
-                leave it as constructed
+    anneal      temperatures of a Gumbel quantizer at the first and the last step, with exponential decay in
+                between; None to keep the constructor's temperature
     """
 
     warm_start: bool = False
@@ -40,7 +41,9 @@ class Aids:
     def start(
         self, model: nn.Module, batches: Iterator[torch.Tensor], device: torch.device
     ) -> Iterator[torch.Tensor]:
-        """Initialise the codes, if asked for; returns the batches to train on, the same ones in any case."""
+        """Initialize the codes if a warm start is requested. Returns the batches to train on, the same in both
+        cases.
+        """
         if not self.warm_start:
             return batches
         first = list(itertools.islice(batches, WARM_START_BATCHES))
@@ -48,11 +51,11 @@ class Aids:
         return itertools.chain(first, batches)
 
     def replacement(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Any:
-        """What replaces codes; None where nothing is replaced."""
+        """Return the object that replaces codes, or None if nothing is replaced."""
         return None if self.replace is None else REPLACEMENTS[self.replace](model, optimizer)
 
     def temperatures(self, model: nn.Module, steps: int) -> list[ExponentialTemperature]:
-        """A schedule for each outermost Gumbel quantizer in the model."""
+        """Return one schedule for each outermost Gumbel quantizer in the model."""
         if self.anneal is None:
             return []
         start, end = self.anneal
@@ -60,25 +63,27 @@ class Aids:
         return [ExponentialTemperature(quantizer, start=start, end=end, steps=steps) for quantizer in gumbel]
 
     def helpers(self, model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> list[Any]:
-        """All that has a `step()` to call after each of the optimizer's, and a state."""
+        """Return the stateful objects whose `step()` must be called after each optimizer step."""
         replacement = self.replacement(model, optimizer)
         return [*([] if replacement is None else [replacement]), *self.temperatures(model, steps)]
 
 
 def split_aids(options: dict[str, Any]) -> tuple[Aids, dict[str, Any]]:
-    """The aids among a variant's options, and the options without them.
+    """Separate the training aids from a variant's constructor options.
 
-    Raises: InputError for a value that an aid does not have.
+    Raises: InputError for an invalid value of an aid.
     """
     others = dict(options)
     warm_start, replace = others.pop("warm_start", False), others.pop("replace", None)
     anneal = others.pop("anneal", DALLE)
     if not isinstance(warm_start, bool):
-        raise InputError(f"--quantizers: warm_start={warm_start}, expected True or False")
+        raise InputError(f"--quantizers: got warm_start={warm_start}; expected True or False")
     if replace is not None and replace not in REPLACEMENTS:
-        raise InputError(f"--quantizers: replace={replace}, expected one of {', '.join(REPLACEMENTS)}")
+        raise InputError(f"--quantizers: got replace={replace}; expected one of {', '.join(REPLACEMENTS)}")
     if anneal is not None and not _is_range(anneal):
-        raise InputError(f"--quantizers: anneal={anneal}, expected two temperatures above 0, as (1,0.5), or None")
+        raise InputError(
+            f"--quantizers: got anneal={anneal}; expected two temperatures above 0, such as (1,0.5), or None"
+        )
     return Aids(warm_start, replace, anneal), others
 
 

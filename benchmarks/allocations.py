@@ -1,4 +1,4 @@
-"""What torch's CPU allocator gives out while something runs."""
+"""Memory that torch's CPU allocator hands out during a computation."""
 
 import json
 import tempfile
@@ -9,7 +9,7 @@ from torch.profiler import ProfilerActivity, profile
 
 
 def largest_allocation(work: Callable[[], object]) -> int:
-    """Bytes of the largest piece of memory that torch's CPU allocator gave out, wherever it was asked."""
+    """Return the size in bytes of the largest single allocation by torch's CPU allocator during `work`."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         work()
     with tempfile.TemporaryDirectory() as folder:

@@ -1,6 +1,8 @@
-"""pytest-benchmark's groups, one a shape: `pytest benchmarks/bench_kernels.py`, by hand. `-k 8192x512x64` for one.
+"""pytest-benchmark groups, one per shape. Run by hand: `pytest benchmarks/bench_kernels.py`, with `-k 8192x512x64`
+for a single shape.
 
-The command `python -m benchmarks kernels` takes rivals in turns and judges them; this is for looking at one.
+The command `python -m benchmarks kernels` interleaves the implementations and judges them. This file is for a
+close look at one of them.
 """
 
 import pytest

@@ -15,18 +15,18 @@ from benchmarks.training import make_optimizer, training_step
 
 @dataclass(frozen=True)
 class Cost:
-    """What one training step takes.
+    """Time and memory of one training step.
 
     step_ms            median time of forward, backward and update of the whole autoencoder on one batch that
-                       is already on the device; cutting crops is not in it
-    quantizer_ms       median time of the quantizer's own forward and backward on latents of the same shape,
-                       the gradient coming from a mean of squares in the decoder's place; the optimiser's work
-                       on the quantizer's parameters is not in it
+                       is already on the device; excludes cutting the crops
+    quantizer_ms       median time of the quantizer's own forward and backward on latents of the same shape, with
+                       the gradient of a mean of squares instead of the decoder's; excludes the optimizer's work
+                       on the quantizer's parameters
     quantizer_share    quantizer_ms / step_ms
-    peak_memory_bytes  the most tensor memory alive at once during one step beyond what was alive before it:
-                       activations, gradients and all temporaries of torch's allocator are in it; weights,
-                       optimiser state, images, and what a library such as oneDNN or cuDNN allocates
-                       for itself are not. None on a device that is neither cpu nor cuda
+    peak_memory_bytes  peak tensor memory during one step beyond what was allocated before it: activations,
+                       gradients and all temporaries of torch's allocator. Excludes weights, optimizer state,
+                       images, and memory that a library such as oneDNN or cuDNN allocates on its own. None on a
+                       device other than cpu and cuda
     """
 
     step_ms: float
@@ -36,7 +36,8 @@ class Cost:
 
 
 def measure_cost(model: Autoencoder, images: torch.Tensor, learning_rate: float, repetitions: int = 20) -> Cost:
-    """Measure on `images` [B, 3, 32, 32], on the model's device. The model is trained on by it: measure last."""
+    """Measure on `images` [B, 3, 32, 32], on the model's device. This trains the model further, so measure
+    last."""
     optimizer = make_optimizer(model, learning_rate)
     latents = model.encoder(images).detach().requires_grad_()
 
@@ -50,7 +51,7 @@ def measure_cost(model: Autoencoder, images: torch.Tensor, learning_rate: float,
         (out.quantized.square().mean() + out.loss).backward()
 
     model.train()
-    # In turns, so that a slow moment of the machine falls on both.
+    # Interleaved, so that a slow moment of the machine affects both.
     step_times, quantizer_times = [], []
     for _ in range(3 + repetitions):
         step_times.append(_milliseconds(step, images.device))
@@ -74,7 +75,7 @@ def _synchronize(device: torch.device) -> None:
 
 
 def peak_memory(work: Callable[[], None], device: torch.device) -> int | None:
-    """Bytes of tensor memory alive at once during `work`, beyond those alive before it."""
+    """Return the peak tensor memory in bytes during `work`, beyond the memory allocated before it."""
     if device.type == "cpu":
         return _peak_memory_cpu(work)
     if device.type != "cuda":
@@ -88,12 +89,12 @@ def peak_memory(work: Callable[[], None], device: torch.device) -> int | None:
 
 
 def _peak_memory_cpu(work: Callable[[], None]) -> int:
-    """From the profiler: the running sum of what torch's CPU allocator handed out and took back.
+    """Return the peak of the running sum of allocations and releases that the profiler records.
 
-    The allocator keeps no statistics of its own. What was allocated before `work` and is freed during it is
-    not taken off: the profiler does not know its size.
+    The CPU allocator keeps no statistics of its own. Memory that was allocated before `work` and freed during it
+    is not subtracted, since the profiler does not know its size.
     """
-    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # else the profiler writes over the progress bar
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # otherwise the profiler writes over the progress bar
     with profile(profile_memory=True) as profiler:
         work()
     events = [event for event in profiler.kineto_results.events() if event.name() == "[memory]"]

@@ -1,4 +1,4 @@
-"""Squares cut from photographs, as float32 [B, 3, side, side] in [−1, 1]."""
+"""Square crops of photographs, as float32 [B, 3, side, side] in [−1, 1]."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,19 +10,21 @@ VIEWS = 6  # pictures in the report
 
 
 def to_model_range(pixels: torch.Tensor) -> torch.Tensor:
-    """uint8 0 ... 255 to float32 −1 ... 1."""
+    """Map uint8 0 ... 255 to float32 −1 ... 1."""
     return pixels.float() / 127.5 - 1
 
 
 def to_unit_range(images: torch.Tensor) -> torch.Tensor:
-    """−1 ... 1 to 0 ... 1; what a decoder put outside is clipped, as it would be on a screen."""
+    """Map −1 ... 1 to 0 ... 1. Decoder outputs beyond that range are clipped, as on a screen."""
     return (images.clamp(-1, 1) + 1) / 2
 
 
 def training_batches(photographs: Sequence[Photograph], batch_size: int, seed: int) -> Iterator[torch.Tensor]:
-    """Endless [B, 3, 32, 32]: a random photograph, a random place in it, flipped left to right every other time.
+    """Yield batches [B, 3, 32, 32] without end: random crops of random photographs, half of them mirrored
+    horizontally.
 
-    The generator is its own, so the sequence depends on the seed alone and not on what a model draws.
+    The function has its own generator, so the sequence depends on the seed alone and not on a model's random
+    draws.
     """
     generator = torch.Generator().manual_seed(seed)
     while True:
@@ -32,7 +34,9 @@ def training_batches(photographs: Sequence[Photograph], batch_size: int, seed: i
 def random_crops(
     photographs: Sequence[Photograph], count: int, generator: torch.Generator, side: int = TILE
 ) -> torch.Tensor:
-    """[count, 3, side, side] as `training_batches` has them; no photograph may be smaller than that."""
+    """Return [count, 3, side, side] crops as `training_batches` draws them. No photograph may be smaller than a
+    crop.
+    """
     draws = torch.rand(count, 4, generator=generator).tolist()
     return to_model_range(torch.stack([_random_crop(photographs, side, *draw) for draw in draws]))
 
@@ -40,7 +44,7 @@ def random_crops(
 def _random_crop(
     photographs: Sequence[Photograph], side: int, which: float, down: float, right: float, flip: float
 ) -> torch.Tensor:
-    """uint8 [3, side, side]; the four draws are uniform in [0, 1)."""
+    """Return uint8 [3, side, side]; the four draws are uniform in [0, 1)."""
     pixels = photographs[int(which * len(photographs))].pixels
     top = int(down * (pixels.shape[1] - side + 1))
     left = int(right * (pixels.shape[2] - side + 1))
@@ -49,7 +53,7 @@ def _random_crop(
 
 
 def held_out_tiles(photographs: Sequence[Photograph], limit: int = 512) -> torch.Tensor:
-    """[B, 3, 32, 32]: each photograph's grid of tiles; of more than `limit`, that many at even distances."""
+    """Return [B, 3, 32, 32], each photograph cut into a grid of tiles; at most `limit` of them, evenly spaced."""
     corners = [
         (photograph, top, left)
         for photograph in photographs
@@ -63,9 +67,10 @@ def held_out_tiles(photographs: Sequence[Photograph], limit: int = 512) -> torch
 
 
 def held_out_views(photographs: Sequence[Photograph], count: int = VIEWS, side: int = 160) -> torch.Tensor:
-    """[count, 3, S, S] for a person to look at: larger squares along the photographs' middle lines.
+    """Return [count, 3, S, S] views for a person to look at: larger squares along the photographs' middle lines.
 
-    S is `side`, or what the smallest photograph allows, in whole tiles. The photographs take turns.
+    S is `side`, or the largest multiple of the tile size that fits in the smallest photograph. The views alternate
+    between the photographs.
     """
     side = min(side, *(min(p.pixels.shape[1:]) // TILE * TILE for p in photographs))
     views = [torch.empty(0, 3, side, side, dtype=torch.uint8)]

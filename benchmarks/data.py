@@ -1,7 +1,7 @@
-"""Photographs to train and to evaluate on; whole photographs are held out, never parts of one.
+"""Photographs for training and evaluation. Whole photographs are held out, never regions of one.
 
-`bundled` are those that the scikit-image and scikit-learn wheels carry, so nothing is downloaded;
-`from_folder` are the user's own.
+`bundled` returns the photographs in the scikit-image and scikit-learn wheels, so nothing is downloaded;
+`from_folder` reads the user's own.
 """
 
 import importlib.util
@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 from benchmarks.errors import InputError
 
 TILE = 32  # pixels: the side of every training crop and of every held-out tile
-LONGEST_SIDE = 1024  # larger pictures of the user's are reduced, so that a folder of them fits in memory
+LONGEST_SIDE = 1024  # larger user pictures are downscaled, so that a folder of them fits in memory
 HELD_OUT_EVERY = 5
 
 # china.jpg is the only photograph of a building, so it stays in training.
@@ -41,7 +41,7 @@ BUNDLED_HELD_OUT = {"skimage/data": ["chelsea.png"], "sklearn/datasets/images": 
 
 @dataclass(frozen=True)
 class Photograph:
-    """One picture: its name, its file's size in bytes, and uint8 pixels [3, H, W]."""
+    """One picture: its name, its file size in bytes, and uint8 pixels [3, H, W]."""
 
     name: str
     file_bytes: int
@@ -50,7 +50,9 @@ class Photograph:
 
 @dataclass(frozen=True)
 class Photographs:
-    """A data set: where it came from, its two disjoint halves, and a sentence for each file left out."""
+    """A data set: its source, its disjoint training and held-out photographs, and a sentence for each skipped
+    file.
+    """
 
     source: str
     train: tuple[Photograph, ...]
@@ -58,7 +60,7 @@ class Photographs:
     skipped: tuple[str, ...]
 
     def describe(self) -> dict[str, Any]:
-        """Names and file sizes, for the report and for the fingerprint of a result."""
+        """Return names and file sizes, for the report and for the fingerprint of a result."""
         return {
             "source": self.source,
             "train": [{"name": p.name, "file_bytes": p.file_bytes} for p in self.train],
@@ -68,22 +70,22 @@ class Photographs:
 
 
 def bundled() -> Photographs:
-    """The photographs in the installed scikit-image and scikit-learn, read by path.
+    """Read the photographs in the installed scikit-image and scikit-learn by path.
 
-    Not through skimage.data: its functions may download.
+    This avoids skimage.data, whose functions may download files.
     """
     train, missing_train = _read_all(_installed(BUNDLED_TRAIN), base=None)
     held_out, missing_held_out = _read_all(_installed(BUNDLED_HELD_OUT), base=None)
     skipped = (*missing_train, *missing_held_out)
     if not train or not held_out:
-        raise InputError(f"the photographs of scikit-image and scikit-learn cannot be read: {'; '.join(skipped)}")
+        raise InputError(f"cannot read the photographs of scikit-image and scikit-learn: {'; '.join(skipped)}")
     return Photographs("scikit-image and scikit-learn", train, held_out, skipped)
 
 
 def from_folder(folder: Path) -> Photographs:
-    """Every picture under `folder` that Pillow reads; each fifth in the order of names is held out.
+    """Read every picture under `folder` that Pillow can open. In order of names, every fifth is held out.
 
-    Raises InputError where `folder` is not a folder or holds fewer than two usable pictures.
+    Raises: InputError if `folder` is not a folder or contains fewer than two usable pictures.
     """
     if not folder.is_dir():
         raise InputError(f"--images: {folder} is not a folder")
@@ -97,7 +99,7 @@ def from_folder(folder: Path) -> Photographs:
     if len(pictures) == 1:
         raise InputError(
             f"--images: only one usable picture in {folder} ({pictures[0].name}); "
-            "at least two are needed, one of them to be held out"
+            "expected at least two, one of them to be held out"
         )
     held_out = pictures[::HELD_OUT_EVERY]
     train = tuple(p for i, p in enumerate(pictures) if i % HELD_OUT_EVERY)
@@ -105,7 +107,8 @@ def from_folder(folder: Path) -> Photographs:
 
 
 def read_pixels(path: Path) -> torch.Tensor:
-    """uint8 [3, H, W]: upright as its camera says, first frame, transparency dropped, grey as three channels."""
+    """Return uint8 [3, H, W]: EXIF orientation applied, first frame, transparency dropped, grey as three
+    channels."""
     with Image.open(path) as opened:
         image = ImageOps.exif_transpose(opened)
         image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
@@ -114,33 +117,33 @@ def read_pixels(path: Path) -> torch.Tensor:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Pillow's own conversion clips 16-bit greys to 255 instead of scaling them."""
+    """Convert 16-bit greys by scaling. Pillow's own conversion clips them to 255."""
     if not image.mode.startswith("I"):
         return image
     return Image.fromarray((np.array(image).clip(0, 65535) / 257).round().astype(np.uint8))
 
 
 def _installed(names: dict[str, list[str]]) -> list[Path]:
-    """Paths inside the installed packages, found without importing them."""
+    """Return paths inside the installed packages without importing them."""
     paths = []
     for folder, files in names.items():
         package, _, inside = folder.partition("/")
         spec = importlib.util.find_spec(package)
         if spec is None or not spec.submodule_search_locations:
-            raise InputError(f"the package {package}, whose photographs are used, is not installed")
+            raise InputError(f"the package {package}, which contains the photographs, is not installed")
         paths += [Path(spec.submodule_search_locations[0], inside, name) for name in files]
     return paths
 
 
 def _read_all(paths: Iterable[Path], base: Path | None) -> tuple[tuple[Photograph, ...], tuple[str, ...]]:
-    """What can be used, and one sentence for each file that cannot; names are relative to `base`."""
+    """Return the usable pictures and a sentence for each other file. Names are relative to `base`."""
     pictures: list[Photograph] = []
     skipped: list[str] = []
     for path in paths:
         name = path.name if base is None else path.relative_to(base).as_posix()
         try:
             pixels = read_pixels(path)
-        except Exception as error:  # Pillow's format readers raise whatever the damage leads to
+        except Exception as error:  # Pillow's format readers raise many kinds of errors on damaged files
             skipped.append(f"{name}: cannot be read ({_reason(error)})")
             continue
         if min(pixels.shape[1:]) < TILE:
@@ -152,7 +155,7 @@ def _read_all(paths: Iterable[Path], base: Path | None) -> tuple[tuple[Photograp
 
 def _reason(error: Exception) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
-        return "not a picture that Pillow knows"
+        return "not a picture format that Pillow supports"
     return str(error) or type(error).__name__
 
 

@@ -1,5 +1,5 @@
-"""The one exception for what a user can put right."""
+"""The exception for mistakes that the user can correct."""
 
 
 class InputError(Exception):
-    """An argument, folder or device that cannot be used; its text is the whole message (exit code 2)."""
+    """An argument, folder or device cannot be used. The text is the whole message of the command (exit code 2)."""

@@ -1,4 +1,4 @@
-"""Quality and code statistics on held-out images, every count starting from zero."""
+"""Reconstruction quality and code statistics on held-out images. All counts start from zero."""
 
 import math
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ from quantizers import Quantizer, metrics
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Means over all held-out tiles; the code statistics are None for a quantizer without codes.
+    """Means over all held-out tiles. The code statistics are None for a quantizer without codes.
 
     mse             on the [0, 1] scale, of clipped but not rounded reconstructions
-    psnr_db         of that mean: 10 log10(1 / mse), not the mean of each tile's
-    ssim            scikit-image's structural similarity, its default 7×7 window, mean over tiles
-    codes_used      codes that occur at least once, in all codebooks
-    utilization     codes_used / codes that there are
-    perplexity      2 ** entropy_bits: that many codes used equally often carry as much
-    entropy_bits    bits per code, of the codes' frequencies; of several codebooks, their mean
+    psnr_db         10 log10(1 / mse) of the mean above, not the mean over the tiles
+    ssim            scikit-image's structural similarity with its default 7×7 window, mean over tiles
+    codes_used      codes that occur at least once, summed over all codebooks
+    utilization     codes_used / number of codes
+    perplexity      2 ** entropy_bits: the number of equally frequent codes with the same entropy
+    entropy_bits    bits per code, from the codes' frequencies; the mean over several codebooks
     bits_per_pixel  entropy_bits times codes per pixel
     """
 
@@ -38,7 +38,9 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(model: Autoencoder, tiles: torch.Tensor, batch_size: int = 64) -> tuple[Evaluation, torch.Tensor]:
-    """Evaluate on `tiles` [B, 3, 32, 32] in [−1, 1]; and how often each code occurred, int64 [codebooks, K]."""
+    """Evaluate on `tiles` [B, 3, 32, 32] in [−1, 1]. Also returns how often each code occurred, int64 [codebooks,
+    K].
+    """
     copy, codes = copy_tiles(model, tiles, batch_size)
     original = to_unit_range(tiles)
     mse = mean_square(original, copy)
@@ -50,7 +52,7 @@ def evaluate(model: Autoencoder, tiles: torch.Tensor, batch_size: int = 64) -> t
 
 @torch.no_grad()
 def copy_tiles(model: Autoencoder, tiles: torch.Tensor, batch_size: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
-    """Reconstructions [B, 3, 32, 32] in [0, 1] and all indices, in evaluation mode."""
+    """Return reconstructions [B, 3, 32, 32] in [0, 1] and all indices, in evaluation mode."""
     model.eval()
     reconstructions, indices = [], []
     for batch in tiles.split(batch_size):
@@ -61,37 +63,38 @@ def copy_tiles(model: Autoencoder, tiles: torch.Tensor, batch_size: int = 64) ->
 
 
 def mean_square(original: torch.Tensor, copy: torch.Tensor) -> float:
-    """Mean squared error, summed in float64."""
+    """Return the mean squared error, summed in float64."""
     return (original - copy).square().double().mean().item()
 
 
 @torch.no_grad()
 def reconstruct(model: Autoencoder, images: torch.Tensor) -> torch.Tensor:
-    """uint8 [B, H, W, 3], for pictures."""
+    """Return reconstructions as uint8 [B, H, W, 3], for pictures."""
     model.eval()
     unit = to_unit_range(model(images.to(_device(model)))[0].cpu())
     return to_display(unit)
 
 
 def to_display(unit: torch.Tensor) -> torch.Tensor:
-    """[B, 3, H, W] in [0, 1] to uint8 [B, H, W, 3]"""
+    """Convert [B, 3, H, W] in [0, 1] to uint8 [B, H, W, 3]."""
     return (unit * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
 def psnr(mse: float) -> float:
-    """Peak signal-to-noise ratio in dB of a mean squared error on the [0, 1] scale; infinite for zero."""
+    """Return the peak signal-to-noise ratio in dB of a mean squared error on the [0, 1] scale; infinite for
+    zero."""
     return math.inf if mse == 0 else -10 * math.log10(mse)
 
 
 def ssim(original: torch.Tensor, copy: torch.Tensor) -> float:
-    """Mean over the images of two [B, 3, H, W] in [0, 1]."""
+    """Return the structural similarity of two [B, 3, H, W] in [0, 1], as the mean over the images."""
     pairs = zip(original.numpy(), copy.numpy(), strict=True)
     values = [structural_similarity(a, b, channel_axis=0, data_range=1.0) for a, b in pairs]
     return float(sum(values) / len(values))
 
 
 def count_codes(indices: torch.Tensor, quantizer: Quantizer) -> torch.Tensor:
-    """int64 [codebooks, K]; empty for a quantizer without codes."""
+    """Return the counts as int64 [codebooks, K]; empty for a quantizer without codes."""
     codebooks, size = count_codebooks(quantizer), quantizer.codebook_size
     if size == 0:
         return torch.zeros(1, 0, dtype=torch.int64)
@@ -101,7 +104,7 @@ def count_codes(indices: torch.Tensor, quantizer: Quantizer) -> torch.Tensor:
 def code_statistics(
     counts: torch.Tensor, codes_per_pixel: float
 ) -> tuple[int | None, float | None, float | None, float | None, float | None]:
-    """The last five fields of Evaluation, from counts [codebooks, K]; all None where K is 0."""
+    """Return the last five fields of Evaluation from counts [codebooks, K]; all None if K is 0."""
     if counts.numel() == 0:
         return None, None, None, None, None
     entropy = sum(map(metrics.entropy, counts)) / len(counts)

@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one, whenever the writer is killed."""
+"""Atomic file writing: a reader never sees a partial file, whenever the writer is killed."""
 
 import json
 import math
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write beside the target, then rename over it."""
+    """Write next to the target, then rename over it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(content)
@@ -22,7 +22,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Numbers that are not finite become null: JSON has no NaN and no infinity."""
+    """Write JSON. Numbers that are not finite become null, since JSON has neither NaN nor infinity."""
     write_text(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
 
 

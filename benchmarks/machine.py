@@ -1,4 +1,4 @@
-"""Where and with what a number was measured. Needs nothing but torch and numpy."""
+"""The machine and the software versions behind a measurement. Needs only torch and numpy."""
 
 import os
 import platform
@@ -16,7 +16,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """Processor, cores that this process may use, torch's threads, platform; the accelerator where one is used."""
+    """Return processor, cores available to this process, torch's threads, platform, and the accelerator if one is
+    used.
+    """
     return {
         "processor": processor_name(),
         "cores": usable_cores(),
@@ -36,7 +38,9 @@ def versions() -> dict[str, str]:
 
 
 def revision(folder: Path = ROOT) -> dict[str, Any] | None:
-    """The git commit of `folder` and whether its tree differs from it; None outside git or before a commit."""
+    """Return the git commit of `folder` and whether its tree has changes; None outside git or before a first
+    commit.
+    """
     commit = _output_of("git", "-C", str(folder), "rev-parse", "--verify", "HEAD")
     if not commit:
         return None
@@ -44,17 +48,17 @@ def revision(folder: Path = ROOT) -> dict[str, Any] | None:
 
 
 def date() -> str:
-    """Now, as ISO 8601 in UTC, to the second."""
+    """Return the current time as ISO 8601 in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def record(device: torch.device) -> dict[str, Any]:
-    """All of the above, in the shape that every benchmark's JSON carries."""
+    """Return all of the above, in the form that every benchmark's JSON contains."""
     return {"machine": machine(device), "versions": versions(), "revision": revision(), "date": date()}
 
 
 def caption(record: dict[str, Any]) -> str:
-    """A record's machine, threads, torch and day in a line."""
+    """Summarize a record's machine, threads, torch version and day in one line."""
     where = record["machine"]
     threads = "1 thread" if where["threads"] == 1 else f"{where['threads']} threads"
     on = where["accelerator"] or f"{where['processor']}, {threads}"
@@ -62,7 +66,9 @@ def caption(record: dict[str, Any]) -> str:
 
 
 def processor_name() -> str:
-    """The processor as its maker calls it; Python's own answer is often empty or just the architecture."""
+    """Return the manufacturer's name of the processor. Python's own answer is often empty or only the
+    architecture.
+    """
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         for line in cpuinfo.read_text().splitlines():
@@ -73,14 +79,14 @@ def processor_name() -> str:
 
 
 def usable_cores() -> int:
-    """Fewer than the machine has where a container or `taskset` restricts the process."""
+    """Return the cores of this process: fewer than the machine's if a container or `taskset` restricts it."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def _output_of(*command: str) -> str | None:
-    """What the command prints, stripped; None where it fails or does not exist."""
+    """Return the command's stripped output; None if it fails or does not exist."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
     except (OSError, subprocess.SubprocessError):

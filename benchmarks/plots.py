@@ -1,4 +1,4 @@
-"""The pictures of the utilization benchmark. One colour a quantizer, the same in all of them."""
+"""Pictures of the utilization benchmark. Each quantizer has the same colour in all of them."""
 
 import io
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 import quantizers
 from benchmarks.files import write_bytes
-from benchmarks.parts import Part
+from benchmarks.stored_results import StoredResult
 from benchmarks.training import USAGE_WINDOW
 from benchmarks.variants import CORE, base_name, label
 
 DPI = 130
 GREY, PALE = "#666666", "#e5e5e5"
-# Okabe and Ito's colours, told apart by colour-blind people too, without their yellow (too pale on white).
+# Okabe and Ito's colours, which colour-blind people can distinguish, without their yellow (too pale on white).
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7")
 DASHES = ("-", ":", "-.", (0, (1, 4)), (0, (4, 1, 1, 1, 1, 1)))  # for more quantizers than colours
 VARIANT = "--"
@@ -26,13 +26,13 @@ VARIANT = "--"
 PLAIN_NUMBERS = FuncFormatter(lambda value, _: f"{value:g}")  # 0.01, not a power of ten
 
 
-def write_all(folder: Path, finished: Sequence[Part], originals: np.ndarray) -> list[Path]:
-    """Draw what the finished parts allow; `originals` are the held-out views, uint8 [V, S, S, 3].
+def write_all(folder: Path, finished: Sequence[StoredResult], originals: np.ndarray) -> list[Path]:
+    """Draw all pictures that the results allow and return their paths.
 
-    Returns the paths. Bars and rank-frequency need one part that has codes.
+    `originals` are the held-out views, uint8 [V, S, S, 3]. Bars and rank-frequency need a result that has codes.
     """
     figures = {"curves.png": curves(finished), "reconstructions.png": reconstructions(finished, originals)}
-    if any(part.has_codes for part in finished):
+    if any(result.has_codes for result in finished):
         figures |= {"bars.png": bars(finished), "rank_frequency.png": rank_frequency(finished)}
     for name, figure in figures.items():
         save(folder / name, figure)
@@ -40,42 +40,44 @@ def write_all(folder: Path, finished: Sequence[Part], originals: np.ndarray) -> 
 
 
 def save(path: Path, figure: Figure) -> None:
-    """Write a figure as a PNG file, whole or not at all."""
+    """Write a figure as a PNG file, atomically."""
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=DPI, format="png")
     write_bytes(path, buffer.getvalue())
 
 
-def bars(finished: Sequence[Part]) -> Figure:
-    """Utilization and PSNR on held-out images side by side; without a quantizer: a line."""
-    coded = [part for part in finished if part.has_codes]
-    lines = max(label(part.name).count("\n") + 1 for part in coded)
+def bars(finished: Sequence[StoredResult]) -> Figure:
+    """Draw utilization and PSNR on held-out images side by side; the model without a quantizer is a dashed
+    line."""
+    coded = [result for result in finished if result.has_codes]
+    lines = max(label(result.name).count("\n") + 1 for result in coded)
     figure = Figure(figsize=(9, 1.4 + max(0.45, 0.19 * lines) * len(coded)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    _bar_panel(left, coded, [100 * part.numbers["utilization"] for part in coded], "{:.1f} %")
+    _bar_panel(left, coded, [100 * result.numbers["utilization"] for result in coded], "{:.1f} %")
     left.set(xlabel="codes used on held-out images (%)", xlim=(0, 100))
-    left.set_yticks(range(len(coded)), [label(part.name) for part in coded], fontsize=9)
+    left.set_yticks(range(len(coded)), [label(result.name) for result in coded], fontsize=9)
     left.invert_yaxis()
-    _bar_panel(right, coded, [_number(part, "psnr_db") for part in coded], "{:.2f} dB")
+    _bar_panel(right, coded, [_number(result, "psnr_db") for result in coded], "{:.2f} dB")
     right.set(xlabel="PSNR on held-out images (dB)")
-    for part in finished:
-        if not part.has_codes:
-            level = _number(part, "psnr_db")
+    for result in finished:
+        if not result.has_codes:
+            level = _number(result, "psnr_db")
             right.axvline(level, color=GREY, linestyle="--", linewidth=1.2)
             right.set_title(f"dashed: no quantizer, {level:.2f} dB", fontsize=9, color=GREY)
     return figure
 
 
-def rank_frequency(finished: Sequence[Part]) -> Figure:
-    """How often each code occurs, from the most to the least frequent; a line ends where the used codes end."""
+def rank_frequency(finished: Sequence[StoredResult]) -> Figure:
+    """Draw how often each code occurs, from the most to the least frequent. A line ends after the last used
+    code."""
     figure = Figure(figsize=(6.4, 4.6), layout="constrained")
     axes = figure.subplots()
-    coded = [part for part in finished if part.has_codes]
-    for part in coded:
-        counts = np.sort(part.counts[part.counts > 0])[::-1]
+    coded = [result for result in finished if result.has_codes]
+    for result in coded:
+        counts = np.sort(result.counts[result.counts > 0])[::-1]
         ranks, shares = np.arange(1, len(counts) + 1), 100 * counts / counts.sum()
-        axes.plot(ranks, shares, **appearance(part.name), label=part.name)
-    size = max(part.code_count for part in coded)
+        axes.plot(ranks, shares, **appearance(result.name), label=result.name)
+    size = max(result.code_count for result in coded)
     axes.plot([1, size], [100 / size] * 2, color=GREY, linestyle=(0, (2, 2)), linewidth=1, label="all equal")
     axes.set(xscale="log", yscale="log", xlabel="rank of the code", ylabel="share of held-out vectors (%)")
     for axis in (axes.xaxis, axes.yaxis):
@@ -85,21 +87,21 @@ def rank_frequency(finished: Sequence[Part]) -> Figure:
     return figure
 
 
-def curves(finished: Sequence[Part]) -> Figure:
-    """Codes used and mean squared error while training."""
+def curves(finished: Sequence[StoredResult]) -> Figure:
+    """Draw the codes used and the mean squared error during training."""
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
-    longest = max(len(part.train_mse) for part in finished)
+    longest = max(len(result.train_mse) for result in finished)
     window = max(1, min(USAGE_WINDOW, longest // 10))
-    for part in finished:
-        look = appearance(part.name)
-        steps = np.arange(1, len(part.train_mse) + 1)
-        if part.has_codes:
-            left.plot(steps, 100 * part.train_codes_used / part.code_count, **look)
-        smooth = np.convolve(part.train_mse, np.full(window, 1 / window), mode="valid")
-        right.plot(steps[window - 1 :], smooth, **look, label=part.name)
+    for result in finished:
+        look = appearance(result.name)
+        steps = np.arange(1, len(result.train_mse) + 1)
+        if result.has_codes:
+            left.plot(steps, 100 * result.train_codes_used / result.code_count, **look)
+        smooth = np.convolve(result.train_mse, np.full(window, 1 / window), mode="valid")
+        right.plot(steps[window - 1 :], smooth, **look, label=result.name)
     left.set(xlabel="training step", ylabel=f"codes used in the last {USAGE_WINDOW} steps (%)", ylim=(0, 103))
-    if any(base_name(part.name) == "gumbel" for part in finished):
+    if any(base_name(result.name) == "gumbel" for result in finished):
         left.set_title("gumbel samples its codes while it trains", fontsize=9, color=GREY)
     right.set(xlabel="training step", ylabel=f"mean squared error, mean of {window} steps", yscale="log")
     right.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -111,18 +113,19 @@ def curves(finished: Sequence[Part]) -> Figure:
     return figure
 
 
-def reconstructions(finished: Sequence[Part], originals: np.ndarray) -> Figure:
-    """Held-out views: the originals, then each quantizer's reconstructions, with its PSNR over all tiles."""
-    rows = [("original", originals)] + [(_with_psnr(part), part.views) for part in finished]
-    # Placed by hand, in inches: cells in which 160 pixels are shown one to one, and even gaps.
+def reconstructions(finished: Sequence[StoredResult], originals: np.ndarray) -> Figure:
+    """Draw the held-out views: the originals, then each quantizer's reconstructions, with its PSNR over all
+    tiles."""
+    rows = [("original", originals)] + [(_with_psnr(result), result.views) for result in finished]
+    # Positions are in inches, so that 160 pixels are shown one to one, with even gaps.
     cell, gap, labels = 160 / DPI, 4 / DPI, 1.35
     width = labels + len(originals) * (cell + gap)
     height = len(rows) * (cell + gap) + gap
     figure = Figure(figsize=(width, height))
     for row, (caption, images) in enumerate(rows):
         bottom = height - (row + 1) * (cell + gap)
-        place = {"x": (labels - 0.1) / width, "y": (bottom + cell / 2) / height}
-        figure.text(**place, s=caption, ha="right", va="center", fontsize=9)
+        position = {"x": (labels - 0.1) / width, "y": (bottom + cell / 2) / height}
+        figure.text(**position, s=caption, ha="right", va="center", fontsize=9)
         for column, image in enumerate(images):
             left = labels + column * (cell + gap)
             axes = figure.add_axes((left / width, bottom / height, cell / width, cell / height))
@@ -132,21 +135,21 @@ def reconstructions(finished: Sequence[Part], originals: np.ndarray) -> Figure:
 
 
 def appearance(name: str) -> dict[str, Any]:
-    """Colour of a quantizer, whichever others are drawn; dashes for a variant; grey for the one without codes.
+    """Return a quantizer's colour, the same whichever others are drawn; dashed for a variant, grey without codes.
 
-    The core methods come first, so that their colours stay when others are registered.
+    The core methods come first, so that their colours do not change as others are registered.
     """
     base = base_name(name)
     if base == "none":
         return {"color": GREY, "linestyle": "-"}
-    place = list(dict.fromkeys([*map(base_name, CORE), *quantizers.available()])).index(base)
-    dashes = DASHES[place // len(PALETTE) % len(DASHES)] if name == base else VARIANT
-    return {"color": PALETTE[place % len(PALETTE)], "linestyle": dashes}
+    position = list(dict.fromkeys([*map(base_name, CORE), *quantizers.available()])).index(base)
+    dashes = DASHES[position // len(PALETTE) % len(DASHES)] if name == base else VARIANT
+    return {"color": PALETTE[position % len(PALETTE)], "linestyle": dashes}
 
 
-def _bar_panel(axes: Axes, coded: Sequence[Part], values: Sequence[float], form: str) -> None:
-    """Bars, and their values in a column beside the panel, where no line crosses them."""
-    colors = [appearance(part.name)["color"] for part in coded]
+def _bar_panel(axes: Axes, coded: Sequence[StoredResult], values: Sequence[float], form: str) -> None:
+    """Draw bars, with their values in a column beside the panel, where no line crosses them."""
+    colors = [appearance(result.name)["color"] for result in coded]
     axes.barh(range(len(coded)), values, color=colors, height=0.7)
     for row, value in enumerate(values):
         axes.text(1.03, row, form.format(value), transform=axes.get_yaxis_transform(), va="center", fontsize=9)
@@ -155,29 +158,29 @@ def _bar_panel(axes: Axes, coded: Sequence[Part], values: Sequence[float], form:
 
 
 def without_box(axes: Axes) -> None:
-    """Axes left and below alone."""
+    """Keep only the left and the bottom axis line."""
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def ruled(axes: Axes) -> None:
-    """The same, with pale lines to read values off."""
+    """Remove the box and add pale horizontal lines for reading values."""
     without_box(axes)
     axes.grid(axis="y", color=PALE, linewidth=0.8)
 
 
 def titled(title: str, source: str, size: tuple[float, float]) -> Figure:
-    """A figure with a title, and below it in grey what was trained where."""
+    """Return a figure with a title, and below it a grey line on what was trained and where."""
     figure = Figure(figsize=size, layout="constrained")
     figure.suptitle(title, fontsize=11)
     figure.supxlabel(source.replace("; held out", ";\nheld out"), fontsize=7.5, color=GREY)
     return figure
 
 
-def _number(part: Part, key: str) -> float:
-    """NaN, which matplotlib leaves out, for what is null in the JSON."""
-    value = part.numbers[key]
+def _number(result: StoredResult, key: str) -> float:
+    """Return NaN, which matplotlib leaves out, for a null in the JSON."""
+    value = result.numbers[key]
     return float("nan") if value is None else float(value)
 
 
-def _with_psnr(part: Part) -> str:
-    return f"{label(part.name)}\n{_number(part, 'psnr_db'):.2f} dB"
+def _with_psnr(result: StoredResult) -> str:
+    return f"{label(result.name)}\n{_number(result, 'psnr_db'):.2f} dB"

@@ -1,18 +1,19 @@
-"""What a person sees while quantizers train."""
+"""Progress bars on the terminal while quantizers train."""
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
-from benchmarks.parts import Part
+from benchmarks.stored_results import StoredResult
 from benchmarks.training import OnStep
 from benchmarks.utilization import Watcher
 
-UPDATE_EVERY = 10  # steps: reading a number waits for the device
+UPDATE_EVERY = 10  # steps, since reading a number synchronizes with the device
 
 
 def columns() -> tuple[ProgressColumn, ...]:
-    """Of a bar over steps: what is done, how far it is, a `state` that the task has as a field, the time left."""
+    """Return the columns of a progress bar: description, bar, count, the task's field `state`, and the time
+    left."""
     return (
         TextColumn("{task.description}"),
         BarColumn(bar_width=20),
@@ -23,7 +24,8 @@ def columns() -> tuple[ProgressColumn, ...]:
 
 
 class Terminal(Watcher):
-    """Bars over the steps of a training and over all trainings, and a line for each that is finished."""
+    """Progress bars for the steps of the current training and for all trainings, and a line for each finished
+    one."""
 
     def __init__(self, console: Console, trainings: int, steps: int, title: str = "all quantizers") -> None:
         self.progress = Progress(*columns(), console=console, transient=True)
@@ -31,8 +33,10 @@ class Terminal(Watcher):
         self.current = self.progress.add_task("", total=steps, state="", visible=False)
         self.steps = steps
 
-    def reused(self, part: Part) -> None:
-        self._say(f"{part.name}: finished earlier ({part.numbers['date']}), taken from disk; --fresh trains anew")
+    def reused(self, result: StoredResult) -> None:
+        self._say(
+            f"{result.name}: finished earlier ({result.numbers['date']}), taken from disk; --fresh trains anew"
+        )
 
     def started(self, name: str) -> OnStep:
         self.progress.reset(self.current, description=name, visible=True, state="")
@@ -44,8 +48,8 @@ class Terminal(Watcher):
 
         return on_step
 
-    def finished(self, part: Part) -> None:
-        self._say(f"{part.name}: {self.steps} steps in {part.numbers['train_seconds']:.0f} s")
+    def finished(self, result: StoredResult) -> None:
+        self._say(f"{result.name}: {self.steps} steps in {result.numbers['train_seconds']:.0f} s")
 
     def _say(self, line: str) -> None:
         self.progress.console.print(line, highlight=False)

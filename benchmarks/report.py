@@ -1,4 +1,4 @@
-"""The table on the terminal and in Markdown, and the JSON with everything."""
+"""The table on the terminal and in Markdown, and the JSON with all numbers."""
 
 import math
 from collections.abc import Callable
@@ -11,8 +11,8 @@ from rich.table import Table
 
 from benchmarks import machine
 from benchmarks.data import Photographs
-from benchmarks.parts import Part
 from benchmarks.sheets import NOTHING
+from benchmarks.stored_results import StoredResult
 from benchmarks.training import USAGE_WINDOW, Recipe
 from benchmarks.utilization import Outcome
 from benchmarks.variants import label
@@ -20,14 +20,15 @@ from benchmarks.variants import label
 
 @dataclass(frozen=True)
 class Column:
-    """A heading, broken so that the table fits 80 columns, and how a part's numbers fill its cells."""
+    """A heading, with line breaks so that the table fits 80 columns, and a function that formats a result's
+    cell."""
 
     heading: str
     cell: Callable[[dict[str, Any]], str]
 
 
 def number(key: str, form: str, scale: float = 1.0) -> Callable[[dict[str, Any]], str]:
-    """A cell of numbers[key] · scale, or a dash where there is no such number."""
+    """Return a cell that formats numbers[key] · scale, or a dash if the number is missing."""
 
     def cell(numbers: dict[str, Any]) -> str:
         value = numbers[key]
@@ -59,24 +60,24 @@ COLUMNS = (
 )
 
 
-def table(finished: list[Part]) -> Table:
-    """One row a quantizer. On a narrow terminal the names give way, not the numbers."""
+def table(finished: list[StoredResult]) -> Table:
+    """Return a table with one row per quantizer. On a narrow terminal the names wrap, not the numbers."""
     shown = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     for i, column in enumerate(COLUMNS):
         shown.add_column(column.heading, justify="right" if i else "left", no_wrap=i > 0, overflow="fold")
-    for part in finished:
-        shown.add_row(*(label(column.cell(part.numbers)) for column in COLUMNS))
+    for result in finished:
+        shown.add_row(*(label(column.cell(result.numbers)) for column in COLUMNS))
     return shown
 
 
 def markdown(outcome: Outcome, record: dict[str, Any]) -> str:
-    """The same table, with a line on what was run and where."""
+    """Return the same table in Markdown, with a line on what was run and where."""
     lines = [
         "| " + " | ".join(column.heading.replace("/\n", "/").replace("\n", " ") for column in COLUMNS) + " |",
         "| --- |" + " ---: |" * (len(COLUMNS) - 1),
     ]
-    for part in outcome.finished:
-        lines.append("| " + " | ".join(column.cell(part.numbers) for column in COLUMNS) + " |")
+    for result in outcome.finished:
+        lines.append("| " + " | ".join(column.cell(result.numbers) for column in COLUMNS) + " |")
     settings, data = record["settings"], record["data"]
     lines += [
         "",
@@ -93,19 +94,19 @@ def markdown(outcome: Outcome, record: dict[str, Any]) -> str:
 
 
 def full_record(outcome: Outcome, recipe: Recipe, photographs: Photographs) -> dict[str, Any]:
-    """The JSON: settings, data, where and with what, one result a quantizer, and what is missing."""
+    """Return the JSON: settings, data, machine and versions, one result per quantizer, and what is missing."""
     return {
         "benchmark": "utilization",
         "settings": {**asdict(recipe), "usage_window_steps": USAGE_WINDOW},
         "data": photographs.describe(),
         **machine.record(torch.device(recipe.device)),
-        "results": [part.numbers for part in outcome.finished],
+        "results": [result.numbers for result in outcome.finished],
         "missing": outcome.missing,
         "interrupted": outcome.interrupted,
     }
 
 
 def file_names(files: list[dict[str, Any]], most: int = 5) -> str:
-    """The first names, and how many more there are."""
+    """List the first names, and how many more there are."""
     names = [file["name"] for file in files[:most]]
     return ", ".join(names) + (f" and {len(files) - most} more" if len(files) > most else "")

@@ -1,9 +1,9 @@
-"""The one training recipe, the same for every quantizer.
+"""The training recipe, the same for every quantizer.
 
-Adam at one learning rate for a fixed number of steps, falling to zero over the last quarter of them: without
-that, PSNR depends on the step at which training happens to stop. The loss is the mean squared error of images
-in [−1, 1] plus the quantizer's own loss, which is already weighted. What differs is what a variant asks for beside
-its constructor's options, see `aids.py`; without being asked, a Gumbel quantizer's temperature falls over the run.
+Adam runs for a fixed number of steps. Its learning rate falls to zero over the last quarter of them; otherwise
+PSNR would depend on the step at which training happens to stop. The loss is the mean squared error of images in
+[−1, 1] plus the quantizer's own loss, which is already weighted. Variants may request training aids, see
+`aids.py`. By default, a Gumbel quantizer's temperature falls over the run.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from benchmarks.autoencoder import Autoencoder
 from benchmarks.codes import count_codebooks, numbered
 
 USAGE_WINDOW = 50  # steps
-FALLING = 0.25  # of the steps, at their end: the learning rate falls
+FALLING = 0.25  # share of the steps, at the end, during which the learning rate falls
 
 NO_AIDS = Aids()
 
@@ -27,7 +27,7 @@ OnStep = Callable[[int, torch.Tensor, torch.Tensor], None]
 
 @dataclass(frozen=True)
 class Recipe:
-    """All choices that decide what a training run gives, apart from quantizer and data."""
+    """All settings that determine the result of a training run, apart from quantizer and data."""
 
     codebook_size: int = 1024
     dim: int = 32
@@ -40,7 +40,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Curves:
-    """One number a step, and one of all steps.
+    """Measurements during training.
 
     mse         float32 [steps], mean squared error of the batch on the [0, 1] scale
     codes_used  int64 [steps], codes used in the last USAGE_WINDOW steps
@@ -53,41 +53,44 @@ class Curves:
 
 
 class UsageWindow:
-    """How many codes were used in the last USAGE_WINDOW steps (fewer steps at the start of a run)."""
+    """Counts the codes used in the last USAGE_WINDOW steps (fewer steps at the start of a run)."""
 
     def __init__(self, codebook_size: int, device: torch.device) -> None:
         self.last_step = torch.full((codebook_size,), -USAGE_WINDOW, device=device)
 
     def update(self, step: int, indices: torch.Tensor) -> torch.Tensor:
-        """Count the codes of this step, numbered from zero, and return the number in use, a 0-d int64 tensor."""
+        """Record the indices of this step, counted from zero, and return the number of codes in use, a 0-d int64
+        tensor.
+        """
         self.last_step[indices[indices >= 0]] = step
         return (self.last_step > step - USAGE_WINDOW).sum()
 
     def seen(self) -> int:
-        """How many codes were used in any step."""
+        """Return the number of codes used in any step."""
         return int((self.last_step >= 0).sum())
 
 
 def make_optimizer(model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
-    """Adam over what is trained: SimVQ's basis, for one, is not."""
+    """Return Adam over the trainable parameters. SimVQ's basis, for example, is frozen."""
     return torch.optim.Adam((p for p in model.parameters() if p.requires_grad), lr=learning_rate)
 
 
 def learning_rate_schedule(optimizer: torch.optim.Optimizer, steps: int) -> LambdaLR:
-    """Constant, then a straight line to zero."""
+    """Return a schedule that is constant, then linear to zero."""
     return LambdaLR(optimizer, lambda step: min(1.0, (steps - step) / (FALLING * steps)))
 
 
 def training_step(
     model: Autoencoder, optimizer: torch.optim.Optimizer, images: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Forward, backward, update; returns the mean squared error on the [0, 1] scale (0-d) and the indices."""
+    """Run forward, backward and update. Returns the mean squared error on the [0, 1] scale (0-d) and the
+    indices."""
     optimizer.zero_grad(set_to_none=True)
     reconstruction, out = model(images)
     mse = nn.functional.mse_loss(reconstruction, images)
     (mse + out.loss).backward()
     optimizer.step()
-    return mse.detach() / 4, out.indices  # an interval twice as long makes squared errors four times as large
+    return mse.detach() / 4, out.indices  # an interval twice as long has squared errors four times as large
 
 
 def train(
@@ -97,10 +100,10 @@ def train(
     on_step: OnStep,
     aids: Aids = NO_AIDS,
 ) -> Curves:
-    """Train in place, with what helps the codes.
+    """Train the model in place, with the given training aids.
 
     `on_step(step, mse, codes_used)` is called after each step, counted from 1. Its two tensors are 0-d and on the
-    device: reading them waits for the device.
+    device, so reading them synchronizes with the device.
     """
     device = torch.device(recipe.device)
     optimizer = make_optimizer(model, recipe.learning_rate)

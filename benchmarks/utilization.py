@@ -1,4 +1,4 @@
-"""Train the same autoencoder around each quantizer and measure what becomes of its codes."""
+"""Train the same autoencoder around each quantizer and measure codebook utilization and reconstruction quality."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import machine, parts, variants
+from benchmarks import machine, stored_results, variants
 from benchmarks.autoencoder import Autoencoder, build
 from benchmarks.codes import count_codebooks
 from benchmarks.cost import measure_cost
@@ -17,35 +17,35 @@ from benchmarks.crops import VIEWS, held_out_tiles, held_out_views, training_bat
 from benchmarks.data import Photographs
 from benchmarks.errors import InputError
 from benchmarks.evaluation import evaluate, reconstruct
-from benchmarks.parts import Part
+from benchmarks.stored_results import StoredResult
 from benchmarks.training import Curves, OnStep, Recipe, train
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run has: the finished parts in the order asked for, and the names of those that are missing."""
+    """The finished results of a run, in the requested order, and the names of those that are missing."""
 
-    finished: list[Part]
+    finished: list[StoredResult]
     missing: list[str]
     interrupted: bool
 
 
 class Watcher:
-    """Is told how a run goes; this one says nothing."""
+    """Receives the progress of a run. This base class ignores it."""
 
-    def reused(self, part: Part) -> None:
-        """A stored result is taken instead of training."""
+    def reused(self, result: StoredResult) -> None:
+        """A stored result replaces a training."""
 
     def started(self, name: str) -> OnStep:
-        """Training begins; returns what is to be called after each step (see training.train)."""
+        """A training begins. Returns the function to call after each step (see training.train)."""
         return lambda step, mse, codes_used: None
 
-    def finished(self, part: Part) -> None:
-        """A quantizer is trained, measured and stored."""
+    def finished(self, result: StoredResult) -> None:
+        """A quantizer has been trained, measured and stored."""
 
 
 def check(names: Sequence[str], recipe: Recipe) -> None:
-    """Try the device and make each quantizer once, so that a mistake is found before any training.
+    """Try the device and construct each quantizer once, so that mistakes surface before any training.
 
     Raises: InputError.
     """
@@ -58,7 +58,7 @@ def check(names: Sequence[str], recipe: Recipe) -> None:
 
 
 def check_device(device: str) -> None:
-    """Raises: InputError for a device that cannot be used."""
+    """Check that torch can use the device. Raises: InputError if it cannot."""
     try:
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
@@ -67,7 +67,7 @@ def check_device(device: str) -> None:
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model, its curves, the seconds it took, and the batches that would have come next."""
+    """A trained model, its curves, the training time in seconds, and the iterator of the batches that follow."""
 
     model: Autoencoder
     curves: Curves
@@ -75,7 +75,7 @@ class Trained:
     batches: Iterator[torch.Tensor]
 
     def describe(self, name: str) -> dict[str, Any]:
-        """The numbers of a Part that say what was trained."""
+        """Return the fields of a StoredResult's numbers that say what was trained."""
         return {
             "quantizer": name,
             "codebook_size": self.model.quantizer.codebook_size,
@@ -86,7 +86,7 @@ class Trained:
 
 
 def train_new(name: str, recipe: Recipe, photographs: Photographs, on_step: OnStep) -> Trained:
-    """Train the autoencoder around that quantizer."""
+    """Train the autoencoder around the quantizer of that name."""
     start = time.perf_counter()
     device = torch.device(recipe.device)
     model = build(name, dim=recipe.dim, codebook_size=recipe.codebook_size, seed=recipe.seed).to(device)
@@ -96,10 +96,13 @@ def train_new(name: str, recipe: Recipe, photographs: Photographs, on_step: OnSt
     return Trained(model, curves, time.perf_counter() - start, batches)
 
 
-def measure(name: str, recipe: Recipe, photographs: Photographs, on_step: OnStep, views: int = VIEWS) -> Part:
-    """Train, evaluate on held-out images, then measure time and memory (which trains on, so it comes last).
+def measure(
+    name: str, recipe: Recipe, photographs: Photographs, on_step: OnStep, views: int = VIEWS
+) -> StoredResult:
+    """Train, evaluate on held-out images, then measure time and memory (last, because that trains the model
+    further).
 
-    `views` says how many reconstructions are kept to look at.
+    `views` is the number of reconstructions to store as pictures.
     """
     trained = train_new(name, recipe, photographs, on_step)
     model, curves = trained.model, trained.curves
@@ -108,7 +111,9 @@ def measure(name: str, recipe: Recipe, photographs: Photographs, on_step: OnStep
         seen = reconstruct(model, held_out_views(photographs.held_out, views))
         cost = measure_cost(model, next(trained.batches).to(recipe.device), recipe.learning_rate)
     numbers = {**trained.describe(name), **asdict(evaluation), **asdict(cost)}
-    return Part(numbers, counts.flatten().numpy(), curves.mse.numpy(), curves.codes_used.numpy(), seen.numpy())
+    return StoredResult(
+        numbers, counts.flatten().numpy(), curves.mse.numpy(), curves.codes_used.numpy(), seen.numpy()
+    )
 
 
 def run(
@@ -121,25 +126,25 @@ def run(
     watcher: Watcher | None = None,
     views: int = VIEWS,
 ) -> Outcome:
-    """Measure each quantizer that `folder` has no result of (each one, if `fresh`), storing as it goes.
+    """Measure each quantizer without a stored result in `folder` (all of them if `fresh`), and store each result.
 
-    Ctrl-C ends the run early; what is finished is returned.
+    Ctrl-C ends the run early; the finished results are returned.
     """
     watcher = watcher or Watcher()
-    keys = {name: parts.fingerprint(name, recipe, photographs) for name in names}
-    finished: dict[str, Part] = {}
+    keys = {name: stored_results.fingerprint(name, recipe, photographs) for name in names}
+    finished: dict[str, StoredResult] = {}
     interrupted = False
     try:
         for name in names:
-            stored = None if fresh else parts.load(folder, name, keys[name])
+            stored = None if fresh else stored_results.load(folder, name, keys[name])
             if stored is not None:
                 watcher.reused(stored)
                 finished[name] = stored
                 continue
-            part = measure(name, recipe, photographs, watcher.started(name), views)
-            parts.save(folder, keys[name], part)
-            finished[name] = part
-            watcher.finished(part)
+            result = measure(name, recipe, photographs, watcher.started(name), views)
+            stored_results.save(folder, keys[name], result)
+            finished[name] = result
+            watcher.finished(result)
     except KeyboardInterrupt:
         interrupted = True
     return Outcome(list(finished.values()), [n for n in names if n not in finished], interrupted)
@@ -147,12 +152,14 @@ def run(
 
 @contextmanager
 def repeatable_convolutions() -> Iterator[None]:
-    """cuDNN's fastest backward passes add in no fixed order; on the CPU this changes nothing."""
+    """Make convolutions deterministic: cuDNN's fastest backward passes add in no fixed order. No effect on the
+    CPU.
+    """
     cudnn = torch.backends.cudnn
     with cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=cudnn.allow_tf32):
         yield
 
 
 def first_line(error: BaseException) -> str:
-    """Of what it says, or its name where it says nothing."""
+    """Return the first line of the error's text, or the name of its class if the text is empty."""
     return (str(error) or type(error).__name__).splitlines()[0]

@@ -12,7 +12,7 @@ from torch import nn
 from benchmarks import machine
 from benchmarks.errors import InputError
 from benchmarks.files import write_bytes
-from benchmarks.parts import source_digest
+from benchmarks.stored_results import source_digest
 
 HERE = Path(__file__).resolve().parent
 FOLDERS = (HERE, HERE.parent / "models")

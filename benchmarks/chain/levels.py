@@ -48,15 +48,15 @@ def grids(model: Model, height: int, width: int) -> tuple[tuple[int, int], ...]:
 def encode(model: Model, images: Tensor) -> Codes:
     """Codes of each level, on the model's device. Raises: InputError for images that do not fit."""
     device = next(model.parameters()).device
-    parts = [model.encode(part.to(device)) for part in images.split(AT_ONCE)]
+    batches = [model.encode(batch.to(device)) for batch in images.split(AT_ONCE)]
     if isinstance(model, VQVAE):
-        return (torch.cat(parts),)
-    return tuple(torch.cat(level) for level in zip(*parts, strict=True))
+        return (torch.cat(batches),)
+    return tuple(torch.cat(level) for level in zip(*batches, strict=True))
 
 
 @torch.no_grad()
 def decode(model: Model, codes: Codes) -> Tensor:
     """Images in [−1, 1], as a screen would clip them, on the CPU. Raises: InputError for codes outside."""
-    parts = zip(*(level.split(AT_ONCE) for level in codes), strict=True)
-    images = [model.decode(part[0] if isinstance(model, VQVAE) else part) for part in parts]
+    batches = zip(*(level.split(AT_ONCE) for level in codes), strict=True)
+    images = [model.decode(batch[0] if isinstance(model, VQVAE) else batch) for batch in batches]
     return torch.cat(images).clamp(-1, 1).cpu()

@@ -60,4 +60,4 @@ def canvas(images: Tensor) -> np.ndarray:
 
 def in_rows(images: Tensor, columns: int, name: str = "") -> list[Strip]:
     """Images in rows of `columns`, the name beside the first."""
-    return [Strip(name if i == 0 else "", part) for i, part in enumerate(images.split(columns))]
+    return [Strip(name if i == 0 else "", row) for i, row in enumerate(images.split(columns))]

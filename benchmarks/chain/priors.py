@@ -108,8 +108,8 @@ def bits(fitted: Fitted, codes: levels.Codes, batch: Batch, at_once: int = 8) ->
         total = 0.0
         for start in range(0, len(codes[level]), at_once):
             some = slice(start, start + at_once)
-            part = Batch(batch.images[some], None if batch.labels is None else batch.labels[some])
-            known = condition(part, tuple(each[some] for each in codes), level, codes[level].device)
+            chunk = Batch(batch.images[some], None if batch.labels is None else batch.labels[some])
+            known = condition(chunk, tuple(each[some] for each in codes), level, codes[level].device)
             total += prior.bits(codes[level][some], known).double().sum().item()
         found.append(total)
     return found

@@ -26,15 +26,15 @@ SAMPLES_NOTE = (
 )
 
 
-def autoencoder_sheet(parts: Sequence[dict[str, Any]]) -> Sheet:
+def autoencoder_sheet(runs: Sequence[dict[str, Any]]) -> Sheet:
     """Autoencoders down: held-out quality, use of the codes, and the prior's bits a code."""
     headings = ["", "PSNR dB", "codes used", "raw bits/pixel", "entropy bits/pixel"]
     rows = []
-    for part in parts:
-        numbers = part["reconstruction"]
+    for run in runs:
+        numbers = run["reconstruction"]
         rows.append(
             [
-                part["name"],
+                run["name"],
                 f"{numbers['psnr_db']:.2f}",
                 f"{numbers['codes_used']}/{numbers['codes']}",
                 f"{numbers['raw_bits_per_pixel']:.3f}",
@@ -44,17 +44,17 @@ def autoencoder_sheet(parts: Sequence[dict[str, Any]]) -> Sheet:
     return Sheet("Autoencoders, on held-out images", headings, rows)
 
 
-def prior_sheet(parts: Sequence[dict[str, Any]]) -> Sheet:
+def prior_sheet(runs: Sequence[dict[str, Any]]) -> Sheet:
     """The priors' bits a code: at the end of training, and on held-out images."""
     rows = [
-        [f"{part['name']}, {each['level']}", *(f"{each[key]:.3f}" for key in ("training_bits", "held_out_bits"))]
-        for part in parts
-        for each in part["priors"]
+        [f"{run['name']}, {each['level']}", *(f"{each[key]:.3f}" for key in ("training_bits", "held_out_bits"))]
+        for run in runs
+        for each in run["priors"]
     ]
     return Sheet("Priors, bits a code", ["", "training", "held out"], rows)
 
 
-def rate_sheet(part: dict[str, Any]) -> Sheet:
+def rate_sheet(run: dict[str, Any]) -> Sheet:
     """One way to keep the images a row."""
     rows = [
         [
@@ -63,9 +63,9 @@ def rate_sheet(part: dict[str, Any]) -> Sheet:
             f"{rate['bits_per_pixel']:.3f}",
             "lossless" if rate["psnr_db"] is None or rate["psnr_db"] == float("inf") else f"{rate['psnr_db']:.2f}",
         ]
-        for rate in part["coding"]["rates"]
+        for rate in run["coding"]["rates"]
     ]
-    title = f"{part['name']}: {part['coding']['images']} held-out images, {part['coding']['pixels']:,} pixels"
+    title = f"{run['name']}: {run['coding']['images']} held-out images, {run['coding']['pixels']:,} pixels"
     return Sheet(title, ["", "bytes", "bits/pixel", "PSNR dB"], rows)
 
 
@@ -85,27 +85,27 @@ def sample_sheet(rows: Sequence[dict[str, Any]]) -> Sheet:
 
 def sheets(record: dict[str, Any]) -> list[Sheet]:
     """All tables that the record has something for."""
-    parts = record["parts"]
-    made = [autoencoder_sheet(parts), prior_sheet(parts), *(rate_sheet(part) for part in parts)]
+    runs = record["parts"]
+    made = [autoencoder_sheet(runs), prior_sheet(runs), *(rate_sheet(run) for run in runs)]
     return made + ([sample_sheet(record["samples"])] if record["samples"] else [])
 
 
-def exactness(part: dict[str, Any]) -> str:
+def exactness(run: dict[str, Any]) -> str:
     """Whether decoding gave back what was encoded, and how near the coder comes to the prior."""
-    coding = part["coding"]
+    coding = run["coding"]
     equal = "equal" if coding["exact"] else "DO NOT EQUAL"
     return (
-        f"{part['name']}: codes and images decoded from the {coding['file_bytes']:,} bytes {equal} those encoded, "
+        f"{run['name']}: codes and images decoded from the {coding['file_bytes']:,} bytes {equal} those encoded, "
         f"bit for bit; the payload is {100 * coding['overhead']:+.2f} % from the prior's cross entropy."
     )
 
 
-def full_record(parts: Sequence[dict[str, Any]], samples: Sequence[dict[str, Any]], device: str) -> dict[str, Any]:
-    """The JSON: where and with what, every part's settings and numbers, and the comparison of samples."""
+def full_record(runs: Sequence[dict[str, Any]], samples: Sequence[dict[str, Any]], device: str) -> dict[str, Any]:
+    """The JSON: where and with what, every run's settings and numbers, and the comparison of samples."""
     return {
         "benchmark": "chain",
         **machine.record(torch.device(device)),
-        "parts": list(parts),
+        "parts": list(runs),
         "samples": list(samples),
     }
 
@@ -116,6 +116,6 @@ def markdown(record: dict[str, Any], pictures: Sequence[str]) -> str:
     for sheet in sheets(record):
         lines += [f"**{sheet.title}**", "", *markdown_rows(sheet), ""]
         lines += [SAMPLES_NOTE, ""] if sheet.title == "Samples of digits" else []
-    lines += [RATES_NOTE, "", *(f"- {exactness(part)}" for part in record["parts"]), ""]
+    lines += [RATES_NOTE, "", *(f"- {exactness(run)}" for run in record["parts"]), ""]
     lines += [f"![{name.removesuffix('.png').replace('-', ' ')}]({name})\n" for name in pictures]
     return "\n".join([*lines, f"{caption(record)}."]) + "\n"

@@ -56,14 +56,14 @@ def command(
         given = plans(None if images is None else str(images), seed, share=share)
         make_writable(out)
         steps = shortened(LATENT_STEPS, share)
-        parts, rows = run(given, out, Bars(console), latent_steps=steps, seed=seed, device=device, fresh=fresh)
-    record = report.full_record(parts, [row.record() for row in rows], device)
+        runs, rows = run(given, out, Bars(console), latent_steps=steps, seed=seed, device=device, fresh=fresh)
+    record = report.full_record(runs, [row.record() for row in rows], device)
     write_json(out / "chain.json", record)
     write_text(out / "chain.md", report.markdown(record, PICTURES))
     for sheet in report.sheets(record):
         console.print(rich_table(sheet), "", highlight=False)
-    for part in parts:
-        console.print(report.exactness(part), highlight=False)
+    for each in runs:
+        console.print(report.exactness(each), highlight=False)
     console.print(f"In {out}: chain.json, chain.md, {', '.join(PICTURES)}", highlight=False)
-    if not all(part["coding"]["exact"] for part in parts):
+    if not all(each["coding"]["exact"] for each in runs):
         raise typer.Exit(FAILED)

@@ -27,9 +27,9 @@ def command(folder: Run, device: Device = "cpu") -> None:
         make_writable(folder)
         numbers = stages.code(trained, fitted, folder, Bars(console), device=device)
         write_json(folder / "code.json", numbers)
-    part = {"name": trained.settings.data, "coding": numbers}
-    console.print(rich_table(report.rate_sheet(part)))
-    console.print(report.exactness(part), highlight=False)
+    run = {"name": trained.settings.data, "coding": numbers}
+    console.print(rich_table(report.rate_sheet(run)))
+    console.print(report.exactness(run), highlight=False)
     console.print(f"In {folder}: {stages.CODED}, code.json", highlight=False)
     if not numbers["exact"]:
         raise typer.Exit(FAILED)

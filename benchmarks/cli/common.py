@@ -12,6 +12,7 @@ import quantizers
 from benchmarks.data import LONGEST_SIDE, Photographs, bundled, from_folder
 from benchmarks.errors import InputError
 from benchmarks.files import write_text
+from benchmarks.stored_results import FOLDER
 from benchmarks.variants import split_list
 
 FAILED = 1  # part of what was asked for could not be measured
@@ -97,6 +98,6 @@ def make_writable(out: Path, *inner: Path) -> None:
 
 def make_folder(out: Path) -> Path:
     """Make `out` writable, and the folder of parts in it."""
-    parts_folder = out / "parts"
-    make_writable(out, parts_folder)
-    return parts_folder
+    results_folder = out / FOLDER
+    make_writable(out, results_folder)
+    return results_folder

@@ -81,7 +81,7 @@ def command(
     bar = Bar(console, len(all_points))
     with bar.progress:
         results = run(all_points, images, folder, workers=workers, fresh=fresh, tell=bar.tell)
-    if results.parts:
+    if results.finished:
         record = report.full_record(asked, all_points, results, photographs, base, workers)
         write_report(console, out, record, asked)
     else:

@@ -110,10 +110,10 @@ def command(
         grid = Grid(parse_names(quantizer_names), axes, base, crossed=full, limits=limits)
         check(grid)
         photographs = read_photographs(console, images)
-        parts_folder = make_folder(out)
+        results_folder = make_folder(out)
     terminal = SweepTerminal(console, len(grid.points()), base.steps)
     with terminal.progress:
-        results = run(grid, photographs, parts_folder, fresh=fresh, watcher=terminal)
+        results = run(grid, photographs, results_folder, fresh=fresh, watcher=terminal)
     write_report(console, out, grid, results, photographs)
     if results.interrupted:
         raise typer.Exit(INTERRUPTED)

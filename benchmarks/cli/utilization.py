@@ -64,10 +64,10 @@ def command(
         names = parse_names(quantizer_names)
         check(names, recipe)
         photographs = read_photographs(console, images)
-        parts_folder = make_folder(out)
+        results_folder = make_folder(out)
     terminal = Terminal(console, len(names), steps)
     with terminal.progress:
-        outcome = run(names, recipe, photographs, parts_folder, fresh=fresh, watcher=terminal)
+        outcome = run(names, recipe, photographs, results_folder, fresh=fresh, watcher=terminal)
     write_report(console, out, outcome, recipe, photographs)
     if outcome.interrupted:
         raise typer.Exit(INTERRUPTED)

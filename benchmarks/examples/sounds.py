@@ -40,8 +40,8 @@ def speech_like(samples: int, generator: torch.Generator) -> Tensor:
     """Pulses and noise through the resonances of a vowel, four syllables a second, each of its own vowel."""
     length = int(SAMPLE_RATE / SYLLABLES)
     shift = int(torch.randint(0, length, (), generator=generator))
-    parts = [_syllable(length, generator) for _ in range(samples // length + 2)]
-    return torch.cat(parts)[shift : shift + samples]
+    syllables = [_syllable(length, generator) for _ in range(samples // length + 2)]
+    return torch.cat(syllables)[shift : shift + samples]
 
 
 def _syllable(length: int, generator: torch.Generator) -> Tensor:

@@ -21,9 +21,9 @@ def prepare_mm(x: Tensor, codebook: Tensor) -> Work:
 
     def run() -> tuple[Tensor, ...]:
         for vectors in x.split(rows):
-            for part in codebook.split(codes):
-                result = buffer[: len(vectors) * len(part)].view(len(vectors), len(part))
-                torch.mm(vectors, part.T, out=result)
+            for tile in codebook.split(codes):
+                result = buffer[: len(vectors) * len(tile)].view(len(vectors), len(tile))
+                torch.mm(vectors, tile.T, out=result)
         return ()
 
     return run
@@ -40,8 +40,8 @@ def prepare_onednn(x: Tensor, codebook: Tensor) -> Work:
 
     def run() -> tuple[Tensor, ...]:
         for vectors in x.split(rows):
-            for part in codebook.split(codes):
-                torch.ops.mkldnn._linear_pointwise(vectors, part, None, "none", [], "")
+            for tile in codebook.split(codes):
+                torch.ops.mkldnn._linear_pointwise(vectors, tile, None, "none", [], "")
         return ()
 
     return run

@@ -10,7 +10,7 @@ from benchmarks.autoencoder import Autoencoder
 from benchmarks.crops import held_out_tiles, to_unit_range
 from benchmarks.data import Photographs
 from benchmarks.evaluation import copy_tiles, count_codes, evaluate, mean_square, psnr
-from benchmarks.parts import Part
+from benchmarks.stored_results import StoredResult
 from benchmarks.training import USAGE_WINDOW, OnStep, Recipe
 from benchmarks.utilization import Trained, repeatable_convolutions, train_new
 from quantizers import metrics
@@ -18,7 +18,7 @@ from quantizers import metrics
 NO_VIEWS = torch.empty(0, 0, 0, 3, dtype=torch.uint8)
 
 
-def measure(name: str, recipe: Recipe, photographs: Photographs, on_step: OnStep) -> Part:
+def measure(name: str, recipe: Recipe, photographs: Photographs, on_step: OnStep) -> StoredResult:
     """Train and count.
 
     Beside the fields of Evaluation, which are of held-out tiles and count from zero, the numbers have
@@ -44,7 +44,9 @@ def measure(name: str, recipe: Recipe, photographs: Photographs, on_step: OnStep
             **latent_errors(trained.model, tiles),
         }
     curves = trained.curves
-    return Part(numbers, counts.flatten().numpy(), curves.mse.numpy(), curves.codes_used.numpy(), NO_VIEWS.numpy())
+    return StoredResult(
+        numbers, counts.flatten().numpy(), curves.mse.numpy(), curves.codes_used.numpy(), NO_VIEWS.numpy()
+    )
 
 
 def in_training(trained: Trained) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from benchmarks.parts import Part
+from benchmarks.stored_results import StoredResult
 from benchmarks.sweep.grid import Point
 from benchmarks.sweep.progress import numbers_of
 
@@ -31,10 +31,10 @@ class Bar:
         self.task = self.progress.add_task("trainings", total=trainings)
         self.taken = 0
 
-    def tell(self, point: Point, part: Part, trained: bool) -> None:
+    def tell(self, point: Point, result: StoredResult, trained: bool) -> None:
         """A training is finished, or was taken from disk; these are only counted."""
         if trained:
-            self.progress.console.print(f"{point}: {numbers_of(part)}", highlight=False, markup=False)
+            self.progress.console.print(f"{point}: {numbers_of(result)}", highlight=False, markup=False)
         else:
             self.taken += 1
         self.progress.update(self.task, advance=1, description=self._description())

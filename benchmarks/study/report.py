@@ -11,9 +11,9 @@ from benchmarks import machine
 from benchmarks.crops import held_out_tiles
 from benchmarks.data import Photographs
 from benchmarks.machine import caption
-from benchmarks.parts import Part
 from benchmarks.report import file_names
 from benchmarks.sheets import NOTHING, Sheet, markdown_rows
+from benchmarks.stored_results import StoredResult
 from benchmarks.study import compare, curves
 from benchmarks.study.effects import Comparison, Effect, Setting, Table
 from benchmarks.study.measures import GAP, STEPS_TO_VQ, Measure
@@ -56,8 +56,10 @@ def full_record(
         },
         "data": {**photographs.describe(), "held_out_tiles": len(held_out_tiles(photographs.held_out))},
         **machine.record(torch.device(base.device)),
-        "points": [numbers(point, part, results) for point, part in results.parts.items()],
-        "curves": [curve(point, part) for point, part in results.parts.items() if _has_curve(effects, point)],
+        "points": [numbers(point, result, results) for point, result in results.finished.items()],
+        "curves": [
+            curve(point, result) for point, result in results.finished.items() if _has_curve(effects, point)
+        ],
         "failed": results.failed,
         "missing": [str(point) for point in results.missing(points)],
         "interrupted": results.interrupted,
@@ -70,26 +72,26 @@ def full_record(
     return record
 
 
-def numbers(point: Point, part: Part, results: Results) -> dict[str, Any]:
+def numbers(point: Point, result: StoredResult, results: Results) -> dict[str, Any]:
     """A training's numbers, and what is derived from them and from plain VQ's at the same K, D and seed."""
-    plain = results.parts.get(Point("vq", point.recipe))
+    plain = results.finished.get(Point("vq", point.recipe))
     recipe = point.recipe
-    reached = {} if plain is None else {STEPS_TO_VQ.key: curves.steps_to(part.train_mse, plain.train_mse)}
+    reached = {} if plain is None else {STEPS_TO_VQ.key: curves.steps_to(result.train_mse, plain.train_mse)}
     return {
-        **part.numbers,
+        **result.numbers,
         **reached,
         "quantizer": point.name,
         "asked_codebook_size": recipe.codebook_size,
         "dim": recipe.dim,
         "seed": recipe.seed,
-        GAP.key: part.numbers["psnr_db_window"] - part.numbers["psnr_db_crops"],
+        GAP.key: result.numbers["psnr_db_window"] - result.numbers["psnr_db_crops"],
     }
 
 
-def curve(point: Point, part: Part) -> dict[str, Any]:
+def curve(point: Point, result: StoredResult) -> dict[str, Any]:
     """Its error over the training, on the [0, 1] scale."""
     setting = asdict(_setting(point))
-    return {**setting, "seed": point.recipe.seed, **curves.thinned(part.train_mse)}
+    return {**setting, "seed": point.recipe.seed, **curves.thinned(result.train_mse)}
 
 
 def compared(record: dict[str, Any], comparison: Comparison) -> dict[str, Any]:

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import parts
+from benchmarks import stored_results
 from benchmarks.data import Photographs, bundled, from_folder
-from benchmarks.parts import Part
+from benchmarks.stored_results import StoredResult
 from benchmarks.study.effects import Effect
 from benchmarks.study.measure import measure
 from benchmarks.sweep.grid import Point
@@ -30,20 +30,20 @@ from benchmarks.utilization import first_line
 
 HERE = Path(__file__).parent
 
-Tell = Callable[[Point, Part, bool], None]  # a point is there, and whether it was trained just now
+Tell = Callable[[Point, StoredResult, bool], None]  # a point is there, and whether it was trained just now
 
 
 @dataclass
 class Results:
     """What a study has: the parts that are finished, by their points; the rest with its reasons."""
 
-    parts: dict[Point, Part] = field(default_factory=dict)
+    finished: dict[Point, StoredResult] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
     interrupted: bool = False
 
     def missing(self, points: Sequence[Point]) -> list[Point]:
         """Those that were not reached, or failed."""
-        return [point for point in points if point not in self.parts]
+        return [point for point in points if point not in self.finished]
 
 
 @dataclass(frozen=True)
@@ -86,12 +86,12 @@ def run(
     tasks: list[Task] = []
     for point in points:
         here = folder / folder_name(point.recipe)
-        key = parts.fingerprint(point.name, point.recipe, photographs, deciding)
-        stored = None if fresh else parts.load(here, point.name, key)
+        key = stored_results.fingerprint(point.name, point.recipe, photographs, deciding)
+        stored = None if fresh else stored_results.load(here, point.name, key)
         if stored is None:
             tasks.append(Task(point, images, here, key))
         else:
-            results.parts[point] = stored
+            results.finished[point] = stored
             tell(point, stored, False)
     try:
         with processes(workers) as pool:
@@ -106,8 +106,8 @@ def run(
 
 def source_digest() -> str:
     """Of the library, the benchmark's deciding files and the study's own."""
-    benchmark = [HERE.parent / f"{module}.py" for module in parts.DECIDING]
-    return parts.source_digest([*benchmark, HERE / "measure.py"])
+    benchmark = [HERE.parent / f"{module}.py" for module in stored_results.DECIDING]
+    return stored_results.source_digest([*benchmark, HERE / "measure.py"])
 
 
 @lru_cache(maxsize=1)
@@ -140,12 +140,12 @@ def begin(threads: int) -> None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
 
 
-def train_and_store(task: Task) -> Part:
+def train_and_store(task: Task) -> StoredResult:
     """In one of the processes."""
-    part = measure(task.point.name, task.point.recipe, read(task.images), lambda step, mse, codes_used: None)
+    result = measure(task.point.name, task.point.recipe, read(task.images), lambda step, mse, codes_used: None)
     task.folder.mkdir(parents=True, exist_ok=True)
-    parts.save(task.folder, task.key, part)
-    return part
+    stored_results.save(task.folder, task.key, result)
+    return result
 
 
 def _end_with(sentinel: int) -> None:
@@ -153,17 +153,17 @@ def _end_with(sentinel: int) -> None:
     os._exit(1)
 
 
-def _finished(pool: ProcessPoolExecutor, tasks: Sequence[Task]) -> Iterator[tuple[Task, "Future[Part]"]]:
+def _finished(pool: ProcessPoolExecutor, tasks: Sequence[Task]) -> Iterator[tuple[Task, "Future[StoredResult]"]]:
     futures = {pool.submit(train_and_store, task): task for task in tasks}
     for future in as_completed(futures):
         yield futures[future], future
 
 
-def _take(results: Results, task: Task, future: "Future[Part]", tell: Tell) -> None:
+def _take(results: Results, task: Task, future: "Future[StoredResult]", tell: Tell) -> None:
     try:
-        part = future.result()
+        result = future.result()
     except NO_MEMORY as error:
         results.failed.append(f"{task.point}: {first_line(error)}")
         return
-    results.parts[task.point] = part
-    tell(task.point, part, True)
+    results.finished[task.point] = result
+    tell(task.point, result, True)

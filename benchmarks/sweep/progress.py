@@ -2,8 +2,8 @@
 
 from rich.console import Console
 
-from benchmarks.parts import Part
 from benchmarks.progress import Terminal
+from benchmarks.stored_results import StoredResult
 from benchmarks.sweep.grid import Point
 from benchmarks.sweep.run import PointWatcher
 from benchmarks.training import OnStep
@@ -20,7 +20,7 @@ class SweepTerminal(Terminal, PointWatcher):
     def next(self, point: Point) -> None:
         self.point = str(point)
 
-    def reused(self, part: Part) -> None:
+    def reused(self, result: StoredResult) -> None:
         """Only counted: a sweep that is continued would fill the screen."""
         self.taken += 1
         self.progress.update(self.overall, advance=1, state=f"{self.taken} taken from disk")
@@ -28,15 +28,15 @@ class SweepTerminal(Terminal, PointWatcher):
     def started(self, name: str) -> OnStep:
         return super().started(self.point)
 
-    def finished(self, part: Part) -> None:
-        self._say(f"{self.point}: {numbers_of(part)}")
+    def finished(self, result: StoredResult) -> None:
+        self._say(f"{self.point}: {numbers_of(result)}")
 
     def failed(self, sentence: str) -> None:
         self._say(sentence)
 
 
-def numbers_of(part: Part) -> str:
+def numbers_of(result: StoredResult) -> str:
     """A training's main numbers in a line."""
-    share = part.numbers["utilization"]
+    share = result.numbers["utilization"]
     used = "" if share is None else f"{100 * share:.1f} % of its codes used, "
-    return f"{used}{part.numbers['psnr_db']:.2f} dB, {part.numbers['train_seconds']:.0f} s"
+    return f"{used}{result.numbers['psnr_db']:.2f} dB, {result.numbers['train_seconds']:.0f} s"

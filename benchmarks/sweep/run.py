@@ -21,7 +21,7 @@ class Results:
     """What a sweep has.
 
     points   one flat dictionary each: "quantizer", "asked_codebook_size", "dim", "learning_rate", "seed", and a
-             Part's numbers
+             StoredResult's numbers
     failed   a sentence for each point that did not fit in memory
     missing  the points that were not reached
     """
@@ -102,7 +102,7 @@ def _run_point(
         watcher.failed(results.failed[-1])
         return False
     if not outcome.interrupted:
-        (part,) = outcome.finished
+        (result,) = outcome.finished
         asked = {
             "quantizer": point.name,
             "asked_codebook_size": recipe.codebook_size,
@@ -110,5 +110,5 @@ def _run_point(
             "learning_rate": recipe.learning_rate,
             "seed": recipe.seed,
         }
-        results.points.append({**asked, **part.numbers})
+        results.points.append({**asked, **result.numbers})
     return outcome.interrupted

@@ -217,11 +217,11 @@ def test_the_step_at_which_one_reaches_the_other(mse: np.ndarray, other: np.ndar
 def test_counts_of_one_training(pictures: Path) -> None:
     photographs = from_folder(pictures)
     recipe = Recipe(codebook_size=32, dim=4, steps=8)
-    part = measure("simvq", recipe, photographs, lambda *step: None)
-    n = part.numbers
+    result = measure("simvq", recipe, photographs, lambda *step: None)
+    n = result.numbers
     assert 1 / 32 <= n["utilization_window"] == n["utilization_seen"] <= 1  # fewer steps than the window has
     assert 0 < n["utilization_crops"] <= 1
-    assert n["psnr_db_window"] == pytest.approx(-10 * math.log10(part.train_mse.astype(float).mean()))
+    assert n["psnr_db_window"] == pytest.approx(-10 * math.log10(result.train_mse.astype(float).mean()))
     assert n["psnr_db_crops"] > 0
     assert n["latent_error"] > 0 < n["quantization_error"]
     plain = measure("none", recipe, photographs, lambda *step: None).numbers
@@ -360,18 +360,18 @@ def test_processes_train_and_store(pictures: Path, tmp_path: Path) -> None:
     told: list[tuple[str, bool]] = []
 
     def run(**options: Any) -> running.Results:
-        tell = lambda point, part, new: told.append((point.name, new))  # noqa: E731
+        tell = lambda point, result, new: told.append((point.name, new))  # noqa: E731
         return running.run(points, pictures, tmp_path, workers=1, tell=tell, **options)
 
     results = run()
-    assert set(results.parts) == set(points)
+    assert set(results.finished) == set(points)
     assert not multiprocessing.active_children()
     assert sorted(told) == [("fsq", True), ("vq", True)]
     told.clear()
     again = run()  # nothing is left to train, so no process begins
     assert told == [("vq", False), ("fsq", False)]
-    assert {point: part.numbers for point, part in again.parts.items()} == {
-        point: part.numbers for point, part in results.parts.items()
+    assert {point: result.numbers for point, result in again.finished.items()} == {
+        point: result.numbers for point, result in results.finished.items()
     }
 
 

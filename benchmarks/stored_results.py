@@ -1,7 +1,7 @@
-"""Finished quantizers on disk: `parts/<name>.json` with the numbers, `parts/<name>.npz` with the arrays.
+"""Finished results on disk: `parts/<name>.json` contains the numbers, `parts/<name>.npz` the arrays.
 
-Each carries a fingerprint of everything that decides its result. One that has another fingerprint, or that
-is damaged, counts as not there, so the quantizer is trained again.
+Each has a fingerprint of everything that determines its result. A file that is damaged or has another fingerprint
+counts as missing, so that the quantizer is trained again.
 """
 
 import hashlib
@@ -22,7 +22,9 @@ from benchmarks.files import write_bytes, write_json
 from benchmarks.training import Recipe
 from benchmarks.variants import file_name
 
-# The files here whose text decides a result; reports and plots do not.
+FOLDER = "parts"  # inside the folder of a run; the name on disk predates this module's name
+
+# The benchmark's files whose source determines a result. Reports and plots do not.
 DECIDING = (
     "aids",
     "autoencoder",
@@ -39,8 +41,8 @@ DECIDING = (
 
 
 @dataclass(frozen=True)
-class Part:
-    """One quantizer's result.
+class StoredResult:
+    """The result of one quantizer.
 
     numbers          "quantizer", "codebook_size", "codebooks", "train_seconds", "date", and the fields of
                      Evaluation and Cost
@@ -62,7 +64,7 @@ class Part:
 
     @property
     def code_count(self) -> int:
-        """Codes in all codebooks."""
+        """The number of codes in all codebooks."""
         return int(self.numbers["codebook_size"]) * int(self.numbers["codebooks"])
 
     @property
@@ -71,9 +73,9 @@ class Part:
 
 
 def fingerprint(name: str, recipe: Recipe, photographs: Photographs, source: str | None = None) -> str:
-    """A digest of quantizer, recipe, data, machine, versions and source text.
+    """Return a digest of quantizer, recipe, data, machine, versions and source text.
 
-    `source` is the digest of that text where more decides than the benchmark's own files.
+    `source` is a digest of the source text, needed if more than the benchmark's own files determines the result.
     """
     decides = {
         "quantizer": name,
@@ -87,14 +89,14 @@ def fingerprint(name: str, recipe: Recipe, photographs: Photographs, source: str
 
 
 def source_digest(deciding: Iterable[Path] | None = None) -> str:
-    """A digest of the library's code and of the files `deciding`, by default the benchmark's own.
+    """Return a digest of the library's code and of the files `deciding`, by default the benchmark's own.
 
-    The version alone does not change while somebody works on a quantizer.
+    The version alone is not enough: it stays the same during work on a quantizer.
     """
     package, here = Path(quantizers.__file__).parent, Path(__file__).parent
     if deciding is None:
         deciding = [here / f"{module}.py" for module in DECIDING]
-    # The folder kernels is a link, which rglob does not follow.
+    # The folder kernels is a symbolic link, which rglob does not follow.
     library = {path for folder in (package, package / "kernels") for path in folder.rglob("*.py")}
     digest = hashlib.sha256()
     for path in [*sorted(library), *deciding]:
@@ -102,21 +104,21 @@ def source_digest(deciding: Iterable[Path] | None = None) -> str:
     return digest.hexdigest()
 
 
-def save(folder: Path, key: str, part: Part) -> None:
-    """The arrays first: the JSON names their digest, so it is what makes a part complete."""
+def save(folder: Path, key: str, result: StoredResult) -> None:
+    """Write the arrays, then the JSON with their digest. The JSON is what makes a result complete."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **{name: getattr(part, name) for name in _ARRAYS})
+    np.savez_compressed(buffer, **{name: getattr(result, name) for name in _ARRAYS})
     arrays = buffer.getvalue()
-    write_bytes(folder / f"{file_name(part.name)}.npz", arrays)
+    write_bytes(folder / f"{file_name(result.name)}.npz", arrays)
     digest = hashlib.sha256(arrays).hexdigest()
     write_json(
-        folder / f"{file_name(part.name)}.json",
-        {"fingerprint": key, "arrays_sha256": digest, "numbers": part.numbers},
+        folder / f"{file_name(result.name)}.json",
+        {"fingerprint": key, "arrays_sha256": digest, "numbers": result.numbers},
     )
 
 
-def load(folder: Path, name: str, key: str) -> Part | None:
-    """The stored part; None where there is none with this fingerprint or it is damaged."""
+def load(folder: Path, name: str, key: str) -> StoredResult | None:
+    """Return the stored result; None if there is none with this fingerprint or it is damaged."""
     try:
         stored = json.loads((folder / f"{file_name(name)}.json").read_bytes())
         arrays = (folder / f"{file_name(name)}.npz").read_bytes()
@@ -124,8 +126,8 @@ def load(folder: Path, name: str, key: str) -> Part | None:
         if stored["fingerprint"] != key or not whole:
             return None
         with np.load(io.BytesIO(arrays)) as read:
-            return Part(stored["numbers"], **{array: read[array] for array in _ARRAYS})
-    except (OSError, ValueError, KeyError, TypeError):  # absent, cut off, or not what save() wrote
+            return StoredResult(stored["numbers"], **{array: read[array] for array in _ARRAYS})
+    except (OSError, ValueError, KeyError, TypeError):  # missing, truncated, or not written by save()
         return None
 
 
