@@ -1,6 +1,6 @@
-"""The command line: each benchmark is a sub-command, in a file of its own.
+"""The command line. Each benchmark is a sub-command in its own file.
 
-What cannot be used is a sentence and exit code 2; Ctrl-C reports what is finished and exits with 130.
+Invalid input prints a sentence and exits with code 2. Ctrl-C reports the finished results and exits with 130.
 """
 
 import typer
@@ -14,7 +14,7 @@ app = typer.Typer(
 
 @app.callback()
 def benchmarks() -> None:
-    """Measure the quantizers. Each benchmark is a command and has its own --help."""
+    """Benchmarks of vector quantizers. Each is a command with its own --help."""
 
 
 app.command("utilization")(utilization.command)

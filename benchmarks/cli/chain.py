@@ -1,4 +1,4 @@
-"""`python -m benchmarks chain`: VQ-VAE, prior, samples and bytes, of digits and photographs, in one go."""
+"""`python -m benchmarks chain`: VQ-VAE, prior, samples and compressed codes, of digits and photographs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -32,20 +32,22 @@ PICTURES = ("samples.png", "digits/samples.png", "photographs/reconstructions.pn
 def command(
     images: Images = None,
     share: Annotated[
-        float, typer.Option(min=1e-4, max=100, metavar="X", help="Of the steps of each training: 0.1 for a trial.")
+        float,
+        typer.Option(min=1e-4, max=100, metavar="X", help="Share of the default training steps: 0.1 for a trial."),
     ] = 1.0,
     device: Device = "cpu",
-    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, metavar="N", help="Decides all draws.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, metavar="N", help="Seed of all random draws.")] = 0,
     out: Out = Path("runs/chain"),
     fresh: Fresh = False,
 ) -> None:
-    """Run the whole chain: an autoencoder around a quantizer, a prior over its codes, samples, codes as bytes.
+    """Run the whole chain: an autoencoder around a quantizer, a prior over its codes, samples, and compressed
+    codes.
 
-    On scikit-learn's digits, on photographs, and on photographs with two levels of codes. Also draws from a plain
-    autoencoder and a VAE, for comparison. Writes chain.json, chain.md and pictures; a folder for each part holds
-    its checkpoints, which the commands prior, sample and code take, too.
+    Runs on scikit-learn's digits, on photographs, and on photographs with two levels of codes. For comparison,
+    also samples from a plain autoencoder and a VAE. Writes chain.json, chain.md and pictures. A sub-folder for
+    each run contains its checkpoints, which the commands prior, sample and code accept as well.
 
-    Ctrl-C, or a kill, costs at most a hundred steps: the same command goes on where it was.
+    Ctrl-C or a kill loses at most a hundred steps: run the same command again to resume.
     """
     console = Console()
     with sentences(), resumable(console):

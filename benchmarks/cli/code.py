@@ -1,4 +1,4 @@
-"""`python -m benchmarks code`: the chain's fourth link, held-out images as bytes."""
+"""`python -m benchmarks code`: the chain's fourth stage, which compresses held-out images."""
 
 import typer
 from rich.console import Console
@@ -13,10 +13,10 @@ from benchmarks.utilization import check_device
 
 
 def command(folder: Run, device: Device = "cpu") -> None:
-    """Compress held-out images with the priors of a folder, decode them, and compare sizes.
+    """Compress held-out images with the priors in a folder, decode them, and compare sizes.
 
-    Writes held_out.codes, the compressed images, and code.json. Ends with 1 where what is decoded is not what was
-    encoded, to the last bit.
+    Writes held_out.codes, the compressed images, and code.json. Exits with 1 unless the decoded codes and images
+    equal the originals bit for bit.
     """
     console = Console()
     with sentences(), resumable(console):

@@ -1,4 +1,4 @@
-"""What the commands share: exit codes, options that several of them have, the folder for results."""
+"""Exit codes, common options and the output folder, shared by the commands."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,9 +15,9 @@ from benchmarks.files import write_text
 from benchmarks.stored_results import FOLDER
 from benchmarks.variants import split_list
 
-FAILED = 1  # part of what was asked for could not be measured
+FAILED = 1  # some measurement failed
 BAD_INPUT = 2
-INTERRUPTED = 130  # what a shell reports for Ctrl-C
+INTERRUPTED = 130  # the exit code that a shell reports for Ctrl-C
 LARGEST_SEED = 2**63 - 1
 
 Quantizers = Annotated[
@@ -25,8 +25,8 @@ Quantizers = Annotated[
     typer.Option(
         "--quantizers",
         metavar="NAMES",
-        help=f"Which to compare, separated by commas or by repeating the option: "
-        f"{', '.join(quantizers.available())}; or all. Options of a constructor follow its name: "
+        help=f"The quantizers to compare, separated by commas or by repeating the option: "
+        f"{', '.join(quantizers.available())}; or all. Constructor options follow the name: "
         "ema_vq:decay=0.8:gradient=rotation.",
     ),
 ]
@@ -34,24 +34,22 @@ Images = Annotated[
     Path | None,
     typer.Option(
         metavar="FOLDER",
-        help="Your own pictures, at least two, searched with subfolders; one in five is held out, those "
-        f"longer than {LONGEST_SIDE} pixels are reduced. Without it: photographs that come with scikit-image "
+        help="A folder of at least two pictures, searched recursively. One in five is held out. Pictures "
+        f"longer than {LONGEST_SIDE} pixels are downscaled. Default: the photographs that come with scikit-image "
         "and scikit-learn.",
     ),
 ]
-Device = Annotated[str, typer.Option(metavar="NAME", help="Where to train: cpu, cuda, cuda:1, ...")]
-Out = Annotated[Path, typer.Option(metavar="FOLDER", help="Where report and pictures go.")]
+Device = Annotated[str, typer.Option(metavar="NAME", help="The device to train on: cpu, cuda, cuda:1, ...")]
+Out = Annotated[Path, typer.Option(metavar="FOLDER", help="The output folder of report and pictures.")]
 Run = Annotated[
-    Path, typer.Argument(metavar="FOLDER", help="Of the command reconstruct, or one of those in runs/chain.")
+    Path, typer.Argument(metavar="FOLDER", help="The output folder of `reconstruct`, or a folder in runs/chain.")
 ]
-Fresh = Annotated[
-    bool, typer.Option("--fresh", help="Train all again, also those whose results are in the folder already.")
-]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Train again, even if the folder contains results already.")]
 
 
 @contextmanager
 def sentences() -> Iterator[None]:
-    """An InputError inside becomes its sentence and exit code 2."""
+    """Turn an InputError inside the block into its sentence and exit code 2."""
     try:
         yield
     except InputError as error:
@@ -61,24 +59,24 @@ def sentences() -> Iterator[None]:
 
 @contextmanager
 def resumable(console: Console) -> Iterator[None]:
-    """Ctrl-C inside becomes a sentence and exit code 130."""
+    """Turn Ctrl-C inside the block into a sentence and exit code 130."""
     try:
         yield
     except KeyboardInterrupt:
-        console.print("Interrupted. The same command goes on from the last checkpoint.")
+        console.print("Interrupted. Run the same command again to resume from the last checkpoint.")
         raise typer.Exit(INTERRUPTED) from None
 
 
 def parse_names(given: list[str]) -> list[str]:
-    """Variants from comma-separated lists, each once, in the order given."""
+    """Return the variants of comma-separated lists, without duplicates, in the given order."""
     names = [name for group in given for name in split_list(group)]
     if not names:
-        raise InputError("--quantizers: no name given")
+        raise InputError("--quantizers: got no name; expected at least one")
     return list(dict.fromkeys(names))
 
 
 def read_photographs(console: Console, images: Path | None) -> Photographs:
-    """The bundled ones or the user's, with a line for each file that is left out. Raises: InputError."""
+    """Read the bundled photographs or the user's, and print a line for each skipped file. Raises: InputError."""
     photographs = bundled() if images is None else from_folder(images)
     for sentence in photographs.skipped:
         console.print(f"skipped {sentence}", highlight=False, markup=False)
@@ -86,7 +84,7 @@ def read_photographs(console: Console, images: Path | None) -> Photographs:
 
 
 def make_writable(out: Path, *inner: Path) -> None:
-    """Make `out` and folders in it, and write there once, before hours of training. Raises: InputError."""
+    """Create `out` and the folders in it, and try to write there before hours of training. Raises: InputError."""
     try:
         for folder in (out, *inner):
             folder.mkdir(parents=True, exist_ok=True)
@@ -97,7 +95,7 @@ def make_writable(out: Path, *inner: Path) -> None:
 
 
 def make_folder(out: Path) -> Path:
-    """Make `out` writable, and the folder of parts in it."""
+    """Make `out` writable, and create the folder of stored results in it."""
     results_folder = out / FOLDER
     make_writable(out, results_folder)
     return results_folder

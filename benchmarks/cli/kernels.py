@@ -1,4 +1,4 @@
-"""`python -m benchmarks kernels`: search and training step beside other libraries."""
+"""`python -m benchmarks kernels`: search and training step, compared with other libraries."""
 
 from pathlib import Path
 from typing import Annotated
@@ -17,25 +17,27 @@ from benchmarks.sheets import rich_table
 
 
 def command(
-    device: Annotated[str, typer.Option(metavar="NAME", help="Where to run: cpu, cuda, cuda:1, ...")] = "cpu",
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="The device to run on: cpu, cuda, cuda:1, ...")
+    ] = "cpu",
     shapes: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NxKxD",
-            help="Vectors, codes and channels, as in 8192x512x64; repeat the option for more. Without it: a set "
-            "of shapes that real tokenizers have.",
+            help="Vectors, codes and channels, such as 8192x512x64. May be repeated. Default: the shapes of real "
+            "tokenizers.",
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where report and picture go.")] = Path(
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="The output folder of report and picture.")] = Path(
         "runs/kernels"
     ),
 ) -> None:
-    """Time the search for the nearest code, and a whole training step, against other libraries.
+    """Time the nearest-code search and a whole training step against other libraries.
 
-    All in one run and in turns: time, peak memory, wrong indices on data that are hard, growth with N, K and D,
-    and the bars that the project sets itself. Libraries that are not installed are left out.
+    Measures, interleaved in one run: time, peak memory, wrong indices on difficult data, growth with N, K and D,
+    and the project's own performance requirements. Libraries that are not installed are left out.
 
-    Writes kernels.json, kernels.md and growth.png. Ctrl-C ends early and reports what is measured.
+    Writes kernels.json, kernels.md and growth.png. Ctrl-C ends early and reports the measurements so far.
     """
     console = Console()
     with sentences():
@@ -51,9 +53,11 @@ def command(
 
 
 def write_report(console: Console, out: Path, settings: Settings, results: Results) -> None:
-    """Tables, JSON, Markdown and picture of what was measured; where nothing was, an earlier report stays."""
+    """Write tables, JSON, Markdown and picture of the measurements. Without any, an earlier report is left
+    unchanged.
+    """
     if not results.search:
-        console.print(f"Interrupted before anything was measured; {out} holds no new report.")
+        console.print(f"Interrupted before anything was measured; no new report was written to {out}.")
         return
     bars = report.judged(settings, results)
     record = report.full_record(settings, results, bars)

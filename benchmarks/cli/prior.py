@@ -1,4 +1,4 @@
-"""`python -m benchmarks prior`: the chain's second link, a prior over the codes of `reconstruct`."""
+"""`python -m benchmarks prior`: the chain's second stage, a prior over the codes of `reconstruct`."""
 
 from dataclasses import asdict, replace
 from typing import Annotated
@@ -20,16 +20,17 @@ def command(
     model: Annotated[str, typer.Option(metavar="NAME", help="pixelcnn or transformer.")] = PIXELCNN,
     width: Annotated[int | None, typer.Option(min=1, metavar="N", help="Channels of the prior.")] = None,
     layers: Annotated[int | None, typer.Option(min=1, metavar="N", help="Layers of the prior.")] = None,
-    dropout: Annotated[float | None, typer.Option(min=0, max=0.9, help="Share left out in training.")] = None,
+    dropout: Annotated[float | None, typer.Option(min=0, max=0.9, help="Dropout rate in training.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, metavar="N", help="Training steps of each level.")] = None,
-    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, metavar="N", help="Decides all draws.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, metavar="N", help="Seed of all random draws.")] = 0,
     device: Device = "cpu",
     fresh: Fresh = False,
 ) -> None:
-    """Fit a prior to the codes of an autoencoder: given the class on digits, given the top level on two levels.
+    """Fit a prior to the codes of an autoencoder, conditioned on the class for digits and on the top level for two
+    levels.
 
-    Writes prior-0.pt, with two levels prior-1.pt too, and prior.json. Ctrl-C, or a kill, costs at most a hundred
-    steps: the same command goes on where it was.
+    Writes prior-0.pt, for two levels also prior-1.pt, and prior.json. Ctrl-C or a kill loses at most a hundred
+    steps: run the same command again to resume.
     """
     console = Console()
     with sentences(), resumable(console):

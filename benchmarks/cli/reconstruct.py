@@ -1,4 +1,4 @@
-"""`python -m benchmarks reconstruct`: the chain's first link, an autoencoder around a quantizer."""
+"""`python -m benchmarks reconstruct`: the chain's first stage, an autoencoder around a quantizer."""
 
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,12 +21,12 @@ def command(
     data: Annotated[str, typer.Option(metavar="NAME", help="digits or photographs.")] = DIGITS,
     quantizer: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="With options behind colons, as ema_vq:decay=0.8:gradient=rotation."),
+        typer.Option(metavar="NAME", help="A quantizer with options, such as ema_vq:decay=0.8:gradient=rotation."),
     ] = None,
     levels: Annotated[int, typer.Option(min=1, max=2, help="1: VQ-VAE, 2: VQ-VAE-2.")] = 1,
     codebook_size: Annotated[int | None, typer.Option(min=2, metavar="K", help="Codes in each codebook.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, metavar="N", help="Training steps.")] = None,
-    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, metavar="N", help="Decides all draws.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, metavar="N", help="Seed of all random draws.")] = 0,
     images: Images = None,
     device: Device = "cpu",
     out: Annotated[
@@ -36,14 +36,14 @@ def command(
 ) -> None:
     """Train a VQ-VAE or VQ-VAE-2 on digits or photographs, and measure it on held-out images.
 
-    Writes autoencoder.pt, reconstruct.json and reconstructions.png. Ctrl-C, or a kill, costs at most a hundred
-    steps: the same command goes on where it was, with the result of a run that was never stopped.
+    Writes autoencoder.pt, reconstruct.json and reconstructions.png. Ctrl-C or a kill loses at most a hundred
+    steps: run the same command again to resume. The result equals that of an uninterrupted run.
     """
     console = Console()
     with sentences(), resumable(console):
         check_device(device)
         if images is not None and check_data(data) == DIGITS:
-            raise InputError("--images: the digits are scikit-learn's, pictures go with --data photographs")
+            raise InputError("--images: the digits are scikit-learn's; use --images with --data photographs")
         given = {"quantizer": quantizer, "codebook_size": codebook_size, "steps": steps}
         settings = replace(
             AUTOENCODING[check_data(data)],

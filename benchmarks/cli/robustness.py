@@ -1,4 +1,4 @@
-"""`python -m benchmarks robustness`: what a training can meet, tried on ours and on the main peer."""
+"""`python -m benchmarks robustness`: difficult inputs and conditions, for this library and the main peer."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,14 +16,16 @@ from benchmarks.sheets import rich_table
 
 
 def command(
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the report goes.")] = Path("runs/robustness"),
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="The output folder of the report.")] = Path(
+        "runs/robustness"
+    ),
 ) -> None:
-    """Try on quantizers what a training can meet, and on those of vector-quantize-pytorch.
+    """Check how quantizers of this library and of vector-quantize-pytorch behave under difficult conditions.
 
     NaN vectors, empty and masked batches, data far from the origin, half precision, compilation, export,
-    recomputation, copies: what becomes of codes, indices and losses, in about half a minute on a CPU.
+    recomputation and copies: reports the effect on codes, indices and losses. Takes about half a minute on a CPU.
 
-    Writes robustness.json and robustness.md. Ctrl-C ends early and reports what is done.
+    Writes robustness.json and robustness.md. Ctrl-C ends early and reports the finished checks.
     """
     console = Console()
     with sentences():
@@ -38,9 +40,9 @@ def command(
 
 
 def write_report(console: Console, out: Path, record: dict[str, Any]) -> None:
-    """Table, JSON and Markdown of the checks that were done; where none was, an earlier report stays."""
+    """Write table, JSON and Markdown of the finished checks. Without any, an earlier report is left unchanged."""
     if not record["checks"]:
-        console.print(f"Interrupted before any check was done; {out} holds no new report.")
+        console.print(f"Interrupted before any check was finished; no new report was written to {out}.")
         return
     write_json(out / "robustness.json", record)
     write_text(out / "robustness.md", report.markdown(record))

@@ -1,4 +1,4 @@
-"""`python -m benchmarks sample`: the chain's third link, images drawn from the prior."""
+"""`python -m benchmarks sample`: the chain's third stage, images sampled from the prior."""
 
 from typing import Annotated
 
@@ -14,15 +14,17 @@ from benchmarks.utilization import check_device
 def command(
     folder: Run,
     rows: Annotated[int, typer.Option(min=1, metavar="N", help="Rows of ten images.")] = 5,
-    temperature: Annotated[float, typer.Option(help="Below 1: safer; above: more varied.")] = 1.0,
-    top_k: Annotated[int | None, typer.Option(metavar="K", help="Only the K likeliest codes.")] = None,
+    temperature: Annotated[
+        float, typer.Option(help="Below 1: more likely codes; above 1: more varied codes.")
+    ] = 1.0,
+    top_k: Annotated[int | None, typer.Option(metavar="K", help="Sample from the K most likely codes.")] = None,
     top_p: Annotated[
-        float | None, typer.Option(metavar="P", help="Only the likeliest codes of probability P.")
+        float | None, typer.Option(metavar="P", help="Sample from the most likely codes of total probability P.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, metavar="N", help="Decides all draws.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, metavar="N", help="Seed of all random draws.")] = 0,
     device: Device = "cpu",
 ) -> None:
-    """Draw codes from the priors of a folder and decode them. On digits a column is a class.
+    """Sample codes from the priors in a folder and decode them. For digits, each column is a class.
 
     Writes samples.png.
     """

@@ -1,4 +1,4 @@
-"""`python -m benchmarks study`: the papers' effects, each asked of the same small autoencoder."""
+"""`python -m benchmarks study`: effects that papers claim, tested on the same small autoencoder."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,32 +41,31 @@ def command(
         list[str] | None,
         typer.Option(
             metavar="LIST",
-            help="Letters, separated by commas: "
+            help="Letters of the effects, separated by commas: "
             + "; ".join(f"{e.key} {e.title}" for e in EFFECTS)
             + ". Default all.",
         ),
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, metavar="N", help="Of each training.")] = STEPS,
+    steps: Annotated[int, typer.Option(min=1, metavar="N", help="Training steps of each run.")] = STEPS,
     seeds: Annotated[
         list[str] | None,
-        typer.Option(metavar="LIST", help="Everything is trained with each. Default 0, 1, 2."),
+        typer.Option(metavar="LIST", help="Seeds to train everything with. Default 0, 1, 2."),
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Processes that train. Default one for each core; on a GPU one."),
+        typer.Option(min=1, metavar="N", help="Training processes. Default: one per core; one on a GPU."),
     ] = None,
     images: Images = None,
     device: Device = Recipe.device,
     out: Out = Path("runs/study"),
     fresh: Fresh = False,
 ) -> None:
-    """Ask what the papers claim: who keeps a codebook in use, converges faster, gains from more codes.
+    """Test what papers claim: which quantizers keep a codebook in use, converge faster, or gain from more codes.
 
     Trains the autoencoder of `utilization` around many quantizers, all with the same steps, batches and seeds, and
-    says for each claim whether it holds here, seed by seed. Under two hours on two cores.
+    reports for each claim whether it holds here, seed by seed. Takes under two hours on two cores.
 
-    Writes study.json, study.md and pictures. Ctrl-C keeps what is finished, and running the same command again
-    continues there.
+    Writes study.json, study.md and pictures. Ctrl-C keeps finished results; run the same command again to resume.
     """
     console = Console()
     with sentences():
@@ -80,17 +79,18 @@ def command(
     torch.set_num_threads(max(1, usable_cores() // workers))
     bar = Bar(console, len(all_points))
     with bar.progress:
-        results = run(all_points, images, folder, workers=workers, fresh=fresh, tell=bar.tell)
+        results = run(all_points, images, folder, workers=workers, fresh=fresh, on_point=bar.on_point)
     if results.finished:
         record = report.full_record(asked, all_points, results, photographs, base, workers)
         write_report(console, out, record, asked)
     else:
-        console.print(f"No training was finished; {out} holds no new report.", highlight=False)
+        console.print(f"No training was finished; no new report was written to {out}.", highlight=False)
     for sentence in results.failed:
         console.print(sentence, highlight=False, markup=False)
     if results.interrupted:
         console.print(
-            f"Interrupted: {len(results.missing(all_points))} trainings left. The same command continues there."
+            f"Interrupted: {len(results.missing(all_points))} trainings left. Run the same command again to "
+            "resume."
         )
         raise typer.Exit(INTERRUPTED)
     if results.failed:
@@ -98,18 +98,18 @@ def command(
 
 
 def choose(given: list[str] | None) -> list[Effect]:
-    """The effects by their letters, in the study's order. Raises: InputError."""
+    """Return the effects for the given letters, in the study's order. Raises: InputError."""
     letters = {word.strip() for text in given or [] for word in text.split(",") if word.strip()}
     known = {effect.key: effect for effect in EFFECTS}
     if given is not None and not letters:
-        raise InputError("--effects: no letter given")
+        raise InputError("--effects: got no letter; expected at least one")
     if unknown := sorted(letters - known.keys()):
-        raise InputError(f"--effects: {unknown[0]!r} is none of {', '.join(known)}")
+        raise InputError(f"--effects: got {unknown[0]!r}; expected one of {', '.join(known)}")
     return [effect for effect in EFFECTS if not letters or effect.key in letters]
 
 
 def write_report(console: Console, out: Path, record: dict[str, object], effects: Sequence[Effect]) -> None:
-    """JSON, Markdown and pictures; the comparisons on the terminal."""
+    """Write JSON, Markdown and pictures; print the comparisons on the terminal."""
     pictures = plots.write_all(out, record, effects)
     write_json(out / "study.json", record)
     write_text(out / "study.md", report.markdown(record, effects, pictures))

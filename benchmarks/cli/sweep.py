@@ -1,4 +1,4 @@
-"""`python -m benchmarks sweep`: the same comparison over codebook size, dimension and learning rate."""
+"""`python -m benchmarks sweep`: the utilization benchmark over codebook size, dimension and learning rate."""
 
 import math
 from collections.abc import Sequence
@@ -56,14 +56,13 @@ def command(
         list[str] | None,
         typer.Option(
             metavar="LIST",
-            help="Of Adam, separated by commas. " + _default(SMALL.learning_rates, FULL.learning_rates),
+            help="Learning rates of Adam, separated by commas. "
+            + _default(SMALL.learning_rates, FULL.learning_rates),
         ),
     ] = None,
     seeds: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="LIST", help="Every point is trained with each. " + _default(SMALL.seeds, FULL.seeds)
-        ),
+        typer.Option(metavar="LIST", help="Seeds to train every point with. " + _default(SMALL.seeds, FULL.seeds)),
     ] = None,
     steps: Annotated[
         int | None,
@@ -86,15 +85,14 @@ def command(
         ),
     ] = False,
 ) -> None:
-    """Vary codebook size K, latent channels D and learning rate; see what it does to code use, bits and PSNR.
+    """Vary codebook size K, latent channels D and learning rate; measure code use, bits and PSNR.
 
-    Trains the autoencoder of `utilization`. One axis is varied at a time, the other two stay at the centre: K at
-    D 32 and learning rate 0.003, then D and learning rate at K 1024 (or whatever of the lists is nearest to these
-    values). --full trains every combination. Gumbel, whose step reads a logit for each vector and code, stops at
+    Trains the autoencoder of `utilization`. One axis varies at a time while the other two stay at the centre: K at
+    D 32 and learning rate 0.003, then D and learning rate at K 1024 (or the values in the lists that are nearest
+    to these). --full trains every combination. Gumbel, whose step reads a logit for each vector and code, stops at
     K 4096 unless --codebook-sizes or --full is given.
 
-    Writes sweep.json, sweep.md and pictures. Ctrl-C keeps what is finished, and running the same command again
-    continues there.
+    Writes sweep.json, sweep.md and pictures. Ctrl-C keeps finished results; run the same command again to resume.
     """
     console = Console()
     with sentences():
@@ -122,18 +120,20 @@ def command(
 
 
 def whole_numbers(option: str, given: list[str] | None, least: int) -> tuple[int, ...]:
-    """From comma-separated lists, sorted, each once; empty where the option is not given. Raises: InputError."""
+    """Parse comma-separated lists into sorted, unique numbers; empty if the option is not given. Raises:
+    InputError.
+    """
 
     def read(word: str) -> int:
         if not (word.isdecimal() and least <= int(word) <= LARGEST_SEED):
-            raise InputError(f"{option}: {word!r} is not a whole number from {least} to {LARGEST_SEED}")
+            raise InputError(f"{option}: got {word!r}; expected a whole number from {least} to {LARGEST_SEED}")
         return int(word)
 
     return tuple(sorted({read(word) for word in _words(option, given)}))
 
 
 def positive_numbers(option: str, given: list[str] | None) -> tuple[float, ...]:
-    """As `whole_numbers`, for learning rates."""
+    """Parse learning rates in the same way as `whole_numbers`."""
 
     def read(word: str) -> float:
         try:
@@ -141,7 +141,7 @@ def positive_numbers(option: str, given: list[str] | None) -> tuple[float, ...]:
         except ValueError:
             value = math.nan
         if not 0 < value < math.inf:
-            raise InputError(f"{option}: {word!r} is not a number above 0")
+            raise InputError(f"{option}: got {word!r}; expected a number above 0")
         return value
 
     return tuple(sorted({read(word) for word in _words(option, given)}))
@@ -150,14 +150,16 @@ def positive_numbers(option: str, given: list[str] | None) -> tuple[float, ...]:
 def _words(option: str, given: list[str] | None) -> list[str]:
     words = [word.strip() for text in given or [] for word in text.split(",") if word.strip()]
     if given is not None and not words:
-        raise InputError(f"{option}: no value given")
+        raise InputError(f"{option}: got no value; expected at least one")
     return words
 
 
 def write_report(console: Console, out: Path, grid: Grid, results: Results, photographs: Photographs) -> None:
-    """Tables, JSON, Markdown and pictures of what is finished; where nothing is, an earlier report stays."""
+    """Write tables, JSON, Markdown and pictures of the finished points. Without any, an earlier report is left
+    unchanged.
+    """
     if not results.points:
-        console.print(f"No point was finished; {out} holds no new report.")
+        console.print(f"No point was finished; no new report was written to {out}.")
         for sentence in results.failed:
             console.print(sentence, highlight=False, markup=False)
         return

@@ -44,19 +44,19 @@ def command(
     seed: Annotated[
         int,
         typer.Option(
-            min=0, max=LARGEST_SEED, metavar="N", help="Decides initial weights and the order of the data."
+            min=0, max=LARGEST_SEED, metavar="N", help="Seed of the initial weights and the order of the data."
         ),
     ] = Recipe.seed,
     out: Out = Path("runs/utilization"),
     fresh: Fresh = False,
 ) -> None:
-    """Compare how much of their codebooks quantizers use, and at what quality.
+    """Measure codebook utilization and reconstruction quality for each quantizer.
 
-    Trains the same small autoencoder once around each quantizer, with the same photographs, initial weights and
-    steps, then measures on photographs that were held out: codes used, bits, PSNR and SSIM, time and memory.
+    Trains the same small autoencoder around each quantizer, with the same photographs, initial weights and steps.
+    Then measures on held-out photographs: codes used, bits, PSNR and SSIM, time and memory.
 
-    Writes utilization.json, utilization.md and pictures. Ctrl-C keeps what is finished, and running
-    the same command again continues there.
+    Writes utilization.json, utilization.md and pictures. Ctrl-C keeps finished results; run the same command again
+    to resume.
     """
     console = Console()
     recipe = Recipe(codebook_size=codebook_size, dim=dim, steps=steps, seed=seed, device=device)
@@ -74,9 +74,11 @@ def command(
 
 
 def write_report(console: Console, out: Path, outcome: Outcome, recipe: Recipe, photographs: Photographs) -> None:
-    """Table, JSON, Markdown and pictures of what is finished; where nothing is, an earlier report stays."""
+    """Write table, JSON, Markdown and pictures of the finished results. Without any, an earlier report is left
+    unchanged.
+    """
     if not outcome.finished:
-        console.print(f"Interrupted before any quantizer was finished; {out} holds no new report.")
+        console.print(f"Interrupted before any quantizer was finished; no new report was written to {out}.")
         return
     record = report.full_record(outcome, recipe, photographs)
     originals = to_display(to_unit_range(held_out_views(photographs.held_out)))
@@ -85,6 +87,6 @@ def write_report(console: Console, out: Path, outcome: Outcome, recipe: Recipe, 
     pictures = plots.write_all(out, outcome.finished, originals.numpy())
     console.print(report.table(outcome.finished))
     if outcome.missing:
-        console.print(f"Not finished: {', '.join(outcome.missing)}. The same command continues there.")
+        console.print(f"Not finished: {', '.join(outcome.missing)}. Run the same command again to resume.")
     written = ["utilization.json", "utilization.md", *(path.name for path in pictures)]
     console.print(f"In {out}: {', '.join(written)}", highlight=False)

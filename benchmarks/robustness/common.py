@@ -1,4 +1,4 @@
-"""What several checks share: data, and differences as numbers."""
+"""Data and difference measures that several checks share."""
 
 from contextlib import suppress
 
@@ -13,12 +13,12 @@ MANY = 2048
 
 
 def normal(subject: Subject, count: int, seed: int = 0) -> Tensor:
-    """Vectors [1, count, D] from N(0, 1)."""
+    """Return vectors [1, count, D] from N(0, 1)."""
     return torch.randn(1, count, subject.dim, generator=torch.Generator().manual_seed(seed))
 
 
 def with_drawn_codes(subject: Subject, mean: float = 0.0) -> Tensor:
-    """Vectors from N(mean, 1), the first K of which are the codes now, where codes can be had."""
+    """Return vectors from N(mean, 1), after setting the first K of them as codes if the subject allows it."""
     x = mean + normal(subject, MANY)
     with suppress(NotApplicableError):
         subject.put_codes(x[0, : subject.size])
@@ -30,13 +30,13 @@ def largest(difference: Tensor) -> float:
 
 
 def moved(before: dict[str, Tensor], after: dict[str, Tensor]) -> float:
-    """The change of the tensor that changed most, norm over norm, in percent."""
+    """Return the change of the tensor that changed most, norm over norm, in percent."""
     changes = [relative_change(tensor, after[name]) for name, tensor in before.items()]
-    return float(torch.tensor([0.0, *changes]).max())  # NaN where one of them is
+    return float(torch.tensor([0.0, *changes]).max())  # NaN if any of them is
 
 
 def relative_change(before: Tensor, after: Tensor) -> float:
-    """Norm of the change over the norm before it, in percent."""
+    """Return the norm of the change over the norm before it, in percent."""
     if torch.equal(before, after):
         return 0.0
     return 100 * float((after.double() - before.double()).norm() / before.double().norm())

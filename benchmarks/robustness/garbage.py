@@ -1,4 +1,4 @@
-"""Vectors that are not numbers, and batches without any that counts."""
+"""Checks of vectors that are not finite and of batches without valid vectors."""
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ def needs_masks(subject: Subject) -> None:
 
 
 def lost_codes(subject: Subject) -> float:
-    """Percent of the codes that hold a number that is not finite."""
+    """Return the percentage of codes with an element that is not finite."""
     return 100 * float((~subject.codes().isfinite().all(-1)).float().mean())
 
 

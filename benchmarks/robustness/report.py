@@ -1,4 +1,6 @@
-"""The table on the terminal and in Markdown, and the JSON with everything. Both come from the JSON's record."""
+"""The table on the terminal and in Markdown, and the JSON with all results. The tables come from the JSON's
+record.
+"""
 
 from typing import Any
 
@@ -12,16 +14,16 @@ from benchmarks.robustness.run import SEED, Results
 from benchmarks.robustness.subjects import METHODS, OURS, peer_call
 from benchmarks.sheets import NOTHING, Sheet, markdown_rows
 
-TITLE = "What a training can meet"
+TITLE = "Behaviour under difficult inputs and conditions"
 EXPLANATION = (
-    f"In each cell: ours above, {PEER} below; {NOTHING}: the quantizer has nothing that the check asks about. 64 "
-    "channels and 1024 codes, FSQ with levels 8, 5, 5, 5; float32 but where another type is named; each check on "
-    "new modules, with the same data for both."
+    f"Each cell shows this library above and {PEER} below; {NOTHING} means that the check does not apply. All "
+    "have 64 channels and 1024 codes, except FSQ with levels 8, 5, 5, 5. The dtype is float32 unless another is "
+    "named. Each check builds new modules and uses the same data for both libraries."
 )
 
 
 def full_record(results: Results) -> dict[str, Any]:
-    """The JSON: where and with what, and every check with its sentence and answers."""
+    """Return the JSON: machine and versions, and every check with its description and results."""
     where = machine.record(torch.device("cpu"))
     where["versions"] |= {name: version for name, version in installed_versions().items() if name == PEER}
     return {
@@ -45,18 +47,20 @@ def full_record(results: Results) -> dict[str, Any]:
 
 
 def sheet(record: dict[str, Any]) -> Sheet:
-    """Checks down, methods across; a line of each cell for each library."""
+    """Return a table with a row per check and a column per method; each cell has one line per library."""
     rows = [[each["title"], *(_cell(each["answers"], method) for method in METHODS)] for each in record["checks"]]
     return Sheet(TITLE, ["", *METHODS], rows)
 
 
 def notes(record: dict[str, Any]) -> list[str]:
-    """Sentences on what was left out."""
-    return record["left_out"] + (["Interrupted: the rest was not checked."] if record["interrupted"] else [])
+    """Return sentences on what was left out."""
+    return record["left_out"] + (
+        ["Interrupted: the remaining checks were not run."] if record["interrupted"] else []
+    )
 
 
 def markdown(record: dict[str, Any]) -> str:
-    """The table, what each check does and what avoids a failure in the peer, and a line on where it was run."""
+    """Return the table, a description of each check, and a line on the machine."""
     lines = [f"**{TITLE}**", "", *markdown_rows(sheet(record)), "", EXPLANATION, ""]
     lines += [f"- **{each['title']}**: {each['does']} {each['note']}".rstrip() for each in record["checks"]]
     lines += ["", f"{PEER} is called as:", ""]

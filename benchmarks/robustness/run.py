@@ -1,4 +1,4 @@
-"""The command's work: every check on every subject, each freshly built."""
+"""Run every check on every subject, each freshly built."""
 
 import importlib.util
 import logging
@@ -23,9 +23,9 @@ Builders = dict[str, dict[str, Build]]
 
 @dataclass
 class Result:
-    """What became of each method in one check, by library: None where it has nothing of the kind.
+    """The results of one check for each library and method; None if the check does not apply.
 
-    failures: the exceptions' first lines, by library and method.
+    failures: the first lines of the exceptions, by library and method.
     """
 
     check: Check
@@ -35,7 +35,7 @@ class Result:
 
 @dataclass
 class Results:
-    """Everything, in the order in which it was done."""
+    """All results of a run, in the order in which they were obtained."""
 
     done: list[Result] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
@@ -43,14 +43,16 @@ class Results:
 
 
 def installed() -> tuple[Builders, list[str]]:
-    """The subjects that can be built here, and a sentence on the library that is missing."""
+    """Return the subjects that can be built here, and a sentence on a missing library."""
     if importlib.util.find_spec("vector_quantize_pytorch") is not None:
         return BUILDERS, []
     return {OURS: BUILDERS[OURS]}, [f"{PEER} is left out: the package vector_quantize_pytorch is not installed."]
 
 
 def run(started: Callable[[str], None], builders: Builders, checks: Sequence[Check] = CHECKS) -> Results:
-    """Do the checks in order; `started` is told the title of each. Ctrl-C ends early, and keeps what is there."""
+    """Run the checks in order, calling `started` with the title of each. Ctrl-C ends early and keeps the results
+    so far.
+    """
     results = Results()
     try:
         for check in checks:
@@ -75,7 +77,7 @@ def _result(check: Check, builders: Builders) -> Result:
 
 
 def attempt(check: Check, build: Build) -> tuple[Value | None, str]:
-    """The check's answer in a form that JSON holds, and the first line of an exception's text."""
+    """Return the check's result in a form that JSON can hold, and the first line of an exception's text."""
     torch.manual_seed(SEED)
     try:
         value = check.run(build())
@@ -90,10 +92,10 @@ def attempt(check: Check, build: Build) -> tuple[Value | None, str]:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Without warnings, logs, and what C++ writes to the terminal: here an exception is an answer."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    """Suppress warnings, logs, and what C++ writes to the terminal. Here an exception is a result."""
+    stderr, devnull = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     level = logging.root.manager.disable
-    os.dup2(nowhere, 2)
+    os.dup2(devnull, 2)
     logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
@@ -101,6 +103,6 @@ def _silence() -> Iterator[None]:
             yield
     finally:
         logging.disable(level)
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(devnull)

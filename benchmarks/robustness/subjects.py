@@ -1,8 +1,8 @@
-"""A quantizer of ours, or of the main peer, behind the few calls that the checks make.
+"""A quantizer of this library, or of the main peer, behind the few calls that the checks make.
 
-Both are built for the same method: with a straight-through gradient where ours passes it straight through, and
-with codes that an optimizer learns where ours are. The rest are each library's defaults. Vectors come as
-[1, N, D], which both take.
+Both are built for the same method: with a straight-through gradient if this library's has one, and with codes that
+an optimizer learns if this library's are. Everything else is each library's default. Vectors are [1, N, D], which
+both accept.
 """
 
 from collections.abc import Callable
@@ -21,11 +21,11 @@ OURS = "ours"
 
 
 class NotApplicableError(Exception):
-    """The subject has nothing that the check asks about."""
+    """The subject lacks the feature that the check is about."""
 
 
 class Output(NamedTuple):
-    """quantized [1, N, D], indices [1, N], loss 0-d or None where the quantizer has none."""
+    """quantized [1, N, D], indices [1, N], and loss, 0-d or None if the quantizer has none."""
 
     quantized: Tensor
     indices: Tensor
@@ -33,7 +33,7 @@ class Output(NamedTuple):
 
 
 class Subject:
-    """A quantizer in training mode. Subclasses say how each library is asked."""
+    """A quantizer in training mode. Subclasses adapt it to each library's interface."""
 
     dim = DIM
     size = SIZE
@@ -51,24 +51,24 @@ class Subject:
         raise NotImplementedError
 
     def codes(self) -> Tensor:
-        """The learned codes [K, D], detached. Raises: NotApplicableError where none are learned."""
+        """Return the learned codes [K, D], detached. Raises: NotApplicableError if none are learned."""
         raise NotApplicableError
 
     def put_codes(self, codes: Tensor) -> None:
-        """Make `codes` [K, D] the codes, by whatever way there is. Raises: NotApplicableError without one."""
+        """Make `codes` [K, D] the codes by any means. Raises: NotApplicableError if there is none."""
         raise NotApplicableError
 
     def set_codebook(self, codes: Tensor) -> None:
-        """Set the codes by the one call that the library has for it. Raises: NotApplicableError without one."""
+        """Set the codes by the library's own method for it. Raises: NotApplicableError if there is none."""
         raise NotApplicableError
 
     def state(self) -> dict[str, Tensor]:
-        """A copy of every parameter and buffer, also those that are not saved."""
+        """Return a copy of every parameter and buffer, including those that are not saved."""
         named = [*self.module.named_parameters(), *self.module.named_buffers()]
         return {name: tensor.detach().clone() for name, tensor in named}
 
     def train(self, x: Tensor, mask: Tensor | None = None) -> Output:
-        """Forward, a backward whose gradient from above is one everywhere, and a step of gradient descent."""
+        """Run forward, a backward with an upstream gradient of ones, and a step of gradient descent."""
         out = self.forward(x.clone().requires_grad_(), mask)
         (out.quantized.sum() + (0 if out.loss is None else out.loss)).backward()
         if parameters := list(self.module.parameters()):
@@ -158,7 +158,7 @@ _PEER_SUBJECTS = {"VectorQuantize": PeerVQ, "SimVQ": PeerSimVQ, "FSQ": PeerFSQ}
 
 
 def peer_call(method: str) -> str:
-    """How the peer is called, as Python."""
+    """Return the peer's constructor call as Python."""
     class_name, options = PEER_OPTIONS[method]
     return f"{class_name}({', '.join(f'{name}={value!r}' for name, value in options.items())})"
 

@@ -1,4 +1,4 @@
-"""Compilation, export, recomputation, and the state in training, evaluation and copies."""
+"""Checks of compilation, export, recomputation, and of the state in training, evaluation and copies."""
 
 import copy
 import pickle
@@ -35,7 +35,7 @@ def export(subject: Subject) -> str:
 
 
 def recomputed(subject: Subject) -> tuple[Subject, Subject, Tensor, Tensor]:
-    """A subject after a plain step, one after a checkpointed one, and the gradients of both inputs."""
+    """Return a subject after a plain step, one after a checkpointed step, and the input gradients of both."""
     other = copy.deepcopy(subject)
     inputs = [normal(subject, VECTORS).requires_grad_() for _ in range(2)]
     outputs = [subject.module(inputs[0]), checkpoint(other.module, inputs[1], use_reentrant=False)]
@@ -72,7 +72,7 @@ def codebook_that_was_set(subject: Subject) -> float:
 
 def largest_tensor(subject: Subject) -> float:
     x = normal(subject, MANY)
-    subject.train(x[:, :8])  # libraries and caches
+    subject.train(x[:, :8])  # loads libraries and fills caches
     return largest_allocation(lambda: subject.train(x)) / (MANY * subject.size)
 
 

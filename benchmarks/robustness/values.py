@@ -1,4 +1,4 @@
-"""Codes and indices: what is decoded, which code is chosen, and in which precision."""
+"""Checks of codes and indices: what is decoded, which code is chosen, and in which precision."""
 
 import copy
 
@@ -13,7 +13,7 @@ STEPS = 50
 
 
 def decode_difference(subject: Subject, x: Tensor) -> float:
-    """Decoded by the codes that the forward used: those before it."""
+    """Return the difference of decode and forward. Decoding uses a copy with the codes before the forward."""
     earlier = copy.deepcopy(subject)
     out = subject.forward(x.requires_grad_(subject.module.training))
     with torch.no_grad():
@@ -93,9 +93,9 @@ def autocast(subject: Subject) -> float:
 
 
 def half_state(subject: Subject) -> float:
-    """Only where the library moves the codes: what an optimizer makes of bfloat16 is the optimizer's.
+    """Check only methods whose codes the library moves: with an optimizer, bfloat16 is the optimizer's concern.
 
-    Both ends are rounded to bfloat16, so that what storing the codes rounds does not count.
+    Both ends are rounded to bfloat16, so that the rounding of stored codes does not count.
     """
     start = subject.codes().clone()
     if list(subject.module.parameters()):

@@ -1,13 +1,8 @@
-"""Do the effects that the papers claim show here? The same small autoencoder, many quantizers, several seeds.
+"""Test effects that papers claim: the same small autoencoder with many quantizers and several seeds.
 
-questions/   the seven, each with what is trained, shown and compared
-effects.py   what they consist of
-measures.py  the numbers that they look at
-measure.py   one training, and what is counted of it
-run.py       all of them, several processes at a time, stored as they finish
-progress.py  what a person sees meanwhile
-curves.py    errors over the training
-compare.py   what the numbers say to a comparison, seed by seed
-report.py    JSON; tables from it
-plots.py     pictures from it
+questions/   seven questions, each with its trainings, tables and comparisons effects.py   the classes that
+describe a question measures.py  the numbers that tables and comparisons use measure.py   trains and measures one
+model run.py       all trainings, several processes at a time, each result stored when finished progress.py
+progress on the terminal curves.py    errors over the course of training compare.py   evaluates a comparison, seed
+by seed report.py    the JSON, and tables from it plots.py     pictures from the JSON
 """

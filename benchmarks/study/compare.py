@@ -1,4 +1,4 @@
-"""What the record says to a comparison, seed by seed."""
+"""Evaluate a comparison on the record, seed by seed."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ Numbers = dict[str, Any]
 
 
 def at(record: dict[str, Any], setting: Setting) -> dict[int, Numbers]:
-    """The setting's trainings, by seed, in the order of the seeds."""
+    """Return the setting's trainings by seed, in the order of the seeds."""
     found = {
         point["seed"]: point
         for point in record["points"]
@@ -22,7 +22,7 @@ def at(record: dict[str, Any], setting: Setting) -> dict[int, Numbers]:
 
 
 def values(record: dict[str, Any], setting: Setting, measure: Measure) -> dict[int, float]:
-    """The measure of each seed that has it, as it is shown; infinity for never."""
+    """Return the measure of each seed that has it, in displayed units; infinity for "never"."""
     have = {seed: point[measure.key] for seed, point in at(record, setting).items() if measure.key in point}
     if measure.may_be_never:
         have = {seed: math.inf if number is None else number for seed, number in have.items()}
@@ -31,15 +31,17 @@ def values(record: dict[str, Any], setting: Setting, measure: Measure) -> dict[i
 
 
 def differences(record: dict[str, Any], comparison: Comparison) -> list[float]:
-    """Greater − lesser, for each seed that has both numbers."""
+    """Return greater − lesser for each seed that has both numbers."""
     greater = values(record, comparison.greater, comparison.measure)
     lesser = values(record, comparison.lesser, comparison.lesser_measure or comparison.measure)
     both = [(greater[seed], lesser[seed]) for seed in greater if seed in lesser]
-    return [0.0 if a == b else a - b for a, b in both]  # never and never are equal
+    return [0.0 if a == b else a - b for a, b in both]  # two seeds that never get there count as equal
 
 
 def verdict(found: Sequence[float], asked: int) -> str:
-    """Whether the sentence holds, by the signs of the seeds' differences alone; `asked` seeds were to be there."""
+    """State whether the sentence holds, by the signs of the differences alone. `asked` is the requested number of
+    seeds.
+    """
     if len(found) < asked:
         return f"open: measured in {len(found)} of {asked} seeds"
     seeds = "in the one seed" if asked == 1 else f"in all {asked} seeds"

@@ -1,29 +1,31 @@
-"""Errors over the training, thinned to what a picture shows, and the step at which one reaches another."""
+"""Errors over the course of training, thinned out for plots, and the step at which one curve reaches another."""
 
 import numpy as np
 
-WINDOW = 100  # steps: their batches' differing difficulty is a few percent of their mean error
+WINDOW = 100  # steps: differences in difficulty between batches are a few percent of a window's mean error
 
 
 def window_of(steps: int) -> int:
-    """WINDOW, or a tenth of a short training."""
+    """Return WINDOW, or a tenth of a short training."""
     return max(1, min(WINDOW, steps // 10))
 
 
 def smooth(mse: np.ndarray) -> np.ndarray:
-    """Means over a window, float64 [steps − window + 1]; the i-th, from 0, ends with step i + window, from 1."""
+    """Return means over a window, float64 [steps − window + 1]. Mean i, from 0, ends with step i + window, from
+    1."""
     window = window_of(len(mse))
     return np.convolve(mse.astype(np.float64), np.full(window, 1 / window), mode="valid")
 
 
 def thinned(mse: np.ndarray) -> dict[str, list[float]]:
-    """Steps and means, two in every window, for a picture."""
+    """Return steps and means for a plot, two per window."""
     means, window = smooth(mse), window_of(len(mse))
-    places = range(0, len(means), max(1, window // 2))
-    return {"steps": [place + window for place in places], "mse": [float(means[place]) for place in places]}
+    starts = range(0, len(means), max(1, window // 2))
+    return {"steps": [start + window for start in starts], "mse": [float(means[start]) for start in starts]}
 
 
 def steps_to(mse: np.ndarray, other: np.ndarray) -> int | None:
-    """The first step at which the mean over a window is at or below that which `other` ends with, or None."""
+    """Return the first step whose window mean is at most the final window mean of `other`; None if there is
+    none."""
     below = np.flatnonzero(smooth(mse) <= smooth(other)[-1])
     return int(below[0]) + window_of(len(mse)) if len(below) else None

@@ -1,4 +1,4 @@
-"""What an effect consists of: what is trained, which tables show it, and which comparisons decide it."""
+"""The description of an effect: what is trained, which tables show it, and which comparisons decide it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from benchmarks.training import Recipe
 
 @dataclass(frozen=True)
 class Setting:
-    """What is trained: a variant of a quantizer, K and D. The rest of the recipe is the same for all."""
+    """A variant of a quantizer with K and D. The rest of the recipe is the same for all."""
 
     quantizer: str
     codebook_size: int = Recipe.codebook_size
@@ -19,7 +19,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Column:
-    """A heading, and what stands under it in a quantizer's row."""
+    """A column of a table: its heading and the measure in its cells."""
 
     heading: str
     measure: Measure
@@ -27,13 +27,15 @@ class Column:
     dim: int = Recipe.dim
 
     def setting(self, quantizer: str) -> Setting:
-        """What is trained for the cell in that quantizer's row."""
+        """Return the setting of the cell in that quantizer's row."""
         return Setting(quantizer, self.codebook_size, self.dim)
 
 
 @dataclass(frozen=True)
 class Table:
-    """A title, a row for each quantizer, and columns; `axis` is what varies along them, where one thing does."""
+    """A table with a row per quantizer. `axis` is the quantity that varies along the columns, if there is just
+    one.
+    """
 
     title: str
     quantizers: Sequence[str]
@@ -45,15 +47,15 @@ class Table:
 
     @property
     def timed(self) -> bool:
-        """Whether it shows the steps to an error, the way to which is drawn, too."""
+        """Whether the table shows the steps to an error. The error curves are then plotted as well."""
         return any(column.measure == STEPS_TO_VQ for column in self.columns)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A sentence that holds where, seed by seed, `greater` has more of the measure than `lesser`.
+    """A sentence that holds in a seed if `greater` has a larger value of the measure than `lesser`.
 
-    Where the two have measures of their own, `lesser_measure` is the second one's.
+    If the two sides use different measures, `lesser_measure` is the measure of the lesser side.
     """
 
     sentence: str
@@ -67,8 +69,8 @@ class Comparison:
 class Effect:
     """One question of the study.
 
-    key    a letter, as the command line takes it
-    claim  what is said, and where
+    key    a letter, as on the command line
+    claim  the claim and its source
     """
 
     key: str
@@ -78,24 +80,24 @@ class Effect:
     comparisons: Sequence[Comparison]
 
     def settings(self) -> list[Setting]:
-        """All that is trained for it, each once, in order."""
+        """Return all settings to train, without duplicates, in order."""
         compared = [setting for each in self.comparisons for setting in (each.greater, each.lesser)]
         shown = [setting for table in self.tables for setting in table.settings()]
         return list(dict.fromkeys([*shown, *compared]))
 
 
 def against_k(measure: Measure, quantizers: Sequence[str], sizes: Sequence[int]) -> Table:
-    """A measure with a column for each K."""
+    """Return a table of a measure with a column for each K."""
     title = f"{capital(measure.heading)} against K, at D {Recipe.dim}"
     return Table(title, quantizers, [Column(str(size), measure, size) for size in sizes], "K")
 
 
 def against_d(measure: Measure, quantizers: Sequence[str], dims: Sequence[int]) -> Table:
-    """A measure with a column for each D."""
+    """Return a table of a measure with a column for each D."""
     title = f"{capital(measure.heading)} against D, at K {Recipe.codebook_size}"
     return Table(title, quantizers, [Column(str(dim), measure, dim=dim) for dim in dims], "D")
 
 
 def capital(heading: str) -> str:
-    """With a capital at its start; str.capitalize would write `psnr`."""
+    """Capitalize the first letter only. `str.capitalize` would turn PSNR into Psnr."""
     return heading[0].upper() + heading[1:]

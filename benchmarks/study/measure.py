@@ -1,4 +1,4 @@
-"""One training of the study, and what is counted of it in training and after it."""
+"""One training of the study, with measurements during and after it."""
 
 import itertools
 from dataclasses import asdict
@@ -19,18 +19,18 @@ NO_VIEWS = torch.empty(0, 0, 0, 3, dtype=torch.uint8)
 
 
 def measure(name: str, recipe: Recipe, photographs: Photographs, on_step: OnStep) -> StoredResult:
-    """Train and count.
+    """Train and measure.
 
-    Beside the fields of Evaluation, which are of held-out tiles and count from zero, the numbers have
+    In addition to the fields of Evaluation, which are for held-out tiles and count from zero, the numbers contain
 
-    utilization_seen      share of the codes that were used in any training step
-    utilization_window    the same, in the last USAGE_WINDOW steps
-    utilization_crops     after training, from zero, on as many new crops of the training photographs as there are
-                          held-out tiles
-    psnr_db_window        of the mean squared error in the last USAGE_WINDOW training steps
-    psnr_db_crops         of these crops, in evaluation mode
-    quantization_error    mean (z − q)² over the channels of held-out vectors z and what the quantizer gives, q
-    latent_error          the same over the variance of z, which does not change with the scale of the latents
+        utilization_seen      share of the codes used in any training step
+        utilization_window    share of the codes used in the last USAGE_WINDOW steps
+        utilization_crops     share of the codes used after training, counted from zero, on as many new crops of the
+                              training photographs as there are held-out tiles
+        psnr_db_window        PSNR of the mean squared error in the last USAGE_WINDOW training steps
+        psnr_db_crops         PSNR on the crops above, in evaluation mode
+        quantization_error    mean of (z − q)² over the channels of held-out latents z and their quantized vectors q
+        latent_error          quantization_error over the variance of z, which makes it independent of the latents' scale
     """
     trained = train_new(name, recipe, photographs, on_step)
     tiles = held_out_tiles(photographs.held_out)
@@ -50,7 +50,7 @@ def measure(name: str, recipe: Recipe, photographs: Photographs, on_step: OnStep
 
 
 def in_training(trained: Trained) -> dict[str, Any]:
-    """What a training loop would have logged at its end."""
+    """Return the numbers that a training loop would have logged at its end."""
     curves, described = trained.curves, trained.describe("")
     codes = described["codebook_size"] * described["codebooks"]
     return {
@@ -61,7 +61,7 @@ def in_training(trained: Trained) -> dict[str, Any]:
 
 
 def on_crops(trained: Trained, count: int) -> dict[str, Any]:
-    """The trained model in evaluation mode on `count` crops that would have come next."""
+    """Evaluate the trained model on `count` crops that follow the training batches."""
     batch = next(trained.batches)
     more = itertools.islice(trained.batches, -(-count // len(batch)) - 1)
     crops = torch.cat([batch, *more])[:count]
@@ -75,7 +75,7 @@ def on_crops(trained: Trained, count: int) -> dict[str, Any]:
 
 @torch.no_grad()
 def latent_errors(model: Autoencoder, tiles: torch.Tensor, batch_size: int = 64) -> dict[str, float]:
-    """What quantization takes from the latents, and its share of their variance, 1 for a mean in all places."""
+    """Return the quantization error and its share of the latents' variance; 1 if every vector becomes the mean."""
     model.eval()
     device = next(model.parameters()).device
     latents, quantized = [], []

@@ -1,4 +1,4 @@
-"""The numbers that the study looks at: of a Part, and derived from one."""
+"""The numbers that tables and comparisons use: fields of a StoredResult, or derived from one."""
 
 from dataclasses import dataclass
 
@@ -7,9 +7,9 @@ from benchmarks.training import USAGE_WINDOW
 
 @dataclass(frozen=True)
 class Measure:
-    """A number of a training: heading, its key, how it is written, and by what it is multiplied before.
+    """A number of a training: its heading, key and format, and a scale factor for display.
 
-    Of one that may never come about, as a step at which something is reached, null means that it did not.
+    If `may_be_never`, null means that the event never happened, such as the step at which an error is reached.
     """
 
     heading: str
@@ -26,7 +26,7 @@ QUANTIZATION_ERROR = Measure("quantization error, 10⁻³", "quantization_error"
 LATENT_ERROR = Measure("its share of the variance", "latent_error", ".3f")
 STEPS_TO_VQ = Measure("steps", "steps_to_vq", ".0f", may_be_never=True)
 USED_ON_TRAINING = Measure("codes used in % on training photographs", "utilization_crops", ".1f", 100)
-# Four ways to count them; the last two count from zero after training.
+# Four ways to count the used codes. The last two count from zero after training.
 USED_SEEN = Measure("in any training step", "utilization_seen", ".1f", 100)
 USED_WINDOW = Measure(f"in the last {USAGE_WINDOW} training steps", "utilization_window", ".1f", 100)
 USED_CROPS = Measure("from zero on training photographs", "utilization_crops", ".1f", 100)

@@ -1,4 +1,4 @@
-"""The study's pictures, from its record: lines over K or D, dots for single settings, errors over the training."""
+"""Pictures from the study's record: lines over K or D, dots for single settings, error curves over training."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,11 +17,11 @@ from benchmarks.sweep.cuts import mean_of
 from benchmarks.sweep.plots import MARKERS
 from benchmarks.variants import label
 
-COLORS = ("#000000", *PALETTE)  # plain VQ, the first of each table, is black
+COLORS = ("#000000", *PALETTE)  # plain VQ, the first row of each table, is black
 
 
 def write_all(folder: Path, record: dict[str, Any], effects: Sequence[Effect]) -> dict[str, list[str]]:
-    """Draw what the record has; the files' names for each effect's key."""
+    """Draw all pictures that the record allows. Returns the file names by each effect's key."""
     names: dict[str, list[str]] = {}
     for effect in effects:
         for kind, figure in figures(record, effect).items():
@@ -32,7 +32,7 @@ def write_all(folder: Path, record: dict[str, Any], effects: Sequence[Effect]) -
 
 
 def figures(record: dict[str, Any], effect: Effect) -> dict[str, Figure]:
-    """An effect's pictures by their kind: lines, dots, curves."""
+    """Return an effect's figures by kind: lines, dots, curves."""
     made = {}
     if along := [table for table in effect.tables if table.axis]:
         made["lines"] = lines(record, effect, along)
@@ -45,7 +45,9 @@ def figures(record: dict[str, Any], effect: Effect) -> dict[str, Figure]:
 
 
 def lines(record: dict[str, Any], effect: Effect, tables: Sequence[Table]) -> Figure:
-    """A panel for each table: a line for each quantizer through its means, a band from lowest to highest seed."""
+    """Draw a panel per table: a line through each quantizer's means, with a band from the lowest to the highest
+    seed.
+    """
     columns = min(3, len(tables))
     rows = -(-len(tables) // columns)
     figure = titled(effect.title, on(record), (3.6 * columns + 2.4, 3.5 * rows + 0.9))
@@ -65,7 +67,7 @@ def lines(record: dict[str, Any], effect: Effect, tables: Sequence[Table]) -> Fi
 
 
 def dots(record: dict[str, Any], table: Table) -> Figure:
-    """A panel for each column, a row for each quantizer: a dot for each seed, and a bar at their mean."""
+    """Draw a panel per column and a row per quantizer: a dot for each seed and a bar at their mean."""
     figure = titled(table.title, on(record), (2.6 * len(table.columns) + 2.4, 0.34 * len(table.quantizers) + 1.6))
     panels = figure.subplots(1, len(table.columns), sharey=True, squeeze=False)[0]
     for axes, column in zip(panels, table.columns, strict=True):
@@ -86,7 +88,7 @@ def dots(record: dict[str, Any], table: Table) -> Figure:
 
 
 def curves(record: dict[str, Any], effect: Effect, shown: Sequence[Setting]) -> Figure:
-    """A panel for each K: mean error over the seeds while training, with a band from lowest to highest."""
+    """Draw a panel per K: mean error over the seeds during training, with a band from lowest to highest."""
     sizes = sorted({setting.codebook_size for setting in shown})
     names = list(dict.fromkeys(setting.quantizer for setting in shown))
     figure = titled(effect.title, on(record), (3.6 * len(sizes) + 2.4, 4.2))
@@ -107,7 +109,7 @@ def curves(record: dict[str, Any], effect: Effect, shown: Sequence[Setting]) -> 
 
 
 def _share_range(panels: Sequence[Axes], table: Table) -> None:
-    """One range for all panels, where all show the same unit."""
+    """Use one range for all panels if all show the same unit."""
     if len({(column.measure.form, column.measure.scale) for column in table.columns}) > 1:
         return
     lows, highs = zip(*(axes.get_xlim() for axes in panels), strict=True)
@@ -116,13 +118,13 @@ def _share_range(panels: Sequence[Axes], table: Table) -> None:
 
 
 def look(name: str, names: Sequence[str]) -> dict[str, Any]:
-    """Colour and dashes, by the place among the names."""
-    place = names.index(name)
-    return {"color": COLORS[place % len(COLORS)], "linestyle": "-" if place < len(COLORS) else "--"}
+    """Return colour and dashes by the position among the names."""
+    position = names.index(name)
+    return {"color": COLORS[position % len(COLORS)], "linestyle": "-" if position < len(COLORS) else "--"}
 
 
 def marked(name: str, names: Sequence[str]) -> dict[str, Any]:
-    """The same with a marker."""
+    """Return the same style with a marker."""
     return {**look(name, names), "marker": MARKERS[names.index(name) % len(MARKERS)]}
 
 

@@ -1,4 +1,4 @@
-"""What a person sees while the study runs: a bar over all trainings, and a line for each."""
+"""Progress of the study on the terminal: a bar for all trainings, and a line for each."""
 
 from rich.console import Console
 from rich.progress import (
@@ -16,7 +16,7 @@ from benchmarks.sweep.progress import numbers_of
 
 
 class Bar:
-    """Lines appear where the console is no terminal, too; the bar does not."""
+    """A progress bar. Without a terminal, only the lines appear, not the bar."""
 
     def __init__(self, console: Console, trainings: int) -> None:
         columns = (
@@ -29,15 +29,15 @@ class Bar:
         )
         self.progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self.task = self.progress.add_task("trainings", total=trainings)
-        self.taken = 0
+        self.reused = 0
 
-    def tell(self, point: Point, result: StoredResult, trained: bool) -> None:
-        """A training is finished, or was taken from disk; these are only counted."""
+    def on_point(self, point: Point, result: StoredResult, trained: bool) -> None:
+        """Report a finished training. Results loaded from disk are only counted."""
         if trained:
             self.progress.console.print(f"{point}: {numbers_of(result)}", highlight=False, markup=False)
         else:
-            self.taken += 1
+            self.reused += 1
         self.progress.update(self.task, advance=1, description=self._description())
 
     def _description(self) -> str:
-        return f"trainings, {self.taken} from disk" if self.taken else "trainings"
+        return f"trainings, {self.reused} from disk" if self.reused else "trainings"

@@ -25,12 +25,12 @@ from benchmarks.training import Recipe
 
 EXPLANATION = (
     "Each cell is the mean over the seeds, with the lowest and the highest in parentheses. A comparison holds "
-    "where it holds in every seed: two trainings of one seed have the same first weights of encoder and decoder, "
-    "and the same batches. K is the size that was asked for; FSQ takes the nearest product of levels. Codes used, "
-    "unless said otherwise, and PSNR are of held-out photographs, counted from zero. Perplexity is two to the "
-    "entropy of the codes' frequencies in bits. Quantization error is the mean square of what is taken from "
-    "the latents. Steps: the first at which the mean training error of the last "
-    f"{curves.WINDOW} steps is at or below that which plain VQ of the same seed ends with."
+    "if it holds in every seed: two trainings with one seed have the same initial encoder and decoder weights "
+    "and the same batches. K is the requested size; FSQ takes the nearest product of levels. Codes used, "
+    "unless stated otherwise, and PSNR are for held-out photographs, counted from zero. Perplexity is two to the "
+    "power of the entropy of the codes' frequencies in bits. Quantization error is the mean squared difference "
+    "between latents and quantized vectors. Steps is the first step at which the mean training error of the last "
+    f"{curves.WINDOW} steps is at most the final error of plain VQ with the same seed."
 )
 
 
@@ -42,7 +42,9 @@ def full_record(
     base: Recipe,
     workers: int,
 ) -> dict[str, Any]:
-    """Settings, data, where and with what, every training's numbers, curves, what the comparisons gave."""
+    """Return settings, data, machine and versions, every training's numbers, curves, and the results of the
+    comparisons.
+    """
     record = {
         "benchmark": "study",
         "settings": {
@@ -73,7 +75,7 @@ def full_record(
 
 
 def numbers(point: Point, result: StoredResult, results: Results) -> dict[str, Any]:
-    """A training's numbers, and what is derived from them and from plain VQ's at the same K, D and seed."""
+    """Return a training's numbers, including those derived from plain VQ's at the same K, D and seed."""
     plain = results.finished.get(Point("vq", point.recipe))
     recipe = point.recipe
     reached = {} if plain is None else {STEPS_TO_VQ.key: curves.steps_to(result.train_mse, plain.train_mse)}
@@ -89,13 +91,13 @@ def numbers(point: Point, result: StoredResult, results: Results) -> dict[str, A
 
 
 def curve(point: Point, result: StoredResult) -> dict[str, Any]:
-    """Its error over the training, on the [0, 1] scale."""
+    """Return the training's error curve, on the [0, 1] scale."""
     setting = asdict(_setting(point))
     return {**setting, "seed": point.recipe.seed, **curves.thinned(result.train_mse)}
 
 
 def compared(record: dict[str, Any], comparison: Comparison) -> dict[str, Any]:
-    """A comparison's differences, one a seed, and the verdict."""
+    """Return a comparison's differences, one per seed, and the verdict."""
     found = compare.differences(record, comparison)
     return {
         "sentence": comparison.sentence,
@@ -106,7 +108,7 @@ def compared(record: dict[str, Any], comparison: Comparison) -> dict[str, Any]:
 
 
 def comparison_sheet(record: dict[str, Any], effect: Effect) -> Sheet:
-    """What is said, by how much it holds, and whether in every seed."""
+    """Return a table of the comparisons: the sentence, the measured values, and whether it holds in every seed."""
     rows = []
     for each in effect.comparisons:
         greater = _cell(record, each.greater, each.measure)
@@ -116,7 +118,7 @@ def comparison_sheet(record: dict[str, Any], effect: Effect) -> Sheet:
 
 
 def table_sheet(record: dict[str, Any], table: Table) -> Sheet:
-    """A table of the record's means."""
+    """Return a table of the record's means."""
     rows = [
         [name, *(_cell(record, c.setting(name), c.measure) for c in table.columns)] for name in table.quantizers
     ]
@@ -124,12 +126,12 @@ def table_sheet(record: dict[str, Any], table: Table) -> Sheet:
 
 
 def sheets(record: dict[str, Any], effect: Effect) -> list[Sheet]:
-    """The comparisons, then the tables."""
+    """Return the comparisons, then the tables."""
     return [comparison_sheet(record, effect), *(table_sheet(record, table) for table in effect.tables)]
 
 
 def markdown(record: dict[str, Any], effects: Sequence[Effect], pictures: dict[str, list[str]]) -> str:
-    """Each effect with its claim, comparisons, tables and pictures; what the numbers are; where they come from."""
+    """Return each effect with its claim, comparisons, tables and pictures, then explanations and the machine."""
     lines = []
     for effect in effects:
         first, *tables = sheets(record, effect)
@@ -141,15 +143,15 @@ def markdown(record: dict[str, Any], effects: Sequence[Effect], pictures: dict[s
 
 
 def notes(record: dict[str, Any]) -> list[str]:
-    """Sentences on what is not there."""
+    """Return sentences on missing results."""
     said = list(record["failed"])
     if record["missing"]:
-        said.append(f"Not finished: {len(record['missing'])} trainings. The same command continues there.")
+        said.append(f"Not finished: {len(record['missing'])} trainings. Run the same command again to resume.")
     return said
 
 
 def on(record: dict[str, Any]) -> str:
-    """What was trained how long, on what, where."""
+    """Describe the training, the data and the machine."""
     settings, data = record["settings"], record["data"]
     seeds = ", ".join(map(str, settings["seeds"]))
     return (

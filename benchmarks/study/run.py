@@ -1,6 +1,6 @@
-"""The study's trainings, several processes at a time, each stored as it finishes.
+"""The study's trainings: several processes at a time, each result stored as soon as it is finished.
 
-Small models keep one core busy and no more: two processes of one thread train twice as much as one of two.
+A small model keeps only one core busy. Two processes with one thread each train twice as fast as one with two.
 """
 
 import multiprocessing
@@ -30,25 +30,25 @@ from benchmarks.utilization import first_line
 
 HERE = Path(__file__).parent
 
-Tell = Callable[[Point, StoredResult, bool], None]  # a point is there, and whether it was trained just now
+OnPoint = Callable[[Point, StoredResult, bool], None]  # point, result, and whether it was trained just now
 
 
 @dataclass
 class Results:
-    """What a study has: the parts that are finished, by their points; the rest with its reasons."""
+    """The results of a study: finished ones by point, and the reasons for failures."""
 
     finished: dict[Point, StoredResult] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
     interrupted: bool = False
 
     def missing(self, points: Sequence[Point]) -> list[Point]:
-        """Those that were not reached, or failed."""
+        """Return the points that were not reached or that failed."""
         return [point for point in points if point not in self.finished]
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a process needs to train one point; the photographs it reads itself, once."""
+    """The input of a process that trains one point. The process reads the photographs itself, once."""
 
     point: Point
     images: Path | None
@@ -57,7 +57,9 @@ class Task:
 
 
 def points(effects: Sequence[Effect], base: Recipe, seeds: Sequence[int]) -> list[Point]:
-    """Each training once; a seed after the other, so that a part of a study has all effects in fewer seeds."""
+    """Return each training once. Seeds come one after the other, so that a partial study has all effects in fewer
+    seeds.
+    """
     settings = dict.fromkeys(setting for effect in effects for setting in effect.settings())
     return [
         Point(s.quantizer, replace(base, codebook_size=s.codebook_size, dim=s.dim, seed=seed))
@@ -73,12 +75,12 @@ def run(
     *,
     workers: int,
     fresh: bool = False,
-    tell: Tell,
+    on_point: OnPoint,
 ) -> Results:
-    """Train what `folder` has no result of, or all if `fresh`, by `workers` processes.
+    """Train the points without a stored result in `folder` (all if `fresh`) with `workers` processes.
 
-    Ctrl-C ends early, and so does a process that dies: what is finished is returned. A training that does not fit
-    in memory is left aside.
+    Ctrl-C or a process that dies ends the run early; the finished results are returned. A training that does not
+    fit in memory is skipped and reported.
     """
     photographs = read(images)
     deciding = source_digest()
@@ -92,34 +94,38 @@ def run(
             tasks.append(Task(point, images, here, key))
         else:
             results.finished[point] = stored
-            tell(point, stored, False)
+            on_point(point, stored, False)
     try:
         with processes(workers) as pool:
             for task, future in _finished(pool, tasks):
-                _take(results, task, future, tell)
+                _take(results, task, future, on_point)
     except KeyboardInterrupt:
         results.interrupted = True
     except BrokenProcessPool:
-        results.failed.append("A process of the study died, perhaps for lack of memory; fewer --workers need less")
+        results.failed.append(
+            "A process of the study died, perhaps for lack of memory. Fewer --workers need less memory."
+        )
     return results
 
 
 def source_digest() -> str:
-    """Of the library, the benchmark's deciding files and the study's own."""
+    """Return a digest of the library, the benchmark's deciding files, and the study's own."""
     benchmark = [HERE.parent / f"{module}.py" for module in stored_results.DECIDING]
     return stored_results.source_digest([*benchmark, HERE / "measure.py"])
 
 
 @lru_cache(maxsize=1)
 def read(images: Path | None) -> Photographs:
-    """The photographs, once a process."""
+    """Read the photographs, once per process."""
     return bundled() if images is None else from_folder(images)
 
 
 @contextmanager
 def processes(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """So many that train. On the way out by an error nothing more is begun, and what was begun ends at once."""
-    context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads in whatever state they are
+    """Start `workers` training processes. After an error, start nothing more and terminate the running ones at
+    once.
+    """
+    context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads in an arbitrary state
     pool = ProcessPoolExecutor(workers, context, initializer=begin, initargs=(torch.get_num_threads(),))
     try:
         yield pool
@@ -132,7 +138,7 @@ def processes(workers: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def begin(threads: int) -> None:
-    """In each process, first: Ctrl-C ends it at once, in silence, and so does the end of the one that began it."""
+    """Initialize a process: Ctrl-C, or the end of the parent process, ends it at once and silently."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     torch.set_num_threads(threads)
     parent = multiprocessing.parent_process()
@@ -141,7 +147,7 @@ def begin(threads: int) -> None:
 
 
 def train_and_store(task: Task) -> StoredResult:
-    """In one of the processes."""
+    """Train one point in a worker process."""
     result = measure(task.point.name, task.point.recipe, read(task.images), lambda step, mse, codes_used: None)
     task.folder.mkdir(parents=True, exist_ok=True)
     stored_results.save(task.folder, task.key, result)
@@ -159,11 +165,11 @@ def _finished(pool: ProcessPoolExecutor, tasks: Sequence[Task]) -> Iterator[tupl
         yield futures[future], future
 
 
-def _take(results: Results, task: Task, future: "Future[StoredResult]", tell: Tell) -> None:
+def _take(results: Results, task: Task, future: "Future[StoredResult]", on_point: OnPoint) -> None:
     try:
         result = future.result()
     except NO_MEMORY as error:
         results.failed.append(f"{task.point}: {first_line(error)}")
         return
     results.finished[task.point] = result
-    tell(task.point, result, True)
+    on_point(task.point, result, True)

@@ -10,7 +10,7 @@ ASKED = {"codebook_size": "asked_codebook_size", "dim": "dim", "learning_rate": 
 
 
 class Mean(NamedTuple):
-    """Over seeds: mean, lowest, highest."""
+    """Mean, lowest and highest value over seeds."""
 
     mean: float
     lowest: float
@@ -18,7 +18,7 @@ class Mean(NamedTuple):
 
 
 def cut(record: dict[str, Any], name: str, axis: str) -> dict[float, list[Numbers]]:
-    """A quantizer's points where all axes but this one are at the centre: value -> one point a seed, in order."""
+    """Return a quantizer's points with all other axes at the centre: value -> one point per seed, in order."""
     centre = record["settings"]["centre"]
     others = [other for other in ASKED if other != axis]
     found: dict[float, list[Numbers]] = {}
@@ -30,19 +30,19 @@ def cut(record: dict[str, Any], name: str, axis: str) -> dict[float, list[Number
 
 
 def mean(points: Sequence[Numbers], key: str, scale: float = 1.0) -> Mean | None:
-    """None where no point has this number: nothing was measured, no codes, or training diverged."""
+    """Return the mean, or None if no point has a finite number (not measured, no codes, or diverged)."""
     return mean_of(
         [scale * point[key] for point in points if point[key] is not None and math.isfinite(point[key])]
     )
 
 
 def mean_of(values: Sequence[float]) -> Mean | None:
-    """None of nothing."""
+    """Return the mean, or None for an empty list."""
     return Mean(sum(values) / len(values), min(values), max(values)) if values else None
 
 
 def best(record: dict[str, Any], name: str, size: int, key: str) -> tuple[Mean, Numbers] | None:
-    """The highest mean over seeds at one K, over every D and learning rate, and one of its points."""
+    """Return the highest mean over seeds at one K, over all D and learning rates, and one of its points."""
     groups: dict[tuple[int, float], list[Numbers]] = {}
     for point in record["points"]:
         if point["quantizer"] == name and point["asked_codebook_size"] == size:

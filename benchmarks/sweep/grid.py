@@ -1,4 +1,4 @@
-"""Which trainings a sweep consists of."""
+"""The trainings of a sweep."""
 
 import itertools
 import math
@@ -13,13 +13,13 @@ AXES = ("codebook_size", "dim", "learning_rate")
 Setting = tuple[int, int, float]  # one value of each axis
 Number = TypeVar("Number", int, float)
 
-# A step of the Gumbel quantizer reads N·K logits: at K = 65536 it takes 18 times as long as that of `vq`.
+# A step of the Gumbel quantizer reads N·K logits: at K = 65536 it takes 18 times as long as a step of `vq`.
 DEFAULT_LIMITS = {"gumbel": 4096}
 
 
 @dataclass(frozen=True)
 class Axes:
-    """The values of each axis, and the seeds that every setting is trained with."""
+    """The values of each axis, and the seeds for every setting."""
 
     codebook_sizes: tuple[int, ...]
     dims: tuple[int, ...]
@@ -28,7 +28,7 @@ class Axes:
 
     @property
     def centre(self) -> Setting:
-        """Of each axis the value that is nearest, by ratio, to the recipe's."""
+        """For each axis, the value nearest to the recipe's by ratio."""
         return (
             _nearest(self.codebook_sizes, Recipe.codebook_size),
             _nearest(self.dims, Recipe.dim),
@@ -36,7 +36,7 @@ class Axes:
         )
 
     def star(self) -> list[Setting]:
-        """One axis at a time through the centre, each setting once."""
+        """Return the settings that vary one axis at a time through the centre, without duplicates."""
         k, d, rate = self.centre
         settings = [
             *((size, d, rate) for size in self.codebook_sizes),
@@ -46,7 +46,7 @@ class Axes:
         return list(dict.fromkeys(settings))
 
     def cross(self) -> list[Setting]:
-        """Every combination."""
+        """Return every combination."""
         return list(itertools.product(self.codebook_sizes, self.dims, self.learning_rates))
 
 
@@ -71,9 +71,9 @@ class Point:
 
 @dataclass(frozen=True)
 class Grid:
-    """The quantizers, the axes, whether they are crossed, and what else the recipe says.
+    """The quantizers, the axes, whether the axes are crossed, and the rest of the recipe.
 
-    limits  the largest K that a quantizer, by its registered name, is trained at
+    limits  the largest K for a quantizer, by its registered name
     """
 
     names: Sequence[str]
@@ -86,11 +86,13 @@ class Grid:
         return self.axes.cross() if self.crossed else self.axes.star()
 
     def points(self) -> list[Point]:
-        """Each once; all quantizers of a setting and seed together, so that a part of a sweep compares them."""
+        """Return each point once. Quantizers of a setting and seed come together, so that a partial sweep compares
+        them.
+        """
         return [point for point in self._all() if not self._beyond(point)]
 
     def left_out(self) -> list[Point]:
-        """The points that the limits exclude."""
+        """Return the points that the limits exclude."""
         return [point for point in self._all() if self._beyond(point)]
 
     def _all(self) -> Iterator[Point]:

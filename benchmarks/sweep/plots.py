@@ -1,4 +1,4 @@
-"""The pictures of a sweep, from its record. A band reaches from the lowest seed to the highest."""
+"""Pictures from a sweep's record. A band reaches from the lowest seed to the highest."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,7 +36,7 @@ def write_all(folder: Path, record: dict[str, Any]) -> list[Path]:
 
 
 def utilization(record: dict[str, Any]) -> Figure:
-    """Codes used, and perplexity, as shares of the codebook, against its size."""
+    """Draw the codes used and the perplexity, as shares of the codebook, against its size."""
     where = elsewhere(record, "codebook_size")
     figure = titled(f"Use of the codebook on held-out photographs, at {where}", on(record), (10, 4.6))
     left, right = figure.subplots(1, 2)
@@ -52,12 +52,12 @@ def utilization(record: dict[str, Any]) -> Figure:
 
 
 def psnr_bits(record: dict[str, Any]) -> Figure:
-    """PSNR against bits per pixel: a line for each method, a mark for each codebook size."""
+    """Draw PSNR against bits per pixel: a line per method, a marker per codebook size."""
     where = elsewhere(record, "codebook_size")
     figure = titled(f"Quality against rate on held-out photographs, at {where}", on(record), (8.6, 5))
     axes = figure.subplots()
     sizes = record["settings"]["codebook_sizes"]
-    marks = {size: MARKERS[place % len(MARKERS)] for place, size in enumerate(sizes)}
+    marks = {size: MARKERS[i % len(MARKERS)] for i, size in enumerate(sizes)}
     for name in record["settings"]["quantizers"]:
         _rate_line(axes, record, name, marks)
     axes.set(xlabel="bits per pixel, by the entropy of the codes", ylabel=PSNR)
@@ -68,7 +68,7 @@ def psnr_bits(record: dict[str, Any]) -> Figure:
 
 
 def dims_rates(record: dict[str, Any]) -> Figure:
-    """Codes used and PSNR against latent channels and learning rate."""
+    """Draw codes used and PSNR against latent channels and learning rate."""
     figure = titled("Latent channels and learning rate, on held-out photographs", on(record), (10, 7.2))
     panels = figure.subplots(2, 2, sharey="row")
     for column, axis in zip(panels.T, ("dim", "learning_rate"), strict=True):
@@ -84,7 +84,7 @@ def dims_rates(record: dict[str, Any]) -> Figure:
 
 
 def _rate_line(axes: Axes, record: dict[str, Any], name: str, marks: dict[int, str]) -> None:
-    """A method's points by K; a level for one without codes, which has no rate."""
+    """Draw a method's points by K, or a horizontal line for a method without codes, which has no rate."""
     along = cut(record, name, "codebook_size")
     found = {size: (mean(points, "bits_per_pixel"), mean(points, "psnr_db")) for size, points in along.items()}
     drawn = {size: (bits.mean, psnr.mean) for size, (bits, psnr) in found.items() if bits and psnr}
@@ -98,7 +98,7 @@ def _rate_line(axes: Axes, record: dict[str, Any], name: str, marks: dict[int, s
 
 
 def _lines(axes: Axes, record: dict[str, Any], axis: str, key: str, scale: float) -> None:
-    """A line for each method through its means, with a mark for each value."""
+    """Draw a line through each method's means, with a marker for each value."""
     for name in record["settings"]["quantizers"]:
         means = {value: mean(points, key, scale) for value, points in cut(record, name, axis).items()}
         drawn: dict[float, Mean] = {value: found for value, found in means.items() if found is not None}
@@ -116,7 +116,7 @@ def _lines(axes: Axes, record: dict[str, Any], axis: str, key: str, scale: float
 
 
 def _ceiling(axes: Axes, record: dict[str, Any]) -> list[Line2D]:
-    """Where there are more codes than held-out vectors, not all of them can occur: vectors / K."""
+    """Draw vectors / K where there are more codes than held-out vectors: not all of the codes can occur."""
     vectors = record["data"]["held_out_vectors"]
     largest = max(record["settings"]["codebook_sizes"])
     if largest <= vectors:
@@ -132,7 +132,7 @@ def _with_share(point: dict[str, Any]) -> dict[str, Any]:
 
 
 def _legend(figure: Figure, record: dict[str, Any], more: Sequence[Line2D] = ()) -> None:
-    """Beside the panels, where it covers no line."""
+    """Place the legend beside the panels, where it covers no line."""
     names = record["settings"]["quantizers"]
     handles = [Line2D([], [], **appearance(name), label=label(name)) for name in names]
     figure.legend(handles=[*handles, *more], loc="outside right center", frameon=False, fontsize=9)

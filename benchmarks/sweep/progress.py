@@ -1,4 +1,4 @@
-"""What a person sees while a sweep runs."""
+"""Progress of a sweep on the terminal."""
 
 from rich.console import Console
 
@@ -10,20 +10,20 @@ from benchmarks.training import OnStep
 
 
 class SweepTerminal(Terminal, PointWatcher):
-    """Bars over the steps of a point and over all points, and a line for each point that is trained."""
+    """Bars for the steps of a point and for all points, and a line for each trained point."""
 
     def __init__(self, console: Console, points: int, steps: int) -> None:
         super().__init__(console, points, steps, title="all points")
         self.point = ""
-        self.taken = 0
+        self.reused_count = 0
 
     def next(self, point: Point) -> None:
         self.point = str(point)
 
     def reused(self, result: StoredResult) -> None:
-        """Only counted: a sweep that is continued would fill the screen."""
-        self.taken += 1
-        self.progress.update(self.overall, advance=1, state=f"{self.taken} taken from disk")
+        """Only count: one line each would fill the screen when a sweep is resumed."""
+        self.reused_count += 1
+        self.progress.update(self.overall, advance=1, state=f"{self.reused_count} from disk")
 
     def started(self, name: str) -> OnStep:
         return super().started(self.point)
@@ -36,7 +36,7 @@ class SweepTerminal(Terminal, PointWatcher):
 
 
 def numbers_of(result: StoredResult) -> str:
-    """A training's main numbers in a line."""
+    """Summarize a training's main numbers in one line."""
     share = result.numbers["utilization"]
     used = "" if share is None else f"{100 * share:.1f} % of its codes used, "
     return f"{used}{result.numbers['psnr_db']:.2f} dB, {result.numbers['train_seconds']:.0f} s"

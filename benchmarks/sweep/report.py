@@ -1,4 +1,4 @@
-"""The JSON of a sweep; the tables, on the terminal and in Markdown, come from it."""
+"""The JSON of a sweep. The tables on the terminal and in Markdown come from it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -20,7 +20,7 @@ from benchmarks.sweep.run import Results
 SYMBOLS = {"codebook_size": "K", "dim": "D", "learning_rate": "learning rate"}
 VALUES = {"codebook_size": "codebook_sizes", "dim": "dims", "learning_rate": "learning_rates"}
 
-# Heading, key, form, scale. The first two are shown on the terminal too.
+# Heading, key, format, scale. The first two are also shown on the terminal.
 MEASURES: list[tuple[str, str, str, float]] = [
     ("PSNR in dB", "psnr_db", ".2f", 1),
     ("codes used in %", "utilization", ".1f", 100),
@@ -29,14 +29,16 @@ MEASURES: list[tuple[str, str, str, float]] = [
 ]
 STEP_TIME = ("milliseconds of a training step", "step_ms", ".0f", 1.0)
 EXPLANATION = (
-    "K is the size that was asked for; FSQ takes the nearest product of levels, and shares are of the size that "
-    "it took. Codes are counted from zero on held-out photographs: codes used in % of all, the entropy of their "
-    "frequencies in bits per code, perplexity two to that. PSNR is that of the mean squared error over all tiles."
+    "K is the requested size; FSQ takes the nearest product of levels, and shares refer to that actual size. "
+    "Codes are counted from zero on held-out photographs: codes used as a percentage of all codes, the entropy "
+    "of their frequencies in bits per code, and perplexity, two to the power of the entropy. PSNR is computed "
+    "from the mean squared error over all tiles."
 )
 
 
 def full_record(grid: Grid, results: Results, photographs: Photographs) -> dict[str, Any]:
-    """Settings, data, where and with what, every point with all its numbers, and what is missing and why."""
+    """Return settings, data, machine and versions, every point with all its numbers, and what is missing and
+    why."""
     return {
         "benchmark": "sweep",
         "settings": {
@@ -59,7 +61,7 @@ def full_record(grid: Grid, results: Results, photographs: Photographs) -> dict[
 
 
 def sheets(record: dict[str, Any]) -> list[Sheet]:
-    """Every measure against every axis that has more than one value; step times against K."""
+    """Return tables of every measure against every axis with more than one value, and step times against K."""
     made = []
     for axis in swept(record):
         measures = [*MEASURES, STEP_TIME] if axis == "codebook_size" else MEASURES
@@ -68,43 +70,43 @@ def sheets(record: dict[str, Any]) -> list[Sheet]:
 
 
 def short_sheets(record: dict[str, Any]) -> list[Sheet]:
-    """Those for the terminal."""
+    """Return the tables for the terminal."""
     return [_sheet(record, axis, *measure) for axis in swept(record) for measure in MEASURES[:2]]
 
 
 def swept(record: dict[str, Any]) -> list[str]:
-    """The axes along which something varies; K where nothing does."""
+    """Return the axes along which something varies; K if nothing does."""
     return [axis for axis in AXES if len(record["settings"][VALUES[axis]]) > 1] or ["codebook_size"]
 
 
 def elsewhere(record: dict[str, Any], axis: str) -> str:
-    """`D 32, learning rate 0.003`: where the other axes stand."""
+    """Return the values of the other axes, such as `D 32, learning rate 0.003`."""
     centre = record["settings"]["centre"]
     return ", ".join(f"{SYMBOLS[other]} {plain(centre[other])}" for other in AXES if other != axis)
 
 
 def plain(value: float) -> str:
-    """All digits of a whole number, and 0.003 as it is."""
+    """Format a whole number with all digits, and 0.003 as it is."""
     return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def notes(record: dict[str, Any]) -> list[str]:
-    """Sentences on what the tables do not have."""
+    """Return sentences on what the tables lack."""
     said = []
     if record["left_out"]:
         said.append(
-            f"Left out, for their steps are slow: {'; '.join(record['left_out'])}. "
-            "They are trained where --codebook-sizes or --full asks for them."
+            f"Left out because their steps are slow: {'; '.join(record['left_out'])}. "
+            "Use --codebook-sizes or --full to train them."
         )
     if record["failed"]:
         said.append(f"Did not fit in memory: {'; '.join(record['failed'])}.")
     if record["missing"]:
-        said.append(f"Not finished: {len(record['missing'])} points. The same command continues there.")
+        said.append(f"Not finished: {len(record['missing'])} points. Run the same command again to resume.")
     return said
 
 
 def markdown(record: dict[str, Any], pictures: Sequence[str]) -> str:
-    """All tables and pictures, with a line on what was run and where."""
+    """Return all tables and pictures, with a line on what was run and where."""
     lines = []
     for sheet in sheets(record):
         lines += [f"**{sheet.title}**", "", *markdown_rows(sheet), ""]
@@ -115,7 +117,7 @@ def markdown(record: dict[str, Any], pictures: Sequence[str]) -> str:
 
 
 def on(record: dict[str, Any]) -> str:
-    """What was trained how long, on what, where."""
+    """Describe the training, the data and the machine."""
     settings, data = record["settings"], record["data"]
     seeds = settings["seeds"]
     over = f"seed {seeds[0]}" if len(seeds) == 1 else f"means over {len(seeds)} seeds (lowest to highest)"
@@ -142,7 +144,7 @@ def _sheet(record: dict[str, Any], axis: str, heading: str, key: str, form: str,
 
 
 def best_sheet(record: dict[str, Any]) -> Sheet:
-    """What each method reaches at each K where it may choose D and learning rate."""
+    """Return what each method reaches at each K with its best D and learning rate."""
 
     def cell(name: str, size: int) -> str:
         found = best(record, name, size, "psnr_db")

@@ -1,4 +1,4 @@
-"""The trainings of a grid, one after the other, each by the utilization benchmark's own `run`."""
+"""The trainings of a grid, one after the other, each by the utilization benchmark's `run`."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ NO_MEMORY = (torch.OutOfMemoryError, MemoryError)
 
 @dataclass
 class Results:
-    """What a sweep has.
+    """The results of a sweep.
 
     points   one flat dictionary each: "quantizer", "asked_codebook_size", "dim", "learning_rate", "seed", and a
              StoredResult's numbers
@@ -33,22 +33,22 @@ class Results:
 
 
 class PointWatcher(Watcher):
-    """Is told which point comes next, and that one failed; a Watcher for the rest."""
+    """A Watcher that also receives the next point and failures."""
 
     def next(self, point: Point) -> None:
-        """This point is begun or taken from disk."""
+        """This point is about to be trained or loaded from disk."""
 
     def failed(self, sentence: str) -> None:
-        """The point that was begun last cannot be measured."""
+        """The current point cannot be measured."""
 
 
 def check(grid: Grid) -> None:
-    """Try the device, and make each quantizer at each K and D on no memory, before any training.
+    """Try the device, and construct each quantizer at each K and D on the meta device, before any training.
 
     Raises: InputError.
     """
     utilization.check([], grid.base)
-    names: dict[tuple[int, int], dict[str, None]] = {}  # for each size, in order and each once
+    names: dict[tuple[int, int], dict[str, None]] = {}  # for each size, in order and without duplicates
     for point in grid.points():
         names.setdefault((point.recipe.codebook_size, point.recipe.dim), {})[point.name] = None
     for (size, dim), here in names.items():
@@ -62,9 +62,10 @@ def check(grid: Grid) -> None:
 def run(
     grid: Grid, photographs: Photographs, folder: Path, *, fresh: bool = False, watcher: PointWatcher | None = None
 ) -> Results:
-    """Train and measure the grid's points, or take them from `folder`, a folder in it for each setting.
+    """Train and measure the grid's points, or load them from `folder`, which has a sub-folder for each setting.
 
-    Ctrl-C ends early, and what is finished is returned. A point that does not fit in memory is left aside.
+    Ctrl-C ends early and returns the finished results. A point that does not fit in memory is skipped and
+    reported.
     """
     watcher = watcher or PointWatcher()
     points = grid.points()
@@ -84,14 +85,16 @@ def run(
 
 
 def folder_name(recipe: Recipe) -> str:
-    """The setting in characters that every file system takes."""
+    """Return the setting in characters that every file system accepts."""
     return f"K{recipe.codebook_size}-D{recipe.dim}-lr{recipe.learning_rate}-seed{recipe.seed}"
 
 
 def _run_point(
     results: Results, point: Point, photographs: Photographs, folder: Path, fresh: bool, watcher: PointWatcher
 ) -> bool:
-    """Add the point's numbers, or why there are none, to the results. True where Ctrl-C came meanwhile."""
+    """Add the point's numbers, or the reason why there are none, to the results. Returns whether Ctrl-C
+    interrupted it.
+    """
     recipe = point.recipe
     here = folder / folder_name(recipe)
     here.mkdir(parents=True, exist_ok=True)

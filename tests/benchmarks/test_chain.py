@@ -491,7 +491,7 @@ def test_an_interrupted_command_says_how_it_goes_on(tmp_path: Path, monkeypatch:
     for words in (["reconstruct"], ["chain"]):
         result = run(*words, "--out", str(tmp_path))
         assert result.exit_code == 130
-        assert "goes on from the last checkpoint" in result.output
+        assert "resume from the last checkpoint" in result.output
 
 
 @pytest.fixture

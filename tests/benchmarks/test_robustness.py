@@ -1,8 +1,9 @@
-"""What a training can meet: ours give what the contract promises, and a careless quantizer is caught."""
+"""Robustness checks: this library keeps its contract, and the checks catch a careless quantizer."""
 
 import importlib.util
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,12 @@ def is_as_promised(key: str, answer: Value) -> bool:
     if key in WORDS:
         return answer == WORDS[key]
     return isinstance(answer, float) and answer <= LARGEST.get(key, 0.0)
+
+
+@by_key
+def test_the_heading_is_in_words(check: Check) -> None:
+    """No heading contains a dotted or underscored Python name, such as `values.autocast`."""
+    assert not re.search(r"\w\.\w|_", check.title), check.title
 
 
 @by_key

@@ -336,9 +336,9 @@ def test_what_did_not_fit_is_said(
 @pytest.mark.parametrize(
     ("option", "value", "sentence"),
     [
-        ("effects", "a,x", "--effects: 'x' is none of a, b, c"),
-        ("effects", " ,", "--effects: no letter given"),
-        ("seeds", "-1", "--seeds: '-1' is not a whole number from 0"),
+        ("effects", "a,x", "--effects: got 'x'; expected one of a, b, c"),
+        ("effects", " ,", "--effects: got no letter"),
+        ("seeds", "-1", "--seeds: got '-1'; expected a whole number from 0"),
         ("steps", "0", "--steps"),
         ("workers", "0", "--workers"),
         ("device", "toaster", "'toaster' cannot be used"),
@@ -357,19 +357,19 @@ def test_wrong_options_are_sentences(command: Any, trained: Any, option: str, va
 @pytest.mark.slow
 def test_processes_train_and_store(pictures: Path, tmp_path: Path) -> None:
     points = running.points([SMALL[2]], Recipe(steps=1), (0,))
-    told: list[tuple[str, bool]] = []
+    seen: list[tuple[str, bool]] = []
 
     def run(**options: Any) -> running.Results:
-        tell = lambda point, result, new: told.append((point.name, new))  # noqa: E731
-        return running.run(points, pictures, tmp_path, workers=1, tell=tell, **options)
+        on_point = lambda point, result, new: seen.append((point.name, new))  # noqa: E731
+        return running.run(points, pictures, tmp_path, workers=1, on_point=on_point, **options)
 
     results = run()
     assert set(results.finished) == set(points)
     assert not multiprocessing.active_children()
-    assert sorted(told) == [("fsq", True), ("vq", True)]
-    told.clear()
+    assert sorted(seen) == [("fsq", True), ("vq", True)]
+    seen.clear()
     again = run()  # nothing is left to train, so no process begins
-    assert told == [("vq", False), ("fsq", False)]
+    assert seen == [("vq", False), ("fsq", False)]
     assert {point: result.numbers for point, result in again.finished.items()} == {
         point: result.numbers for point, result in results.finished.items()
     }

@@ -1,4 +1,4 @@
-"""The seven questions, a file for each, with the tables and comparisons that answer it."""
+"""The seven questions, one file each, with the tables and comparisons that answer them."""
 
 from benchmarks.study.questions.convergence import CONVERGENCE
 from benchmarks.study.questions.counting import COUNTING

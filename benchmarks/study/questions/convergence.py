@@ -8,7 +8,7 @@ PATHS = {VQ: "VQ", DIAGONAL: "the diagonal map", DIAGONAL_LEARNED_BASIS: "the di
 
 
 def slower(first: str, second: str, size: int) -> Comparison:
-    """That the first comes to the error that VQ ends with in more steps than the second."""
+    """The claim that the first quantizer needs more steps than the second to reach VQ's final error."""
     words = {**PATHS, SIMVQ: "SimVQ"}
     sentence = f"K {size}: {words[first]} needs more steps than {words[second]}"
     return Comparison(sentence, STEPS_TO_VQ, Setting(first, size), Setting(second, size))

@@ -1,4 +1,4 @@
-"""(f) How much a count in training flatters."""
+"""(f) How much utilization counted during training overstates utilization."""
 
 from benchmarks.study.effects import Column, Comparison, Effect, Setting, Table
 from benchmarks.study.measures import USED_CROPS, USED_HELD_OUT, USED_SEEN, USED_WINDOW, Measure

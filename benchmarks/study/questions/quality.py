@@ -1,4 +1,4 @@
-"""What questions about single settings look at."""
+"""The measures for questions about single settings."""
 
 from benchmarks.study.effects import Column
 from benchmarks.study.measures import LATENT_ERROR, PERPLEXITY, PSNR, QUANTIZATION_ERROR, USED

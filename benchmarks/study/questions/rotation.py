@@ -9,7 +9,7 @@ ROTATED = {name: f"{name}:gradient=rotation" for name in (VQ, VQ_REPLACED, EMA, 
 
 
 def by_rotation(name: str) -> list[Comparison]:
-    """That the rotation reconstructs better and uses more codes, and straight-through has the larger error."""
+    """The claims that rotation reconstructs better, uses more codes, and has the smaller quantization error."""
     through, around = Setting(name), Setting(ROTATED[name])
     return [
         Comparison(f"{name}: rotation reconstructs better than straight-through", PSNR, around, through),

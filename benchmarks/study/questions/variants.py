@@ -1,4 +1,4 @@
-"""The variants that the questions are asked of, and the K and D that they are asked at."""
+"""The variants that the questions are about, and the values of K and D."""
 
 SIZES = (256, 1024, 4096, 16384)
 FEW, MANY = SIZES[0], SIZES[-1]
