@@ -1,4 +1,4 @@
-"""Checkpoints: one file a model, written whole or not at all, with the settings that it was trained with."""
+"""Checkpoints: one file per model, written atomically, with its training settings."""
 
 import hashlib
 import io
@@ -20,49 +20,53 @@ FILES = ("aids", "autoencoder", "crops", "data", "digits", "training", "variants
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
-    """Tensors, numbers, strings, and lists and dictionaries of them."""
+    """Save tensors, numbers, strings, and lists and dictionaries of them."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     write_bytes(path, buffer.getvalue())
 
 
 def load(path: Path) -> dict[str, Any] | None:
-    """What `save` wrote, on the CPU; None where there is nothing, or what cannot be read."""
+    """Load on the CPU what `save` wrote; None if the file is missing or unreadable."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # whatever the damage leads torch's readers to
+    except Exception:  # torch's readers raise many kinds of errors on damaged files
         return None
     return content if isinstance(content, dict) else None
 
 
 def load_finished(path: Path, command: str) -> dict[str, Any]:
-    """A checkpoint whose training has ended. Raises: InputError, naming the command that makes one."""
-    made_by = f"python -m benchmarks {command} makes it"
+    """Load the checkpoint of a finished training. Raises: InputError with the name of the command that creates
+    one.
+    """
+    made_by = f"run `python -m benchmarks {command}` to create it"
     if not path.is_file():
-        raise InputError(f"there is no {path}: {made_by}")
+        raise InputError(f"{path} does not exist: {made_by}")
     content = load(path)
     if content is None or not {"settings", "step", "model", "losses"} <= content.keys():
-        raise InputError(f"{path} cannot be read as a checkpoint: {made_by} anew")
+        raise InputError(f"{path} cannot be read as a checkpoint: {made_by} again")
     if content["step"] < content["settings"]["steps"]:
         raise InputError(
-            f"{path} is at step {content['step']} of {content['settings']['steps']}: the {command} command that "
-            "was interrupted goes on there"
+            f"{path} is at step {content['step']} of {content['settings']['steps']}: run the interrupted command "
+            f"{command} again to finish it"
         )
     return content
 
 
 def load_weights(path: Path, model: nn.Module, weights: dict[str, Any]) -> None:
-    """Raises: InputError where the weights are of another shape than the model."""
+    """Load weights into a model. Raises: InputError if their shapes differ from the model's."""
     try:
         model.load_state_dict(weights)
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
         reasons = [line.strip() for line in str(error).splitlines()]
         reason = next((line for line in reasons if "size mismatch" in line), reasons[-1] if reasons else "")
-        raise InputError(f"{path} holds weights of another shape than its settings say: {reason}") from error
+        raise InputError(f"the weights in {path} have other shapes than its settings say: {reason}") from error
 
 
 def fingerprint(settings: dict[str, Any], device: str) -> str:
-    """A digest of all that decides a result: settings (with the data), machine, versions and source text."""
+    """Return a digest of all that determines a result: settings (with the data), machine, versions and source
+    text.
+    """
     files = [path for folder in FOLDERS for path in sorted(folder.glob("*.py"))]
     decides = {
         "settings": settings,
@@ -74,7 +78,7 @@ def fingerprint(settings: dict[str, Any], device: str) -> str:
 
 
 def digest(weights: dict[str, Any]) -> str:
-    """Of a state_dict's names, shapes and bits: which model it is."""
+    """Return a digest of a state_dict's names, shapes and bits, which identifies a model."""
     found = hashlib.sha256()
     for name, value in sorted(weights.items()):
         if isinstance(value, torch.Tensor):

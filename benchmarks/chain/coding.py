@@ -1,12 +1,12 @@
-"""The fourth link: codes to bytes with the priors' probabilities, and back from these bytes alone.
+"""The fourth stage: compress codes with the priors' probabilities, and decompress them from the bytes alone.
 
-A file is the labels' stream, where there are classes, then a stream for each level, top first; each with its
-length in front, four bytes, little-endian. Streams are those of `quantizers.bitstream.Encoder`, which carry their
-shape and a checksum. Labels cost log₂ of the number of classes.
+A file contains the stream of labels, if there are classes, then a stream for each level, top first. Four
+little-endian bytes with its length precede each stream. The streams are those of `quantizers.bitstream.Encoder`,
+which contain their shape and a checksum. A label costs log₂ of the number of classes.
 
-Both sides compute the probabilities step by step, so that they are equal to the last bit. A forward on the whole
-grid sums in another order. The coder gives every code a probability of at least 2⁻²⁴: what a prior thinks less
-likely than that takes fewer bits than the prior says.
+Both sides compute the probabilities step by step, so that they are equal to the last bit; a forward on the whole
+grid sums in another order. The coder gives every code a probability of at least 2⁻²⁴. Codes that a prior considers
+less likely therefore take fewer bits than the prior says.
 """
 
 from typing import NamedTuple
@@ -30,14 +30,18 @@ LENGTH = 4  # bytes
 
 
 class Decoded(NamedTuple):
-    """codes: of each level. labels: [B], None where there are no classes."""
+    """Decoded images.
+
+    codes   the codes of each level
+    labels  [B], None without classes
+    """
 
     codes: levels.Codes
     labels: Tensor | None
 
 
 def check_installed() -> None:
-    """Raises: InputError without the package that codes, so that it is known before any training."""
+    """Check for the coder's package before any training. Raises: InputError without it."""
     try:
         constriction_stream()
     except ImportError as error:
@@ -45,7 +49,7 @@ def check_installed() -> None:
 
 
 def write(fitted: Fitted, codes: levels.Codes, batch: Batch, classes: int | None, on_step: OnStep) -> bytes:
-    """The file. `on_step(codes of an image that are done, 0)` is called as it goes.
+    """Return the bytes of the file. `on_step(finished codes per image, 0)` reports progress.
 
     Raises: InputError for codes outside a prior's alphabet.
     """
@@ -61,7 +65,7 @@ def write(fitted: Fitted, codes: levels.Codes, batch: Batch, classes: int | None
 
 
 def read(data: bytes, fitted: Fitted, classes: int | None, device: str, on_step: OnStep) -> Decoded:
-    """What was written. Raises: InputError for bytes that are no such file, or of other priors."""
+    """Decode what was written. Raises: InputError for bytes of another kind, or written with other priors."""
     streams = _split(data, len(fitted.priors) + (classes is not None))
     try:
         labels = None if classes is None else _read_labels(streams.pop(0), classes)
@@ -95,8 +99,8 @@ def _read_level(prior: Prior, stream: bytes, known: Condition, device: str, on_s
         or decoder.codebook_size != max(prior.sizes)
     ):
         raise InputError(
-            f"the stream has codes of shape {decoder.shape} of {decoder.codebook_size}, expected [B, h, w, "
-            f"{len(prior.sizes)}] of {max(prior.sizes)}: it was written with other checkpoints"
+            f"the stream has codes of shape {decoder.shape} from {decoder.codebook_size}; expected [B, h, w, "
+            f"{len(prior.sizes)}] from {max(prior.sizes)}: it was written with other checkpoints"
         )
     columns: list[Tensor] = []
     with repeatable_convolutions():
@@ -109,14 +113,14 @@ def _read_level(prior: Prior, stream: bytes, known: Condition, device: str, on_s
 
 
 def _probabilities(steps: Steps, size: int) -> Tensor:
-    """Of the next codes, [B, size] on the CPU: zeros for codes that a smaller codebook does not have."""
+    """Return the next codes' probabilities [B, size] on the CPU, zero for codes that a smaller codebook lacks."""
     found = steps.logits().cpu().double().softmax(-1)
     return torch.nn.functional.pad(found, (0, size - found.shape[1]))
 
 
 def _write_labels(labels: Tensor | None, classes: int) -> bytes:
     if labels is None:
-        raise InputError("there are no labels, which the prior is conditional on")
+        raise InputError("there are no labels, but the prior is conditioned on them")
     encoder = Encoder(labels.shape, classes)
     encoder.put(labels, _uniform(len(labels), classes))
     return encoder.finish()
@@ -137,8 +141,10 @@ def _split(data: bytes, count: int) -> list[bytes]:
         length, data = int.from_bytes(data[:LENGTH], "little"), data[LENGTH:]
         streams.append(data[:length])
         if len(streams[-1]) < length or not length:
-            raise InputError("the bytes end before the last stream: they are cut off, or of other checkpoints")
+            raise InputError(
+                "the bytes end before the last stream: they are truncated, or written with other checkpoints"
+            )
         data = data[length:]
     if data:
-        raise InputError(f"{len(data)} bytes stand after the last stream: the file is of other checkpoints")
+        raise InputError(f"{len(data)} bytes follow the last stream: the file was written with other checkpoints")
     return streams

@@ -1,4 +1,4 @@
-"""The third link: codes drawn from the priors, the top level first, and decoded."""
+"""The third stage: sample codes from the priors, the top level first, and decode them."""
 
 from dataclasses import dataclass
 
@@ -12,12 +12,12 @@ from benchmarks.chain.sources import Batch
 from benchmarks.errors import InputError
 from benchmarks.models.sampling import sample
 
-COLUMNS = 10  # of a picture: on digits one for each class
+COLUMNS = 10  # of a picture; for digits, one per class
 
 
 @dataclass(frozen=True)
 class Filters:
-    """How a draw is made safer, see `benchmarks.models.sampling.filter_logits`. Raises: InputError."""
+    """Filters of the sampled distribution, see `benchmarks.models.sampling.filter_logits`. Raises: InputError."""
 
     temperature: float = 1.0
     top_k: int | None = None
@@ -25,11 +25,11 @@ class Filters:
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):
-            raise InputError(f"--temperature: {self.temperature}, expected a finite number of at least 0")
+            raise InputError(f"--temperature: got {self.temperature}; expected a finite number of at least 0")
         if self.top_k is not None and self.top_k < 1:
-            raise InputError(f"--top-k: {self.top_k}, expected at least 1")
+            raise InputError(f"--top-k: got {self.top_k}; expected at least 1")
         if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise InputError(f"--top-p: {self.top_p}, expected a number above 0, at most 1")
+            raise InputError(f"--top-p: got {self.top_p}; expected a number above 0 and at most 1")
 
 
 def draw(
@@ -42,7 +42,9 @@ def draw(
     seed: int,
     device: str,
 ) -> Tensor:
-    """`count` images in [−1, 1] of the size that the priors were fitted on; labels: [count], where there are."""
+    """Return `count` images in [−1, 1], of the size that the priors were fitted on. labels: [count], if there are
+    classes.
+    """
     batch = Batch(torch.empty(count, 0), labels)
     generator = torch.Generator(device).manual_seed(seed)
     codes: levels.Codes = ()
@@ -63,6 +65,6 @@ def draw(
 
 
 def grid_labels(trained: Trained, rows: int) -> Tensor | None:
-    """For rows of ten images: the classes from left to right, again in each row; None without classes."""
+    """Return labels for rows of ten images: all classes from left to right in each row; None without classes."""
     classes = trained.source.classes
     return None if classes is None else torch.arange(rows * COLUMNS) % classes

@@ -1,4 +1,4 @@
-"""What PNG, JPEG and WebP make of the same images: all of them side by side in one picture, in one file."""
+"""PNG, JPEG and WebP of the same images: all of them side by side in one picture, in one file."""
 
 import io
 import math
@@ -16,7 +16,11 @@ QUALITIES = {"JPEG": range(1, 96), "WEBP": range(101)}  # Pillow advises against
 
 
 class File(NamedTuple):
-    """One format's file. quality: None where nothing is lost. psnr_db: infinite there."""
+    """The file of one format.
+
+    quality  None for a lossless format
+    psnr_db  infinite for a lossless format
+    """
 
     name: str
     size: int
@@ -25,7 +29,7 @@ class File(NamedTuple):
 
 
 def sheet(images: Tensor) -> Tensor:
-    """uint8 [N, C, H, W] as one picture [rows · H, columns · W, C] without gaps, as square as N allows."""
+    """Arrange uint8 [N, C, H, W] as one picture [rows · H, columns · W, C] without gaps, as square as N allows."""
     count, channels, height, width = images.shape
     rows = max(row for row in range(1, math.isqrt(count) + 1) if count % row == 0)
     tiles = images.view(rows, count // rows, channels, height, width)
@@ -33,12 +37,12 @@ def sheet(images: Tensor) -> Tensor:
 
 
 def lossless(images: Tensor) -> File:
-    """PNG, as small as Pillow makes it."""
+    """Encode as PNG with Pillow's best compression."""
     return File("PNG", len(_encode(sheet(images), "PNG", optimize=True)), None, math.inf)
 
 
 def nearest_quality(name: str, images: Tensor, target_db: float) -> File | None:
-    """The quality whose PSNR is nearest to the target, the smaller file of two; None without that codec."""
+    """Return the file whose PSNR is nearest to the target, the smaller file on ties; None without that codec."""
     if name == "WEBP" and not features.check("webp"):
         return None
     picture = sheet(images)

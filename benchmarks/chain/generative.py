@@ -1,4 +1,4 @@
-"""Digits drawn from an autoencoder, a VAE, and a VQ-VAE with a prior, beside each other and in numbers."""
+"""Digits sampled from an autoencoder, a VAE, and a VQ-VAE with a prior, for comparison."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,17 +16,19 @@ from benchmarks.chain.reconstruction import Trained
 from benchmarks.models.latent_samples import Samples, compare, nearest_distance
 
 LATENTS = "latents.pt"
-# The distribution itself, and a sharper one.
+# The prior's distribution, and a sharper one.
 TEMPERATURES = {"VQ-VAE and prior": 1.0, "the same, temperature 0.5": 0.5}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One model's samples.
+    """The samples of one model.
 
-    images: [N, 1, 8, 8]. to_data: mean distance of a sample to the nearest training image. from_held_out: of a
-    held-out image to the nearest sample. recognised: share of samples that a classifier of the training images
-    gives the digit they were drawn for; None where none was asked for.
+    images         [N, 1, 8, 8]
+    to_data        mean distance of a sample to the nearest training image
+    from_held_out  mean distance of a held-out image to the nearest sample
+    recognised     share of samples that a classifier of the training images assigns to the digit that they were
+                   sampled for; None if the samples have no digit
     """
 
     name: str
@@ -36,7 +38,7 @@ class Row:
     recognised: float | None = None
 
     def record(self) -> dict[str, Any]:
-        """For the JSON."""
+        """Return the numbers for the JSON."""
         return {
             "name": self.name,
             "to_data": self.to_data,
@@ -46,7 +48,7 @@ class Row:
 
 
 def latent_samples(folder: Path, steps: int, seed: int, *, fresh: bool = False) -> dict[str, Samples]:
-    """Those of `models.latent_samples`, kept in the folder."""
+    """Return the samples of `models.latent_samples`, stored in the folder."""
     key = checkpoints.fingerprint({"latents": steps, "seed": seed}, "cpu")
     stored = None if fresh else checkpoints.load(folder / LATENTS)
     if stored is not None and stored.get("fingerprint") == key:
@@ -60,22 +62,22 @@ def latent_samples(folder: Path, steps: int, seed: int, *, fresh: bool = False) 
 
 
 def rows(latents: dict[str, Samples], trained: Trained, fitted: Fitted, *, seed: int, device: str) -> list[Row]:
-    """Images of the data, what latents decode to, and as many draws from the prior, one class after another."""
+    """Return images of the data, decoded latents, and as many samples of the prior, one class after another."""
     train, held_out = digits.load()
     labels = torch.arange(len(held_out.labels)) % digits.CLASSES
     samples = dict(latents)
-    # On "data" the classifier sees held-out images: those that it was fitted to would tell nothing.
-    asked = {"data": held_out}
+    # For "data" the classifier sees held-out images, not those that it was fitted to.
+    labelled = {"data": held_out}
     for name, temperature in TEMPERATURES.items():
         filters = draws.Filters(temperature)
         images = draws.draw(trained, fitted, labels, len(labels), filters=filters, seed=seed, device=device)
         distances = nearest_distance(images, train.images), nearest_distance(held_out.images, images)
         samples[name] = Samples(images, *distances)
-        asked[name] = digits.Digits(images, labels)
+        labelled[name] = digits.Digits(images, labels)
     classifier = SVC(gamma=0.01).fit(train.images.flatten(1).numpy(), train.labels.numpy())
     known = {
         name: float(classifier.score(each.images.flatten(1).numpy(), each.labels.numpy()))
-        for name, each in asked.items()
+        for name, each in labelled.items()
     }
     return [
         Row(name, each.images, float(each.to_data.mean()), float(each.from_held_out.mean()), known.get(name))

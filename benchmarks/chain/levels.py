@@ -1,4 +1,4 @@
-"""VQ-VAE and VQ-VAE-2 in one form: images to a tuple of code maps, the top level first, and back."""
+"""VQ-VAE and VQ-VAE-2 behind one interface: images to a tuple of code maps, the top level first, and back."""
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ AT_ONCE = 64  # images
 
 
 def build(settings: Autoencoding, channels: int) -> Model:
-    """An untrained model. Raises: InputError for settings that cannot be."""
+    """Return an untrained model. Raises: InputError for invalid settings."""
     sizes = {"channels": channels, "width": settings.width, "downsampling": settings.downsampling}
     common = {"dim": settings.dim, "codebook_size": settings.codebook_size}
     try:
@@ -29,24 +29,24 @@ def build(settings: Autoencoding, channels: int) -> Model:
 
 
 def quantizers_of(model: Model) -> tuple[Quantizer, ...]:
-    """One for each level, the top first."""
+    """Return the quantizer of each level, the top first."""
     return (model.quantizer,) if isinstance(model, VQVAE) else (model.top_quantizer, model.bottom_quantizer)
 
 
 def sizes_of(model: Model) -> tuple[tuple[int, ...], ...]:
-    """For each level the number of codes of each of its codebooks."""
+    """Return the number of codes of each codebook of each level."""
     return tuple(quantizer.codebook_sizes for quantizer in quantizers_of(model))
 
 
 def grids(model: Model, height: int, width: int) -> tuple[tuple[int, int], ...]:
-    """For each level (h, w) of the code map of an image of this size."""
+    """Return the code map's (h, w) of each level for an image of this size."""
     bottom = (height // model.downsampling, width // model.downsampling)
     return (bottom,) if isinstance(model, VQVAE) else ((bottom[0] // 2, bottom[1] // 2), bottom)
 
 
 @torch.no_grad()
 def encode(model: Model, images: Tensor) -> Codes:
-    """Codes of each level, on the model's device. Raises: InputError for images that do not fit."""
+    """Return the codes of each level, on the model's device. Raises: InputError for images of unsuitable sizes."""
     device = next(model.parameters()).device
     batches = [model.encode(batch.to(device)) for batch in images.split(AT_ONCE)]
     if isinstance(model, VQVAE):
@@ -56,7 +56,7 @@ def encode(model: Model, images: Tensor) -> Codes:
 
 @torch.no_grad()
 def decode(model: Model, codes: Codes) -> Tensor:
-    """Images in [−1, 1], as a screen would clip them, on the CPU. Raises: InputError for codes outside."""
+    """Return images in [−1, 1], clipped, on the CPU. Raises: InputError for codes out of range."""
     batches = zip(*(level.split(AT_ONCE) for level in codes), strict=True)
     images = [model.decode(batch[0] if isinstance(model, VQVAE) else batch) for batch in batches]
     return torch.cat(images).clamp(-1, 1).cpu()

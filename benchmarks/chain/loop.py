@@ -1,4 +1,4 @@
-"""A training that is stored as it goes, and goes on from there with the result of one that was never stopped."""
+"""Training that saves checkpoints and resumes from them with the same result as an uninterrupted training."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,13 +13,13 @@ from benchmarks.chain import checkpoints
 from benchmarks.training import learning_rate_schedule, make_optimizer
 from benchmarks.utilization import repeatable_convolutions
 
-SAVE_EVERY = 100  # steps: as many are lost when the process is killed
+SAVE_EVERY = 100  # steps, the most that are lost when the process is killed
 
 OnStep = Callable[[int, Tensor], None]
 
 
 class Helper(Protocol):
-    """What follows each step of the optimizer and has a state: schedules, the replacement of codes."""
+    """A stateful object that steps after the optimizer: schedules, the replacement of codes."""
 
     def step(self) -> Any: ...
 
@@ -32,8 +32,10 @@ class Helper(Protocol):
 class Job:
     """A training.
 
-    loss: of the next batch, drawn by the generator; 0-d. begin: what is done before the first step of all.
-    helpers: made for the optimizer. settings: "steps", "learning_rate", "seed", and whatever else decides.
+    loss      returns the loss of the next batch, drawn by the generator; 0-d
+    begin     runs before the first step
+    helpers   returns helpers for the optimizer
+    settings  "steps", "learning_rate", "seed", and everything else that determines the result
     """
 
     model: nn.Module
@@ -45,17 +47,18 @@ class Job:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Inside, torch's own random numbers start from the seed; afterwards they go on as if nothing had been."""
+    """Seed torch's random numbers inside the block, and restore their state afterwards."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
 
 
 def train(job: Job, path: Path, on_step: OnStep, *, device: str = "cpu", fresh: bool = False) -> Tensor:
-    """Train in place from the checkpoint at `path`, if it is of this job, and leave the model in evaluation mode.
+    """Train in place from the checkpoint at `path`, if it belongs to this job. Leaves the model in evaluation
+    mode.
 
-    A checkpoint of another job, or one that is damaged, is written over. `on_step(step, loss)` is called after
-    each step, counted from 1, and once for the steps that are already there.
+    A damaged checkpoint or one of another job is overwritten. `on_step(step, loss)` is called after each step,
+    counted from 1, and once for the steps that the checkpoint already contains.
 
     Returns: the loss of each step, float32 [steps].
     """
@@ -78,7 +81,7 @@ def train(job: Job, path: Path, on_step: OnStep, *, device: str = "cpu", fresh: 
 
 
 class _Run:
-    """Everything that changes while a job is trained."""
+    """The state that changes while a job is trained."""
 
     def __init__(self, job: Job, device: str) -> None:
         self.job = job
@@ -92,7 +95,7 @@ class _Run:
         job.model.train()
 
     def advance(self) -> Tensor:
-        """One step; returns its loss."""
+        """Run one step and return its loss."""
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.job.loss(self.generator)
         loss.backward()

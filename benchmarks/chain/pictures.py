@@ -1,4 +1,4 @@
-"""Pictures to look at: images in rows, each row with its name."""
+"""Pictures to look at: rows of images, each with a label."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,14 +12,14 @@ from torch import Tensor
 from benchmarks.chain.sources import to_grey_levels
 from benchmarks.plots import DPI, save
 
-CELL = 80  # pixels that an image takes at least: those of a small one are drawn as squares
+CELL = 80  # smallest displayed size of an image, in pixels; smaller images are enlarged by a whole factor
 GAP = 6  # pixels between two images
-LABELS = 250  # pixels for the rows' names
+LABELS = 250  # pixels for the row labels
 WHITE = 255
 
 
 class Strip(NamedTuple):
-    """One row of a picture: its name, and images [B, C, H, W] in [−1, 1]."""
+    """One row of a picture: its label, and images [B, C, H, W] in [−1, 1]."""
 
     name: str
     images: Tensor
@@ -37,15 +37,15 @@ def write(path: Path, strips: Sequence[Strip]) -> Path:
     figure.figimage(whole, xo=left)
     bottom = height
     for strip, row in zip(strips, rows, strict=True):
-        place = {"x": (left - 2 * GAP) / width, "y": (bottom - len(row) / 2) / height}
-        figure.text(**place, s=strip.name, ha="right", va="center", fontsize=9)
+        position = {"x": (left - 2 * GAP) / width, "y": (bottom - len(row) / 2) / height}
+        figure.text(**position, s=strip.name, ha="right", va="center", fontsize=9)
         bottom -= len(row)
     save(path, figure)
     return path
 
 
 def canvas(images: Tensor) -> np.ndarray:
-    """One row of images as pixels, uint8 [h, w, 3], with a gap below and to the right of each.
+    """Return one row of images as pixels, uint8 [h, w, 3], with a gap below and to the right of each.
 
     Grey images are drawn as ink: −1, the digits' paper, is white.
     """
@@ -59,5 +59,5 @@ def canvas(images: Tensor) -> np.ndarray:
 
 
 def in_rows(images: Tensor, columns: int, name: str = "") -> list[Strip]:
-    """Images in rows of `columns`, the name beside the first."""
+    """Arrange images in rows of `columns`, with the name beside the first row."""
     return [Strip(name if i == 0 else "", row) for i, row in enumerate(images.split(columns))]

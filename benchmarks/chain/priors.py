@@ -1,4 +1,4 @@
-"""The second link: a prior for each level of an autoencoder's codes, each given the level above."""
+"""The second stage: a prior for each level of an autoencoder's codes, conditioned on the level above."""
 
 import math
 from dataclasses import asdict
@@ -18,10 +18,14 @@ from benchmarks.models.condition import Condition
 from benchmarks.models.pixelcnn import PixelCNN
 from benchmarks.models.prior import Prior
 from benchmarks.models.transformer import Transformer
+from benchmarks.utilization import first_line
 
 
 class Fitted(NamedTuple):
-    """The priors of a run, the top level's first. side: pixels of the images that they were fitted on."""
+    """The priors of a run, the top level's first.
+
+    side: the side in pixels of the images that they were fitted on.
+    """
 
     settings: Fitting
     priors: tuple[Prior, ...]
@@ -30,7 +34,7 @@ class Fitted(NamedTuple):
 
 
 def build(settings: Fitting, trained: Trained, level: int) -> Prior:
-    """An untrained prior of one level's codes."""
+    """Return an untrained prior for the codes of one level."""
     sizes = levels.sizes_of(trained.model)
     common = {
         "width": settings.width,
@@ -46,11 +50,11 @@ def build(settings: Fitting, trained: Trained, level: int) -> Prior:
             return Transformer(sizes[level], largest=largest, **common)
         return PixelCNN(sizes[level], **common)
     except (ValueError, TypeError) as error:
-        raise InputError(checkpoints.first_line(error)) from error
+        raise InputError(first_line(error)) from error
 
 
 def condition(batch: Batch, codes: levels.Codes, level: int, device: torch.device | str) -> Condition:
-    """What a level's prior is told: the labels, and the codes of the level above."""
+    """Return the condition of a level's prior: the labels, and the codes of the level above."""
     label = None if batch.labels is None else batch.labels.to(device)
     return Condition(label, codes[level - 1] if level else None)
 
@@ -65,7 +69,7 @@ def fit(
     device: str = "cpu",
     fresh: bool = False,
 ) -> tuple[Prior, Tensor]:
-    """Train the prior of one level, or go on, or take what is finished; the losses are bits a code."""
+    """Train or resume the prior of one level, or load a finished one. The losses are in bits per code."""
     source, side = trained.source, trained.source.prior_side
     with seeded(settings.seed):
         prior = build(settings, trained, level).to(device)
@@ -83,14 +87,14 @@ def fit(
 
 
 def load(folder: Path, trained: Trained, device: str = "cpu") -> Fitted:
-    """The finished priors. Raises: InputError for a folder without them, or with those of another autoencoder."""
+    """Load the finished priors. Raises: InputError if there are none, or if they belong to another autoencoder."""
     priors, losses, stored = [], [], {}
     for level in range(trained.settings.levels):
         path = folder / checkpoint_name(level)
         content = checkpoints.load_finished(path, "prior")
         stored = dict(content["settings"])
         if stored.pop("autoencoder") != identity(trained):
-            raise InputError(f"{path} was fitted to the codes of another autoencoder: prior fits it anew")
+            raise InputError(f"{path} was fitted to the codes of another autoencoder: run `prior` to fit it again")
         side = stored.pop("side")
         stored.pop("level")
         prior = build(Fitting(**stored), trained, level).to(device)
@@ -102,7 +106,7 @@ def load(folder: Path, trained: Trained, device: str = "cpu") -> Fitted:
 
 @torch.no_grad()
 def bits(fitted: Fitted, codes: levels.Codes, batch: Batch, at_once: int = 8) -> list[float]:
-    """−log₂ p of all codes of each level, given the labels and the level above."""
+    """Return −log₂ p of all codes of each level, given the labels and the level above."""
     found = []
     for level, prior in enumerate(fitted.priors):
         total = 0.0
@@ -116,12 +120,12 @@ def bits(fitted: Fitted, codes: levels.Codes, batch: Batch, at_once: int = 8) ->
 
 
 def label_bits(batch: Batch, classes: int | None) -> float:
-    """What the labels cost, all classes being equally likely: log₂ of their number each."""
+    """Return the bits of the labels for equally likely classes: log₂ of the number of classes each."""
     return 0.0 if batch.labels is None or classes is None else len(batch.labels) * math.log2(classes)
 
 
 def identity(trained: Trained) -> str:
-    """Which autoencoder it is: a digest of its weights."""
+    """Return a digest of the autoencoder's weights."""
     return checkpoints.digest(trained.model.state_dict())
 
 

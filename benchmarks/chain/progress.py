@@ -1,4 +1,4 @@
-"""What a person sees while the chain runs: a bar over the steps of what is being done."""
+"""Progress of the chain on the terminal: a bar for the steps of the current stage."""
 
 import time
 from collections.abc import Iterator
@@ -13,21 +13,21 @@ from benchmarks.progress import UPDATE_EVERY, columns
 
 
 class Bars:
-    """Bars on a console, and a line for each stage that is finished."""
+    """Bars on a console, and a line for each finished stage."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
 
     def say(self, line: str) -> None:
-        """A line that stays."""
+        """Print a permanent line."""
         self.console.print(line, highlight=False, markup=False)
 
     @contextmanager
     def stage(self, name: str, total: int, unit: str = "") -> Iterator[OnStep]:
-        """A bar over `total` steps, and at the end a line that stays, with the time that it took.
+        """Show a bar over `total` steps, then a permanent line with the elapsed time.
 
-        What it gives is to be called with the step, from 1, and a loss in `unit`. Where the console is no terminal
-        there are only the lines.
+        Yields: a function to call with the step, from 1, and a loss in `unit`. Without a terminal, only the lines
+        appear.
         """
         start = time.perf_counter()
         disable = not self.console.is_terminal

@@ -1,4 +1,4 @@
-"""Bits per pixel of held-out images: their codes in four ways, and picture formats at the same PSNR."""
+"""Bits per pixel of held-out images: their codes stored in four ways, and picture formats at the same PSNR."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -17,12 +17,16 @@ from quantizers.bitstream import Alphabet, Counts, compress, decompress
 from quantizers.bitstream.codec import MOST_ELEMENTS
 from quantizers.bitstream.header import read_stream
 
-COUNTED = 50_000  # codes of the training set, at least, that the static coder's counts are of
+COUNTED = 50_000  # least number of training codes for the static coder's counts
 
 
 @dataclass(frozen=True)
 class Rate:
-    """One way to keep the images. bits: of all of them. quality: of a lossy format, None for the others."""
+    """One way to store the images.
+
+    bits     of all images
+    quality  of a lossy format, None for the others
+    """
 
     name: str
     bits: float
@@ -33,10 +37,10 @@ class Rate:
 
 @dataclass(frozen=True)
 class Coded:
-    """What became of the held-out images.
+    """The compressed held-out images.
 
-    exact: whether codes, labels and images that were decoded from the bytes equal those encoded, bit for bit.
-    overhead: the prior's payload over its cross entropy, less 1; headers and labels are left out of both.
+    exact     whether codes, labels and images decoded from the bytes equal the encoded ones bit for bit
+    overhead  the prior's payload over its cross entropy, minus 1; both exclude headers and labels
     """
 
     rates: list[Rate]
@@ -47,13 +51,14 @@ class Coded:
     pixels: int
 
     def record(self) -> dict[str, object]:
-        """For the JSON."""
-        kept = {key: value for key, value in asdict(self).items() if key != "data"}
-        return {**kept, "file_bytes": len(self.data)}
+        """Return the numbers for the JSON."""
+        numbers = {key: value for key, value in asdict(self).items() if key != "data"}
+        return {**numbers, "file_bytes": len(self.data)}
 
 
 def to_code(trained: Trained, fitted: Fitted) -> Batch:
-    """The held-out images; for a transformer tiles of them, as large as the images that it was fitted on."""
+    """Return the held-out images; for a transformer, tiles of them as large as the images that it was fitted
+    on."""
     held_out = trained.source.held_out()
     if fitted.settings.model != TRANSFORMER:
         return held_out
@@ -62,7 +67,7 @@ def to_code(trained: Trained, fitted: Fitted) -> Batch:
 
 
 def code(trained: Trained, fitted: Fitted, batch: Batch, *, device: str, on_step: OnStep) -> Coded:
-    """Encode, decode from the bytes alone, compare, and put the sizes beside those of other ways."""
+    """Encode, decode from the bytes alone, compare, and report the sizes next to those of other methods."""
     classes = trained.source.classes
     codes = levels.encode(trained.model, batch.images)
     data = coding.write(fitted, codes, batch, classes, on_step)
@@ -87,7 +92,7 @@ def code(trained: Trained, fitted: Fitted, batch: Batch, *, device: str, on_step
 
 
 def static(trained: Trained, side: int, codes: levels.Codes) -> bytes:
-    """The codes by a static model: counts of the training set's codes, one more for each, that both sides have."""
+    """Compress the codes with a static model: counts of the training set's codes plus one, known to both sides."""
     images = math.ceil(COUNTED / math.prod(levels.grids(trained.model, side, side)[-1]))
     train = trained.source.batch(images, side, torch.Generator().manual_seed(trained.settings.seed)).images
     streams = []
@@ -98,18 +103,18 @@ def static(trained: Trained, side: int, codes: levels.Codes) -> bytes:
         counts = Counts([table + 1 for table in Counts.of(seen, alphabet).tables])
         streams.append(compress(own, alphabet, counts))
         if not torch.equal(decompress(streams[-1], counts), own.cpu()):
-            raise RuntimeError("the static coder's bytes do not decode to what was encoded")
+            raise RuntimeError("the static coder's bytes do not decode to the encoded codes")
     return b"".join(streams)
 
 
 def picture_files(original: Tensor, target_db: float) -> list[formats.File]:
-    """PNG, and lossy formats as near to the target's PSNR as they come."""
+    """Return PNG, and lossy formats as near to the target PSNR as possible."""
     lossy = [formats.nearest_quality(name, original, target_db) for name in formats.QUALITIES]
     return [formats.lossless(original), *(file for file in lossy if file is not None)]
 
 
 def payload_bits(data: bytes, count: int) -> int:
-    """Of the last `count` streams, without their headers: the levels', and not the labels'."""
+    """Return the bits of the last `count` streams without their headers, so that labels are excluded."""
     payloads = []
     while data:
         length = int.from_bytes(data[: coding.LENGTH], "little")

@@ -1,4 +1,4 @@
-"""The first link: an autoencoder around a quantizer, trained and measured on held-out images."""
+"""The first stage: an autoencoder around a quantizer, trained and measured on held-out images."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -33,7 +33,7 @@ class Trained(NamedTuple):
 def fit(
     settings: Autoencoding, folder: Path, on_step: OnStep, *, device: str = "cpu", fresh: bool = False
 ) -> Trained:
-    """Train, or go on, or take what is finished. Raises: InputError for settings or data that cannot be."""
+    """Train or resume, or load a finished training. Raises: InputError for invalid settings or data."""
     source = open_source(settings)
     with seeded(settings.seed):
         model = levels.build(settings, source.channels).to(device)
@@ -60,7 +60,7 @@ def fit(
 
 
 def load(folder: Path, device: str = "cpu") -> Trained:
-    """A finished autoencoder. Raises: InputError for a folder without one, or data that are not the same now."""
+    """Load a finished autoencoder. Raises: InputError if there is none, or if the data have changed since."""
     path = folder / CHECKPOINT
     content = checkpoints.load_finished(path, "reconstruct")
     stored = dict(content["settings"])
@@ -68,7 +68,9 @@ def load(folder: Path, device: str = "cpu") -> Trained:
     settings = Autoencoding(**stored)
     source = open_source(settings)
     if source.describe() != described:
-        raise InputError(f"{path} was trained on other images than are there now: reconstruct trains it anew")
+        raise InputError(
+            f"{path} was trained on other images than the current ones: run `reconstruct` to train it again"
+        )
     with seeded(settings.seed):
         model = levels.build(settings, source.channels).to(device)
     checkpoints.load_weights(path, model, content["model"])
@@ -76,10 +78,10 @@ def load(folder: Path, device: str = "cpu") -> Trained:
 
 
 def measure(trained: Trained) -> tuple[dict[str, Any], Tensor, Tensor]:
-    """Numbers on held-out images; these images and their reconstructions, uint8 [B, C, H, W].
+    """Return numbers on held-out images, these images, and their reconstructions, uint8 [B, C, H, W].
 
-    mse is on the [0, 1] scale, of images rounded to 256 levels, as files hold them; codes_used counts those of
-    all levels and codebooks; raw_bits_per_pixel has ⌈log₂ K⌉ bits for each code.
+    mse is on the [0, 1] scale, of images rounded to 256 levels as in files. codes_used counts the codes of all
+    levels and codebooks. raw_bits_per_pixel takes ⌈log₂ K⌉ bits for each code.
     """
     images = trained.source.held_out().images
     codes = levels.encode(trained.model, images)
@@ -102,12 +104,12 @@ def measure(trained: Trained) -> tuple[dict[str, Any], Tensor, Tensor]:
 
 
 def mean_square(original: Tensor, copy: Tensor) -> float:
-    """Mean squared error on the [0, 1] scale of two uint8 tensors."""
+    """Return the mean squared error on the [0, 1] scale of two uint8 tensors."""
     return ((original.double() - copy.double()) / 255).square().mean().item()
 
 
 def raw_bits(codes: levels.Codes, sizes: tuple[tuple[int, ...], ...]) -> int:
-    """What the codes take as plain numbers: ⌈log₂ K⌉ bits each."""
+    """Return the bits of uncompressed codes: ⌈log₂ K⌉ each."""
     columns = (
         (level[..., c], size) for level, own in zip(codes, sizes, strict=True) for c, size in enumerate(own)
     )
@@ -115,7 +117,8 @@ def raw_bits(codes: levels.Codes, sizes: tuple[tuple[int, ...], ...]) -> int:
 
 
 def _use(codes: levels.Codes, sizes: tuple[tuple[int, ...], ...]) -> tuple[int, float]:
-    """Codes that occur, and the entropy of all codes together in bits, by the frequencies in each codebook."""
+    """Return the number of codes that occur, and the total entropy in bits from the frequencies in each
+    codebook."""
     used, bits = 0, 0.0
     for level, own in zip(codes, sizes, strict=True):
         for c, size in enumerate(own):

@@ -1,4 +1,4 @@
-"""The chain's tables on the terminal and in Markdown, and the JSON with everything. All come from its record."""
+"""The chain's tables on the terminal and in Markdown, and the JSON. All tables come from the JSON's record."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,24 +10,24 @@ from benchmarks.machine import caption
 from benchmarks.sheets import NOTHING, Sheet, markdown_rows
 
 RATES_NOTE = (
-    "Bits of all held-out images over their pixels; PSNR of images rounded to 256 levels. The codes' rows are "
-    "of one reconstruction. Raw indices: ⌈log₂ K⌉ bits a code. Static coder: counts of the training set's "
-    "codes, which both sides have; the whole file. Prior, cross entropy: −log₂ p, with log₂ 10 bits for the "
-    "label of each digit. Prior, coded: the whole file with headers. PNG, JPEG and WebP: one file of all "
-    "images side by side, the lossy ones at the quality whose PSNR is nearest. What decoding needs beside the "
-    "file is not counted: networks and counts for the codes, a library for the formats."
+    "Bits of all held-out images divided by their pixels; PSNR of images rounded to 256 levels. All rows of "
+    "codes have the same reconstruction. Raw indices: ⌈log₂ K⌉ bits per code. Static coder: counts of the "
+    "training set's codes, known to both sides; the whole file. Prior, cross entropy: −log₂ p, with log₂ 10 "
+    "bits for the label of each digit. Prior, coded: the whole file with headers. PNG, JPEG and WebP: one file "
+    "with all images side by side; lossy formats at the quality with the nearest PSNR. Whatever else decoding "
+    "needs is not counted: networks and counts for the codes, a library for the formats."
 )
 SAMPLES_NOTE = (
-    "Distances are root mean squares over the pixels in [−1, 1], of each sample to the nearest training "
-    "image, and of each held-out image to the nearest sample; they favour smooth samples. Data: training "
-    "images, whose distance to data is that of held-out images. Recognised: share of the samples that a "
-    "support vector machine, fitted to the training images, gives the digit that they were drawn for; of "
-    "data, of the held-out images."
+    "Distances are root mean squares over the pixels in [−1, 1], from each sample to the nearest training "
+    "image, and from each held-out image to the nearest sample; they favour smooth samples. Data: training "
+    "images; their distance to data is measured on held-out images. Recognised: share of the samples that a "
+    "support vector machine, fitted to the training images, assigns to the digit that they were sampled for; "
+    "for data, share of the held-out images."
 )
 
 
 def autoencoder_sheet(runs: Sequence[dict[str, Any]]) -> Sheet:
-    """Autoencoders down: held-out quality, use of the codes, and the prior's bits a code."""
+    """Return a table with a row per autoencoder: held-out quality and use of the codes."""
     headings = ["", "PSNR dB", "codes used", "raw bits/pixel", "entropy bits/pixel"]
     rows = []
     for run in runs:
@@ -45,17 +45,17 @@ def autoencoder_sheet(runs: Sequence[dict[str, Any]]) -> Sheet:
 
 
 def prior_sheet(runs: Sequence[dict[str, Any]]) -> Sheet:
-    """The priors' bits a code: at the end of training, and on held-out images."""
+    """Return a table of the priors' bits per code, at the end of training and on held-out images."""
     rows = [
         [f"{run['name']}, {each['level']}", *(f"{each[key]:.3f}" for key in ("training_bits", "held_out_bits"))]
         for run in runs
         for each in run["priors"]
     ]
-    return Sheet("Priors, bits a code", ["", "training", "held out"], rows)
+    return Sheet("Priors, bits per code", ["", "training", "held out"], rows)
 
 
 def rate_sheet(run: dict[str, Any]) -> Sheet:
-    """One way to keep the images a row."""
+    """Return a table with a row per way to store the images."""
     rows = [
         [
             rate["name"] + ("" if rate["quality"] is None else f", quality {rate['quality']}"),
@@ -70,7 +70,7 @@ def rate_sheet(run: dict[str, Any]) -> Sheet:
 
 
 def sample_sheet(rows: Sequence[dict[str, Any]]) -> Sheet:
-    """One model's samples a row."""
+    """Return a table with a row per model's samples."""
     body = [
         [
             row["name"],
@@ -84,14 +84,14 @@ def sample_sheet(rows: Sequence[dict[str, Any]]) -> Sheet:
 
 
 def sheets(record: dict[str, Any]) -> list[Sheet]:
-    """All tables that the record has something for."""
+    """Return all tables that the record has data for."""
     runs = record["parts"]
     made = [autoencoder_sheet(runs), prior_sheet(runs), *(rate_sheet(run) for run in runs)]
     return made + ([sample_sheet(record["samples"])] if record["samples"] else [])
 
 
 def exactness(run: dict[str, Any]) -> str:
-    """Whether decoding gave back what was encoded, and how near the coder comes to the prior."""
+    """State whether decoding returned the encoded codes and images, and how near the coder comes to the prior."""
     coding = run["coding"]
     equal = "equal" if coding["exact"] else "DO NOT EQUAL"
     return (
@@ -101,7 +101,7 @@ def exactness(run: dict[str, Any]) -> str:
 
 
 def full_record(runs: Sequence[dict[str, Any]], samples: Sequence[dict[str, Any]], device: str) -> dict[str, Any]:
-    """The JSON: where and with what, every run's settings and numbers, and the comparison of samples."""
+    """Return the JSON: machine and versions, every run's settings and numbers, and the comparison of samples."""
     return {
         "benchmark": "chain",
         **machine.record(torch.device(device)),
@@ -111,7 +111,7 @@ def full_record(runs: Sequence[dict[str, Any]], samples: Sequence[dict[str, Any]
 
 
 def markdown(record: dict[str, Any], pictures: Sequence[str]) -> str:
-    """All tables with what they count, the pictures, and a line on where it was run."""
+    """Return all tables with explanations, the pictures, and a line on the machine."""
     lines: list[str] = []
     for sheet in sheets(record):
         lines += [f"**{sheet.title}**", "", *markdown_rows(sheet), ""]

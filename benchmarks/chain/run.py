@@ -1,4 +1,4 @@
-"""The chain: digits, photographs, photographs on two levels, and what can be drawn from each kind of model."""
+"""The chain for digits, photographs and photographs with two levels, and samples from each kind of model."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,13 +11,13 @@ from benchmarks.chain.progress import Bars
 from benchmarks.chain.settings import AUTOENCODING, DIGITS, FITTING, PHOTOGRAPHS, Autoencoding, Fitting
 
 LATENT_STEPS = 1000
-ROWS = 3  # of each part's samples
-SHOWN = 10  # samples of each model beside each other
+ROWS = 3  # rows of samples in each run
+SHOWN = 10  # samples per model in the comparison
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One run through all links."""
+    """One run through all stages."""
 
     name: str
     folder: str
@@ -26,7 +26,7 @@ class Plan:
 
 
 def plans(images: str | None, seed: int, *, share: float = 1.0) -> list[Plan]:
-    """What the chain runs. share: of the steps of each training."""
+    """Return the runs of the chain. share: the share of the default training steps."""
     digits, photographs = AUTOENCODING[DIGITS], replace(AUTOENCODING[PHOTOGRAPHS], images=images)
     given = [
         Plan("digits", "digits", digits, FITTING[DIGITS]),
@@ -44,14 +44,14 @@ def plans(images: str | None, seed: int, *, share: float = 1.0) -> list[Plan]:
 
 
 def shortened(steps: int, share: float) -> int:
-    """At least one."""
+    """Return the share of the steps, at least one."""
     return max(1, round(steps * share))
 
 
 def run(
     given: list[Plan], out: Path, bars: Bars, *, latent_steps: int, seed: int, device: str, fresh: bool = False
 ) -> tuple[list[dict[str, Any]], list[Row]]:
-    """The record of each plan, and the samples of digits of each kind of model, drawn in samples.png."""
+    """Return the record of each plan, and the samples of digits from each kind of model, drawn in samples.png."""
     records, rows = [], []
     for plan in given:
         trained, fitted, record = stages.run(
@@ -74,6 +74,6 @@ def run(
 
 
 def strips(rows: list[Row]) -> list[Strip]:
-    """Ten images of each model, and three rows of the last, the prior's."""
+    """Return ten images of each model, and three rows of the last model, the prior."""
     shown = [Strip(row.name, row.images[:SHOWN]) for row in rows[:-1]]
     return [*shown, *pictures.in_rows(rows[-1].images[: 3 * SHOWN], SHOWN, rows[-1].name)]

@@ -1,4 +1,4 @@
-"""Digits and photographs in one form: batches to train on, and images that were held out."""
+"""Digits and photographs behind one interface: training batches and held-out images."""
 
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -12,21 +12,30 @@ from benchmarks.chain.settings import DIGITS, Autoencoding
 from benchmarks.crops import held_out_views, random_crops, to_unit_range
 from benchmarks.data import TILE, Photographs, bundled, from_folder
 
-PRIOR_SIDE = 64  # pixels: what a prior over photographs sees at once
-VIEW_SIDE = 256  # of the held-out photographs' views that are compressed
+PRIOR_SIDE = 64  # pixels, the side of the images that a prior over photographs models
+VIEW_SIDE = 256  # pixels, the side of the held-out views that are compressed
 LEAST_VIEWS, MOST_VIEWS = 4, 16
 
 
 class Batch(NamedTuple):
-    """images: float32 [B, C, H, W] in [−1, 1]. labels: int64 [B], None where there are no classes."""
+    """Images and labels.
+
+    images  float32 [B, C, H, W] in [−1, 1]
+    labels  int64 [B], None without classes
+    """
 
     images: Tensor
     labels: Tensor | None
 
 
 class Source(ABC):
-    """channels: of the images. classes: how many labels, None without. autoencoder_side, prior_side: pixels of the
-    images that each is trained on."""
+    """A data set.
+
+    channels          of the images
+    classes           number of labels, None without labels
+    autoencoder_side  side in pixels of the images that the autoencoder is trained on
+    prior_side        side in pixels of the images that the prior is trained on
+    """
 
     channels: int
     classes: int | None
@@ -35,15 +44,15 @@ class Source(ABC):
 
     @abstractmethod
     def batch(self, count: int, side: int, generator: torch.Generator) -> Batch:
-        """Images to train on, drawn by the generator alone."""
+        """Return training images, drawn by the generator alone."""
 
     @abstractmethod
     def held_out(self) -> Batch:
-        """Images that no training sees: all digits held out, or views of photographs."""
+        """Return images outside the training set: all held-out digits, or views of held-out photographs."""
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """What decides these images, for fingerprints and reports."""
+        """Return what identifies these images, for fingerprints and reports."""
 
 
 class DigitSource(Source):
@@ -68,7 +77,7 @@ class DigitSource(Source):
 
 
 class PhotographSource(Source):
-    """Random crops of photographs, and views of those that are held out."""
+    """Random crops of photographs, and views of held-out ones."""
 
     channels, classes = 3, None
     autoencoder_side = TILE
@@ -91,18 +100,20 @@ class PhotographSource(Source):
 
 
 def open_source(settings: Autoencoding) -> Source:
-    """Raises: InputError for a folder without usable pictures."""
+    """Open the data set. Raises: InputError for a folder without usable pictures."""
     if settings.data == DIGITS:
         return DigitSource()
     return PhotographSource(bundled() if settings.images is None else from_folder(Path(settings.images)))
 
 
 def to_grey_levels(images: Tensor) -> Tensor:
-    """[−1, 1] to uint8 0 ... 255, in the same shape: what a picture file holds."""
+    """Convert [−1, 1] to uint8 0 ... 255, as in a picture file."""
     return (to_unit_range(images) * 255).round().to(torch.uint8)
 
 
 def cut(images: Tensor, side: int) -> Tensor:
-    """Images [B, C, H, W] as tiles [B', C, side, side], row after row; what is left at the edges is dropped."""
+    """Cut images [B, C, H, W] into tiles [B', C, side, side], row by row; incomplete tiles at the edges are
+    dropped.
+    """
     tiles = images.unfold(2, side, side).unfold(3, side, side)  # [B, C, rows, columns, side, side]
     return tiles.permute(0, 2, 3, 1, 4, 5).flatten(0, 2).contiguous()

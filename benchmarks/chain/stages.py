@@ -1,4 +1,4 @@
-"""The links of the chain as they are called by the commands: with a bar, a record of numbers, and pictures."""
+"""The stages of the chain as the commands call them: with a progress bar, a record of numbers, and pictures."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -39,7 +39,7 @@ def reconstruct(
 def fit_priors(
     settings: Fitting, trained: Trained, folder: Path, bars: Bars, *, device: str, fresh: bool = False
 ) -> tuple[Fitted, list[dict[str, Any]]]:
-    """Fit a prior to each level, and measure their bits a code on held-out images."""
+    """Fit a prior to each level, and measure its bits per code on held-out images."""
     names = LEVEL_NAMES[trained.settings.levels]
     for level, name in enumerate(names):
         with bars.stage(f"prior of {name}", settings.steps, "bits/code") as on_step:
@@ -61,7 +61,7 @@ def fit_priors(
 def sample(
     trained: Trained, fitted: Fitted, folder: Path, *, rows: int, filters: Filters, seed: int, device: str
 ) -> Tensor:
-    """Draw rows of ten images; on digits a column is a class. Writes samples.png."""
+    """Sample rows of ten images; for digits, each column is a class. Writes samples.png."""
     labels = draws.grid_labels(trained, rows)
     images = draws.draw(trained, fitted, labels, rows * draws.COLUMNS, filters=filters, seed=seed, device=device)
     pictures.write(folder / "samples.png", pictures.in_rows(images, draws.COLUMNS))
@@ -69,7 +69,7 @@ def sample(
 
 
 def code(trained: Trained, fitted: Fitted, folder: Path, bars: Bars, *, device: str) -> dict[str, Any]:
-    """Compress the held-out images to a file, decode it, and put its size beside those of other ways."""
+    """Compress the held-out images to a file, decode it, and report its size next to those of other methods."""
     batch = rates.to_code(trained, fitted)
     grids = levels.grids(trained.model, *batch.images.shape[2:])
     total = sum(
@@ -93,7 +93,7 @@ def run(
     device: str,
     fresh: bool = False,
 ) -> tuple[Trained, Fitted, dict[str, Any]]:
-    """All links on one kind of data, and the record of it."""
+    """Run all stages on one kind of data, and return its record."""
     folder.mkdir(parents=True, exist_ok=True)
     bars.say(f"{name}: autoencoder, prior, samples, codes as bytes")
     trained, reconstructed = reconstruct(autoencoding, folder, bars, device=device, fresh=fresh)

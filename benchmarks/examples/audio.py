@@ -1,4 +1,4 @@
-"""The DacModel of transformers, with its own quantizers and with ours."""
+"""The DacModel of transformers, with its own quantizers and with this library's."""
 
 import io
 import wave
@@ -22,11 +22,11 @@ from quantizers import metrics, plug_in
 
 STAGES, CODES = 4, 256
 CLIP = 2048  # samples of a training clip, an eighth of a second
-WINDOWS = (128, 512, 1024)  # samples of the spectrograms that are compared
+WINDOWS = (128, 512, 1024)  # window lengths of the compared spectrograms, in samples
 
 
 def build() -> DacModel:
-    """A small DAC with four codebooks of 256 codes; the same first weights each time."""
+    """Build a small DAC with four codebooks of 256 codes, with the same initial weights each time."""
     torch.manual_seed(0)
     config = DacConfig(
         encoder_hidden_size=16,
@@ -41,19 +41,21 @@ def build() -> DacModel:
 
 
 def spectrogram(sound: Tensor, window: int) -> Tensor:
-    """Logarithms of magnitudes of [B, 1, T], [B, frequencies, frames]."""
+    """Return log magnitudes of [B, 1, T] as [B, frequencies, frames]."""
     shape = torch.hann_window(window)
     return torch.stft(sound[:, 0], window, window // 4, window=shape, return_complex=True).abs().clamp(1e-3).log()
 
 
 def distance(sound: Tensor, other: Tensor) -> Tensor:
-    """Mean absolute difference of waves, and of log spectrograms at three resolutions, as codecs are trained."""
+    """Return the mean absolute difference of waves and of log spectrograms at three resolutions, a common codec
+    loss.
+    """
     spectra = [F.l1_loss(spectrogram(sound, window), spectrogram(other, window)) for window in WINDOWS]
     return 15 * F.l1_loss(sound, other) + sum(spectra)
 
 
 def run(model: DacModel, name: str, steps: int, console: Console) -> tuple[Result, Tensor]:
-    """Train, then measure on sounds of other draws; the first of them, reconstructed, to look at and hear."""
+    """Train, then measure on other random sounds. Also returns their reconstructions, to look at and listen to."""
     generator = torch.Generator().manual_seed(1)
 
     def step(_: int) -> Tensor:
@@ -73,12 +75,12 @@ def run(model: DacModel, name: str, steps: int, console: Console) -> tuple[Resul
 
 
 def held_out() -> Tensor:
-    """Sounds that no model was trained on, a second each: [8, 1, T]."""
+    """Return sounds that no model was trained on, a second each: [8, 1, T]."""
     return sounds(8, SAMPLE_RATE, torch.Generator().manual_seed(2))
 
 
 def picture(rows: dict[str, Tensor]) -> Figure:
-    """Spectrograms of two sounds, a row for each model."""
+    """Draw spectrograms of two sounds, with a row for each model."""
     figure = Figure(figsize=(9, 1.9 * len(rows)), layout="constrained")
     grid = figure.subplots(len(rows), 2, sharex=True, sharey=True)
     for (name, waves), line in zip(rows.items(), grid, strict=True):
@@ -96,7 +98,7 @@ def picture(rows: dict[str, Tensor]) -> Figure:
 
 
 def wav(sound: Tensor) -> bytes:
-    """[1, T] in [−1, 1] as a WAV file of 16 bits."""
+    """Encode [1, T] in [−1, 1] as a 16-bit WAV file."""
     buffer = io.BytesIO()
     with wave.open(buffer, "wb") as file:
         file.setnchannels(1)
@@ -109,21 +111,24 @@ def wav(sound: Tensor) -> bytes:
 def main(
     quantizer: Annotated[str, typer.Option(help="One of quantizers.available().")] = "fsq",
     steps: Annotated[int, typer.Option(min=1, help="Training steps of each model.")] = 300,
-    out: Annotated[Path, typer.Option(help="Where picture, JSON and sounds go.")] = Path("runs/examples"),
+    out: Annotated[Path, typer.Option(help="The output folder of picture, JSON and sounds.")] = Path(
+        "runs/examples"
+    ),
 ) -> None:
-    """Train transformers' DacModel twice from the same weights, with its own quantizers and with ours."""
+    """Train transformers' DacModel twice from the same weights, with its own quantizers and with this
+    library's."""
     console = Console()
-    own, own_heard = run(build(), "DAC's own", steps, console)
+    own, own_audio = run(build(), "DAC's own", steps, console)
     swapped = plug_in(build(), quantizer)  # the one line
-    ours, our_heard = run(swapped, quantizer, steps, console)
+    ours, our_audio = run(swapped, quantizer, steps, console)
     console.print(table([own, ours], "SNR dB"))
-    rows = {"original": held_out(), own.name: own_heard, ours.name: our_heard}
+    rows = {"original": held_out(), own.name: own_audio, ours.name: our_audio}
     out.mkdir(parents=True, exist_ok=True)
     save(out / "audio.png", picture(rows))
     write_json(out / "audio.json", record([own, ours], "snr_db", steps))
     names = ("original", "own", "swapped")
-    for name, heard in zip(names, rows.values(), strict=True):
-        write_bytes(out / f"{name}.wav", wav(torch.cat([heard[0], heard[1]], -1)))
+    for name, audio in zip(names, rows.values(), strict=True):
+        write_bytes(out / f"{name}.wav", wav(torch.cat([audio[0], audio[1]], -1)))
     console.print(
         f"In {out}: audio.png, audio.json, {', '.join(f'{name}.wav' for name in names)}", highlight=False
     )

@@ -1,4 +1,4 @@
-"""The VQModel of diffusers, with its own quantizer and with one of ours."""
+"""The VQModel of diffusers, with its own quantizer and with one of this library."""
 
 from pathlib import Path
 from typing import Annotated
@@ -22,7 +22,7 @@ CODES = 512
 
 
 def build() -> diffusers.VQModel:
-    """A small VQModel with 512 codes; the same first weights each time."""
+    """Build a small VQModel with 512 codes, with the same initial weights each time."""
     torch.manual_seed(0)
     return diffusers.VQModel(
         block_out_channels=(16, 32),
@@ -36,7 +36,7 @@ def build() -> diffusers.VQModel:
 
 
 def run(model: diffusers.VQModel, name: str, steps: int, console: Console) -> tuple[Result, Tensor]:
-    """Train, then measure on held-out photographs; reconstructions to look at, in [0, 1]."""
+    """Train, then measure on held-out photographs. Also returns reconstructions to look at, in [0, 1]."""
     photographs = bundled()
     batches = training_batches(photographs.train, batch_size=8, seed=0)
 
@@ -58,7 +58,7 @@ def run(model: diffusers.VQModel, name: str, steps: int, console: Console) -> tu
 
 
 def picture(rows: dict[str, Tensor]) -> Figure:
-    """Held-out views, a row for each model."""
+    """Draw held-out views, with a row for each model."""
     figure = Figure(figsize=(9, 1.5 * len(rows)), layout="constrained")
     grid = figure.subplots(len(rows), next(iter(rows.values())).shape[0])
     for (name, images), line in zip(rows.items(), grid, strict=True):
@@ -73,9 +73,10 @@ def picture(rows: dict[str, Tensor]) -> Figure:
 def main(
     quantizer: Annotated[str, typer.Option(help="One of quantizers.available().")] = "fsq",
     steps: Annotated[int, typer.Option(min=1, help="Training steps of each model.")] = 800,
-    out: Annotated[Path, typer.Option(help="Where picture and JSON go.")] = Path("runs/examples"),
+    out: Annotated[Path, typer.Option(help="The output folder of picture and JSON.")] = Path("runs/examples"),
 ) -> None:
-    """Train diffusers' VQModel twice from the same weights, with its own quantizer and with one of ours."""
+    """Train diffusers' VQModel twice from the same weights, with its own quantizer and with one of this
+    library."""
     console = Console()
     own, own_seen = run(build(), "diffusers' own", steps, console)
     swapped = plug_in(build(), quantizer)  # the one line

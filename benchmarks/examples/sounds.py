@@ -1,6 +1,6 @@
-"""Synthesised sounds to train a small codec on: tones with overtones, and noise that is shaped as speech is.
+"""Synthesised sounds to train a small codec on: tones with overtones, and noise shaped like speech.
 
-Nothing is recorded: what they lack of real speech and music, a codec trained on them has never heard.
+Nothing is recorded. A codec trained on these sounds has never been exposed to real speech or music.
 """
 
 import math
@@ -9,20 +9,20 @@ import torch
 from torch import Tensor
 
 SAMPLE_RATE = 16000  # Hz
-SYLLABLES = 4.0  # a second, as in speech
+SYLLABLES = 4.0  # per second, as in speech
 FORMANTS = ((730, 1090, 2440), (270, 2290, 3010), (300, 870, 2240), (530, 1840, 2480))  # Hz: ah, ee, oo, eh
-BANDWIDTH = 90.0  # Hz of a formant
+BANDWIDTH = 90.0  # Hz, of a formant
 
 
 def sounds(count: int, samples: int, generator: torch.Generator) -> Tensor:
-    """[count, 1, samples] in [−1, 1]: tones and speech-like noise by turns, each of its own draw."""
+    """Return [count, 1, samples] in [−1, 1]: tones and speech-like noise alternately, each drawn separately."""
     makers = (tones, speech_like)
     drawn = [makers[i % 2](samples, generator) for i in range(count)]
     return torch.stack([sound / sound.abs().max().clamp(min=1e-3) * 0.8 for sound in drawn])[:, None]
 
 
 def tones(samples: int, generator: torch.Generator) -> Tensor:
-    """One to three notes of 80 to 800 Hz with overtones that fall off, a little vibrato, and their own onset."""
+    """Draw one to three notes of 80 to 800 Hz with decaying overtones, slight vibrato, and separate onsets."""
     time = torch.arange(samples) / SAMPLE_RATE
     sound = torch.zeros(samples)
     for _ in range(int(torch.randint(1, 4, (), generator=generator))):
@@ -37,7 +37,9 @@ def tones(samples: int, generator: torch.Generator) -> Tensor:
 
 
 def speech_like(samples: int, generator: torch.Generator) -> Tensor:
-    """Pulses and noise through the resonances of a vowel, four syllables a second, each of its own vowel."""
+    """Filter pulses and noise through the resonances of a vowel, four syllables per second, each with its own
+    vowel.
+    """
     length = int(SAMPLE_RATE / SYLLABLES)
     shift = int(torch.randint(0, length, (), generator=generator))
     syllables = [_syllable(length, generator) for _ in range(samples // length + 2)]

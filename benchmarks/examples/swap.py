@@ -1,4 +1,4 @@
-"""What the examples share: train a model, count its codes, say what the swap did."""
+"""Shared by the examples: train a model, count its codes, and report the effect of the swap."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ LEARNING_RATE = 3e-3
 
 @dataclass(frozen=True)
 class Result:
-    """How well a model reconstructs what was held out, in dB, and how it uses each of its codebooks."""
+    """A model's reconstruction quality on held-out data, in dB, and the code counts of each codebook."""
 
     name: str
     quality: float
@@ -29,7 +29,8 @@ class Result:
 
 
 def train(model: nn.Module, name: str, step: Callable[[int], Tensor], steps: int, console: Console) -> None:
-    """Adam on the loss that `step(i)` computes, its rate falling to zero at the end, behind a progress bar."""
+    """Train with Adam on the loss of `step(i)`; the learning rate falls to zero at the end. Shows a progress
+    bar."""
     optimizer = make_optimizer(model, LEARNING_RATE)
     schedule = learning_rate_schedule(optimizer, steps)
     model.train()
@@ -48,7 +49,9 @@ def train(model: nn.Module, name: str, step: Callable[[int], Tensor], steps: int
 
 
 def table(results: Sequence[Result], quality: str) -> Table:
-    """Rows: each model's codebooks. Utilization, perplexity and entropy are of what was held out."""
+    """Return a table with a row per codebook of each model. Utilization, perplexity and entropy are for held-out
+    data.
+    """
     shown = Table(box=box.SIMPLE_HEAD, show_edge=False)
     for heading in ("quantizer", "codebook", "codes used", "used %", "perplexity", "bits/code", quality):
         shown.add_column(heading, justify="left" if heading == "quantizer" else "right")
@@ -65,7 +68,7 @@ def table(results: Sequence[Result], quality: str) -> Table:
 
 
 def record(results: Sequence[Result], quality: str, steps: int) -> dict[str, Any]:
-    """The table as JSON, with where and with what it was measured."""
+    """Return the table as JSON, with machine and versions."""
     rows = [
         {
             "quantizer": result.name,
@@ -86,5 +89,5 @@ def record(results: Sequence[Result], quality: str, steps: int) -> dict[str, Any
 
 
 def decibels(signal: Tensor, error: Tensor) -> float:
-    """10 log₁₀ of the ratio of the mean squares."""
+    """Return 10 log₁₀ of the ratio of the mean squares."""
     return 10 * torch.log10(signal.square().mean() / error.square().mean()).item()

@@ -1,15 +1,11 @@
-"""The nearest code and a whole training step, against other libraries: `python -m benchmarks kernels`.
+"""The nearest-code search and a whole training step, against other libraries: `python -m benchmarks kernels`.
 
-shapes.py                how many vectors and codes of how many channels; the vectors
-rivals.py                one search, by ours and by the others
-gemm.py                  the matrix product that a search contains, alone
-steps.py                 one training step, by ours and by the main peer
-timing.py                rivals in turns; medians and spreads
-memory.py                the high-water mark of a process of its own
-exactness.py             wrong indices, judged in float64
-growth.py                time against N, K and D
-floors.py                what an H200 needs at least
-bars.py                  what the project asks of itself, met or not
-run.py                   the command's work: these pieces in order
-report.py, plots.py      tables, JSON, Markdown; the picture
+shapes.py                sizes of a search, and random vectors of those sizes rivals.py                one search,
+by this library and by others gemm.py                  the matrix product that a search contains, alone steps.py
+one training step, by this library and by the main peer timing.py                interleaved timing; medians and
+spreads memory.py                peak memory, measured in a separate process exactness.py             wrong
+indices, judged in float64 growth.py                time against N, K and D floors.py                lower bounds
+for an H200 bars.py                  the project's requirements, and whether they are met results.py
+the measurements of a run run.py                   the command: all measurements in order report.py, plots.py
+tables, JSON and Markdown; the picture summary.py               the table in README.md
 """

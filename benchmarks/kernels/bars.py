@@ -1,4 +1,6 @@
-"""What the project asks of itself, judged by what was measured: each bar met or not, with the worst number."""
+"""The project's performance requirements, checked against the measurements: each met or not, with the worst
+number.
+"""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -8,15 +10,16 @@ from benchmarks.kernels.rivals import CDIST, FAISS, OURS, PEER, SKLEARN
 from benchmarks.kernels.steps import EMA, PEER_EMA, PEER_VQ, VQ
 
 MANY_CHANNELS = 16
-MATRIX_CHANNELS = 32  # from here on a search is held against the bare matrix product
+MATRIX_CHANNELS = 32  # from this width on, a search is compared with the bare matrix product
 
 
 @dataclass(frozen=True)
 class Bar:
     """One requirement.
 
-    met is None where nothing was measured that could tell; number is the worst over the shapes or data sets, in
-    `unit`, and where says which that is.
+    met     None without a measurement that could decide it
+    number  the worst value over the shapes or data sets, in `unit`
+    where   the shape or data set of the worst value
     """
 
     requirement: str
@@ -27,7 +30,7 @@ class Bar:
 
 
 def judge(search: list[Row], step: list[Row], exactness: list[Wrong], device_type: str) -> list[Bar]:
-    """Bars of time are set for a CPU only."""
+    """Check all requirements. Those on time apply to a CPU only."""
     bars = _time_bars(search, step) if device_type == "cpu" else []
     bars += [
         _memory("peak memory of a search at most 64 MiB + 8(N + K)D bytes", search, [OURS]),
@@ -57,7 +60,7 @@ def _lead_in_search(row: Row) -> float | None:
 
 
 def _lead(ours: str, *others: str) -> Callable[[Row], float | None]:
-    """How many times as fast as the fastest of the others that were measured."""
+    """Return the ratio of the fastest measured other time to ours."""
 
     def lead(row: Row) -> float | None:
         times = [row.times[name].median for name in others if name in row.times]
@@ -97,10 +100,12 @@ def _exact(rows: Iterable[Wrong]) -> Bar:
 
 
 def _runs(rows: list[Row | Wrong]) -> Bar:
-    """Without this a shape at which ours fails would pass unnoticed: other bars know only what was measured."""
+    """Require that no measurement of this library failed. The other requirements see only what was measured."""
     failed = [name for row in rows for name in row.failures if name in (OURS, VQ, EMA)]
     worst = (float(len(failed)), ", ".join(dict.fromkeys(failed)) or "everywhere") if rows else None
-    return _bar("ours runs at every shape and on every data set", worst, "failures", lambda value: value == 0)
+    return _bar(
+        "this library runs at every shape and on every data set", worst, "failures", lambda value: value == 0
+    )
 
 
 def _bar(requirement: str, worst: tuple[float, str] | None, unit: str, is_met: Callable[[float], bool]) -> Bar:

@@ -1,4 +1,4 @@
-"""How often an index is not the nearest code's, on data that are easy and on data that are not."""
+"""How often an index is not the nearest code's, on easy and on difficult data."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ from torch import Generator, Tensor
 
 VECTORS = 4096
 SLACK = 1e-12  # relative: far above the rounding of a float64 distance, far below that of a float32 one
-BLOCK = 2**22  # elements of a block of distances
+BLOCK = 2**22  # elements in a block of distances
 
 Draw = Callable[[Generator, int, int], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
 class Data:
-    """Vectors against K codes of D channels; `draw` makes the two from a generator, K and D."""
+    """Vectors and K codes with D channels. `draw` returns both, from a generator, K and D."""
 
     name: str
     k: int
@@ -23,13 +23,13 @@ class Data:
     draw: Draw
 
     def tensors(self, device: torch.device, seed: int = 0) -> tuple[Tensor, Tensor]:
-        """x [VECTORS, D] and a codebook [K, D], float32."""
+        """Return x [VECTORS, D] and a codebook [K, D], float32."""
         x, codebook = self.draw(torch.Generator().manual_seed(seed), self.k, self.d)
         return x.to(device), codebook.to(device)
 
 
 def cluster(mean: float, spread: float) -> Draw:
-    """Vectors and codes from one normal distribution."""
+    """Return a function that draws vectors and codes from one normal distribution."""
 
     def draw(generator: Generator, k: int, d: int) -> tuple[Tensor, Tensor]:
         x = torch.randn(VECTORS, d, generator=generator)
@@ -40,7 +40,8 @@ def cluster(mean: float, spread: float) -> Draw:
 
 
 def two_clusters(generator: Generator, k: int, d: int) -> tuple[Tensor, Tensor]:
-    """Half of the vectors and codes around 100, half around −100, with a spread of 0.1: no one centre helps."""
+    """Half of the vectors and codes around 100 and half around −100, with a spread of 0.1: no single centre
+    helps."""
     x, codebook = cluster(0, 0.1)(generator, k, d)
     for tensor in (x, codebook):
         tensor[::2] += 100
@@ -49,13 +50,13 @@ def two_clusters(generator: Generator, k: int, d: int) -> tuple[Tensor, Tensor]:
 
 
 def tiny(generator: Generator, k: int, d: int) -> tuple[Tensor, Tensor]:
-    """Codes as a codebook often starts, U(−1/K, 1/K); vectors normal."""
+    """Codes from U(−1/K, 1/K), a common initialization; normal vectors."""
     x = torch.randn(VECTORS, d, generator=generator)
     return x, (2 * torch.rand(k, d, generator=generator) - 1) / k
 
 
 def collapsed(generator: Generator, k: int, d: int) -> tuple[Tensor, Tensor]:
-    """Half of the codes are one and the same."""
+    """Half of the codes are equal."""
     x, codebook = cluster(0, 1)(generator, k, d)
     codebook[: k // 2] = codebook[0]
     return x, codebook
@@ -73,9 +74,9 @@ DATA = (
 
 
 def wrong_share(indices: Tensor, x: Tensor, codebook: Tensor) -> float:
-    """The share of indices [N] whose code is farther than the nearest by more than SLACK, in float64.
+    """Return the share of indices [N] whose code is farther than the nearest by more than SLACK, in float64.
 
-    An index outside 0 … K − 1 is wrong. Which of equally near codes is taken does not matter here.
+    An index outside 0 … K − 1 is wrong. Any of several equally near codes is right.
     """
     in_range = (indices >= 0) & (indices < len(codebook))
     chosen = indices.long().where(in_range, 0).to(x.device)
@@ -88,7 +89,7 @@ def wrong_share(indices: Tensor, x: Tensor, codebook: Tensor) -> float:
 
 
 def _distances(x: Tensor, codebook: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Blocks of rows and their distances to all codes [R, K], by differences in float64."""
+    """Yield blocks of rows and their distances to all codes [R, K], from differences in float64."""
     step = max(1, BLOCK // max(codebook.shape))
     codes = codebook.double()
     for start in range(0, len(x), step):

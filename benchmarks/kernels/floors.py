@@ -1,21 +1,20 @@
-"""The least time that an H200 needs for a search, from its peak rates: what a measured time can be judged by."""
+"""The least time that an H200 needs for a search according to its peak rates, as a reference for measured
+times."""
 
 from benchmarks.kernels.shapes import Shape
 
-DEVICE = "H200"  # the rates below are this accelerator's
+DEVICE = "H200"  # the accelerator with the rates below
 RATES = {
     "tf32x3": 495e12 / 3,
     "bf16": 790e12,
-}  # flops a second: tf32's peak a third of the time, bf16 as sustained
-DEPTH = 16  # channels that a matrix unit takes at once; fewer are padded
-INSTRUCTIONS_PER_PAIR = 4.75  # of the search's main loop, a vector and a code
-ISSUE_RATE = (
-    132 * 4 * 32 * 1.98e9
-)  # instructions of single threads a second: multiprocessors, schedulers, lanes, Hz
+}  # flops per second: a third of tf32's peak, bf16 as sustained
+DEPTH = 16  # channels that a matrix unit processes at once; fewer are padded
+INSTRUCTIONS_PER_PAIR = 4.75  # in the search's main loop, per pair of vector and code
+ISSUE_RATE = 132 * 4 * 32 * 1.98e9  # single-thread instructions per second: multiprocessors, schedulers, lanes, Hz
 
 
 def floors_ms(shape: Shape) -> dict[str, float]:
-    """Milliseconds by kind of product: the larger of what the matrix units and the instruction issue need."""
+    """Return milliseconds by kind of product: the larger of the matrix units' and the instruction issue's time."""
     pairs = shape.n * shape.k
     padded = -(-shape.d // DEPTH) * DEPTH
     issue = pairs * INSTRUCTIONS_PER_PAIR / ISSUE_RATE

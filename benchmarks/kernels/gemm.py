@@ -1,5 +1,5 @@
-"""The matrix product that a search contains, in tiles whose results are thrown away: what a search cannot undercut
-without knowing more than the vectors.
+"""The matrix product that a search contains, in tiles whose results are discarded. A search that uses only the
+vectors and codes cannot be faster.
 """
 
 import torch
@@ -10,12 +10,12 @@ from benchmarks.kernels.rivals import Rival, Work
 MM = "GEMM (torch.mm)"
 ONEDNN = "GEMM (oneDNN)"
 
-# Rows and codes of a tile. On a CPU the result stays in the cache; a GPU wants enough work to fill its chip.
+# Rows and codes of a tile. On a CPU the result stays in the cache; a GPU needs enough work to fill the chip.
 TILES = {"cpu": (2048, 1024), "cuda": (16384, 16384)}
 
 
 def prepare_mm(x: Tensor, codebook: Tensor) -> Work:
-    """torch.mm, into one buffer."""
+    """Prepare torch.mm into one buffer."""
     rows, codes = TILES[x.device.type]
     buffer = x.new_empty(min(rows, len(x)) * min(codes, len(codebook)))
 
@@ -30,12 +30,12 @@ def prepare_mm(x: Tensor, codebook: Tensor) -> Work:
 
 
 def has_onednn() -> bool:
-    """Whether this build of torch has the operator, which is private to it."""
+    """Return whether this build of torch has the operator, which is private to torch."""
     return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def prepare_onednn(x: Tensor, codebook: Tensor) -> Work:
-    """oneDNN's product, which takes AVX-512 where MKL may not."""
+    """Prepare oneDNN's product, which uses AVX-512 where MKL may not."""
     rows, codes = TILES["cpu"]
 
     def run() -> tuple[Tensor, ...]:

@@ -1,4 +1,4 @@
-"""How the time of a search grows with N, K and D: one of them at a time, the others as in BASE."""
+"""How the time of a search grows with N, K and D, one at a time with the others as in BASE."""
 
 from dataclasses import replace
 
@@ -12,15 +12,15 @@ SIZES = {
     "d": (4, 8, 16, 32, 64, 128, 256),
 }
 DRAWN = (rivals.OURS, rivals.CDIST, rivals.FAISS, rivals.FLASH, gemm.MM, gemm.ONEDNN)
-BUDGET_S = 0.5  # a rival and shape
+BUDGET_S = 0.5  # per rival and shape
 
 
 def shapes() -> list[Shape]:
-    """Every shape of the three panels, once."""
+    """Return every shape of the three panels, without duplicates."""
     lines = [line(axis) for axis in SIZES]
     return list(dict.fromkeys(shape for shapes in lines for shape in shapes))
 
 
 def line(axis: str) -> list[Shape]:
-    """The shapes of one panel: "n", "k" or "d"."""
+    """Return the shapes of one panel: "n", "k" or "d"."""
     return [replace(BASE, **{axis: size}) for size in SIZES[axis]]

@@ -1,7 +1,7 @@
 """Peak memory of one run, beyond its inputs and outputs.
 
-On a CPU: the high-water mark of the resident memory of a process that does nothing else, so that what libraries
-take behind torch's allocator counts as well. On a GPU: torch's own statistics.
+On a CPU, this is the high-water mark of the resident memory of a process that does nothing else, which includes
+memory that libraries allocate outside torch's allocator. On a GPU, it comes from torch's own statistics.
 """
 
 import multiprocessing
@@ -18,35 +18,40 @@ from benchmarks.kernels.shapes import Shape, draw
 from benchmarks.kernels.steps import STEPS
 from benchmarks.kernels.timing import fits
 
-PRELOADED = ("torch._dynamo", "sklearn.metrics", "vector_quantize_pytorch")  # those not installed are passed over
+PRELOADED = (
+    "torch._dynamo",
+    "sklearn.metrics",
+    "vector_quantize_pytorch",
+)  # modules that are not installed are skipped
 WARM_UP = 64  # vectors and codes of a first run, which loads libraries and starts threads
 
 
 def allowance(shape: Shape) -> int:
-    """The bytes that a run of ours may take beyond inputs and outputs: 64 MiB + 8·(N + K)·D."""
+    """Return the bytes that a run may take beyond inputs and outputs: 64 MiB + 8·(N + K)·D."""
     return 64 * 2**20 + 8 * (shape.n + shape.k) * shape.d
 
 
 def peak_memory(rival: Rival, shape: Shape, device: torch.device) -> int | None:
-    """Bytes; None where it cannot be told (no room, an error in the run, a CPU without /proc)."""
+    """Return bytes; None if they cannot be measured (too little memory, an error in the run, a CPU without
+    /proc)."""
     if not fits(rival, shape, device):
         return None
     if device.type == "cuda":
         return _guarded(rival, shape, device)
     if not Path("/proc/self/clear_refs").exists():
         return None
-    # A server that has imported what takes seconds, and done nothing, forks a process for each measurement.
+    # A server process, with slow imports already done, forks a process for each measurement.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, *PRELOADED])
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         try:
             return pool.submit(_in_process, rival.name, shape, device, torch.get_num_threads()).result()
-        except BrokenProcessPool:  # killed, for its memory most likely
+        except BrokenProcessPool:  # killed, most likely because of its memory
             return None
 
 
 def _in_process(name: str, shape: Shape, device: torch.device, threads: int) -> int | None:
-    """By name, since a rival's functions do not travel between processes."""
+    """Measure in this process, by name, since a rival's functions cannot be pickled."""
     torch.set_num_threads(threads)
     (rival,) = [rival for rival in (*SEARCHES, *STEPS) if rival.name == name]
     return _guarded(rival, shape, device)
@@ -55,12 +60,12 @@ def _in_process(name: str, shape: Shape, device: torch.device, threads: int) -> 
 def _guarded(rival: Rival, shape: Shape, device: torch.device) -> int | None:
     try:
         return measure(rival, shape, device)
-    except Exception:  # reported where the same run is timed
+    except Exception:  # reported when the same run is timed
         return None
 
 
 def measure(rival: Rival, shape: Shape, device: torch.device) -> int:
-    """In this process."""
+    """Measure in this process."""
     rival.prepare(*draw(Shape(WARM_UP, WARM_UP, shape.d), device))()
     work = rival.prepare(*draw(shape, device))
     peak, outputs = _cuda_peak(work, device) if device.type == "cuda" else resident_peak(work)
@@ -68,7 +73,7 @@ def measure(rival: Rival, shape: Shape, device: torch.device) -> int:
 
 
 def resident_peak(work: Work) -> tuple[int, Sequence[Tensor]]:
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark falls to what is resident now
+    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark to the current resident size
     before = _high_water_mark()
     outputs = work()
     return _high_water_mark() - before, outputs

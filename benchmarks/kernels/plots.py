@@ -25,13 +25,13 @@ LOOKS: dict[str, dict[str, Any]] = {
 
 
 def write(folder: Path, points: Sequence[Point], caption: str) -> Path:
-    """Draw growth.png in `folder`; `caption` says on what it was measured."""
+    """Draw growth.png in `folder`; `caption` names the machine."""
     save(folder / NAME, draw(points, caption))
     return folder / NAME
 
 
 def draw(points: Sequence[Point], caption: str) -> Figure:
-    """Three panels, time against one size each; the other two as the panel's title says."""
+    """Draw three panels of time against one size each; a panel's title gives the other two."""
     figure = Figure(figsize=(11, 4.4), layout="constrained")
     panels = figure.subplots(1, len(growth.SIZES), sharey=True)
     for axes, axis in zip(panels, growth.SIZES, strict=True):

@@ -1,4 +1,4 @@
-"""What a person sees while it runs."""
+"""Progress on the terminal during the measurements."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,9 +9,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 @contextmanager
 def bar(console: Console, total: int) -> Iterator[Callable[[str], None]]:
-    """A bar over the tasks; gives a function that is to be called with the name of each as it starts.
+    """Show a bar over the tasks. Yields a function to call with the name of each task when it starts.
 
-    Redrawn only then: a bar that moves by itself takes time from what is measured.
+    The bar redraws only then, since a bar that refreshes on its own takes time from the measurements.
     """
     columns = (
         BarColumn(bar_width=20),

@@ -1,4 +1,4 @@
-"""The tables on the terminal and in Markdown, and the JSON with everything."""
+"""The tables on the terminal and in Markdown, and the JSON with all measurements."""
 
 import importlib.metadata
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ from benchmarks.sheets import NOTHING, Sheet, markdown_rows
 BARE = "bare GEMM"
 DISTRIBUTIONS = ("faiss-cpu", "flash-kmeans", "scikit-learn", "triton", "vector-quantize-pytorch")
 EXPLANATION = (
-    "Each cell: median milliseconds; how many times that of ours (≈: the middle halves of the runs overlap); peak "
-    "MiB beyond inputs and outputs, and under the first column the most that is allowed to ours. Bare GEMM: the "
+    "Each cell: median milliseconds; its ratio to this library's (≈: the middle halves of the runs overlap); peak "
+    "MiB beyond inputs and outputs; the first column ends with the limit for this library. Bare GEMM: the "
     "matrix product of all vectors with all codes and nothing else, in tiles."
 )
 WRONG_EXPLANATION = (
@@ -27,7 +27,7 @@ WRONG_EXPLANATION = (
 
 
 def sheets(results: Results) -> list[Sheet]:
-    """Those tables that something was measured for, and the bars."""
+    """Return the tables that have measurements."""
     made = []
     if results.search:
         made.append(time_sheet("Nearest code", results.search, results.exactness))
@@ -39,7 +39,10 @@ def sheets(results: Results) -> list[Sheet]:
 
 
 def time_sheet(title: str, rows: Sequence[Row], wrong: Sequence[Wrong]) -> Sheet:
-    """Rivals across, shapes down; the faster of the bare products is one column; the last row: wrong indices."""
+    """Return a table with a column per rival and a row per shape.
+
+    The faster bare product gets one column. The last row contains the share of wrong indices.
+    """
     bare = {rival.name for rival in GEMMS}
     names = [rival.name for rival in rows[0].rivals if rival.name not in bare]
     floors = list(rows[0].floors)
@@ -69,13 +72,14 @@ def wrong_sheet(wrong: Sequence[Wrong]) -> Sheet:
 
 
 def bar_sheet(bars: Sequence[Bar]) -> Sheet:
+    """Return a table of the requirements."""
     verdicts = {True: "met", False: "not met", None: NOTHING}
     body = [[bar.requirement, verdicts[bar.met], _bar_number(bar), bar.where] for bar in bars]
-    return Sheet("Bars", ["asked", "", "worst", "where"], body)
+    return Sheet("Requirements", ["requirement", "", "worst", "where"], body)
 
 
 def notes(results: Results) -> list[str]:
-    """Sentences on what was left out or failed."""
+    """Return sentences on what was left out or failed."""
     failures = {
         f"{name} at {where}: {reason}."
         for where, failed in (
@@ -84,16 +88,16 @@ def notes(results: Results) -> list[str]:
         )
         for name, reason in failed.items()
     }
-    interrupted = ["Interrupted: what is missing was not measured."] if results.interrupted else []
+    interrupted = ["Interrupted: the remaining measurements are missing."] if results.interrupted else []
     return [*dict.fromkeys(results.left_out), *sorted(failures), *interrupted]
 
 
 def markdown(results: Results, bars: Sequence[Bar], record: dict[str, Any], pictures: Sequence[str]) -> str:
-    """All tables and pictures, with a line on what was run and where."""
+    """Return all tables and pictures, with a line on what was run and where."""
     libraries = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     lines: list[str] = []
     for sheet in (*sheets(results), bar_sheet(bars)):
-        explanation = {"Wrong indices": WRONG_EXPLANATION, "Bars": ""}.get(sheet.title, EXPLANATION)
+        explanation = {"Wrong indices": WRONG_EXPLANATION, "Requirements": ""}.get(sheet.title, EXPLANATION)
         lines += [
             f"**{sheet.title}**",
             "",
@@ -103,12 +107,12 @@ def markdown(results: Results, bars: Sequence[Bar], record: dict[str, Any], pict
         ]
     lines += [f"![Time against N, K and D]({name})\n" for name in pictures]
     lines += [f"{sentence}\n" for sentence in notes(results)]
-    lines.append(f"{caption(record)}. Ours ran as `{results.implementation}`. Versions: {libraries}.")
+    lines.append(f"{caption(record)}. Implementation: `{results.implementation}`. Versions: {libraries}.")
     return "\n".join(lines) + "\n"
 
 
 def full_record(settings: Settings, results: Results, bars: Sequence[Bar]) -> dict[str, Any]:
-    """The JSON: settings, where and with what, every number."""
+    """Return the JSON: settings, machine and versions, and every number."""
     where = machine.record(settings.device)
     where["versions"] |= installed_versions()
     return {
@@ -135,7 +139,7 @@ def judged(settings: Settings, results: Results) -> list[Bar]:
 
 
 def installed_versions() -> dict[str, str]:
-    """Of the libraries that are compared, those that are installed."""
+    """Return the versions of the compared libraries that are installed."""
     found = {}
     for name in DISTRIBUTIONS:
         try:
@@ -162,13 +166,13 @@ def _times_ours(ratio: float) -> str:
 
 
 def _milliseconds(value: float) -> str:
-    """Three digits."""
+    """Format with three digits."""
     decimals = 3 if value < 1 else 2 if value < 10 else 1 if value < 100 else 0
     return f"{value:.{decimals}f}"
 
 
 def _percent(share: float | None) -> str:
-    """Three digits, and nothing rounded to zero."""
+    """Format with three digits, without rounding anything to zero."""
     if share is None:
         return NOTHING
     return "0" if share == 0 else f"{100 * share:.3g}"

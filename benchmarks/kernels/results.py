@@ -1,4 +1,4 @@
-"""What a run has measured, as it grows."""
+"""The measurements of a run."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -10,11 +10,14 @@ from benchmarks.kernels.timing import Times, ratios
 
 @dataclass
 class Row:
-    """One shape: of searches or of training steps.
+    """Measurements for one shape, of searches or of training steps; times, failures and memory by rival.
 
-    times in milliseconds, memory in bytes (None where it cannot be told), failures in words, each by rival;
-    allowance: bytes that ours may take; gemm: the faster bare product, empty where none was timed; floors in
-    milliseconds by kind of product, on a known accelerator.
+    times      milliseconds
+    memory     bytes; None if they cannot be measured
+    failures   sentences
+    allowance  bytes that this library may take
+    gemm       name of the faster bare product, empty if none was timed
+    floors     milliseconds by kind of product, on a known accelerator
     """
 
     shape: Shape
@@ -57,7 +60,7 @@ class Wrong:
 
 @dataclass
 class Point:
-    """Times at one shape of the growth picture, by rival."""
+    """Times by rival at one shape of the growth picture."""
 
     shape: Shape
     times: dict[str, Times]
@@ -65,7 +68,7 @@ class Point:
 
 @dataclass
 class Results:
-    """Everything, in the order in which it was measured."""
+    """All measurements, in the order in which they were taken."""
 
     implementation: str = ""
     left_out: list[str] = field(default_factory=list)

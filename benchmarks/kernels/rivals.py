@@ -1,7 +1,7 @@
-"""The nearest code of every vector, by ours and by the others.
+"""The nearest code of every vector, by this library and by others.
 
-A rival is prepared once on vectors x [N, D] and a codebook [K, D], and then run as often as wanted. Whatever
-depends on the codebook is in each run: it moves in every training step.
+A rival is prepared once with vectors x [N, D] and a codebook [K, D], and can then run any number of times. All
+work that depends on the codebook is part of each run, since the codebook moves in every training step.
 """
 
 import importlib.util
@@ -33,12 +33,13 @@ FLASH = "flash-kmeans"
 class Rival:
     """One way to do the work.
 
-    name: in tables and in the JSON.
-    prepare: (x, codebook) → a function without arguments that does the work once and returns its outputs, the
-        indices [N] first. It may raise what the library raises.
-    against: the one of ours that its time is divided by.
-    package: the import name of what it needs, empty for torch alone. devices: types of device it runs on.
-    matrices: how many N × K float32 matrices it holds at once, about: what cannot fit is not tried.
+    name      in tables and in the JSON
+    prepare   (x, codebook) → a function without arguments that does the work once and returns its outputs, the
+              indices [N] first. It may raise the library's errors
+    against   the rival of this library whose time divides this one's
+    package   import name of the required package, empty for torch alone
+    devices   types of devices it runs on
+    matrices  approximate number of N × K float32 matrices in memory at once; a run that cannot fit is skipped
     """
 
     name: str
@@ -50,7 +51,7 @@ class Rival:
 
 
 def usable(rivals: Iterable[Rival], device: torch.device) -> tuple[list[Rival], list[str]]:
-    """Those that can run on this device here, and a sentence on each that lacks only its package."""
+    """Return the rivals that can run on this device, and a sentence on each that lacks only its package."""
     fitting = [rival for rival in rivals if device.type in rival.devices]
     missing = [rival for rival in fitting if rival.package and importlib.util.find_spec(rival.package) is None]
     sentences = [f"{rival.name} is left out: the package {rival.package} is not installed." for rival in missing]
@@ -58,10 +59,10 @@ def usable(rivals: Iterable[Rival], device: torch.device) -> tuple[list[Rival], 
 
 
 def prepare_ours(x: Tensor, codebook: Tensor, implementation: str = "auto", precision: str = "highest") -> Work:
-    """As users get it; `precision` is torch's own setting for float32 products."""
+    """Prepare this library's search. `precision` is torch's own setting for float32 products."""
 
     def run() -> tuple[Tensor, ...]:
-        codebooks.clear()  # packed anew in each run, as in training
+        codebooks.clear()  # packs the codebook again in each run, as in training
         before = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision(precision)
         try:
@@ -75,10 +76,10 @@ def prepare_ours(x: Tensor, codebook: Tensor, implementation: str = "auto", prec
 
 
 def implementation_that_runs(device: torch.device) -> str:
-    """The name of what `nearest_code` takes by itself on this device."""
-    with use_implementation() as ran:
+    """Return the name of the implementation that `nearest_code` chooses on this device."""
+    with use_implementation() as executed:
         nearest_code(torch.zeros(1, 1, 1, device=device), torch.zeros(1, 1, 1, device=device))
-    ((_, name),) = ran
+    ((_, name),) = executed
     return name
 
 
@@ -87,7 +88,7 @@ def prepare_cdist(x: Tensor, codebook: Tensor) -> Work:
 
 
 def prepare_addmm(x: Tensor, codebook: Tensor) -> Work:
-    """½‖e‖² − x·e in one matrix, then its smallest column."""
+    """Prepare ½‖e‖² − x·e in one matrix, then its smallest column."""
 
     def run() -> tuple[Tensor, ...]:
         half_norms = 0.5 * codebook.square().sum(-1)
@@ -119,7 +120,7 @@ def prepare_sklearn(x: Tensor, codebook: Tensor) -> Work:
 
 
 def prepare_peer(x: Tensor, codebook: Tensor) -> Work:
-    """Its module in evaluation mode; that looks the codes up as well."""
+    """Prepare the peer's module in evaluation mode, which also looks up the codes."""
     from vector_quantize_pytorch import VectorQuantize
 
     module = VectorQuantize(dim=x.shape[1], codebook_size=codebook.shape[0]).to(x.device).eval()
@@ -135,13 +136,13 @@ def prepare_peer(x: Tensor, codebook: Tensor) -> Work:
 
 
 def prepare_flash(x: Tensor, codebook: Tensor) -> Work:
-    """The assignment of flash-kmeans; its earlier releases want the vectors' square norms."""
+    """Prepare the assignment of flash-kmeans. Its earlier releases need the vectors' squared norms."""
     from flash_kmeans.assign_euclid_triton import euclid_assign_triton
 
-    wants_norms = "x_sq" in inspect.signature(euclid_assign_triton).parameters
+    needs_norms = "x_sq" in inspect.signature(euclid_assign_triton).parameters
 
     def run() -> tuple[Tensor, ...]:
-        norms: dict[str, Any] = {"x_sq": x[None].square().sum(-1)} if wants_norms else {}
+        norms: dict[str, Any] = {"x_sq": x[None].square().sum(-1)} if needs_norms else {}
         return (euclid_assign_triton(x[None], codebook[None], **norms)[0],)
 
     return run

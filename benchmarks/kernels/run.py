@@ -1,4 +1,4 @@
-"""The command's work: the pieces of this folder in order."""
+"""The command: all measurements in order."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from benchmarks.kernels.timing import first_line, interleave, prepare_all
 
 @dataclass(frozen=True)
 class Settings:
-    """Where and on what. The data are drawn from `seed`."""
+    """The device, the shapes, and the seed of the data."""
 
     device: torch.device
     shapes: tuple[Shape, ...]
@@ -30,27 +30,29 @@ class Settings:
 
 @dataclass(frozen=True)
 class Task:
-    """One measurement: what it is called, and the function that makes it and stores it."""
+    """One measurement: its name, and the function that takes and stores it."""
 
     name: str
     run: Callable[[], None]
 
 
 def settle(device: str, shapes: Sequence[str]) -> Settings:
-    """Settings from the command line's words; without shapes, those of the device. Raises: InputError."""
+    """Return settings from the command line's options; without shapes, the device's default ones. Raises:
+    InputError.
+    """
     try:
-        place = torch.device(device)
-        torch.zeros(1, device=place).item()
+        chosen = torch.device(device)
+        torch.zeros(1, device=chosen).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"--device: {device!r} cannot be used: {first_line(error)}") from error
-    if place.type not in ("cpu", "cuda"):
+    if chosen.type not in ("cpu", "cuda"):
         raise InputError(f"--device: {device!r} cannot be used: expected cpu or cuda")
-    standard = CUDA_SHAPES if place.type == "cuda" else SHAPES
-    return Settings(place, tuple(dict.fromkeys(map(parse, shapes))) or standard)
+    standard = CUDA_SHAPES if chosen.type == "cuda" else SHAPES
+    return Settings(chosen, tuple(dict.fromkeys(map(parse, shapes))) or standard)
 
 
 def tasks(settings: Settings, results: Results) -> list[Task]:
-    """All measurements, the quick and noisy after the long ones."""
+    """Return all measurements, the quick and noisy ones after the long ones."""
     device = settings.device
     searches, no_search = usable(SEARCHES, device)
     steps, no_step = usable(STEPS, device)
@@ -66,9 +68,9 @@ def tasks(settings: Settings, results: Results) -> list[Task]:
         plan(f"search {shape}", time_rivals, settings, shape, searches, gemms, results.search)
     for shape in settings.shapes:
         plan(f"training step {shape}", time_rivals, settings, shape, steps, [], results.step)
-    for place, shape in enumerate(settings.shapes):
-        plan(f"memory, search {shape}", weigh, settings, searches, results.search, place)
-        plan(f"memory, training step {shape}", weigh, settings, steps, results.step, place)
+    for row, shape in enumerate(settings.shapes):
+        plan(f"memory, search {shape}", measure_memory, settings, searches, results.search, row)
+        plan(f"memory, training step {shape}", measure_memory, settings, steps, results.step, row)
     for data in DATA:
         plan(f"wrong indices, {data.name}", count_wrong, settings, data, searches, results.exactness)
     drawn = [rival for rival in (*searches, *gemms) if rival.name in growth.DRAWN]
@@ -78,7 +80,9 @@ def tasks(settings: Settings, results: Results) -> list[Task]:
 
 
 def run(settings: Settings, results: Results, planned: Sequence[Task], started: Callable[[str], None]) -> None:
-    """Do the tasks in order; `started` is told the name of each. Ctrl-C ends early, and keeps what is there."""
+    """Run the tasks in order, calling `started` with the name of each. Ctrl-C ends early and keeps the results so
+    far.
+    """
     try:
         for task in planned:
             started(task.name)
@@ -102,8 +106,8 @@ def time_rivals(
     rows.append(row)
 
 
-def weigh(settings: Settings, rivals: list[Rival], rows: list[Row], place: int) -> None:
-    row = rows[place]
+def measure_memory(settings: Settings, rivals: list[Rival], rows: list[Row], index: int) -> None:
+    row = rows[index]
     row.memory = {
         rival.name: peak_memory(rival, row.shape, settings.device)
         for rival in rivals

@@ -1,4 +1,4 @@
-"""Sizes of a search, and vectors of that size."""
+"""Sizes of a search, and vectors of those sizes."""
 
 import re
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from torch import Tensor
 
 from benchmarks.errors import InputError
 
-LARGEST = 2**31  # of one size, so that a slip of the keyboard is an error and not a machine without memory
+LARGEST = 2**31  # largest size, so that a typing error is reported instead of exhausting the memory
 
 
 @dataclass(frozen=True)
 class Shape:
-    """N vectors against K codes, D channels each."""
+    """N vectors against K codes, with D channels each."""
 
     n: int
     k: int
@@ -24,7 +24,7 @@ class Shape:
 
     @property
     def flops(self) -> int:
-        """Of the matrix product of all vectors with all codes."""
+        """Floating-point operations of the matrix product of all vectors with all codes."""
         return 2 * self.n * self.k * self.d
 
 
@@ -41,16 +41,18 @@ CUDA_SHAPES = (*SHAPES, Shape(262144, 16384, 256), Shape(262144, 262144, 32))
 
 
 def parse(text: str) -> Shape:
-    """ "8192x512x64" as N, K, D. Raises: InputError."""
+    """Parse "8192x512x64" as N, K, D. Raises: InputError."""
     if re.fullmatch(r"\d{1,10}x\d{1,10}x\d{1,10}", text):
         sizes = [int(size) for size in text.split("x")]
         if all(1 <= size <= LARGEST for size in sizes):
             return Shape(*sizes)
-    raise InputError(f"--shapes: {text!r} is no shape; expected N, K and D from 1 to {LARGEST}, as in 8192x512x64")
+    raise InputError(f"--shapes: got {text!r}; expected N, K and D from 1 to {LARGEST}, such as 8192x512x64")
 
 
 def draw(shape: Shape, device: torch.device, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Vectors [N, D] and codes [K, D] from a standard normal distribution, float32, the same on every device."""
+    """Return vectors [N, D] and codes [K, D] from a standard normal distribution, float32, the same on every
+    device.
+    """
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(shape.n, shape.d, generator=generator)
     codebook = torch.randn(shape.k, shape.d, generator=generator)

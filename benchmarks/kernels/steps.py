@@ -1,7 +1,7 @@
-"""A training step of a quantizer: forward, loss, statistics and backward, by ours and by the main peer.
+"""A training step of a quantizer: forward, loss, statistics and backward, by this library and by the main peer.
 
-Both pass the gradient straight through, weigh the commitment alike, and take the same gradient from above. For a
-learned codebook the peer's loss moves vectors and codes with one weight, so ours does too.
+Both pass the gradient straight through, weight the commitment equally, and receive the same upstream gradient. For
+a learned codebook, the peer's loss moves vectors and codes with one weight, so this library's does here as well.
 """
 
 from collections.abc import Callable, Iterable
@@ -65,19 +65,21 @@ def _prepare_peer(x: Tensor, codebook: Tensor, **options: bool | float) -> Work:
 
     def forward(vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         quantized, indices, loss = module(vectors[None])
-        return quantized[0], indices[0], loss.sum()  # it has one element, on an axis of its own
+        return quantized[0], indices[0], loss.sum()  # one element, on its own axis
 
     return _step(forward, x, module.parameters())
 
 
 def _step(forward: Forward | nn.Module, x: Tensor, parameters: Iterable[nn.Parameter]) -> Work:
-    """A run returns indices, quantized, loss, and the gradients of x and of every parameter that has one."""
+    """Return a run that returns indices, quantized, loss, and the gradients of x and of every parameter that has
+    one.
+    """
     leaf = x.clone().requires_grad_()
     learned = list(parameters)
     upstream = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(x.device)
 
     def run() -> tuple[Tensor, ...]:
-        codebooks.clear()  # packed anew in each run, as where an optimizer moves it
+        codebooks.clear()  # packs the codebook again in each run, as after an optimizer step
         for tensor in (leaf, *learned):
             tensor.grad = None
         quantized, indices, loss = forward(leaf)

@@ -1,4 +1,4 @@
-"""The two tables of times in one line a shape, for the README: from the JSON, so that the two agree."""
+"""Both tables of times with one line per shape, for the README. They come from the JSON, so that the two agree."""
 
 from typing import Any
 
@@ -13,9 +13,9 @@ HEADINGS = (
 
 
 def summary(record: dict[str, Any]) -> str:
-    """Markdown: medians of ours in milliseconds, and how many times as long each rival takes.
+    """Return Markdown: this library's medians in milliseconds, and the ratio of each rival's.
 
-    Args: record: what `python -m benchmarks kernels` wrote, for a CPU, with every rival measured.
+    Args: record: the output of `python -m benchmarks kernels` for a CPU, with every rival measured.
     """
     lines = ["| " + " | ".join(HEADINGS) + " |", "| --- |" + " ---: |" * (len(HEADINGS) - 1)]
     for search, step in zip(record["search"], record["training_step"], strict=True):
@@ -26,8 +26,8 @@ def summary(record: dict[str, Any]) -> str:
             _milliseconds(times[OURS]),
             *(_ratio(times[name], times[OURS]) for name in (*SEARCH, gemm)),
         ]
-        for ours, theirs in ((VQ, PEER_VQ), (EMA, PEER_EMA)):
-            cells += [_milliseconds(steps[ours]), _ratio(steps[theirs], steps[ours])]
+        for ours, peer in ((VQ, PEER_VQ), (EMA, PEER_EMA)):
+            cells += [_milliseconds(steps[ours]), _ratio(steps[peer], steps[ours])]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -37,7 +37,7 @@ def _milliseconds(times: dict[str, float]) -> str:
 
 
 def _ratio(times: dict[str, float], ours: dict[str, float]) -> str:
-    """With "≈" where the middle halves of the runs overlap."""
+    """Return the ratio, preceded by "≈" if the middle halves of the runs overlap."""
     ratio = times["median"] / ours["median"]
     same = times["lower"] <= ours["upper"] and ours["lower"] <= times["upper"]
     return f"{'≈ ' if same else ''}{ratio:.{2 if ratio < 10 else 0}f}"

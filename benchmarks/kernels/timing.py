@@ -1,4 +1,4 @@
-"""Rivals timed in turns, so that a slow moment of the machine falls on all of them."""
+"""Interleaved timing of rivals, so that a slow moment of the machine affects all of them."""
 
 import random
 import statistics
@@ -14,14 +14,14 @@ from benchmarks.kernels.rivals import Rival, Work
 from benchmarks.kernels.shapes import Shape
 
 LEAST, MOST = 3, 15  # timed runs of each rival
-BUDGET_S = 3.0  # of timed runs a rival, once it has the least
-BRIEF_S = 0.1  # below this a run is preceded by one that is not timed
-PAUSE_S = 0.01  # for the threads of the rival before, which wait for more work with the core held
+BUDGET_S = 3.0  # seconds of timed runs per rival, beyond the least number of runs
+BRIEF_S = 0.1  # a shorter run is preceded by one that is not timed
+PAUSE_S = 0.01  # until the previous rival's threads, which spin while they wait for work, release the cores
 
 
 @dataclass(frozen=True)
 class Times:
-    """Milliseconds of one rival's runs: their median, quartiles and extremes."""
+    """Milliseconds of one rival's runs: median, quartiles and extremes."""
 
     median: float
     least: float
@@ -31,12 +31,12 @@ class Times:
     runs: int
 
     def overlaps(self, other: "Times") -> bool:
-        """Whether the middle halves of the two overlap: the difference is no larger than the spread."""
+        """Whether the middle halves of the two overlap, so that the difference is no larger than the spread."""
         return self.lower <= other.upper and other.lower <= self.upper
 
 
 def summary(milliseconds: Sequence[float]) -> Times:
-    """Of at least two runs."""
+    """Summarize at least two runs."""
     lower, median, upper = statistics.quantiles(milliseconds, n=4, method="inclusive")
     return Times(median, min(milliseconds), lower, upper, max(milliseconds), len(milliseconds))
 
@@ -44,27 +44,27 @@ def summary(milliseconds: Sequence[float]) -> Times:
 def interleave(
     rivals: Sequence[Rival], x: Tensor, codebook: Tensor, *, budget_s: float = BUDGET_S
 ) -> tuple[dict[str, Times], dict[str, str]]:
-    """Times of each rival on these vectors, by name; and of each that could not do it, why.
+    """Return the times of each rival on these vectors by name, and the reason of each rival that failed.
 
-    Rounds in which every rival has one turn, in an order that changes. A brief run comes right after one that is
-    not timed, and that after a pause: it finds its caches filled and no other library's threads still spinning.
+    Every rival has one turn per round, in random order. A brief run follows a pause and an untimed run, so that
+    its caches are filled and no other library's threads are still spinning.
     """
     works, failures = prepare_all(rivals, x, codebook)
-    taken: dict[str, list[float]] = {name: [] for name in works}
+    measured: dict[str, list[float]] = {name: [] for name in works}
     order = random.Random(0)
     for _ in range(MOST):
-        waiting = [name for name in works if len(taken[name]) < LEAST or sum(taken[name]) < 1000 * budget_s]
+        waiting = [name for name in works if len(measured[name]) < LEAST or sum(measured[name]) < 1000 * budget_s]
         order.shuffle(waiting)
         for name in waiting:
-            if taken[name] and taken[name][-1] < 1000 * BRIEF_S:
+            if measured[name] and measured[name][-1] < 1000 * BRIEF_S:
                 time.sleep(PAUSE_S)
                 works[name]()
-            taken[name].append(milliseconds(works[name], x.device))
-    return {name: summary(runs) for name, runs in taken.items()}, failures
+            measured[name].append(milliseconds(works[name], x.device))
+    return {name: summary(runs) for name, runs in measured.items()}, failures
 
 
 def prepare_all(rivals: Sequence[Rival], x: Tensor, codebook: Tensor) -> tuple[dict[str, Work], dict[str, str]]:
-    """Each rival prepared and run once, by name; and of each that could not be, why."""
+    """Prepare and run each rival once. Returns the prepared ones by name, and the reason of each failure."""
     works: dict[str, Work] = {}
     failures: dict[str, str] = {}
     shape = Shape(*x.shape[:1], *codebook.shape)
@@ -75,7 +75,7 @@ def prepare_all(rivals: Sequence[Rival], x: Tensor, codebook: Tensor) -> tuple[d
         try:
             work = rival.prepare(x, codebook)
             work()
-        except Exception as error:  # another library may raise anything; it is reported, and the run goes on
+        except Exception as error:  # another library may raise anything; report it and continue
             failures[rival.name] = first_line(error)
         else:
             works[rival.name] = work
@@ -83,12 +83,12 @@ def prepare_all(rivals: Sequence[Rival], x: Tensor, codebook: Tensor) -> tuple[d
 
 
 def fits(rival: Rival, shape: Shape, device: torch.device) -> bool:
-    """Whether the rival's N × K matrices have room in what is free now."""
+    """Return whether the rival's N × K matrices fit in the free memory."""
     return rival.matrices * shape.n * shape.k * 4 <= free_memory(device)
 
 
 def free_memory(device: torch.device) -> float:
-    """Bytes; without bound where the system does not say."""
+    """Return bytes; infinity if the system does not say."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
     try:
@@ -100,7 +100,7 @@ def free_memory(device: torch.device) -> float:
 
 
 def milliseconds(work: Work, device: torch.device) -> float:
-    """Of one run: the device's own events on a GPU, the clock on a CPU."""
+    """Return the time of one run, by the device's events on a GPU and by the clock on a CPU."""
     if device.type == "cuda":
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         torch.cuda.synchronize(device)
@@ -119,7 +119,7 @@ def first_line(error: BaseException) -> str:
 
 
 def ratios(times: dict[str, Times], rivals: Sequence[Rival]) -> dict[str, dict[str, float | bool]]:
-    """Each rival's median over that of the one of ours it stands against; and is the difference only noise?"""
+    """Return the ratio of each rival's median to its counterpart's, and whether the difference is only noise."""
     return {
         rival.name: {
             "ratio": times[rival.name].median / times[rival.against].median,

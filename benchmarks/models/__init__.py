@@ -1,1 +1,1 @@
-"""The models of the chain, one a file: autoencoders around a quantizer, and priors over its codes."""
+"""The models of the chain, one per file: autoencoders around a quantizer, and priors over its codes."""

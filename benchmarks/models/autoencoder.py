@@ -1,7 +1,7 @@
-"""An autoencoder without a quantizer and without noise: what the others are measured against.
+"""A plain autoencoder without quantizer and without noise, for comparison.
 
-Its latents lie where the encoder puts them, and no distribution of them is known. `Autoencoder.sample` draws them
-from the Gaussian of the data's latents, and most of what it draws lies where the decoder has never been.
+Its latents lie wherever the encoder places them, and their distribution is unknown. `Autoencoder.sample` draws
+from a Gaussian fitted to the data's latents. Most of its samples lie where the decoder has never been trained.
 """
 
 from typing import NamedTuple, Self
@@ -14,16 +14,21 @@ from benchmarks.models.convolutions import check_images, make_decoder, make_enco
 
 
 class Reconstruction(NamedTuple):
-    """images: [B, C, H, W]. loss: 0-d, what is added to the mean squared error, here zero."""
+    """The output of an autoencoder.
+
+    images  [B, C, H, W]
+    loss    0-d, added to the mean squared error; zero here
+    """
 
     images: Tensor
     loss: Tensor
 
 
 class Gaussian(NamedTuple):
-    """One normal distribution of vectors for each position, which knows nothing of the other positions.
+    """A normal distribution of vectors for each position, independent of the other positions.
 
-    mean: [h, w, n]. factor: [h, w, n, n], with factor · factorᵀ the covariance.
+    mean    [h, w, n]
+    factor  [h, w, n, n], with factor · factorᵀ the covariance
     """
 
     mean: Tensor
@@ -32,17 +37,19 @@ class Gaussian(NamedTuple):
     @classmethod
     @torch.no_grad()
     def fit(cls, latents: Tensor) -> Self:
-        """Mean and covariance of latents [B, n, h, w], at each position. Raises: InputError for fewer than two."""
+        """Fit mean and covariance to latents [B, n, h, w] at each position. Raises: InputError for fewer than two
+        images.
+        """
         if len(latents) < 2:
             raise InputError(f"got {len(latents)} images, expected at least 2 to fit a covariance")
         vectors = latents.double().permute(2, 3, 0, 1)
         centred = vectors - vectors.mean(2, keepdim=True)
         values, axes = torch.linalg.eigh(centred.mT @ centred / (len(latents) - 1))
-        factor = axes * values.clamp(min=0).sqrt()[..., None, :]  # also where channels depend on each other
+        factor = axes * values.clamp(min=0).sqrt()[..., None, :]  # valid even if channels are linearly dependent
         return cls(vectors.mean(2).to(latents.dtype), factor.to(latents.dtype))
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """Latents [count, n, h, w]."""
+        """Return latents [count, n, h, w]."""
         noise = torch.randn(count, *self.mean.shape, generator=generator, dtype=self.mean.dtype)
         latents = self.mean + torch.einsum("hwij,bhwj->bhwi", self.factor, noise.to(self.mean.device))
         return latents.permute(0, 3, 1, 2)
@@ -51,9 +58,12 @@ class Gaussian(NamedTuple):
 class Autoencoder(nn.Module):
     """Images [B, channels, H, W] in [−1, 1] → latents [B, dim, H/d, W/d] → images.
 
-    Args: channels: of the images. dim: of the latents. width, downsampling d: as of `make_encoder`.
+    Args:
+        channels: number of image channels.
+        dim: number of latent channels.
+        width, downsampling d: see `make_encoder`.
 
-    Raises: ValueError for sizes that cannot be; InputError, when used, for images that do not fit.
+    Raises: ValueError for invalid sizes; InputError, in use, for images of unsuitable shape or dtype.
     """
 
     def __init__(self, channels: int = 3, *, dim: int = 32, width: int = 32, downsampling: int = 4) -> None:
@@ -68,15 +78,15 @@ class Autoencoder(nn.Module):
         return Reconstruction(self.decode(latents), latents.new_zeros(()))
 
     def encode(self, images: Tensor) -> Tensor:
-        """Latents [B, dim, h, w]."""
+        """Return latents [B, dim, h, w]."""
         check_images(images, self.channels, self.downsampling)
         return self.encoder(images)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Images of latents [B, dim, h, w]."""
+        """Return the images of latents [B, dim, h, w]."""
         return self.decoder(latents)
 
     @torch.no_grad()
     def sample(self, count: int, data: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """`count` images of latents drawn from the Gaussian of those of `data`, images [B, C, H, W], B ≥ 2."""
+        """Sample `count` images from the Gaussian of the latents of `data`, images [B, C, H, W], B ≥ 2."""
         return self.decode(Gaussian.fit(self.encode(data)).sample(count, generator))

@@ -1,4 +1,4 @@
-"""Codes that a prior has no probability for, in sentences."""
+"""Checks of codes and sizes for the priors."""
 
 from collections.abc import Sequence
 
@@ -10,25 +10,26 @@ from quantizers.core.arguments.checks import check_at_least
 
 
 def check_sizes(name: str, sizes: Sequence[int]) -> tuple[int, ...]:
-    """The alphabets of n ≥ 1 codebooks, each K ≥ 1, as a tuple. Raises: ValueError."""
+    """Return the codebook sizes, n ≥ 1 numbers K ≥ 1, as a tuple. Raises: ValueError."""
     if not sizes:
         raise ValueError(f"{name} is empty, expected the number of codes of each codebook")
     return tuple(check_at_least(f"each of {name}", size, 1) for size in sizes)
 
 
 def check_codes(name: str, codes: Tensor, sizes: Sequence[int]) -> None:
-    """Codes [B, h, w, n] int64 on a grid that is not empty, each in its alphabet. Raises: InputError."""
+    """Check for codes [B, h, w, n] int64 on a non-empty grid, each below its codebook's size. Raises:
+    InputError."""
     _check_integers(name, codes)
     if codes.dim() != 4 or codes.shape[-1] != len(sizes) or 0 in codes.shape[1:]:
         raise InputError(
             f"{name} have shape {tuple(codes.shape)}, expected [B, h, w, {len(sizes)}]: "
-            f"a grid that is not empty, and last the {len(sizes)} codebooks"
+            f"a grid that is not empty, then {len(sizes)} codebooks"
         )
     _check_range(name, codes, sizes)
 
 
 def check_next(name: str, codes: Tensor, batch: int, size: int) -> None:
-    """One number for each image, [batch] int64 in [0, size). Raises: InputError."""
+    """Check for one code per image, [batch] int64 in [0, size). Raises: InputError."""
     _check_integers(name, codes)
     if codes.shape != (batch,):
         raise InputError(f"{name} have shape {tuple(codes.shape)}, expected ({batch},), one for each image")
@@ -47,5 +48,5 @@ def _check_range(name: str, codes: Tensor, sizes: Sequence[int]) -> None:
     where = wrong.nonzero()[0]
     code, size = int(codes[tuple(where)]), sizes[int(where[-1])]
     what = f"{name} hold {code}" + (f" in codebook {int(where[-1])}" if len(sizes) > 1 else "")
-    why = ", which marks what has no code (masked, or not finite)" if code == -1 else ""
+    why = ", which marks a vector without a code (masked or not finite)" if code == -1 else ""
     raise InputError(f"{what}{why}: expected 0 to {size - 1}")

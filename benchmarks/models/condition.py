@@ -1,4 +1,4 @@
-"""What a prior knows before the first code: the class of the image, and the codes of a level above."""
+"""The condition of a prior: the class of the image, and the codes of the level above."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,14 +10,15 @@ from benchmarks.models.checks import check_codes, check_next, check_sizes
 from benchmarks.models.convolutions import Residual
 from quantizers.core.arguments.checks import check_at_least
 
-TOP_BLOCKS = 4  # of 3 × 3 convolutions over the top map: what is four codes away in any direction is seen
+TOP_BLOCKS = 4  # 3 × 3 convolutions over the top map, which see four codes in each direction
 
 
 @dataclass(frozen=True)
 class Condition:
-    """What the codes are conditional on.
+    """What the codes are conditioned on.
 
-    label: [B] int64, the class of each image. top: [B, h', w', n'] int64, the codes of the level above.
+    label  [B] int64, the class of each image
+    top    [B, h', w', n'] int64, the codes of the level above
     """
 
     label: Tensor | None = None
@@ -25,18 +26,20 @@ class Condition:
 
 
 class ConditionMap(nn.Module):
-    """A condition as one vector for each position of the grid, [B, width, h, w].
+    """Maps a condition to one vector for each position of the grid, [B, width, h, w].
 
-    The label's embedding stands at every position. The top level's codes are embedded, mixed by residual blocks
-    without a mask (all of them are known), and brought to the grid by a transposed convolution whose stride is
-    its kernel: the positions under one top code get vectors of their own (Razavi et al. 2019, arXiv 1906.00446,
-    section 3.2, has residual blocks too).
+    The label's embedding is added at every position. The top level's codes are embedded, mixed by residual blocks
+    without a mask (all of them are known), and upsampled by a transposed convolution whose stride equals its
+    kernel size, so that each position under a top code gets its own vector. Razavi et al. 2019 (arXiv 1906.00446,
+    section 3.2) also use residual blocks.
 
     Args:
-        width: channels ≥ 1. classes: how many labels, None for no label. top_sizes: the alphabets of the top
-            level's codebooks, None for no top level. top_factor: positions a side for each top code.
+        width: channels ≥ 1.
+        classes: number of labels, None without labels.
+        top_sizes: sizes of the top level's codebooks, None without a top level.
+        top_factor: positions per side for each top code.
 
-    Raises: ValueError for sizes that cannot be; InputError, when used, for a condition that does not fit.
+    Raises: ValueError for invalid sizes; InputError, in use, for an unsuitable condition.
     """
 
     def __init__(
@@ -60,7 +63,7 @@ class ConditionMap(nn.Module):
             self.upsample = nn.ConvTranspose2d(width, width, top_factor, stride=top_factor)
 
     def forward(self, condition: Condition | None, batch: int, shape: tuple[int, int]) -> Tensor | None:
-        """[batch, width, h, w] for a grid of `shape`; None where there is nothing to be conditional on."""
+        """Return [batch, width, h, w] for a grid of `shape`; None without a condition."""
         condition = condition or Condition()
         _check_given("label", condition.label, self.classes is not None)
         _check_given("top", condition.top, self.top_sizes is not None)
@@ -88,5 +91,7 @@ class ConditionMap(nn.Module):
 
 def _check_given(name: str, given: Tensor | None, expected: bool) -> None:
     if (given is not None) != expected:
-        came, wanted = ("no " if given is None else "a "), ("with" if expected else "without")
-        raise InputError(f"the condition has {came}{name}, expected one {wanted} it: so the prior was built")
+        received, wanted = ("no " if given is None else "a "), ("with" if expected else "without")
+        raise InputError(
+            f"the condition has {received}{name}, expected one {wanted} it: the prior was built that way"
+        )

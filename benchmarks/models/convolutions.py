@@ -1,6 +1,6 @@
-"""Encoders and decoders of convolutions, for any number of channels and of halvings.
+"""Convolutional encoders and decoders for any number of channels and downsampling steps.
 
-They have no layer that fixes the size: any sides that are multiples of the downsampling work.
+No layer fixes the image size: any side lengths that are multiples of the downsampling work.
 """
 
 import torch
@@ -27,22 +27,23 @@ class Residual(nn.Module):
 
 
 def make_encoder(channels: int, dim: int, *, width: int, downsampling: int) -> nn.Sequential:
-    """[B, channels, H, W] to [B, dim, H/d, W/d], d the downsampling.
+    """Return a network from [B, channels, H, W] to [B, dim, H/d, W/d], where d is the downsampling.
 
-    Args: width: channels at half resolution, twice as many after each further halving.
+    Args:
+        width: channels at half resolution; they double with each further halving.
 
-    Raises: ValueError for a size below 1, and a downsampling that is no power of two from 2 on.
+    Raises: ValueError for a size below 1, and for a downsampling that is not a power of two of at least 2.
     """
     widths = _widths(width, downsampling)
     layers: list[nn.Module] = []
     for before, after in zip([check_at_least("channels", channels, 1), *widths], widths, strict=False):
         layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.SiLU()]
-    layers[-1] = Residual(widths[-1])  # begins with a SiLU of its own
+    layers[-1] = Residual(widths[-1])  # starts with its own SiLU
     return nn.Sequential(*layers, nn.SiLU(), nn.Conv2d(widths[-1], check_at_least("dim", dim, 1), 1))
 
 
 def make_decoder(dim: int, channels: int, *, width: int, downsampling: int) -> nn.Sequential:
-    """[B, dim, h, w] to [B, channels, h·d, w·d]; arguments as of `make_encoder`, whose mirror image it is."""
+    """Return a network from [B, dim, h, w] to [B, channels, h·d, w·d], the mirror image of `make_encoder`'s."""
     widths = _widths(width, downsampling)[::-1]
     layers: list[nn.Module] = [
         nn.Conv2d(check_at_least("dim", dim, 1), widths[0], 3, padding=1),
@@ -54,7 +55,9 @@ def make_decoder(dim: int, channels: int, *, width: int, downsampling: int) -> n
 
 
 def check_images(images: Tensor, channels: int, multiple: int) -> None:
-    """Images [B, channels, H, W], floating, of sides that are multiples of `multiple`. Raises: InputError."""
+    """Check for images [B, channels, H, W], floating, with sides that are multiples of `multiple`. Raises:
+    InputError.
+    """
     if not isinstance(images, torch.Tensor) or not images.is_floating_point():
         kind = images.dtype if isinstance(images, torch.Tensor) else type(images).__name__
         raise InputError(f"images are {kind}, expected a floating tensor of values in [−1, 1]")
@@ -67,7 +70,7 @@ def check_images(images: Tensor, channels: int, multiple: int) -> None:
 
 
 def _widths(width: int, downsampling: int) -> list[int]:
-    """Channels after each halving."""
+    """Return the channels after each halving."""
     check_at_least("width", width, 1)
     check_at_least("downsampling", downsampling, 2)
     if downsampling & (downsampling - 1):

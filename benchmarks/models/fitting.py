@@ -1,4 +1,4 @@
-"""The training of every autoencoder here: Adam on mean squared error plus the model's own loss."""
+"""The training of all autoencoders here: Adam on mean squared error plus the model's own loss."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,9 @@ def fit(
 
     The learning rate falls as in `benchmarks.training`.
 
-    Args: batches: images on the model's device. aids: those of the quantizer's variant, see `variants.aids`.
+    Args:
+        batches: images on the model's device.
+        aids: the training aids of the quantizer's variant, see `variants.aids`.
     """
     optimizer = make_optimizer(model, learning_rate)
     schedule = learning_rate_schedule(optimizer, steps)

@@ -1,9 +1,9 @@
-"""Why an autoencoder is no generative model: what its latents decode to when they are drawn, beside a VAE's.
+"""Why a plain autoencoder is not a generative model: images decoded from random latents, compared with a VAE's.
 
-Both have the same encoder and decoder and the same training; one latent vector stands for the image. The measure
-is the distance of a sample to the nearest image of the training data, and, since a sample that is always the same
-good image would do well there, that of a held-out image to the nearest sample. Distances are root mean squares
-over the pixels, in [−1, 1]. They favour samples that are smooth: look at the pictures too.
+Both models have the same encoder, decoder and training; one latent vector represents an image. The first measure
+is the distance of a sample to the nearest training image. A sampler that always returns the same good image would
+do well on it, so the second is the distance of a held-out image to the nearest sample. Distances are root mean
+squares over the pixels in [−1, 1]. They favour smooth samples: look at the pictures as well.
 """
 
 from typing import NamedTuple
@@ -23,8 +23,12 @@ LEARNING_RATE = 1e-2
 
 
 class Samples(NamedTuple):
-    """images: [N, 1, 8, 8]. to_data: of each to the nearest training image, [N]. from_held_out: of each held-out
-    image to the nearest of these, [N]."""
+    """Sampled images with their distances.
+
+    images         [N, 1, 8, 8]
+    to_data        [N], distance of each sample to the nearest training image
+    from_held_out  [N], distance of each held-out image to the nearest sample
+    """
 
     images: Tensor
     to_data: Tensor
@@ -32,16 +36,19 @@ class Samples(NamedTuple):
 
 
 def nearest_distance(images: Tensor, among: Tensor) -> Tensor:
-    """Root mean square over the pixels between each of `images` [N, ...] and the nearest of `among`: [N]."""
+    """Return the root mean square distance over the pixels from each of `images` [N, ...] to the nearest of
+    `among`: [N].
+    """
     distances = torch.cdist(images.flatten(1), among.flatten(1))
     return distances.amin(1) / images[0].numel() ** 0.5
 
 
 def compare(train: Digits, held_out: Digits, *, steps: int, width: int = 32, seed: int = 0) -> dict[str, Samples]:
-    """Train both models on the digits and draw from each as many images as are held out.
+    """Train both models on the digits, and sample as many images from each as are held out.
 
-    "data" are as many training images, the yardstick: their `to_data` is that of the held-out images. The
-    autoencoder's latents are drawn from N(0, I) and from the Gaussian of the data's, the VAE's from N(0, I).
+    "data" contains as many training images, as a reference; its `to_data` is measured on the held-out images. The
+    autoencoder's latents are sampled from N(0, I) and from the Gaussian of the data's latents, the VAE's from N(0,
+    I).
     """
     count = len(held_out.images)
     generator = torch.Generator().manual_seed(seed)

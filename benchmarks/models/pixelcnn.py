@@ -1,11 +1,11 @@
-"""Gated PixelCNN over codes: two stacks of masked convolutions that leave no blind spot.
+"""Gated PixelCNN over codes: two stacks of masked convolutions without a blind spot.
 
 Van den Oord et al.: Conditional Image Generation with PixelCNN Decoders, 2016 (arXiv 1606.05328), sections 2.1 to
-2.3. The vertical stack sees the rows above; the horizontal stack sees the codes to the left and, in each layer,
-the vertical stack. Here the input is moved once, down for the vertical stack and to the right for the horizontal
-one. After that a layer may look at its own row and column, and no weight needs a mask.
+2.3. The vertical stack sees the rows above. The horizontal stack sees the codes to the left and, in each layer,
+the vertical stack. In this implementation the input is shifted once, down for the vertical stack and to the right
+for the horizontal one. After that, a layer may look at its own row and column, and no weight needs a mask.
 
-    row i of the vertical stack knows rows < i; column j of the horizontal stack knows columns < j of row i, too
+    row i of the vertical stack depends on rows < i; column j of the horizontal stack also on columns < j of row i
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from quantizers.core.arguments.checks import check_at_least
 
 
 def gated(x: Tensor) -> Tensor:
-    """tanh(a) · σ(b), of the two halves of x's channels (equation 2): [B, 2C, h, w] → [B, C, h, w]"""
+    """Return tanh(a) · σ(b) for the two halves of x's channels (equation 2): [B, 2C, h, w] → [B, C, h, w]."""
     value, gate = x.chunk(2, 1)
     return value.tanh() * gate.sigmoid()
 
@@ -27,14 +27,14 @@ def gated(x: Tensor) -> Tensor:
 class GatedLayer(nn.Module):
     """One layer of both stacks: figure 2 of the paper, with the condition of equation 4 in both gates.
 
-    The convolutions have no padding above and to the left: whoever calls brings those rows and columns. So a
-    layer computes the whole grid, or one row, or one position, from the rows and columns that it is given. As in
-    the paper the vertical stack has no residual connection. What its last layer gives has no use, only its link.
+    The convolutions have no padding above and to the left; the caller supplies those rows and columns. A layer can
+    therefore compute the whole grid, one row, or one position. As in the paper, the vertical stack has no residual
+    connection. Only the link of its last layer is used.
     """
 
     def __init__(self, width: int, kernel: int, dropout: float, conditional: bool) -> None:
         super().__init__()
-        self.reach = kernel // 2  # rows above and columns to the left that are needed for one
+        self.reach = kernel // 2  # rows above and columns to the left that one output needs
         self.vertical = nn.Conv2d(width, 2 * width, (self.reach + 1, kernel), padding=(0, self.reach))
         self.link = nn.Conv2d(2 * width, 2 * width, 1)
         self.horizontal = nn.Conv2d(width, 2 * width, (1, self.reach + 1))
@@ -43,9 +43,12 @@ class GatedLayer(nn.Module):
         self.context = nn.Conv2d(width, 4 * width, 1, bias=False) if conditional else None
 
     def look_above(self, rows: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Of `reach` + r rows [B, C, reach + r, w] the next layer's last r, and what the horizontal stack is told.
+        """Map `reach` + r rows [B, C, reach + r, w] to the next layer's last r rows, and to the horizontal stack's
+        input.
 
-        context: `self.context` of the condition at these r rows. Returns: [B, C, r, w], [B, 2C, r, w].
+        context: `self.context` of the condition at these r rows.
+
+        Returns: [B, C, r, w] and [B, 2C, r, w].
         """
         above = self.vertical(rows)
         link = self.link(above)
@@ -55,13 +58,15 @@ class GatedLayer(nn.Module):
         return gated(above + for_above), link + for_left
 
     def look_left(self, columns: Tensor, link: Tensor) -> Tensor:
-        """Of `reach` + s columns [B, C, r, reach + s] the next layer's last s, given the link there."""
+        """Map `reach` + s columns [B, C, r, reach + s] to the next layer's last s columns, given the link
+        there."""
         own = columns[..., self.reach :]
         return own + self.output(self.dropout(gated(self.horizontal(columns) + link)))
 
 
 class CodebookHead(nn.Module):
-    """Logits of one codebook from a position's features and the codes of the codebooks before it there."""
+    """Logits of one codebook, from a position's features and the codes of the earlier codebooks at that
+    position."""
 
     def __init__(self, width: int, size: int, first: bool) -> None:
         super().__init__()
@@ -70,25 +75,28 @@ class CodebookHead(nn.Module):
         self.logits = nn.Linear(width, size)
 
     def forward(self, features: Tensor, before: Tensor) -> Tensor:
-        """features, before: [..., width], the latter the sum of the embedded codes. Returns [..., K_c]."""
+        """Return logits [..., K_c] from features [..., width] and the summed embeddings of earlier codes [...,
+        width].
+        """
         known = features if self.first else torch.cat([features, before], -1)
         return self.logits(F.silu(self.hidden(F.silu(known))))
 
 
 class PixelCNN(Prior):
-    """p(code | rows above, codes to the left, codebooks before, condition), by convolutions.
+    """p(code | rows above, codes to the left, earlier codebooks, condition), by convolutions.
 
-    With L layers and r = ⌊kernel / 2⌋ a position's logits depend on the L·r + 1 codes to its left, and on the
-    L·r + 1 rows above it, L·r columns to either side: all of these, and no others. Choose L and kernel so that
-    they cover the grid.
+    With L layers and r = ⌊kernel / 2⌋, a position's logits depend on the L·r + 1 codes to its left, and on the L·r
+    + 1 rows above it, L·r columns to either side. They depend on all of these and on no others. Choose L and
+    kernel such that they cover the grid.
 
-    A step computes one position a layer; the vertical stack is computed a row at once, before its first position.
-    All steps together cost the operations of one forward, whatever the grid.
+    A step computes one position per layer. The vertical stack computes a whole row at once, before its first
+    position. All steps together take as many operations as one forward, whatever the grid.
 
     Args:
         sizes, width, classes, top_sizes, top_factor: see `Prior`.
-        layers: L ≥ 1. kernel: odd, ≥ 3: a layer looks kernel // 2 rows up and as many columns to the left.
-        dropout: share of each layer's gated features that training leaves out, in [0, 1).
+        layers: L ≥ 1.
+        kernel: odd, ≥ 3. A layer looks kernel // 2 rows up and as many columns to the left.
+        dropout: dropout rate of each layer's gated features, in [0, 1).
 
     Shapes: codes [B, h, w, n] int64 → n logits [B, h, w, K_c].
     """
@@ -108,7 +116,7 @@ class PixelCNN(Prior):
         super().__init__(sizes, width, classes=classes, top_sizes=top_sizes, top_factor=top_factor)
         check_at_least("layers", layers, 1)
         if check_at_least("kernel", kernel, 3) % 2 == 0:
-            raise ValueError(f"kernel is {kernel}, expected an odd number: as many columns left as right")
+            raise ValueError(f"kernel is {kernel}, expected an odd number, with as many columns left as right")
         self.layers = nn.ModuleList(GatedLayer(width, kernel, dropout, self.conditional) for _ in range(layers))
         self.heads = nn.ModuleList(CodebookHead(width, size, c == 0) for c, size in enumerate(self.sizes))
 
@@ -127,7 +135,7 @@ class PixelCNN(Prior):
         return logits
 
     def contexts(self, context: Tensor | None) -> list[Tensor | None]:
-        """What each layer adds for the condition: [B, 4·width, h, w], or None."""
+        """Return what each layer adds for the condition: [B, 4·width, h, w], or None."""
         return [None if context is None else layer.context(context) for layer in self.layers]
 
     def _start(self, batch: int, shape: tuple[int, int], context: Tensor | None) -> Steps:
@@ -135,7 +143,7 @@ class PixelCNN(Prior):
 
 
 class PixelSteps(Steps):
-    """PixelCNN's steps. Of each layer are kept the rows and the columns that its next position looks at."""
+    """The steps of a PixelCNN. For each layer, it stores the rows and columns that the next position needs."""
 
     def __init__(self, prior: PixelCNN, batch: int, shape: tuple[int, int], context: Tensor | None) -> None:
         super().__init__(prior.sizes, batch, shape)
@@ -144,8 +152,8 @@ class PixelSteps(Steps):
         self.rows = [self._zeros(layer.reach + 1, shape[1]) for layer in prior.layers]
         self.columns: list[Tensor] = []
         self.links: list[Tensor] = []
-        self.row = self._zeros(1, shape[1])  # embedded codes of the row, as far as known
-        self.here = self._zeros(1, 1)  # embedded codes of the position, as far as known
+        self.row = self._zeros(1, shape[1])  # embedded codes of the row, as far as they are known
+        self.here = self._zeros(1, 1)  # embedded codes of the position, as far as they are known
         self.features = self._zeros(1, 1)
 
     def _zeros(self, *shape: int) -> Tensor:

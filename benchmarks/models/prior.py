@@ -1,7 +1,7 @@
-"""What every prior over codes shares: its alphabet, its condition, bits, and the steps of coding and sampling.
+"""The base of all priors over codes: sizes, condition, bits, and the steps of coding and sampling.
 
-Codes [B, h, w, n] are predicted in raster order, the n codebooks of a position innermost:
-p(codes) = Π_t p(code_t | code_0 … code_{t−1}, condition). A sequence is a grid of one row.
+Codes [B, h, w, n] are predicted in raster order, the n codebooks of a position innermost: p(codes) = Π_t p(code_t
+| code_0 … code_{t−1}, condition). A sequence is a grid with one row.
 """
 
 import math
@@ -19,74 +19,79 @@ from quantizers.core.arguments.checks import check_at_least
 
 
 class Steps(ABC):
-    """One code after another, in the order in which a prior predicts them.
+    """Predicts one code after the other, in the prior's order.
 
         steps = prior.start(batch, (h, w), condition)
         while steps.left:
-            codes = choose(steps.logits())  # [B, K_c]: drawn, or known, or decoded
+            codes = choose(steps.logits())  # [B, K_c]: sampled, known, or decoded
             steps.append(codes)             # [B]
 
     The same calls with the same batch, condition and codes give the same bits, on the same machine with the same
-    number of threads: an encoder of codes must use the steps too, since a forward on the whole grid sums in
-    another order. No gradients.
+    number of threads. An encoder of codes must therefore use the steps as well, since a forward on the whole grid
+    sums in another order. There are no gradients.
     """
 
     def __init__(self, sizes: tuple[int, ...], batch: int, shape: tuple[int, int]) -> None:
         self.sizes = sizes
         self.batch = batch
         self.shape = shape
-        self.taken = 0  # codes of each image
+        self.taken = 0  # codes per image so far
         self._predicted: Tensor | None = None
 
     @property
     def left(self) -> int:
-        """How many codes of each image are not yet known."""
+        """The number of codes of each image that are not known yet."""
         return math.prod(self.shape) * len(self.sizes) - self.taken
 
     @property
-    def place(self) -> tuple[int, int, int]:
-        """Row, column and codebook of the next code."""
+    def position(self) -> tuple[int, int, int]:
+        """The row, column and codebook of the next code."""
         position, codebook = divmod(self.taken, len(self.sizes))
         return *divmod(position, self.shape[1]), codebook
 
     def logits(self) -> Tensor:
-        """Of the next code, [B, K_c] in the parameters' dtype. Raises: RuntimeError after the last."""
+        """Return the logits of the next code, [B, K_c], in the parameters' dtype. Raises: RuntimeError after the
+        last code.
+        """
         if not self.left:
             raise RuntimeError(f"all {self.taken} codes of each image are known: there is no next one")
         if self._predicted is None:
             with torch.no_grad():
-                self._predicted = self._predict(*self.place)
+                self._predicted = self._predict(*self.position)
         return self._predicted
 
     def append(self, codes: Tensor) -> None:
-        """The next code of each image, [B] int64. Raises: InputError for others; RuntimeError after the last."""
-        self.logits()  # fills the caches at this place, if nobody asked before
-        codebook = self.place[-1]
+        """Set the next code of each image, [B] int64. Raises: InputError for invalid codes; RuntimeError after the
+        last.
+        """
+        self.logits()  # fills the caches at this position, unless that has happened already
+        codebook = self.position[-1]
         check_next("codes", codes, self.batch, self.sizes[codebook])
         with torch.no_grad():
-            self._take(codes, *self.place)
+            self._take(codes, *self.position)
         self.taken += 1
         self._predicted = None
 
     @abstractmethod
     def _predict(self, row: int, column: int, codebook: int) -> Tensor:
-        """Logits [B, K_c]; called once for each code, in order."""
+        """Return logits [B, K_c]; called once for each code, in order."""
 
     @abstractmethod
     def _take(self, codes: Tensor, row: int, column: int, codebook: int) -> None:
-        """Remember the code at this place."""
+        """Store the code at this position."""
 
 
 class Prior(nn.Module, ABC):
     """An autoregressive distribution of codes [B, h, w, n].
 
     Args:
-        sizes: the number of codes of each of the n codebooks. width: channels of embeddings and features.
-        classes: how many labels; None for a prior without a label.
-        top_sizes: of the level above, as `sizes`; None for a prior without one.
-        top_factor: positions a side for each code of the level above.
+        sizes: number of codes of each of the n codebooks.
+        width: channels of embeddings and features.
+        classes: number of labels; None for a prior without labels.
+        top_sizes: like `sizes`, for the level above; None for a prior without one.
+        top_factor: positions per side for each code of the level above.
 
-    Raises: ValueError for sizes that cannot be. When used, InputError for codes or conditions that do not fit.
+    Raises: ValueError for invalid sizes; InputError, in use, for unsuitable codes or conditions.
     """
 
     def __init__(
@@ -106,7 +111,7 @@ class Prior(nn.Module, ABC):
         self.condition_map = ConditionMap(width, classes=classes, top_sizes=top_sizes, top_factor=top_factor)
 
     def forward(self, codes: Tensor, condition: Condition | None = None) -> list[Tensor]:
-        """Logits of every code given those before it: for each codebook [B, h, w, K_c]."""
+        """Return the logits of every code given the earlier ones: for each codebook [B, h, w, K_c]."""
         check_codes("codes", codes, self.sizes)
         self._check_grid(*codes.shape[1:3])
         context = self.condition_map(condition, len(codes), tuple(codes.shape[1:3]))
@@ -114,18 +119,18 @@ class Prior(nn.Module, ABC):
         return self._logits(embedded, context)
 
     def bits(self, codes: Tensor, condition: Condition | None = None) -> Tensor:
-        """−log₂ p(codes), of all codes of an image together: [B]. Its mean is what training makes small."""
+        """Return −log₂ p(codes), summed over all codes of an image: [B]. Training minimizes its mean."""
         logits = self(codes, condition)
         nats = sum(
-            F.cross_entropy(of_codebook.movedim(-1, 1), codes[..., c], reduction="none").sum((1, 2))
-            for c, of_codebook in enumerate(logits)
+            F.cross_entropy(codebook_logits.movedim(-1, 1), codes[..., c], reduction="none").sum((1, 2))
+            for c, codebook_logits in enumerate(logits)
         )
         return nats / math.log(2)
 
     def start(self, batch: int, shape: tuple[int, int], condition: Condition | None = None) -> Steps:
-        """Steps from the first code on, for `batch` grids of `shape` (h, w).
+        """Return the steps from the first code on, for `batch` grids of `shape` (h, w).
 
-        Raises: InputError for a grid or a condition that does not fit, RuntimeError in training mode.
+        Raises: InputError for an unsuitable grid or condition; RuntimeError in training mode.
         """
         if self.training:
             raise RuntimeError("the prior is in training mode, where dropout changes the steps: call eval() first")
@@ -138,11 +143,11 @@ class Prior(nn.Module, ABC):
 
     @abstractmethod
     def _logits(self, embedded: list[Tensor], context: Tensor | None) -> list[Tensor]:
-        """From each codebook's embedded codes [B, h, w, width], and context [B, width, h, w]."""
+        """Return the logits from each codebook's embedded codes [B, h, w, width], and context [B, width, h, w]."""
 
     @abstractmethod
     def _start(self, batch: int, shape: tuple[int, int], context: Tensor | None) -> Steps:
-        """The steps, with empty caches."""
+        """Return the steps, with empty caches."""
 
     def _check_grid(self, height: int, width: int) -> None:
-        """Raise an InputError for a grid that is too large: for a prior that has a limit."""
+        """Raise an InputError for a grid that is too large. Priors with a limit override this."""

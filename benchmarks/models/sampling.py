@@ -1,6 +1,7 @@
-"""Codes drawn from a prior, and the filters that make a draw safer: pure functions of logits [..., K].
+"""Sample codes from a prior, and filter its distribution: pure functions of logits [..., K].
 
-A code that a filter leaves out gets the logit −∞. Of equal logits the lowest codes stay. At least one code stays.
+A code that a filter removes gets the logit −∞. Among equal logits, the lowest codes remain. At least one code
+remains.
 """
 
 import torch
@@ -12,9 +13,9 @@ from quantizers.core.arguments.checks import check_at_least
 
 
 def apply_temperature(logits: Tensor, temperature: float) -> Tensor:
-    """(logits − their maximum) / temperature: the same distribution at 1, sharper below, flatter above.
+    """Return (logits − their maximum) / temperature: unchanged at 1, sharper below, flatter above.
 
-    At 0 the limit: the largest logits, with equal probability where there are several.
+    At 0 it is the limit: the largest logit, with equal probabilities if there are several.
 
     Raises: ValueError for a temperature below 0 or not finite.
     """
@@ -23,20 +24,21 @@ def apply_temperature(logits: Tensor, temperature: float) -> Tensor:
     below = logits - logits.amax(-1, keepdim=True)
     if temperature == 0:
         return torch.zeros_like(below).where(below == 0, -torch.inf)
-    return (below / temperature).where(below != 0, 0.0)  # 0 / T is NaN for a T that float32 does not hold
+    return (below / temperature).where(below != 0, 0.0)  # 0 / T is NaN for a T that underflows in float32
 
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:
-    """The k largest logits; all, where there are fewer. Raises: ValueError for k < 1."""
+    """Keep the k largest logits, or all if there are fewer. Raises: ValueError for k < 1."""
     check_at_least("top_k", k, 1)
     order = logits.sort(dim=-1, descending=True, stable=True).indices
     return _keep_first(logits, order, k)
 
 
 def keep_top_p(logits: Tensor, p: float) -> Tensor:
-    """The smallest set of codes whose probabilities sum to p or more (Holtzman et al. 2019, arXiv 1904.09751).
+    """Keep the smallest set of codes whose probabilities sum to p or more (Holtzman et al. 2019, arXiv
+    1904.09751).
 
-    Sums are float64; their rounding, below K · 2⁻⁵², is by how much p can be missed. All stay at p = 1.
+    Sums are in float64; the set may miss p by their rounding, below K · 2⁻⁵². All codes remain at p = 1.
 
     Raises: ValueError for p outside (0, 1].
     """
@@ -51,14 +53,14 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
 
 
 def _keep_first(logits: Tensor, order: Tensor, count: Tensor | int) -> Tensor:
-    kept = (torch.arange(logits.shape[-1], device=logits.device) < count).expand_as(order)
-    return logits.where(kept.scatter(-1, order, kept), -torch.inf)
+    mask = (torch.arange(logits.shape[-1], device=logits.device) < count).expand_as(order)
+    return logits.where(mask.scatter(-1, order, mask), -torch.inf)
 
 
 def filter_logits(
     logits: Tensor, *, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
 ) -> Tensor:
-    """Temperature, then top-k, then top-p of what is left; None leaves a filter out."""
+    """Apply temperature, then top-k, then top-p to what remains; None skips a filter."""
     logits = apply_temperature(logits, temperature)
     if top_k is not None:
         logits = keep_top_k(logits, top_k)
@@ -66,7 +68,7 @@ def filter_logits(
 
 
 def draw(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """One code for each row of logits [B, K], with its softmax's probability: [B] int64."""
+    """Sample one code for each row of logits [B, K] from its softmax: [B] int64."""
     return torch.multinomial(logits.double().softmax(-1), 1, generator=generator)[:, 0]
 
 
@@ -81,11 +83,14 @@ def sample(
     top_p: float | None = None,
     generator: torch.Generator,
 ) -> Tensor:
-    """Codes [batch, h, w, n] int64 for `shape` (h, w), drawn one after another.
+    """Sample codes [batch, h, w, n] int64 for `shape` (h, w), one after another.
 
-    Args: prior: in evaluation mode. generator: on the prior's device. Others: see `filter_logits`, `Prior.start`.
+    Args:
+        prior: in evaluation mode.
+        generator: on the prior's device.
+        Others: see `filter_logits` and `Prior.start`.
 
-    Raises: as `Prior.start` and the filters.
+    Raises: the errors of `Prior.start` and of the filters.
     """
     steps = prior.start(batch, shape, condition)
     drawn = []

@@ -1,6 +1,7 @@
 """A causal transformer over codes: the grid as one sequence, the codebooks of a position one after another.
 
-Vaswani et al.: Attention Is All You Need, 2017 (arXiv 1706.03762), its decoder, with the norms before the layers.
+Vaswani et al.: Attention Is All You Need, 2017 (arXiv 1706.03762): its decoder, with normalization before the
+layers.
 """
 
 import math
@@ -33,30 +34,32 @@ class CausalBlock(nn.Module):
         return self.finish(tokens, F.scaled_dot_product_attention(query, key, value, is_causal=True))
 
     def project(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Query, key and value, each [B, heads, T, width / heads]."""
+        """Return query, key and value, each [B, heads, T, width / heads]."""
         qkv = self.to_qkv(self.attention_norm(tokens)).unflatten(-1, (3, self.heads, -1))
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         return query, key, value
 
     def finish(self, tokens: Tensor, attended: Tensor) -> Tensor:
-        """What comes after the attention's values [B, heads, T, width / heads]."""
+        """Apply the layers after the attention to its output [B, heads, T, width / heads]."""
         tokens = tokens + self.dropout(self.from_heads(attended.transpose(1, 2).flatten(2)))
         return tokens + self.dropout(self.mlp(self.mlp_norm(tokens)))
 
 
 class Transformer(Prior):
-    """p(code | all codes before, condition), by attention over the flattened codes.
+    """p(code | all earlier codes, condition), by attention over the flattened codes.
 
-    A token is the embedded code before the predicted one (a learned vector at the start), plus learned vectors of
-    the row, the column and the codebook that are predicted, plus the condition there.
+    A token is the embedding of the code before the predicted one (a learned vector at the start), plus learned
+    vectors for the row, the column and the codebook of the predicted code, plus the condition there.
 
-    A step attends to the keys and values of those before it: its cost grows linearly, by little.
+    A step attends to the keys and values of earlier steps, so its cost grows linearly, with a small slope.
 
     Args:
         sizes, classes, top_sizes, top_factor: see `Prior`.
-        width: channels of a token, a multiple of `heads`. layers: blocks ≥ 1. heads: of the attention.
-        largest: (h, w), the largest grid; any smaller one can be used, too.
-        dropout: share of what a layer adds that training leaves out, in [0, 1).
+        width: channels of a token, a multiple of `heads`.
+        layers: number of blocks ≥ 1.
+        heads: number of attention heads.
+        largest: (h, w), the largest grid; smaller ones work as well.
+        dropout: dropout rate of each layer's output, in [0, 1).
 
     Shapes: codes [B, h, w, n] int64 → n logits [B, h, w, K_c].
     """
@@ -90,7 +93,7 @@ class Transformer(Prior):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw embeddings and positions from N(0, 0.02²). The layers reset themselves."""
+        """Draw embeddings and positions from N(0, 0.02²). The layers initialize themselves."""
         for table in (self.first, self.row, self.column, self.codebook):
             nn.init.normal_(table, std=0.02)
         for embedding in self.embeddings:
@@ -100,19 +103,21 @@ class Transformer(Prior):
         codes = torch.stack(embedded, 3)  # [B, h, w, n, width]
         batch, height, width = codes.shape[:3]
         before = torch.cat([self.first.expand(batch, 1, -1), codes.flatten(1, 3)[:, :-1]], 1)
-        tokens = self.dropout(before + self.places((height, width), context))
+        tokens = self.dropout(before + self.positions((height, width), context))
         for block in self.blocks:
             tokens = block(tokens)
         tokens = self.norm(tokens).unflatten(1, (height, width, -1))
         return [head(tokens[..., c, :]) for c, head in enumerate(self.to_logits)]
 
-    def places(self, shape: tuple[int, int], context: Tensor | None) -> Tensor:
-        """What is known of each predicted code beside the codes, [B, T, width]; B = 1 without a condition."""
+    def positions(self, shape: tuple[int, int], context: Tensor | None) -> Tensor:
+        """Return what is known about each predicted code apart from other codes, [B, T, width]; B = 1 without a
+        condition.
+        """
         rows, columns = self.row[: shape[0], None, None], self.column[: shape[1], None]
-        places = (rows + columns + self.codebook)[None]  # [1, h, w, n, width]
+        positions = (rows + columns + self.codebook)[None]  # [1, h, w, n, width]
         if context is not None:
-            places = places + context.movedim(1, -1)[..., None, :]
-        return places.flatten(1, 3)
+            positions = positions + context.movedim(1, -1)[..., None, :]
+        return positions.flatten(1, 3)
 
     def _start(self, batch: int, shape: tuple[int, int], context: Tensor | None) -> Steps:
         return TransformerSteps(self, batch, shape, context)
@@ -121,17 +126,17 @@ class Transformer(Prior):
         if height > self.largest[0] or width > self.largest[1]:
             raise InputError(
                 f"the grid is {height} × {width}, expected at most {self.largest[0]} × {self.largest[1]}: "
-                "this transformer has no positions beyond"
+                "this transformer has no embeddings for further positions"
             )
 
 
 class TransformerSteps(Steps):
-    """The transformer's steps, with the keys and values of those before."""
+    """The steps of a transformer, with cached keys and values."""
 
     def __init__(self, prior: Transformer, batch: int, shape: tuple[int, int], context: Tensor | None) -> None:
         super().__init__(prior.sizes, batch, shape)
         self.prior = prior
-        self.places = prior.places(shape, context)
+        self.positions = prior.positions(shape, context)
         self.before = prior.first.expand(batch, -1)  # the embedded code before the predicted one
         heads = prior.blocks[0].heads
         size = (2, batch, heads, math.prod(shape) * len(prior.sizes), prior.width // heads)
@@ -139,7 +144,7 @@ class TransformerSteps(Steps):
 
     def _predict(self, row: int, column: int, codebook: int) -> Tensor:
         step = self.taken
-        token = (self.before + self.places[:, step])[:, None]
+        token = (self.before + self.positions[:, step])[:, None]
         for block, cache in zip(self.prior.blocks, self.caches, strict=True):
             query, key, value = block.project(token)
             cache[0, :, :, step, None], cache[1, :, :, step, None] = key, value

@@ -16,18 +16,25 @@ class Posterior(NamedTuple):
     log_variance: Tensor
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """z = mean + σ · ε, ε ~ N(0, I): [B, n, h, w], with gradients of mean and log variance (section 2.4)."""
+        """Return z = mean + σ · ε, ε ~ N(0, I): [B, n, h, w], with gradients for mean and log variance (section
+        2.4).
+        """
         noise = torch.randn(self.mean.shape, generator=generator, dtype=self.mean.dtype)
         return self.mean + (self.log_variance / 2).exp() * noise.to(self.mean.device)
 
     def kl(self) -> Tensor:
-        """KL(q(z | x) ‖ N(0, I)) = ½ Σ (μ² + σ² − 1 − ln σ²) in nats an image, [B] (appendix B)."""
+        """Return KL(q(z | x) ‖ N(0, I)) = ½ Σ (μ² + σ² − 1 − ln σ²) in nats per image, [B] (appendix B)."""
         excess = torch.expm1(self.log_variance) - self.log_variance
         return (self.mean.square() + excess).flatten(1).sum(1) / 2
 
 
 class VAEOutput(NamedTuple):
-    """images: [B, C, H, W]. loss: 0-d, what is added to the mean squared error. kl: [B], nats an image."""
+    """The output of a VAE.
+
+    images  [B, C, H, W]
+    loss    0-d, added to the mean squared error
+    kl      [B], nats per image
+    """
 
     images: Tensor
     loss: Tensor
@@ -37,20 +44,22 @@ class VAEOutput(NamedTuple):
 class VAE(nn.Module):
     """Images [B, channels, H, W] in [−1, 1] → q(z | x) → z [B, dim, H/d, W/d] → images.
 
-    The decoder gives the mean of p(x | z) = N(images, noise² I), so that of an image of D numbers
+    The decoder returns the mean of p(x | z) = N(images, noise² I). For an image of D numbers,
 
         −ELBO = ‖x − images‖² / (2 noise²) + KL + constant,
 
     and 2 noise² / D times that is the mean squared error plus `loss` = 2 noise² / D · KL.
 
-    z is drawn in training; evaluation takes its mean. Positions of z are independent in N(0, I): for samples that
-    hang together, d should be the images' side, or near it.
+    In training z is sampled; evaluation uses its mean. Positions of z are independent in N(0, I). For coherent
+    samples, d should therefore equal the images' side, or nearly so.
 
     Args:
-        channels: of the images. dim: of z. width, downsampling d: as of `make_encoder`.
+        channels: number of image channels.
+        dim: number of channels of z.
+        width, downsampling d: see `make_encoder`.
         noise: standard deviation > 0 of the decoder, on the images' scale.
 
-    Raises: ValueError for sizes that cannot be; InputError, when used, for images that do not fit.
+    Raises: ValueError for invalid sizes; InputError, in use, for images of unsuitable shape or dtype.
     """
 
     def __init__(
@@ -80,16 +89,16 @@ class VAE(nn.Module):
         return VAEOutput(self.decode(z), loss, kl)
 
     def encode(self, images: Tensor) -> Posterior:
-        """q(z | x)."""
+        """Return q(z | x)."""
         check_images(images, self.channels, self.downsampling)
         return Posterior(*self.encoder(images).chunk(2, dim=1))
 
     def decode(self, z: Tensor) -> Tensor:
-        """Images of z [B, dim, h, w]."""
+        """Return the images of z [B, dim, h, w]."""
         return self.decoder(z)
 
     @torch.no_grad()
     def sample(self, count: int, shape: tuple[int, int], generator: torch.Generator | None = None) -> Tensor:
-        """`count` images of z ~ N(0, I) on a grid of `shape` (h, w): [count, C, h·d, w·d]."""
+        """Sample `count` images with z ~ N(0, I) on a grid of `shape` (h, w): [count, C, h·d, w·d]."""
         z = torch.randn(count, self.dim, *shape, generator=generator)
         return self.decode(z.to(next(self.parameters())))

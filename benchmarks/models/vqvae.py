@@ -1,4 +1,6 @@
-"""VQ-VAE (van den Oord et al.: Neural Discrete Representation Learning, 2017, arXiv 1711.00937), any quantizer."""
+"""VQ-VAE (van den Oord et al.: Neural Discrete Representation Learning, 2017, arXiv 1711.00937) with any
+quantizer.
+"""
 
 from typing import NamedTuple, Self
 
@@ -11,7 +13,12 @@ from quantizers import Quantizer
 
 
 class VQVAEOutput(NamedTuple):
-    """images: [B, C, H, W]. loss: 0-d, the quantizer's, added to the mean squared error. codes: [B, h, w, n]."""
+    """The output of a VQ-VAE.
+
+    images  [B, C, H, W]
+    loss    0-d, the quantizer's loss, added to the mean squared error
+    codes   [B, h, w, n]
+    """
 
     images: Tensor
     loss: Tensor
@@ -22,13 +29,14 @@ class VQVAE(nn.Module):
     """Images [B, channels, H, W] in [−1, 1] → codes [B, H/d, W/d, n] int64 → images.
 
     Args:
-        quantizer: with channel_dim=1 and codes of each vector; n is its number of codebooks.
-        channels: of the images. width, downsampling d: as of `make_encoder`.
+        quantizer: with channel_dim=1 and codes for each vector; n is its number of codebooks.
+        channels: number of image channels.
+        width, downsampling d: see `make_encoder`.
 
-    An image that is not finite gets codes of −1, which `decode` refuses.
+    An image that is not finite gets codes of −1, which `decode` rejects.
 
-    Raises: ValueError or TypeError for sizes and quantizers that cannot be; InputError, when used, for images and
-        codes that do not fit.
+    Raises: ValueError or TypeError for invalid sizes and quantizers; InputError, in use, for unsuitable images and
+    codes.
     """
 
     def __init__(self, quantizer: Quantizer, *, channels: int = 3, width: int = 32, downsampling: int = 4) -> None:
@@ -41,16 +49,18 @@ class VQVAE(nn.Module):
 
     @classmethod
     def named(cls, variant: str, *, dim: int, codebook_size: int, **sizes: int) -> Self:
-        """With a quantizer as the command line names them; see `benchmarks.variants`.
+        """Build the model with a quantizer as the command line names it; see `benchmarks.variants`.
 
-        Args: dim: channels of its vectors. sizes: as above. The variant's training aids are for who trains.
+        Args:
+            dim: channels of the quantizer's vectors.
+            sizes: the constructor's other arguments. The variant's training aids are up to the training code.
         """
         quantizer = variants.create(variant, dim=dim, codebook_size=codebook_size, channel_dim=1)
         return cls(quantizer, **sizes)
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """The number of codes of each of the n codebooks: the alphabets of a prior."""
+        """The number of codes of each of the n codebooks, for a prior."""
         return self.quantizer.codebook_sizes
 
     def forward(self, images: Tensor) -> VQVAEOutput:
@@ -59,10 +69,10 @@ class VQVAE(nn.Module):
         return VQVAEOutput(self.decoder(out.quantized), out.loss, code_maps.to_codes(out.indices, self.quantizer))
 
     def encode(self, images: Tensor) -> Tensor:
-        """Codes [B, h, w, n], those of evaluation in either mode."""
+        """Return codes [B, h, w, n]; the codes of evaluation, in either mode."""
         check_images(images, self.channels, self.downsampling)
         return code_maps.to_codes(self.quantizer.encode(self.encoder(images)), self.quantizer)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Images [B, channels, h·d, w·d] of codes [B, h, w, n]."""
+        """Return images [B, channels, h·d, w·d] from codes [B, h, w, n]."""
         return self.decoder(code_maps.decode(codes, self.quantizer))

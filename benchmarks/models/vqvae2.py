@@ -1,7 +1,7 @@
 """VQ-VAE-2 (Razavi et al.: Generating Diverse High-Fidelity Images with VQ-VAE-2, 2019, arXiv 1906.00446).
 
-images → features → top vectors → top codes                         what is global, on half the grid
-         features and decoded top codes → bottom vectors → bottom codes        what the top left out
+images → features → top vectors → top codes                         global content, on half the grid
+         features and decoded top codes → bottom vectors → bottom codes        the remaining detail
                           top codes and bottom codes → images
 """
 
@@ -18,14 +18,23 @@ from quantizers import Quantizer
 
 
 class Codes(NamedTuple):
-    """top: [B, h/2, w/2, n_t]. bottom: [B, h, w, n_b]. Both int64."""
+    """The codes of both levels, int64.
+
+    top     [B, h/2, w/2, n_t]
+    bottom  [B, h, w, n_b]
+    """
 
     top: Tensor
     bottom: Tensor
 
 
 class VQVAE2Output(NamedTuple):
-    """images: [B, C, H, W]. loss: 0-d, the quantizers' sum, added to the mean squared error. codes: of both."""
+    """The output of a VQ-VAE-2.
+
+    images  [B, C, H, W]
+    loss    0-d, the sum of the quantizers' losses, added to the mean squared error
+    codes   of both levels
+    """
 
     images: Tensor
     loss: Tensor
@@ -35,15 +44,17 @@ class VQVAE2Output(NamedTuple):
 class VQVAE2(nn.Module):
     """Images [B, channels, H, W] in [−1, 1] → top codes and bottom codes → images.
 
-    The bottom's grid is h × w = H/d × W/d, the top's half that. The bottom encoder sees what the top's codes
-    decode to, so that it need not say it again; the decoder sees both levels' vectors.
+    The bottom grid is h × w = H/d × W/d; the top grid is half of it per side. The bottom encoder sees the decoded
+    top codes, so that it need not repeat their content. The decoder sees the vectors of both levels.
 
     Args:
-        top, bottom: quantizers as of `VQVAE`.
-        channels: of the images. width, downsampling d: of the bottom level, as of `make_encoder`.
+        top, bottom: quantizers as for `VQVAE`.
+        channels: number of image channels.
+        width, downsampling d: of the bottom level, see `make_encoder`.
 
-    Raises: as `VQVAE`; InputError too, when used, for images whose sides are no multiples of 2d, and for codes
-        whose grids do not fit each other.
+    Raises: the errors of `VQVAE`; InputError, in use, also for images whose sides are not multiples of 2d, and for
+    codes
+        whose grids do not match.
     """
 
     def __init__(
@@ -54,7 +65,7 @@ class VQVAE2(nn.Module):
         self.downsampling = downsampling
         self.top_quantizer = code_maps.check_quantizer("top", top)
         self.bottom_quantizer = code_maps.check_quantizer("bottom", bottom)
-        features = width * downsampling // 2  # as many as the encoder has at this resolution
+        features = width * downsampling // 2  # the encoder's channels at this resolution
         self.encoder = make_encoder(channels, features, width=width, downsampling=downsampling)
         self.top_encoder = make_encoder(features, top.dim, width=features, downsampling=2)
         self.top_decoder = make_decoder(top.dim, features, width=features, downsampling=2)
@@ -64,9 +75,12 @@ class VQVAE2(nn.Module):
 
     @classmethod
     def named(cls, top: str, bottom: str, *, dim: int, codebook_size: int, **sizes: int) -> Self:
-        """With quantizers as the command line names them, of one size; see `benchmarks.variants`.
+        """Build the model with two quantizers of one size as the command line names them; see
+        `benchmarks.variants`.
 
-        Args: dim: channels of their vectors. sizes: as above. Training aids are for who trains.
+        Args:
+            dim: channels of the quantizers' vectors.
+            sizes: the constructor's other arguments. Training aids are up to the training code.
         """
         made = [
             variants.create(name, dim=dim, codebook_size=codebook_size, channel_dim=1) for name in (top, bottom)
@@ -75,7 +89,7 @@ class VQVAE2(nn.Module):
 
     @property
     def sizes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The number of codes of each codebook, of the top and of the bottom level."""
+        """The number of codes of each codebook of the top and of the bottom level."""
         return self.top_quantizer.codebook_sizes, self.bottom_quantizer.codebook_sizes
 
     def forward(self, images: Tensor) -> VQVAE2Output:
@@ -89,7 +103,7 @@ class VQVAE2(nn.Module):
         return VQVAE2Output(self._decoded(top.quantized, bottom.quantized), top.loss + bottom.loss, codes)
 
     def encode(self, images: Tensor) -> Codes:
-        """The codes of both levels, those of evaluation in either mode."""
+        """Return the codes of both levels; the codes of evaluation, in either mode."""
         features = self._features(images)
         top = self.top_quantizer.encode(self.top_encoder(features))
         bottom = self.bottom_quantizer.encode(self._bottom(features, self.top_quantizer.decode(top)))
@@ -98,14 +112,14 @@ class VQVAE2(nn.Module):
         )
 
     def decode(self, codes: tuple[Tensor, Tensor]) -> Tensor:
-        """Images [B, channels, h·d, w·d] of the top's and the bottom's codes."""
+        """Return images [B, channels, h·d, w·d] from the top and the bottom codes."""
         top = code_maps.decode(codes[0], self.top_quantizer, "top codes")
         bottom = code_maps.decode(codes[1], self.bottom_quantizer, "bottom codes")
         below = (len(top), 2 * top.shape[2], 2 * top.shape[3])
         if (len(bottom), *bottom.shape[2:]) != below:
             raise InputError(
                 f"bottom codes are {len(bottom)} grids of {bottom.shape[2]} × {bottom.shape[3]}, expected "
-                f"{below[0]} of {below[1]} × {below[2]}: two positions a side for each of the top codes"
+                f"{below[0]} of {below[1]} × {below[2]}: two positions per side for each top code"
             )
         return self._decoded(top, bottom)
 
@@ -114,7 +128,7 @@ class VQVAE2(nn.Module):
         return self.encoder(images)
 
     def _bottom(self, features: Tensor, top: Tensor) -> Tensor:
-        """The bottom's vectors, given the top's quantized ones."""
+        """Return the bottom vectors, given the top's quantized ones."""
         return self.bottom_encoder(torch.cat([features, self.top_decoder(top)], 1))
 
     def _decoded(self, top: Tensor, bottom: Tensor) -> Tensor:

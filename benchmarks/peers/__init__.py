@@ -1,1 +1,1 @@
-"""The test suites of diffusers and transformers, run with our quantizers in their models."""
+"""The test suites of other libraries, run with this library's quantizers in their models."""

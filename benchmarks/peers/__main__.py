@@ -1,4 +1,4 @@
-"""Runs the suites and writes the table: see README.md.
+"""Run the test suites of diffusers and transformers, and write the table: see README.md.
 
 python -m benchmarks.peers --transformers FOLDER --diffusers FOLDER --quantizers vq,fsq --modes constructor
 """
@@ -35,14 +35,14 @@ def main() -> None:
         own = run(library, folder, None, MODES[0], options.select)
         for mode in options.modes.split(","):
             for quantizer in quantizers:
-                ours = run(library, folder, quantizer, mode, options.select)
-                report["rows"] += list(rows(library, quantizer, mode, own, ours))
+                plugged = run(library, folder, quantizer, mode, options.select)
+                report["rows"] += list(rows(library, quantizer, mode, own, plugged))
                 print(table(report["rows"]), flush=True)
                 _write(options.out, report)
 
 
 def run(library: str, folder: Path, quantizer: str | None, mode: str, select: str) -> Outcomes:
-    """The outcome of each test of a library, by its name."""
+    """Return the outcome of each test of a library by name."""
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "outcomes.json"
         command = [sys.executable, "-m", "pytest", "-q", "-p", "benchmarks.peers.plugin", "-p", "no:cacheprovider"]
@@ -54,31 +54,33 @@ def run(library: str, folder: Path, quantizer: str | None, mode: str, select: st
         environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
         done = subprocess.run(command, cwd=folder, env=environment, check=False, capture_output=True, text=True)
         if done.returncode not in (0, 1):  # all passed, or some failed
-            raise SystemExit(f"the tests of {library} were not run:\n{done.stdout[-4000:]}")
+            raise SystemExit(f"the tests of {library} did not run:\n{done.stdout[-4000:]}")
         outcomes: Outcomes = json.loads(out.read_text(encoding="utf-8"))
     return {name.rpartition("/")[2].partition("::")[2]: outcome for name, outcome in outcomes.items()}
 
 
-def rows(library: str, quantizer: str, mode: str, own: Outcomes, ours: Outcomes) -> Iterator[dict[str, Any]]:
-    """A row for each class of tests: of those that pass with the own quantizer, what they do with ours."""
+def rows(library: str, quantizer: str, mode: str, own: Outcomes, plugged: Outcomes) -> Iterator[dict[str, Any]]:
+    """Yield a row for each test class: of the tests that pass with the model's own quantizer, how many pass when
+    plugged.
+    """
     for group in sorted({name.partition("::")[0] for name in own}):
         passing = [name for name, outcome in own.items() if outcome == "passed" and name.startswith(f"{group}::")]
         if not passing:
             continue
-        failed = [name for name in passing if ours.get(name) == "failed"]
+        failed = [name for name in passing if plugged.get(name) == "failed"]
         yield {
             "library": library,
             "tests": group,
             "quantizer": quantizer,
             "mode": mode,
             "run": len(passing),
-            "passed": sum(ours.get(name) == "passed" for name in passing),
+            "passed": sum(plugged.get(name) == "passed" for name in passing),
             "failed": [name.partition("::")[2] for name in failed],
         }
 
 
 def table(found: list[dict[str, Any]]) -> str:
-    """Markdown: passed of run, and the tests that fail."""
+    """Return Markdown: the passed tests, the tests run, and the names of those that fail."""
     lines = ["| tests | quantizer | mode | passed | of | failed |", "|---|---|---|---|---|---|"]
     for row in found:
         names = ", ".join(f"`{name}`" for name in row["failed"])
@@ -102,10 +104,10 @@ def _versions() -> dict[str, str]:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
-    parser.add_argument("--transformers", type=Path, help="a checkout, or its source distribution unpacked")
+    parser.add_argument("--transformers", type=Path, help="a checkout, or an unpacked source distribution")
     parser.add_argument("--diffusers", type=Path, help="a checkout")
-    parser.add_argument("--quantizers", default="vq,fsq,simvq", help="names, with commas between them")
-    parser.add_argument("--modes", default=",".join(MODES), help="names, with commas between them")
+    parser.add_argument("--quantizers", default="vq,fsq,simvq", help="names, separated by commas")
+    parser.add_argument("--modes", default=",".join(MODES), help="names, separated by commas")
     parser.add_argument("--select", default="test", help="pytest's -k")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/peers-cpu")
     return parser.parse_args()

@@ -1,14 +1,15 @@
-"""A pytest plugin that plugs a quantizer into each model that a test builds, and writes what became of the tests.
+"""A pytest plugin that plugs a quantizer into each model that a test builds, and writes the outcomes of the tests.
 
     python -m pytest -p benchmarks.peers.plugin --plug vq --mode constructor --outcomes out.json TESTS
 
-Two ways to plug in:
+There are two ways to plug in:
 
-- documented: `plug_in` after construction; the class's `from_pretrained` is `quantizers.adapters.from_pretrained`.
-- constructor: as a subclass that plugs in within its constructor; `from_pretrained` is the library's own.
+- documented: call `plug_in` after construction; `from_pretrained` is `quantizers.adapters.from_pretrained`.
+- constructor: plug in at the end of the constructor, as a subclass would; `from_pretrained` is the library's own.
 
-Without `--plug` nothing is changed. With `--seed-draws` each draw of our weights has one seed: tests of
-transformers that compare what is drawn for two models seed before each of its own modules, and not before ours.
+Without `--plug` nothing changes. With `--seed-draws` each initialization of this library's weights uses the same
+seed: tests of transformers that compare the initial weights of two models seed before each of transformers' own
+modules, but not before this library's.
 """
 
 import functools
@@ -45,13 +46,13 @@ CLASSES = {
         "XcodecModel",
     ),
 }
-MISSING = {  # what transformers' common tests import and its source distribution lacks
+MISSING = {  # imports of transformers' common tests that its source distribution lacks
     "tests.exporters.test_export": "ExportTesterMixin",
     "tests.generation.test_utils": "GenerationTesterMixin",
 }
 
 _loading = False
-_constructing = 0  # models that are being built, one within another
+_constructing = 0  # number of nested models under construction
 _outcomes: dict[str, str] = {}
 
 
@@ -59,12 +60,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--plug", default=None, help="name of the quantizer")
     parser.addoption("--mode", choices=MODES, default="constructor")
     parser.addoption("--library", choices=sorted(CLASSES), required=True)
-    parser.addoption("--seed-draws", action="store_true", help="one seed for each draw of our weights")
+    parser.addoption(
+        "--seed-draws", action="store_true", help="use one seed for each initialization of this library's weights"
+    )
     parser.addoption("--outcomes", required=True, help="file to write")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    sys.modules["tests"] = types.ModuleType("tests")  # theirs, and not the folder of that name beside us
+    sys.modules["tests"] = types.ModuleType("tests")  # the checkout's tests, not this repository's
     sys.modules["tests"].__path__ = [str(config.rootpath / "tests")]
     for name, mixin in MISSING.items():
         _stand_in(name, mixin)
@@ -92,7 +95,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def _stand_in(name: str, mixin: str) -> None:
-    """An empty class where a checkout has no module of the name."""
+    """Create an empty class if a checkout has no module of that name."""
     try:
         importlib.import_module(name)
     except ImportError:
@@ -135,7 +138,7 @@ def _seed_draws(cls: Any) -> None:
 
 
 def _documented(load: Callable[..., Any]) -> Callable[..., Any]:
-    """`from_pretrained` by ours, which itself calls the library's."""
+    """Return `from_pretrained` of this library, which calls the peer's."""
 
     def loaded(cls: Any, folder: Any, *args: Any, **options: Any) -> Any:
         if _loading:
@@ -148,7 +151,9 @@ def _documented(load: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def _construction() -> Iterator[None]:
-    """A model with a head builds its base model within its own constructor: one quantizer for both."""
+    """Count nested constructors: a model with a head builds its base model inside its own, but needs one
+    quantizer.
+    """
     global _constructing
     _constructing += 1
     try:

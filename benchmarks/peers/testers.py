@@ -1,7 +1,7 @@
-"""transformers' common tests on small models of its own: run from a checkout or source distribution of it.
+"""transformers' common tests on small models, run from a checkout or source distribution of transformers.
 
-The model tests of transformers are in its repository, the common tests in its source distribution too; these
-classes say of each model what those need, a configuration and inputs.
+The model tests of transformers are only in its repository; the common tests are in its source distribution too.
+These classes supply a configuration and inputs for each model.
 """
 
 import functools
@@ -23,7 +23,7 @@ PAD, BEGIN, END, IMAGE, LINE_END, TEXT, CODE = (
     4,
     10,
     50,
-)  # tokens, the last two the first of their kind
+)  # token ids; TEXT and CODE are the first ids of their kinds
 VOCABULARY = CODE + CODES
 TEXT_MODEL = {
     "vocab_size": VOCABULARY,
@@ -43,7 +43,7 @@ IMAGE_MODEL = {
     "channel_multiplier": (1, 1),
     "num_res_blocks": 1,
 }
-SIDE = 4  # of the grid of codes: the models halve an image once
+SIDE = 4  # side of the grid of codes; the models halve an image once
 
 
 def audio(samples: int = SAMPLES) -> dict[str, Any]:
@@ -59,14 +59,14 @@ def images() -> dict[str, Any]:
 
 
 def captioned(tokens: int) -> dict[str, Any]:
-    """Images whose codes take a number of tokens, each before a text."""
+    """Return images and the token ids of `tokens` image positions followed by a text."""
     text = torch.randint(TEXT, CODE, (2, 7), generator=torch.Generator().manual_seed(0))
     ids = torch.cat([torch.full((2, tokens), IMAGE), text], dim=1)
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), **images()}
 
 
 def sized_and_captioned() -> dict[str, Any]:
-    """For Emu3, which ends each line of codes with a token of its own."""
+    """Return inputs for Emu3, which ends each line of codes with a special token."""
     sizes = torch.full((2, 2), 2 * SIDE)
     return {**captioned(SIDE * (SIDE + 1)), "image_sizes": sizes}
 
@@ -140,7 +140,7 @@ def xcodec() -> Any:
 
 
 def higgs_audio() -> Any:
-    """It pads the sound by one step of 320 samples, whatever its strides are."""
+    """Return a configuration. The model pads the sound by one step of 320 samples, whatever its strides are."""
     strides = [20, 16]
     acoustic = transformers.DacConfig(
         encoder_hidden_size=8,
@@ -222,10 +222,10 @@ def wav2vec2() -> Any:
 
 
 class Tester:
-    """What the common tests ask for a configuration and inputs."""
+    """Supplies the configuration and inputs that the common tests request."""
 
     batch_size = 2
-    is_training = False  # these models give no loss
+    is_training = False  # these models return no loss
 
     def __init__(self, make: Any, inputs: Any) -> None:
         self._make, self._inputs = make, inputs
@@ -235,7 +235,7 @@ class Tester:
 
 
 class SmallTest(ModelTesterMixin):
-    """Common tests of one model, those about attention, embeddings and generation left out."""
+    """Common tests of one model, without those about attention, embeddings and generation."""
 
     test_resize_embeddings = False
     has_attentions = False
@@ -303,4 +303,4 @@ class Wav2Vec2Test(SmallTest, unittest.TestCase):
     inputs = staticmethod(mono)
 
 
-del SmallTest, CodecTest  # no tests by themselves
+del SmallTest, CodecTest  # base classes, which pytest must not collect

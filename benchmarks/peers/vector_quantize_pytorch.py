@@ -1,10 +1,11 @@
-"""vector-quantize-pytorch's own tests, run on its classes with quantizers of this library plugged in.
+"""vector-quantize-pytorch's own tests, run on its classes with this library's quantizers plugged in.
 
     git clone https://github.com/lucidrains/vector-quantize-pytorch
     python -m benchmarks.peers.vector_quantize_pytorch vector-quantize-pytorch/tests
 
-A class that the tests build becomes the adapter that `plug_in` returns for it. Needs the installed package, pytest
-and x-transformers. Prints a table of how many tests pass, and writes it as JSON with the reason of each failure.
+Each class that the tests build is replaced by the adapter that `plug_in` returns for it. Needs the installed
+package, pytest and x-transformers. Prints a table of passing tests, and writes it as JSON with the reason of each
+failure.
 """
 
 import argparse
@@ -35,7 +36,7 @@ Choice = tuple[str, dict[str, Any]]
 
 
 def of_vector_quantize(original: Any) -> Choice:
-    """What does as a VectorQuantize does."""
+    """Return the counterpart of a VectorQuantize."""
     state = original._codebook
     if original.directional_reparam:
         return "diveq", {}
@@ -49,7 +50,7 @@ def of_vector_quantize(original: Any) -> Choice:
 
 
 def of_residual(original: Any) -> Choice:
-    """What does as a ResidualVQ does: stages like its first."""
+    """Return the counterpart of a ResidualVQ, with all stages like its first."""
     if original.implicit_neural_codebook:
         return "qinco", {}
     if original.diveq:
@@ -72,7 +73,7 @@ ALIKES: dict[str, Callable[[Any], Choice]] = {
 }
 
 
-def places(model: nn.Module) -> dict[str, nn.Module]:
+def contract_modules(model: nn.Module) -> dict[str, nn.Module]:
     """The outermost modules of a known contract in a model, by path."""
     found: dict[str, nn.Module] = {}
     for path, module in model.named_modules():
@@ -83,17 +84,17 @@ def places(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def swapped(model: nn.Module, column: str) -> nn.Module:
-    """A model of the package with a quantizer of the column at each of its places."""
-    for path, module in places(model).items():
+    """Replace each module with a known contract by a quantizer of the column."""
+    for path, module in contract_modules(model).items():
         name, options = ALIKES[type(module).__name__](module) if column in (ALIKE, KEEPING) else (column, {})
         model = plug_in(model, name, at=path, keep_codebook=column == KEEPING, **options)
     return model
 
 
 class Plugin:
-    """Patches the package for one run of its tests, and notes how each of them ends.
+    """Patches the package for one run of its tests, and records their outcomes.
 
-    A test that builds no class of a known contract says nothing about this library: it is left out.
+    A test that builds no class with a known contract says nothing about this library, so it is left out.
     """
 
     def __init__(self, column: str) -> None:
@@ -102,7 +103,7 @@ class Plugin:
         self._swaps = False
 
     def pytest_configure(self) -> None:
-        """Before the tests are imported: each class of the package is built, and then swapped."""
+        """Patch each class of the package, before the tests are imported, to be replaced after construction."""
         import vector_quantize_pytorch as package
 
         for name, value in vars(package).copy().items():
@@ -110,12 +111,12 @@ class Plugin:
                 setattr(package, name, self._building(value))
 
     def pytest_runtest_setup(self) -> None:
-        """Each test on its own random numbers, so that a run can be repeated."""
+        """Seed each test, so that a run can be repeated."""
         torch.manual_seed(0)
         self._swaps = self.column == OWN
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        """The first line of what a test failed with."""
+        """Record the first line of a failure."""
         if not self._swaps:
             return
         if report.failed:
@@ -128,14 +129,14 @@ class Plugin:
     def _building(self, of: type[nn.Module]) -> Callable[..., nn.Module]:
         def build(*args: Any, **options: Any) -> nn.Module:
             original = of(*args, **options)
-            self._swaps = self._swaps or bool(places(original))
+            self._swaps = self._swaps or bool(contract_modules(original))
             return swapped(original, self.column)
 
         return build
 
 
 def run(tests: Path, column: str) -> dict[str, str | None]:
-    """The tests by name, and why each of them failed; None where it passed."""
+    """Return the tests by name with the reason of each failure, or None for a passing test."""
     import pytest
 
     torch.set_num_threads(1)
@@ -145,7 +146,7 @@ def run(tests: Path, column: str) -> dict[str, str | None]:
 
 
 def table(results: dict[str, dict[str, str | None]]) -> str:
-    """How many tests pass of those that build a class of a known contract, and what fails like for like."""
+    """Return how many of the counted tests pass, and the failures of the column "like for like"."""
     rows = [f"| {column} | {_passed(reasons)} of {len(reasons)} |" for column, reasons in results.items()]
     lines = ["| plugged in | pass |", "|---|---|", *rows]
     failures = Counter(reason for reason in results.get(ALIKE, {}).values() if reason is not None)
@@ -157,14 +158,14 @@ def _passed(reasons: dict[str, str | None]) -> int:
 
 
 def main() -> None:
-    """See the module."""
+    """Run the tests and write the results: see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("tests", type=Path, help="the folder of the package's tests, or one file of them")
+    parser.add_argument("tests", type=Path, help="the folder of the package's tests, or one test file")
     parser.add_argument("--columns", nargs="+", choices=COLUMNS, default=list(COLUMNS))
     parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args()
     results = {}
-    for column in given.columns:  # a process for each: the tests hold what they imported
+    for column in given.columns:  # one process for each, since the tests keep what they import
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             results[column] = pool.submit(run, given.tests, column).result()
     print(table(results))

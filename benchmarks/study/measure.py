@@ -25,12 +25,12 @@ def measure(name: str, recipe: Recipe, photographs: Photographs, on_step: OnStep
 
         utilization_seen      share of the codes used in any training step
         utilization_window    share of the codes used in the last USAGE_WINDOW steps
-        utilization_crops     share of the codes used after training, counted from zero, on as many new crops of the
-                              training photographs as there are held-out tiles
+        utilization_crops     share of the codes used after training, counted from zero, on new crops of the
+                          training photographs, as many as there are held-out tiles
         psnr_db_window        PSNR of the mean squared error in the last USAGE_WINDOW training steps
         psnr_db_crops         PSNR on the crops above, in evaluation mode
-        quantization_error    mean of (z − q)² over the channels of held-out latents z and their quantized vectors q
-        latent_error          quantization_error over the variance of z, which makes it independent of the latents' scale
+        quantization_error    mean of (z − q)² over the channels of held-out latents z and quantized vectors q
+        latent_error          quantization_error over the variance of z, independent of the latents' scale
     """
     trained = train_new(name, recipe, photographs, on_step)
     tiles = held_out_tiles(photographs.held_out)

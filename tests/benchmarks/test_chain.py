@@ -508,10 +508,10 @@ def refusal(*words: str) -> str:
 
 
 def test_folders_and_checkpoints_that_cannot_be_used_are_named(folder: Path, tmp_path: Path):
-    assert "reconstruct makes it" in refusal("prior", str(tmp_path))
+    assert "`python -m benchmarks reconstruct` to create it" in refusal("prior", str(tmp_path))
     copied(folder, tmp_path)
     (tmp_path / "prior-0.pt").unlink()
-    assert "prior makes it" in refusal("sample", str(tmp_path))
+    assert "`python -m benchmarks prior` to create it" in refusal("sample", str(tmp_path))
     path = copied(folder, tmp_path) / reconstruction.CHECKPOINT
     content = checkpoints.load(path)
     assert content is not None
@@ -519,7 +519,7 @@ def test_folders_and_checkpoints_that_cannot_be_used_are_named(folder: Path, tmp
     assert "at step 3 of 6" in refusal("code", str(tmp_path))
     wider = {**content["settings"], "width": 8}
     checkpoints.save(path, {**content, "settings": wider})
-    assert "another shape than its settings say: size mismatch" in refusal("code", str(tmp_path))
+    assert "other shapes than its settings say: size mismatch" in refusal("code", str(tmp_path))
     checkpoints.save(path, {**content, "settings": {**content["settings"], "data_described": {}}})
     assert "other images" in refusal("code", str(tmp_path))
     path.write_bytes(b"no checkpoint")
@@ -534,17 +534,18 @@ def test_options_that_cannot_be_are_named(folder: Path, tmp_path: Path, photogra
     small.mkdir()
     for name in ("a.png", "b.png"):
         Image.new("RGB", (40, 16)).save(small / name)
-    assert "'faces', expected digits or photographs" in refusal("reconstruct", "--data=faces", "--out", out)
+    assert "got 'faces'; expected digits or photographs" in refusal("reconstruct", "--data=faces", "--out", out)
     assert "the digits are scikit-learn's" in refusal("reconstruct", "--images", str(photographs), "--out", out)
     on_photographs = ("reconstruct", "--data=photographs", "--out", out)
     assert "smaller than 32×32 pixels" in refusal(*on_photographs, "--images", str(small))
     assert "not a folder" in refusal("chain", "--images", str(small / "a.png"), "--out", out)
     assert "no codes" in refusal("reconstruct", "--quantizer=none", "--out", out)
     assert "--device: 'nowhere'" in refusal("reconstruct", "--device=nowhere", "--out", out)
-    assert "'lstm', expected pixelcnn or transformer" in refusal("prior", str(folder), "--model=lstm")
+    assert "got 'lstm'; expected pixelcnn or transformer" in refusal("prior", str(folder), "--model=lstm")
+    assert "width is 10, expected a multiple" in refusal("prior", str(folder), "--model=transformer", "--width=10")
     for option, words in (
-        ("--temperature=-1", "--temperature: -1"),
-        ("--top-k=0", "--top-k: 0"),
-        ("--top-p=2", "--top-p: 2"),
+        ("--temperature=-1", "--temperature: got -1"),
+        ("--top-k=0", "--top-k: got 0"),
+        ("--top-p=2", "--top-p: got 2"),
     ):
         assert words in refusal("sample", str(folder), option)

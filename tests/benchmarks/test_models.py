@@ -234,7 +234,7 @@ def test_an_instance_is_taken_as_it_is():
 def test_quantizers_that_do_not_fit_are_named():
     with pytest.raises(ValueError, match="quantizer is Identity, which has no codes"):
         vqvae("none")
-    with pytest.raises(ValueError, match="bottom is MultiScaleQuantizer, whose codes are of a pyramid"):
+    with pytest.raises(ValueError, match="bottom is MultiScaleQuantizer, whose codes belong to a pyramid"):
         vqvae2(bottom="multiscale")
     with pytest.raises(ValueError, match="top has channel_dim=-1, expected 1"):
         VQVAE2(quantizers.create("vq", dim=4, codebook_size=8), vqvae().quantizer)
@@ -278,7 +278,7 @@ def test_an_image_that_is_not_finite_has_no_codes_and_the_others_keep_theirs():
         for expected, level in zip(tree_leaves(clean), tree_leaves(codes), strict=True):
             assert torch.equal(level[0], expected[0])
             assert (level[1] == -1).all()
-        with pytest.raises(InputError, match="-1, which marks what has no code"):
+        with pytest.raises(InputError, match="-1, which marks a vector without a code"):
             model.decode(codes)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.peers.vector_quantize_pytorch import ALIKE, KEEPING, Plugin, places, swapped, table
+from benchmarks.peers.vector_quantize_pytorch import ALIKE, KEEPING, Plugin, contract_modules, swapped, table
 from quantizers.adapters.finding import plugged
 
 package = pytest.importorskip("vector_quantize_pytorch", reason="the extra `bench` has it")
@@ -31,7 +31,7 @@ def test_each_class_gets_what_does_as_it_does(
     name: str, options: dict[str, Any], expected: dict[str, str]
 ) -> None:
     model = getattr(package, name)(dim=8, **options)
-    assert list(places(model)) == list(expected)
+    assert list(contract_modules(model)) == list(expected)
     found = {path: type(adapter.quantizer).__name__ for path, adapter in plugged(swapped(model, ALIKE)).items()}
     assert found == expected
 

@@ -134,7 +134,7 @@ def follow(prior: Prior, codes: Tensor, condition: Condition | None, look: bool 
     steps = prior.start(len(codes), tuple(codes.shape[1:3]), condition)
     logits = []
     for row, column, codebook in places(*codes.shape[1:]):
-        assert steps.place == (row, column, codebook)
+        assert steps.position == (row, column, codebook)
         if look or steps.left == 1:
             logits.append(steps.logits())
         steps.append(codes[:, row, column, codebook])
@@ -396,7 +396,7 @@ def changed(value: int) -> Tensor:
     ("codes", "message"),
     [
         (changed(5), "codes hold 5 in codebook 1: expected 0 to 4"),
-        (changed(-1), r"codes hold -1 in codebook 1, which marks what has no code .*: expected 0 to 4"),
+        (changed(-1), r"codes hold -1 in codebook 1, which marks a vector without a code .*: expected 0 to 4"),
         (changed(-2), "codes hold -2 in codebook 1: expected 0 to 4"),
         (GOOD[..., :1], r"codes have shape \(2, 2, 4, 1\), expected \[B, h, w, 2\]"),
         (GOOD[..., 0], r"codes have shape \(2, 2, 4\), expected \[B, h, w, 2\]"),
