@@ -1,13 +1,13 @@
-"""Which implementation of an operation runs.
+"""Selects the implementation that runs an operation.
 
 - `reference`: the specification, in plain PyTorch; any device with float64.
-- `blocked`: the nearest code in plain PyTorch, faster; every other operation is the reference's.
+- `blocked`: a faster nearest-code search in plain PyTorch; every other operation uses the reference.
 - `compiled`: C++ for a CPU, compiled on first use.
 - `triton`: kernels for a GPU.
 
-By itself (`auto`) an operation takes the fastest that can run where its tensors are. One asked for by name runs or
-raises; it never gives way to another. Operations that have no implementation but the reference (`UNIVERSAL`) run
-by that one under every name, and are counted so.
+By default (`auto`), an operation uses the fastest implementation for its tensors' device. An implementation
+requested by name runs or raises an error; it never falls back to another. Operations that have only a reference
+implementation (`UNIVERSAL`) use it under every name, and are counted as such.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 IMPLEMENTATIONS = ("auto", "reference", "blocked", "compiled", "triton")
-ROOMS = {
+MODULES = {  # the module that implements an operation, in each implementation's package
     "nearest_code": "nearest",
     "nearest_lookup": "nearest",
     "lookup_vector_gradient": "nearest",
@@ -42,59 +42,59 @@ ROOMS = {
 }
 UNIVERSAL = ("sinkhorn_potentials",)
 BLOCKED = ("nearest_code", "nearest_lookup")
-# Kernels that fill a file of their own.
-TRITON_ROOMS = {
+# Operations whose Triton kernels are in a module of their own.
+TRITON_MODULES = {
     "lookup_vector_gradient": "lookup_gradient",
     "lookup_codebook_gradient": "lookup_gradient",
     "highest_score": "highest",
     "soft_codes_backward": "soft_backward",
 }
 
-Ran = Counter[tuple[str, str]]
+RunCounts = Counter[tuple[str, str]]
 _chosen: ContextVar[str] = ContextVar("chosen", default="auto")
-_records: ContextVar[tuple[Ran, ...]] = ContextVar("records", default=())
+_records: ContextVar[tuple[RunCounts, ...]] = ContextVar("records", default=())
 
 
 @contextlib.contextmanager
-def use_implementation(name: str = "auto") -> Iterator[Ran]:
+def use_implementation(name: str = "auto") -> Iterator[RunCounts]:
     """Run the operations in this block, in this thread, by the implementation of that name.
 
-    Yields: a counter of what ran, by (operation, implementation), those of nested blocks included:
+    Yields: a counter of the runs by (operation, implementation), including those in nested blocks:
 
-        with use_implementation("compiled") as ran:
+        with use_implementation("compiled") as counts:
             quantizer(x)
-        print(ran)  # Counter({("nearest_lookup", "compiled"): 1})
+        print(counts)  # Counter({("nearest_lookup", "compiled"): 1})
 
-    The backward of a forward in the block runs by the same implementation, wherever it is called. A graph made by
-    `torch.compile` or `torch.export` is not bound to what held when it was traced: its operations, backward ones
-    too, run by the implementation that holds when the graph runs.
+    The backward of a forward in the block uses the same implementation, wherever it is called. A graph made by
+    `torch.compile` or `torch.export` is not bound to the implementation during tracing: its operations, including
+    backward ones, use the implementation that is selected when the graph runs.
 
     Raises: ValueError for an unknown name. Inside the block, an operation that the implementation cannot run
-    raises a RuntimeError that says why.
+    raises a RuntimeError with the reason.
     """
     if name not in IMPLEMENTATIONS:
         raise ValueError(f"implementation is {name!r}, expected one of {list(IMPLEMENTATIONS)}")
-    ran: Ran = Counter()
-    chosen, records = _chosen.set(name), _records.set((*_records.get(), ran))
+    counts: RunCounts = Counter()
+    chosen, records = _chosen.set(name), _records.set((*_records.get(), counts))
     try:
-        yield ran
+        yield counts
     finally:
         _chosen.reset(chosen)
         _records.reset(records)
 
 
 def chosen_implementation() -> str:
-    """The name that holds here: "auto" outside of any `use_implementation`, and where a graph is traced."""
+    """Return the selected name: "auto" outside of any `use_implementation`, and while a graph is traced."""
     return "auto" if torch.compiler.is_compiling() else _chosen.get()
 
 
 def resume_implementation(name: str) -> contextlib.AbstractContextManager[object]:
-    """For a backward: the block runs by what `chosen_implementation` gave in the forward."""
+    """Return a block for a backward, which uses what `chosen_implementation` returned in the forward."""
     return contextlib.nullcontext() if torch.compiler.is_compiling() else use_implementation(name)
 
 
 def run(operation: str, *arguments: Any) -> Any:
-    """The result of an operation; its first tensor tells the device."""
+    """Run an operation and return its result. The first tensor argument determines the device."""
     tensor = next(argument for argument in arguments if isinstance(argument, Tensor))
     name = _chosen.get()
     if name == "auto":
@@ -109,13 +109,13 @@ def run(operation: str, *arguments: Any) -> Any:
     with without_autocast(tensor.device):
         if name != "triton":
             return function(*arguments)
-        # A kernel is launched on the current device, which need not be that of its tensors.
+        # A kernel is launched on the current device, which may differ from its tensors' device.
         with torch.cuda.device_of(tensor):  # type: ignore[no-untyped-call]
             return function(*arguments)
 
 
 def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """A block in which nothing is cast to half precision behind our back, in a backward neither."""
+    """Return a block without automatic casts to half precision, including in a backward."""
     if torch.amp.is_autocast_available(device.type):
         return torch.autocast(device.type, enabled=False)
     return contextlib.nullcontext()
@@ -127,18 +127,18 @@ def _fastest(operation: str, tensor: Tensor) -> str:
         reason = _obstacle(fastest, tensor)
         if not reason:
             return fastest
-        warn_once(f"{reason}\nSlower functions in plain PyTorch take their place.")
+        warn_once(f"{reason}\nSlower functions in plain PyTorch are used instead.")
     return "blocked" if operation in BLOCKED else "reference"
 
 
 @functools.cache
 def warn_once(message: str) -> None:
-    """A RuntimeWarning, the first time for each message."""
+    """Emit a RuntimeWarning, once for each message."""
     warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 
 def _obstacle(name: str, tensor: Tensor) -> str:
-    """Why an implementation cannot run on the device of this tensor; empty where it can."""
+    """Return why an implementation cannot run on this tensor's device; empty if it can."""
     device = tensor.device.type
     if name == "compiled":
         return (
@@ -166,7 +166,7 @@ def _compiler_obstacle() -> str:
 
 @functools.cache
 def _function(name: str, operation: str) -> Callable[..., Any]:
-    room = ROOMS[operation] if name != "triton" else TRITON_ROOMS.get(operation, ROOMS[operation])
-    module = importlib.import_module(f"quantizers.kernels.{name}.{room}")
+    own = TRITON_MODULES.get(operation) if name == "triton" else None
+    module = importlib.import_module(f"quantizers.kernels.{name}.{own or MODULES[operation]}")
     function: Callable[..., Any] = getattr(module, operation)
     return function

@@ -1,4 +1,4 @@
-"""What PyTorch does with the operations that run: it differentiates or maps them, or it writes a graph of them."""
+"""PyTorch's current mode: whether operations are differentiated, mapped by a transform, or recorded in a graph."""
 
 import torch
 from torch import Tensor
@@ -8,9 +8,10 @@ from torch.autograd import forward_ad
 
 
 def is_transformed() -> bool:
-    """Whether `torch.func` (grad, jvp, vmap and what is made of them) or forward-mode differentiation is at work.
+    """Whether `torch.func` (grad, jvp, vmap and combinations) or forward-mode differentiation is active.
 
-    Both need operations of PyTorch's own. What a registered operation finds without a gradient they take as it is.
+    Both need PyTorch's own operations. They treat results of a registered operation without a gradient as
+    constants.
     """
     if torch.compiler.is_compiling():
         return False
@@ -23,7 +24,7 @@ def _is_traced() -> bool:
 
 
 def derivatives() -> int:
-    """How many times `torch.func` and forward-mode differentiation differentiate what is computed."""
+    """Return how many times `torch.func` and forward-mode differentiation differentiate the computation."""
     if not is_transformed():
         return 0
     kinds = [level.key() for level in torch._C._functorch.get_interpreter_stack() or []]
@@ -32,10 +33,10 @@ def derivatives() -> int:
 
 
 def has_values(tensor: Tensor) -> bool:
-    """Whether a branch on a value is possible.
+    """Whether a branch on a tensor's value is possible.
 
-    There is none on the meta device, under FakeTensorMode and for `torch.func`, and graphs of `torch.compile`,
-    `torch.export`, `torch.jit.trace` and CUDA are for any value.
+    It is not on the meta device, under FakeTensorMode, or under `torch.func`. Graphs of `torch.compile`,
+    `torch.export`, `torch.jit.trace` and CUDA must be valid for any value.
     """
     if torch.compiler.is_compiling() or _is_traced():
         return False
@@ -46,37 +47,38 @@ def has_values(tensor: Tensor) -> bool:
 
 
 def is_differentiated_again() -> bool:
-    """Inside a backward: whether that is itself differentiated or mapped, as with `create_graph=True`."""
+    """Inside a backward: whether it is itself differentiated or mapped, for example with `create_graph=True`."""
     return is_transformed() or (torch.is_grad_enabled() and not torch.compiler.is_compiling())
 
 
 def leaves_library() -> bool:
-    """Whether a graph is written that runs without this library: by `torch.jit.trace` or `torch.onnx.export`."""
+    """Whether the current graph must run without this library: `torch.jit.trace` or `torch.onnx.export`."""
     if torch.compiler.is_compiling():
         return torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export()
     return _is_traced()
 
 
 def undifferentiated(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """The tensors for an operation without a gradient; detached where a transform would differentiate it."""
+    """Return the tensors for an operation without a gradient, detached if a transform would differentiate it."""
     return tuple(tensor.detach() for tensor in tensors) if is_transformed() else tensors
 
 
 def with_value(surrogate: Tensor, value: Tensor) -> Tensor:
-    """`value`, bit for bit, with the derivatives of `surrogate` and its own, in PyTorch's own operations.
+    """Return `value` bit for bit, with the derivatives of both `surrogate` and `value`, in PyTorch's own
+    operations.
 
-    Where the surrogate is not finite, it passes none.
+    A surrogate that is not finite contributes no derivative.
     """
     zero = surrogate.detach() - surrogate
     return value - zero.where(zero == 0, 0.0).to(value.dtype)
 
 
 def number(like: Tensor, value: float | Tensor) -> Tensor:
-    """A number as a 0-d float64 tensor on `like`'s device, for an operation.
+    """Return a number as a 0-d float64 tensor on `like`'s device, as an argument of an operation.
 
-    A graph of `torch.compile` holds for one value of an operation's number: one that moves with each step of
-    training would need a new graph each. In a product it becomes the graph's input. float64, as a Python number
-    is; without axes, it changes no other tensor's dtype.
+    A graph of `torch.compile` is specialized to the value of a number argument. A number that changes with each
+    training step would need a new graph each time; as a tensor it becomes the graph's input. float64 matches a
+    Python number, and a 0-d tensor does not change another tensor's dtype.
     """
     if torch.compiler.is_compiling() or isinstance(value, Tensor):
         return like.new_ones((), dtype=torch.float64) * value

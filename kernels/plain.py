@@ -1,10 +1,11 @@
-"""Operations in PyTorch's own, without a loop over rows or a branch on a value, for graphs of other runtimes.
+"""The operations in PyTorch's own, without loops over rows or branches on values, for graphs of other runtimes.
 
-A graph that `torch.export` makes holds this library's operations as they are, which only a process that imports
-the library can run. These functions say the same in operations that every runtime knows, ONNX's among them. They
-loop over blocks of codes, whose number is known when a graph is made: no graph holds an N × K matrix.
+A graph from `torch.export` contains this library's operations as they are, which only a process that imports the
+library can run. These functions compute the same with operations that every runtime supports, including ONNX
+runtimes. They loop over blocks of codes, whose number is known when a graph is made, so that no graph contains an
+N × K matrix.
 
-PyTorch differentiates them to any order; then those blocks are all kept, which is an N × K matrix.
+PyTorch can differentiate them to any order; it then stores all blocks, which amounts to an N × K matrix.
 """
 
 import math
@@ -17,30 +18,33 @@ from quantizers.kernels.reference import nearest as reference_nearest
 from quantizers.kernels.reference.noise import gumbel_noise
 from quantizers.kernels.vectors import are_finite, compute_dtype
 
-BLOCK = 2048  # codes whose scores are held at once
-NETWORK_BLOCK = 256  # codes of a network that are held at once for each vector
+BLOCK = 2048  # codes whose scores are in memory at once
+NETWORK_BLOCK = 256  # codes of a network that are in memory at once for each vector
 
 
 def nearest_code(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
-    """As kernels/reference/nearest.py up to its certificate, equation (3): codes nearer together than twice that
-    bound count as equally near, and the lowest of them is taken."""
+    """As kernels/reference/nearest.py up to its certificate, equation (3): codes that are closer together than
+    twice that bound count as equally near, and the lowest of them is chosen.
+    """
     indices, _, distance = nearest_lookup(x, codebook)
     return indices, distance.where(indices >= 0, torch.nan)
 
 
 def nearest_lookup(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Indices [H, N], codes [H, N, D] and squared distances [H, N]; −1 and zeros where a vector is not finite."""
+    """Return indices [H, N], codes [H, N, D] and squared distances [H, N]; −1 and zeros for a vector that is not
+    finite.
+    """
     indices = torch.stack(
         [_nearest_index(rows, codes) for rows, codes in zip(x.unbind(0), codebook.unbind(0), strict=True)]
     )
-    dtype, known = compute_dtype(x, codebook), indices >= 0
+    dtype, has_code = compute_dtype(x, codebook), indices >= 0
     codes = chosen_codes(codebook, indices).to(dtype)
     distance = (x.to(dtype) - codes).square().sum(-1)
-    return indices, codes, distance.where(known, 0.0)
+    return indices, codes, distance.where(has_code, 0.0)
 
 
 def chosen_codes(codebook: Tensor, indices: Tensor) -> Tensor:
-    """Codes [H, N, D] of a codebook [H, K, D] by indices [H, N]; zero for −1."""
+    """Return codes [H, N, D] of a codebook [H, K, D] by indices [H, N]; zero for −1."""
     positions = indices.clamp(min=0)[..., None].expand(-1, -1, codebook.shape[-1])
     return codebook.gather(1, positions).where((indices >= 0)[..., None], 0.0)
 
@@ -51,12 +55,12 @@ def soft_codes(
     """As kernels/reference/soft.py, up to rounding."""
     dtype = compute_dtype(x, keys, bias, values)
     blocks = list(_soft_blocks(x.double(), keys.double(), bias.double(), temperature.double(), seed))
-    log_sums = [_log_sum([block[place] for block in blocks]) for place in (0, 1)]
+    log_sums = [_log_sum([block[i] for block in blocks]) for i in (0, 1)]
     value = x.new_zeros(x.shape[0], values.shape[1], dtype=torch.float64)
     divergence = torch.full_like(log_sums[0], math.log(keys.shape[0]))
-    for (logits, noisy), part in zip(blocks, torch.split(values.double(), BLOCK), strict=True):
+    for (logits, noisy), block_values in zip(blocks, torch.split(values.double(), BLOCK), strict=True):
         log_p = logits - log_sums[0][:, None]
-        value = value + (noisy - log_sums[1][:, None]).exp() @ part
+        value = value + (noisy - log_sums[1][:, None]).exp() @ block_values
         divergence = divergence + (log_p.exp() * log_p).sum(-1)
     indices = _first_highest([noisy for _, noisy in blocks])
     return value.to(dtype), indices, divergence.to(dtype), torch.stack(log_sums, -1).detach().to(dtype)
@@ -67,8 +71,8 @@ def log_mean_softmax(x: Tensor, keys: Tensor, bias: Tensor, valid: Tensor) -> Te
     dtype = compute_dtype(x, keys, bias)
     x, keys, bias = x.double(), keys.double(), bias.double()
     blocks = [
-        x @ part.T + offset
-        for part, offset in zip(torch.split(keys, BLOCK), torch.split(bias, BLOCK), strict=True)
+        x @ block_keys.T + offset
+        for block_keys, offset in zip(torch.split(keys, BLOCK), torch.split(bias, BLOCK), strict=True)
     ]
     log_sum = _log_sum(blocks)[:, None]
     masked = [(block - log_sum).where(valid[:, None], -torch.inf) for block in blocks]
@@ -79,13 +83,13 @@ def log_mean_softmax(x: Tensor, keys: Tensor, bias: Tensor, valid: Tensor) -> Te
 def nearest_implicit_code(
     targets: Tensor, context: Tensor, codes: Tensor, weight: Tensor, bias: Tensor, blocks: Sequence[Tensor]
 ) -> Tensor:
-    """As kernels/reference/implicit.py, with [N, NETWORK_BLOCK, D] numbers at once."""
+    """As kernels/reference/implicit.py, with [N, NETWORK_BLOCK, D] numbers in memory at once."""
     dim = targets.shape[-1]
-    of_codes = codes + codes @ weight[:, :dim].T + bias
-    of_context = context @ weight[:, dim:].T
+    code_terms = codes + codes @ weight[:, :dim].T + bias
+    context_term = context @ weight[:, dim:].T
     distances = []
-    for part in torch.split(of_codes, NETWORK_BLOCK):
-        values = part + of_context[:, None]
+    for block_terms in torch.split(code_terms, NETWORK_BLOCK):
+        values = block_terms + context_term[:, None]
         for up, down in zip(blocks[::2], blocks[1::2], strict=True):
             values = values + torch.relu(values @ up.T) @ down.T
         values = values.double()
@@ -96,7 +100,7 @@ def nearest_implicit_code(
 def _soft_blocks(
     x: Tensor, keys: Tensor, bias: Tensor, temperature: Tensor, seed: Tensor | None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Logits and (logits + noise) / temperature [N, BLOCK] of each block of codes."""
+    """Yield logits and (logits + noise) / temperature [N, BLOCK] of each block of codes."""
     noise = None if seed is None else gumbel_noise(seed, torch.arange(x.shape[0], device=x.device), keys.shape[0])
     for start in range(0, keys.shape[0], BLOCK):
         codes = slice(start, start + BLOCK)
@@ -105,17 +109,17 @@ def _soft_blocks(
 
 
 def _log_sum(blocks: list[Tensor]) -> Tensor:
-    """ln Σ exp [N] of blocks [N, BLOCK]."""
+    """Return ln Σ exp [N] of blocks [N, BLOCK]."""
     largest = torch.stack([block.detach().amax(-1) for block in blocks]).amax(0)
     total = torch.stack([(block - largest[:, None]).exp().sum(-1) for block in blocks]).sum(0)
     return largest + total.log()
 
 
 def _first_highest(blocks: list[Tensor]) -> Tensor:
-    """The first column of the largest number in each row of blocks [N, width], int64 [N]."""
+    """Return the first column of the largest number in each row of blocks [N, width], int64 [N]."""
     largest = torch.stack([block.amax(-1) for block in blocks])  # [blocks, N]
     block = (largest >= largest.amax(0)).to(torch.int32).argmax(0)
-    columns = torch.stack([(part >= part.amax(-1, keepdim=True)).to(torch.int32).argmax(-1) for part in blocks])
+    columns = torch.stack([(each >= each.amax(-1, keepdim=True)).to(torch.int32).argmax(-1) for each in blocks])
     return columns.gather(0, block[None])[0] + block * blocks[0].shape[1]
 
 
@@ -144,7 +148,7 @@ def _length(vectors: Tensor) -> Tensor:
 
 
 def _first_lowest(constants: Tensor, keys: Tensor, x: Tensor, bound: Tensor) -> Tensor:
-    """The first index whose score, constant + x·key, is the lowest up to twice its bound.
+    """Return the first index whose score, constant + x·key, is the lowest up to twice its bound.
 
     constants [K], keys [K, D], x [N, D], bound [N] → int64 [N].
     """

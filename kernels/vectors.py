@@ -1,4 +1,4 @@
-"""Vectors of any floating dtype: what they are computed in, and their direction; and constant integers."""
+"""Vectors of any floating dtype: their compute dtype and direction; and constant integers."""
 
 import itertools
 from collections.abc import Sequence
@@ -8,15 +8,16 @@ from torch import Tensor
 
 
 def compute_dtype(*tensors: Tensor) -> torch.dtype:
-    """float64 if any tensor is float64, else float32: what distances, losses and state are computed in."""
+    """Return float64 if any tensor is float64, else float32: the dtype of distances, losses and state."""
     return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
 
 
 def integers(values: Sequence[int], device: torch.device) -> Tensor:
-    """The values as a new tensor [n] int64 on a device: a constant needs no buffer that a loader could miss.
+    """Return the values as a new tensor [n] int64 on a device. A constant thus needs no buffer that a loader could
+    miss.
 
-    Away from the CPU they are filled in on the device, run by run of equal values: a copy from the host would wait
-    for the device, and a CUDA graph cannot hold one.
+    Off the CPU, the values are filled in on the device, in runs of equal values: a copy from the host would
+    synchronize with the device, and a CUDA graph cannot contain one.
     """
     if device.type in ("cpu", "meta"):
         return torch.tensor(values, dtype=torch.int64, device=device)
@@ -25,17 +26,22 @@ def integers(values: Sequence[int], device: torch.device) -> Tensor:
 
 
 def are_finite(x: Tensor) -> Tensor:
-    """Which vectors [..., D] are finite, [...] bool; in eager mode many times faster than `isfinite().all(-1)`."""
+    """Return which vectors [..., D] are finite, [...] bool. In eager mode this is many times faster than
+    `isfinite().all(-1)`.
+    """
     if torch.compiler.is_compiling():
-        return x.detach().isfinite().all(-1)  # one fused pass there; a compiler makes a product with zero zero
+        return (
+            x.detach().isfinite().all(-1)
+        )  # one fused pass when compiled; a compiler may replace a product with zero by zero
     return (x.detach() * 0).sum(-1) == 0  # 0 · ∞ and 0 · NaN are NaN
 
 
 def normalize(x: Tensor) -> Tensor:
-    """x / ‖x‖₂ along the last axis, at any scale of float32; a zero vector stays zero and passes its gradient.
+    """Return x / ‖x‖₂ along the last axis, at any scale of float32. A zero vector stays zero and passes its
+    gradient.
 
     Dividing by the largest component first keeps the squares in range. The direction does not depend on that
-    divisor, so holding it constant leaves the gradient exact.
+    divisor, so the gradient is exact although the divisor is held constant.
     """
     largest = x.detach().abs().amax(-1, keepdim=True)
     scaled = x / largest.clamp(min=torch.finfo(x.dtype).tiny).where(largest > 0, 1.0)

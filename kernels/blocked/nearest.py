@@ -1,9 +1,9 @@
-"""The nearest code in two levels of plain PyTorch: for a CPU without a compiler, and for devices without Triton.
+"""The nearest code in two passes of plain PyTorch, for a CPU without a compiler and for devices without Triton.
 
-Scores come from a matrix product, tile by tile; of each group of neighbouring codes only the smallest is kept
-(`amin` streams at memory speed, `argmin` does not). The groups that may hold a row's nearest code, by the bound
-(3) of kernels/README.md in float32, are then scored again; where one code alone is left it is the nearest, and the
-other rows are decided in float64, as in the reference.
+A matrix product yields the scores tile by tile; only the smallest of each group of neighbouring codes is stored
+(`amin` runs at memory speed, `argmin` does not). Groups that may contain a row's nearest code, by the bound (3) of
+kernels/README.md in float32, are scored again. If a single code remains, it is the nearest; the other rows are
+decided in float64, as in the reference.
 """
 
 from collections.abc import Iterator
@@ -18,13 +18,13 @@ from quantizers.kernels.vectors import compute_dtype
 ROWS, CODES = 2048, 1024  # of a tile of scores
 SMALL_GROUP, LARGE_GROUP, LARGE_CODEBOOK = 128, 256, 4096
 ROUNDOFF = 2.0**-24  # unit roundoff of float32
-SMALLEST = 2.0**-126  # what a product may lose below float32's normal range
+SMALLEST = 2.0**-126  # largest error of a product below float32's normal range
 LARGEST_SCORE = 1e37  # beyond this a float32 score may overflow
 PAIR_BUDGET = 2**19  # elements of a float64 block of (row, group) pairs
 
 
 class _Packed(NamedTuple):
-    """A codebook in groups: float32 for the scores, float64 for the decision."""
+    """A codebook in groups: float32 for the scores, float64 for the final decision."""
 
     exact: reference.Packed
     centre: Tensor  # [D] float32
@@ -43,7 +43,7 @@ def nearest_code(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
 def nearest_lookup(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """As in kernels/reference/nearest.py."""
     if compute_dtype(x, codebook) == torch.float64:
-        return reference.nearest_lookup(x, codebook)  # plain PyTorch already, and float64 is its own certificate
+        return reference.nearest_lookup(x, codebook)  # the reference is plain PyTorch and needs no certificate
     indices = torch.empty(x.shape[:2], dtype=torch.int64, device=x.device)
     for head, (vectors, codes) in enumerate(zip(x, codebook, strict=True)):
         indices[head] = _search(vectors.float(), codes.float())
@@ -54,8 +54,8 @@ def nearest_lookup(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor, Tensor]
 
 def _search(x: Tensor, codebook: Tensor) -> Tensor:
     packed = _pack(codebook)
-    parts = [_search_rows(x[start : start + ROWS], packed) for start in range(0, x.shape[0], ROWS)]
-    return torch.cat(parts) if parts else torch.empty(0, dtype=torch.int64, device=x.device)
+    blocks = [_search_rows(x[start : start + ROWS], packed) for start in range(0, x.shape[0], ROWS)]
+    return torch.cat(blocks) if blocks else torch.empty(0, dtype=torch.int64, device=x.device)
 
 
 def _pack(codebook: Tensor) -> _Packed:
@@ -72,18 +72,18 @@ def _pack(codebook: Tensor) -> _Packed:
 
 
 def _search_rows(x: Tensor, packed: _Packed) -> Tensor:
-    """Indices [R] of a block of rows [R, D]."""
+    """Return indices [R] of a block of rows [R, D]."""
     finite = x.isfinite().all(-1)
     x = x.where(finite[:, None], 0.0)
     centred = x - packed.centre
-    # A column of ones takes the bias into the product: `addmm` would first write it to every row of the result.
+    # A column of ones adds the bias inside the product: `addmm` would first write it to every row of the result.
     augmented = torch.cat([centred, torch.ones_like(centred[:, :1])], -1)
     minima = _group_minima(augmented, packed)
     length = torch.linalg.vector_norm(centred.double(), dim=-1)
     radius = packed.exact.radius * (1 + ROUNDOFF)
     scale = length * radius + 0.5 * radius.square()
     bound = (x.shape[1] + 8) * (ROUNDOFF * scale + SMALLEST * (2 + length + radius))
-    # An eighth more than 2E for the rounding of the threshold.
+    # 2E plus an eighth, for the rounding of the threshold.
     threshold = (minima.amin(-1) + 2.25 * bound).float().where(scale <= LARGEST_SCORE, -torch.inf)
     indices, uncertain = _decide(augmented, minima, threshold, packed)
     if uncertain.any():
@@ -92,10 +92,10 @@ def _search_rows(x: Tensor, packed: _Packed) -> Tensor:
 
 
 def _group_minima(augmented: Tensor, packed: _Packed) -> Tensor:
-    """The smallest score of each row in each group, [R, groups]."""
+    """Return the smallest score of each row in each group, [R, groups]."""
     step = max(1, CODES // packed.group) * packed.group
     minima = augmented.new_empty(augmented.shape[0], packed.weights.shape[0] // packed.group)
-    buffer = augmented.new_empty(step * augmented.shape[0])  # one for all tiles, which an allocator would spread
+    buffer = augmented.new_empty(step * augmented.shape[0])  # one buffer for all tiles, which stays in the cache
     for start in range(0, packed.weights.shape[0], step):
         weights = packed.weights[start : start + step]
         scores = buffer[: augmented.shape[0] * weights.shape[0]].view(augmented.shape[0], -1)
@@ -106,29 +106,30 @@ def _group_minima(augmented: Tensor, packed: _Packed) -> Tensor:
 
 
 def _decide(augmented: Tensor, minima: Tensor, threshold: Tensor, packed: _Packed) -> tuple[Tensor, Tensor]:
-    """Indices [R], and which rows [R] have not exactly one code below their threshold: those indices are void."""
+    """Return indices [R], and which rows [R] do not have exactly one code below their threshold (indices
+    invalid)."""
     # Ordered by group, so that each group is one matrix product.
     groups, rows = (minima <= threshold[:, None]).T.nonzero(as_tuple=True)
     near, first = torch.zeros_like(rows), torch.zeros_like(rows)
-    for part, group in _pairs(groups, packed.group):
+    for pairs, group in _pairs(groups, packed.group):
         codes = slice(group * packed.group, (group + 1) * packed.group)
-        scores = augmented[rows[part]] @ packed.weights[codes].T
-        close = scores <= threshold[rows[part]][:, None]
-        near[part] = close.sum(-1)
-        first[part] = reference.first_set(close) + codes.start
+        scores = augmented[rows[pairs]] @ packed.weights[codes].T
+        close = scores <= threshold[rows[pairs]][:, None]
+        near[pairs] = close.sum(-1)
+        first[pairs] = reference.first_set(close) + codes.start
     total = torch.zeros(augmented.shape[0], dtype=torch.int64, device=augmented.device).index_add_(0, rows, near)
     indices = torch.zeros_like(total).index_copy_(0, rows[near > 0], first[near > 0])
     return indices, total != 1
 
 
 def _in_blocks(x: Tensor, packed: _Packed) -> Tensor:
-    """Indices [R] of rows [R, D] as the reference finds them."""
+    """Return indices [R] of rows [R, D], found as in the reference."""
     step = max(1, PAIR_BUDGET // max(packed.exact.codes.shape))
     return torch.cat([reference.nearest_rows(block.double(), packed.exact) for block in torch.split(x, step)])
 
 
 def _pairs(groups: Tensor, size: int) -> Iterator[tuple[slice, int]]:
-    """Slices of the pairs, each of one group and of at most PAIR_BUDGET scores."""
+    """Yield slices of the pairs, each for one group and with at most PAIR_BUDGET scores."""
     values, counts = torch.unique_consecutive(groups, return_counts=True)
     start = 0
     for group, count in zip(values.tolist(), counts.tolist(), strict=True):

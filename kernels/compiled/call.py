@@ -1,4 +1,4 @@
-"""Tensors into the compiled library and back."""
+"""Calls into the compiled library with tensors as arguments."""
 
 import ctypes
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from torch import Tensor
 from quantizers.kernels.compiled.library import library
 
 Argument = Tensor | int | float | None
-WORK_PER_THREAD = 2**16  # multiply-adds below which another thread costs more than it brings
+WORK_PER_THREAD = 2**16  # multiply-adds below which another thread costs more than it saves
 
 
 def call(function: str, arguments: Sequence[Argument]) -> None:
@@ -18,7 +18,7 @@ def call(function: str, arguments: Sequence[Argument]) -> None:
 
 
 def threads(work: int) -> int:
-    """How many threads some work deserves, at most torch's number; `work` in multiply-adds."""
+    """Return the number of threads for an amount of work in multiply-adds, at most torch's number of threads."""
     return max(1, min(torch.get_num_threads(), work // WORK_PER_THREAD))
 
 
@@ -28,14 +28,14 @@ def _argument(value: Argument) -> "ctypes.c_void_p | ctypes.c_int64 | ctypes.c_d
     if isinstance(value, Tensor):
         if not value.is_contiguous() or value.device.type != "cpu":
             raise ValueError(
-                f"a tensor on {value.device} with strides {value.stride()}, expected contiguous on cpu"
+                f"got a tensor on {value.device} with strides {value.stride()}; expected a contiguous one on cpu"
             )
         if value.is_floating_point() and value.dtype.itemsize < 4:
-            raise TypeError(f"a tensor of {value.dtype}, expected torch.float32 or torch.float64")
+            raise TypeError(f"got a tensor of {value.dtype}; expected torch.float32 or torch.float64")
         return ctypes.c_void_p(value.data_ptr())
     return ctypes.c_int64(value) if isinstance(value, int) else ctypes.c_double(value)
 
 
 def suffix(tensor: Tensor) -> str:
-    """Of the function for the tensor's dtype, float32 or float64."""
+    """Return the suffix of the function for the tensor's dtype, float32 or float64."""
     return "_double" if tensor.dtype == torch.float64 else ""

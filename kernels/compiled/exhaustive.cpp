@@ -1,4 +1,4 @@
-// float64 input: every code is compared in float64, for want of a wider type to certify a faster search in.
+// float64 input: every code is compared in float64, since there is no wider type to certify a faster search.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -33,7 +33,7 @@ bool is_finite(const double* x, int64_t dim) {
     return zero == 0;
 }
 
-// The lowest code that is not above the threshold for the smallest value; −1 where there is no finite value.
+// The lowest code that is not above the threshold for the smallest value; −1 without a finite value.
 template <class Threshold>
 int64_t lowest(const std::vector<double>& values, Threshold threshold, double* best) {
     double smallest = INFINITE;
@@ -55,7 +55,7 @@ double norm(const double* x, int64_t dim) {
 
 extern "C" {
 
-// As quantizers_nearest, in float64: equation (5) of kernels/README.md over all codes.
+// Like quantizers_nearest, in float64: equation (5) of kernels/README.md over all codes.
 void quantizers_nearest_double(const double* x, int64_t count, const double* codes, int64_t size, int64_t dim,
                                int64_t threads, int64_t* indices, double* distances, double* chosen) {
     double tie = 1 + (dim + 8) * ROUNDOFF;
@@ -77,7 +77,7 @@ void quantizers_nearest_double(const double* x, int64_t count, const double* cod
     }
 }
 
-// As quantizers_highest_score, in float64.
+// Like quantizers_highest_score, in float64.
 void quantizers_highest_score_double(const double* x, int64_t count, const double* keys, const double* bias,
                                      int64_t size, int64_t dim, int64_t threads, int64_t* indices) {
     double radius = 0, largest_bias = 0;

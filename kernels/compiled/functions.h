@@ -1,4 +1,4 @@
-// Elementary functions without branches or calls, so that a loop over them becomes vector instructions.
+// Elementary functions without branches or calls, so that loops over them become vector instructions.
 #pragma once
 #include <cstdint>
 #include <cstring>

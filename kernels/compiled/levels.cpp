@@ -1,4 +1,4 @@
-// FSQ's levels: equation (11) of kernels/README.md, in float64 whatever the dtype of the vectors.
+// FSQ's levels: equation (11) of kernels/README.md, in float64 for every dtype of the vectors.
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -9,13 +9,13 @@ namespace {
 
 constexpr int64_t ROWS = 64;
 
-// Equation (11) of each channel, repeated for ROWS rows so that loops run over all their values at once.
+// The constants of equation (11) for each channel, repeated for ROWS rows so that one loop covers all values.
 struct Levels {
     std::vector<double> half_range, offset, shift, half, last;  // half is ⌊L/2⌋, last is L − 1
     std::vector<int64_t> weight;
 
     Levels(const int64_t* levels, int64_t dim) {
-        uint64_t product = 1;  // the last may leave int64; it is not used
+        uint64_t product = 1;  // the last product may overflow int64; it is not used
         for (int64_t i = 0; i < ROWS * dim; ++i) {
             double count = double(levels[i % dim]), steps = (count - 1) / 2;
             half_range.push_back(steps + std::min(steps * 1e-3, 0.25));
@@ -41,7 +41,7 @@ void round_levels(const T* z, int64_t count, const int64_t* counts, int64_t dim,
             for (int64_t i = 0; i < rows * dim; ++i) {
                 double bounded = hyperbolic_tangent(slope * z[row * dim + i] + levels.shift[i]);
                 double digit = std::nearbyint(bounded * levels.half_range[i] - levels.offset[i]) + levels.half[i];
-                digit = digit > 0 ? digit : 0.0;  // also what is not a number
+                digit = digit > 0 ? digit : 0.0;  // also for NaN
                 digits[i] = digit < levels.last[i] ? digit : levels.last[i];
                 codes[row * dim + i] = T(digits[i] - levels.half[i]) / T(levels.half[i]);
             }

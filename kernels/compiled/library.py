@@ -1,10 +1,10 @@
-"""The C++ sources beside this file as a shared library: compiled on first use, for this machine, and kept.
+"""The C++ sources in this folder as a shared library: compiled for this machine on first use, and cached.
 
-PyTorch's own compiler and Triton build what they need with the system's C++ compiler at first use; so does this.
-The library lies in the folder that the environment variable QUANTIZERS_CACHE names, else in the user's cache
-folder (XDG_CACHE_HOME, ~/.cache), under a name made of everything that it depends on. One that is there is used
-where nothing can be written, too. Where there is no such folder (a user without a home), or it cannot be written,
-is full or mounted noexec, each process compiles in a temporary one. Set CXX for another compiler.
+PyTorch's own compiler and Triton also compile with the system's C++ compiler on first use. The library is stored
+in the folder named by the environment variable QUANTIZERS_CACHE, or else in the user's cache folder
+(XDG_CACHE_HOME, ~/.cache). Its file name depends on everything that determines its content. An existing library is
+used even if the folder is not writable. If there is no such folder (a user without a home), or if it is read-only,
+full or mounted noexec, each process compiles in a temporary folder. Set CXX to choose another compiler.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 
 FOLDER = Path(__file__).parent
-# What the sources are compiled for, by the name that torch has for this machine's vector instructions.
+# Compiler flags, by torch's name for this machine's vector instructions.
 INSTRUCTIONS = {
     "AVX512": ("-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mavx2", "-mfma"),
     "AVX2": ("-mavx2", "-mfma"),
@@ -32,18 +32,18 @@ INSTRUCTIONS = {
 FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fno-math-errno", "-fno-trapping-math")
 
 
-WHOLE = b"quantizers: the last bytes of a whole library"
-ROOM = 2**20  # bytes that a compilation takes, and more
+END_MARK = b"quantizers: the last bytes of a whole library"
+SPACE_NEEDED = 2**20  # bytes; more than a compilation writes
 
 
 class CompilationError(RuntimeError):
-    """The sources could not be compiled or loaded; the message says why."""
+    """The sources could not be compiled or loaded. The message gives the reason."""
 
 
 def library() -> ctypes.CDLL:
-    """The library for this machine's vector instructions.
+    """Return the library for this machine's vector instructions.
 
-    Raises: CompilationError, again and at once on each call after the first.
+    Raises: CompilationError, again and immediately on each call after the first failure.
     """
     outcome = _try_library(machine_instructions())
     if isinstance(outcome, CompilationError):
@@ -52,12 +52,12 @@ def library() -> ctypes.CDLL:
 
 
 def forget() -> None:
-    """Look for the compiler and the library anew at the next call."""
+    """Look for the compiler and the library again at the next call."""
     _try_library.cache_clear()
 
 
 def machine_instructions() -> str:
-    """The key of INSTRUCTIONS for this machine, asked of torch (which obeys ATEN_CPU_CAPABILITY)."""
+    """Return the key of INSTRUCTIONS for this machine, according to torch (which respects ATEN_CPU_CAPABILITY)."""
     capability = torch.backends.cpu.get_cpu_capability()
     return capability if capability in INSTRUCTIONS else "portable"
 
@@ -73,8 +73,8 @@ def _try_library(instructions: str) -> "ctypes.CDLL | CompilationError":
 def _load(instructions: str) -> ctypes.CDLL:
     compiler = _compiler()
     if runtime := _openmp_runtime():
-        ctypes.CDLL(str(runtime), mode=ctypes.RTLD_GLOBAL)  # where the library finds its symbols when it is loaded
-        # Not all that a compiler calls need be there: clang's calls are not in GCC's runtime.
+        ctypes.CDLL(str(runtime), mode=ctypes.RTLD_GLOBAL)  # where the library finds its symbols on loading
+        # The runtime may lack functions that the compiler calls: GCC's runtime lacks clang's.
         with contextlib.suppress(OSError):
             return _load_with(compiler, instructions, link_openmp=False)
     return _load_with(compiler, instructions, link_openmp=True)
@@ -83,19 +83,19 @@ def _load(instructions: str) -> ctypes.CDLL:
 def _load_with(compiler: list[str], instructions: str, link_openmp: bool) -> ctypes.CDLL:
     name = _name(compiler, instructions, link_openmp)
     wanted = _wanted_folder()
-    if wanted is not None and _is_whole(wanted / name) and not _is_noexec(wanted):
+    if wanted is not None and _is_complete(wanted / name) and not _is_noexec(wanted):
         return ctypes.CDLL(str(wanted / name))
     if (folder := cache_folder()) is not None:
         return ctypes.CDLL(str(_compile(compiler, instructions, link_openmp, folder / name)))
-    # Once loaded, the file may go.
+    # Once loaded, the file may be deleted.
     with tempfile.TemporaryDirectory(prefix="quantizers-") as temporary:
         return ctypes.CDLL(str(_compile(compiler, instructions, link_openmp, Path(temporary) / name)))
 
 
 def cache_folder() -> Path | None:
-    """Where compiled libraries are kept, made if it is not there.
+    """Return the folder for compiled libraries, created if needed.
 
-    None where the environment names no folder, and where it has no room or cannot be written or loaded from.
+    None if the environment names no folder, or if the folder is full, read-only or mounted noexec.
     """
     folder = _wanted_folder()
     if folder is None:
@@ -103,26 +103,26 @@ def cache_folder() -> Path | None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
-            has_room = file.write(bytes(ROOM)) == ROOM
-        return folder if has_room and not _is_noexec(folder) else None
+            has_space = file.write(bytes(SPACE_NEEDED)) == SPACE_NEEDED
+        return folder if has_space and not _is_noexec(folder) else None
     except OSError:
         return None
 
 
 def _wanted_folder() -> Path | None:
-    """The folder that the environment names, whether or not it is there; None for a user without a home."""
+    """Return the folder that the environment names, existing or not; None for a user without a home."""
     user = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     folder = os.path.expanduser(os.environ.get("QUANTIZERS_CACHE") or f"{user}/quantizers-torch")
     if folder.startswith("~"):
         return None
     try:
         return Path(folder).absolute()
-    except OSError:  # the current folder, to which it is relative, is gone
+    except OSError:  # a relative path, and the current folder no longer exists
         return None
 
 
 def _is_noexec(folder: Path) -> bool:
-    """Whether libraries in a folder that is there cannot be loaded, because of how it is mounted."""
+    """Whether the folder's mount options prevent loading libraries from it."""
     return bool(os.statvfs(folder).f_flag & getattr(os, "ST_NOEXEC", 0))
 
 
@@ -136,11 +136,11 @@ def _compiler() -> list[str]:
     for name in ("g++", "clang++", "c++"):
         if found := shutil.which(name):
             return [found]
-    raise CompilationError("no C++ compiler (g++, clang++ or c++) is on the PATH; install one, or set CXX")
+    raise CompilationError("found no C++ compiler (g++, clang++ or c++) on the PATH; install one, or set CXX")
 
 
 def _openmp_runtime() -> Path | None:
-    """The OpenMP library that torch runs on, if it can be told: two of them in one process fight for the cores."""
+    """Return torch's OpenMP library if it can be found: two of them in one process compete for the cores."""
     try:
         maps = Path("/proc/self/maps").read_text(errors="surrogateescape")
     except OSError:
@@ -151,9 +151,9 @@ def _openmp_runtime() -> Path | None:
 
 def _name(compiler: list[str], instructions: str, link_openmp: bool) -> str:
     version = subprocess.run([*compiler, "--version"], capture_output=True, check=True).stdout
-    parts = [repr((compiler, FLAGS, INSTRUCTIONS[instructions], link_openmp)).encode(), version]
-    parts += [source.name.encode() + source.read_bytes() for source in _sources("*.h") + _sources("*.cpp")]
-    digest = hashlib.sha256(b"\0".join(parts)).hexdigest()[:20]
+    inputs = [repr((compiler, FLAGS, INSTRUCTIONS[instructions], link_openmp)).encode(), version]
+    inputs += [source.name.encode() + source.read_bytes() for source in _sources("*.h") + _sources("*.cpp")]
+    digest = hashlib.sha256(b"\0".join(inputs)).hexdigest()[:20]
     return f"quantizers-{platform.machine()}-{instructions.lower()}-{digest}.so"
 
 
@@ -162,7 +162,8 @@ def _sources(pattern: str) -> list[Path]:
 
 
 def _compile(compiler: list[str], instructions: str, link_openmp: bool, target: Path) -> Path:
-    """Compile beside the target and move it there at once: another process sees all of it or nothing."""
+    """Compile next to the target and move it there atomically, so that another process sees all of it or
+    nothing."""
     with tempfile.TemporaryDirectory(dir=target.parent, prefix="building-") as building:
         objects = {source: f"{building}/{source.stem}.o" for source in _sources("*.cpp")}
         command = [*compiler, *FLAGS, *INSTRUCTIONS[instructions], "-fopenmp", "-c"]
@@ -171,22 +172,22 @@ def _compile(compiler: list[str], instructions: str, link_openmp: bool, target: 
         openmp = ["-fopenmp"] if link_openmp else []
         _run_all([[*compiler, "-shared", *objects.values(), *openmp, "-o", str(made)]])
         with made.open("ab") as file:
-            file.write(WHOLE)
+            file.write(END_MARK)
         os.replace(made, target)
     return target
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether all of a library is there: to load one that was cut short would end the process."""
+def _is_complete(path: Path) -> bool:
+    """Whether the library is complete: loading a truncated one would crash the process."""
     try:
-        return path.read_bytes().endswith(WHOLE)
+        return path.read_bytes().endswith(END_MARK)
     except OSError:
         return False
 
 
 def _run_all(commands: list[list[str]]) -> None:
-    """Run commands side by side. Raises: CompilationError with the first that failed."""
-    environment = {"PATH": os.defpath, **os.environ}  # by which a compiler finds the linker
+    """Run commands in parallel. Raises: CompilationError with the first failure."""
+    environment = {"PATH": os.defpath, **os.environ}  # the compiler needs PATH to find the linker
     running = [
         subprocess.Popen(
             command,

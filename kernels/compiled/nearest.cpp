@@ -3,7 +3,7 @@
 
 namespace {
 
-// The mean of the codes that are finite; which are not.
+// The mean of the finite codes, and which codes are not finite.
 void mean_code(const float* codes, int64_t size, int64_t dim, std::vector<char>& broken, float* mean) {
     std::vector<double> total(dim, 0.0);
     int64_t finite = 0;
@@ -38,11 +38,11 @@ void search_all(const float* x, int64_t count, const Codebook& book, int64_t thr
 extern "C" {
 
 int64_t quantizers_codes_per_tile() { return CODES; }
-// Floats behind a packed array that are read, not used.
+// Floats after a packed array that are read but not used.
 int64_t quantizers_padding() { return WIDTH; }
 
 // codes [size, dim] → packed [tiles][dim][CODES], bias [tiles][CODES] and, by mean, centre [dim]; tiles = ⌈size / CODES⌉.
-// With own_bias [size] the centre is zero and the bias its negative, else ½‖code − centre‖². Returns to extent[2] the
+// With own_bias [size] the centre is zero and the bias its negative, else ½‖code − centre‖². Writes to extent[2] the
 // largest norm of a centred code and the largest |bias|.
 void quantizers_pack(const float* codes, const float* own_bias, int64_t size, int64_t dim, int64_t threads, float* packed,
                      float* bias, float* centre, double* extent) {

@@ -1,8 +1,8 @@
 """The nearest code on a CPU, exactly, by the compiled search: equations (1) to (5) of kernels/README.md.
 
-float32, float16 and bfloat16 run in float32 with a certificate, and in float64 where that is not certain; float64
-input is searched in float64 throughout. The modes of `torch.get_float32_matmul_precision()` make no difference:
-exactness costs nothing here that could be saved.
+float32, float16 and bfloat16 run in float32 with a certificate, and in float64 where the certificate fails;
+float64 input is searched in float64 throughout. The modes of `torch.get_float32_matmul_precision()` have no
+effect: here exactness costs nothing that a lower precision could save.
 """
 
 import torch

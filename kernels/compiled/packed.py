@@ -1,4 +1,4 @@
-"""Codebooks as the compiled search reads them, kept while they do not change."""
+"""Codebooks in the memory layout of the compiled search, cached while they do not change."""
 
 import threading
 from collections import OrderedDict
@@ -10,8 +10,8 @@ from torch import Tensor
 from quantizers.kernels.compiled.call import Argument, call, threads
 from quantizers.kernels.compiled.library import library
 
-CACHE_BYTES = 2**25  # of all packed codebooks that are kept
-CACHE_ENTRIES = 1024  # an entry of few bytes is still five tensors
+CACHE_BYTES = 2**25  # limit for all cached codebooks
+CACHE_ENTRIES = 1024  # limit because even a small entry has five tensors
 
 
 class Packed(NamedTuple):
@@ -24,7 +24,7 @@ class Packed(NamedTuple):
     extent: Tensor
 
     def arguments(self) -> list[Argument]:
-        """As the functions of nearest.cpp take them."""
+        """Return the arguments for the functions of nearest.cpp."""
         return [self.codes, *self.codes.shape, self.packed, self.bias, self.centre, self.extent]
 
     def nbytes(self) -> int:
@@ -44,12 +44,12 @@ def pack(codes: Tensor, bias: Tensor | None = None) -> Packed:
 
 
 class PackedCodebooks:
-    """The codebooks that were searched last, packed.
+    """A cache of the most recently searched codebooks, packed.
 
-    An entry is found by the memory that a codebook lies in, and holds a copy of its values: only one that is equal
-    to the last value is used, so that no way of changing a codebook (in place, through `.data`, from numpy) can be
-    missed. The comparison is a small part of packing, and packing of a search through many vectors: this is for
-    serving, a few vectors at a time.
+    An entry is found by the codebook's memory address, and contains a copy of its values. It is used only if these
+    equal the current values, so that no way of changing a codebook (in place, through `.data`, from numpy) is
+    missed. The comparison is much cheaper than packing, and packing is cheap compared with a search for many
+    vectors: the cache helps in serving, with a few vectors at a time.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -59,8 +59,8 @@ class PackedCodebooks:
         self._lock = threading.Lock()
 
     def get(self, codebook: Tensor) -> Packed:
-        """`pack(codebook)`, of a codebook [K, D], float32 and contiguous."""
-        # The layout too: a process may use the libraries of several vector instructions.
+        """Return `pack(codebook)` for a codebook [K, D], float32 and contiguous."""
+        # The key includes the layout: a process may use libraries for several vector instruction sets.
         key = (library().quantizers_codes_per_tile(), codebook.data_ptr(), *codebook.shape)
         with self._lock:
             entry = self._entries.get(key)
@@ -72,7 +72,7 @@ class PackedCodebooks:
             return pack(codebook)
         entry = pack(codebook.clone())
         with self._lock:
-            self._drop(key)  # another thread's
+            self._drop(key)  # another thread may have added it
             self._entries[key] = entry
             self._nbytes += entry.nbytes()
             while self._nbytes > self.capacity or len(self._entries) > CACHE_ENTRIES:
@@ -85,13 +85,13 @@ class PackedCodebooks:
             self._nbytes -= entry.nbytes()
 
     def clear(self) -> None:
-        """Keep none of them."""
+        """Remove all entries."""
         with self._lock:
             self._entries.clear()
             self._nbytes = 0
 
     def nbytes(self) -> int:
-        """Memory of all that is kept."""
+        """Return the memory of all entries."""
         return self._nbytes
 
 

@@ -1,4 +1,4 @@
-// The backward of the rotation trick, a row at a time: equations (6) to (10) of kernels/README.md.
+// The backward of the rotation trick, one row at a time: equations (6) to (10) of kernels/README.md.
 #include <algorithm>
 #include <cmath>
 
@@ -18,7 +18,7 @@ void rotate_row(const T* gradient, const T* x, const T* q, int64_t dim, T* resul
         return;
     }
     double x_inverse = 1 / x_norm, q_inverse = 1 / q_norm;
-    double mm = 0, mg = 0, qg = 0;  // of the middle x̂ + q̂, not divided yet
+    double mm = 0, mg = 0, qg = 0;  // for the middle x̂ + q̂ before normalization
     for (int64_t d = 0; d < dim; ++d) {
         double q_unit = q[d] * q_inverse, middle = x[d] * x_inverse + q_unit;
         mm += middle * middle;

@@ -1,7 +1,7 @@
 // The nearest code, exactly: equations (1) to (5) of kernels/README.md, scores in float32, the decision in float64.
 //
-// Every tile of codes whose smallest score is within the rounding bound of the row's smallest is looked at again; where
-// one code alone is left, it is the nearest with certainty, else float64 decides.
+// Every tile of codes whose smallest score is within the rounding bound of the row's smallest is scored again. If
+// a single code remains, it is certain to be the nearest; otherwise float64 decides.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -12,13 +12,13 @@
 
 namespace {
 
-constexpr int64_t SEGMENT_BYTES = 1 << 18;        // codes that stay in the second-level cache while rows pass
+constexpr int64_t SEGMENT_BYTES = 1 << 18;        // codes that stay in the second-level cache for a block of rows
 constexpr int STRIDE = 4;                         // tiles whose minima are compared at once
-constexpr int64_t SEGMENT_TILES = 256;            // and their minima in the first
-constexpr int64_t BLOCK = 4 * ROWS;               // rows that pass them
+constexpr int64_t SEGMENT_TILES = 256;            // whose minima stay in the first-level cache
+constexpr int64_t BLOCK = 4 * ROWS;               // rows per segment of codes
 constexpr double ROUNDOFF = 0x1p-24, ROUNDOFF_DOUBLE = 0x1p-53;
-constexpr double SMALLEST = 0x1p-126;   // what a product may lose below float32's normal range, flushed or not
-constexpr double LARGEST_SCORE = 1e37;  // beyond this a float32 score may overflow: such a row is not scored
+constexpr double SMALLEST = 0x1p-126;   // largest error of a product below float32's normal range, flushed or not
+constexpr double LARGEST_SCORE = 1e37;  // beyond this a float32 score may overflow, and the row is not scored
 constexpr float INFINITE = std::numeric_limits<float>::infinity(), LARGEST = std::numeric_limits<float>::max();
 
 struct Codebook {
@@ -54,8 +54,8 @@ struct ByDistance {
     static double value(const float* x, const Codebook& book, int64_t k) {
         return squared_distance(x, book.codes + k * book.dim, book.dim);
     }
-    // Of a row that float32 cannot score: the codes whose distance may be the smallest, by (1) to (3) in float64. The
-    // difference form alone does not tell them apart where the row's own length rounds them away.
+    // For a row that float32 cannot score: the codes whose distance may be the smallest, by (1) to (3) in float64. The
+    // difference form alone cannot distinguish them if rounding to the row's own length hides their differences.
     static void candidates(const float* x, const Codebook& book, std::vector<int64_t>& codes) {
         std::vector<double> scores(book.size);
         double least = std::numeric_limits<double>::infinity(), square = 0;
@@ -82,7 +82,7 @@ struct ByDistance {
     }
 };
 
-// Codes are compared by −(x·code + bias), where no form cancels nothing: scores within twice the bound are equal.
+// Codes are compared by −(x·code + bias). Every form of it cancels, so scores within twice the bound count as equal.
 struct ByScore {
     static void candidates(const float*, const Codebook& book, std::vector<int64_t>& codes) {
         for (int64_t k = 0; k < book.size; ++k) codes.push_back(k);
@@ -101,7 +101,7 @@ struct ByScore {
     }
 };
 
-// A block of rows on its way through the codebook.
+// The state of a block of rows while it passes over the codebook.
 template <class Compare>
 class Search {
    public:
@@ -141,7 +141,7 @@ class Search {
     float least[BLOCK], margin[BLOCK];
     bool finite[BLOCK], scored[BLOCK];
 
-    // Centred rows, and the same transposed into tiles [dim][ROWS]; the margin 2E of each; zeros where no row can be scored.
+    // Centred rows, also transposed into tiles [dim][ROWS], and the margin 2E of each; zeros for rows that are not scored.
     void enter(const float* x, int64_t count) {
         for (int64_t row = 0; row < (count + ROWS - 1) / ROWS * ROWS; ++row) {
             float* centred = rows.data() + row * book.dim;
@@ -151,7 +151,7 @@ class Search {
             double bound = (book.dim + 8) * (ROUNDOFF * scale + SMALLEST * (2 + norm + book.radius));
             scored[row] = scale <= LARGEST_SCORE && (row >= count || finite[row]);
             least[row] = scored[row] ? INFINITE : -INFINITE;
-            margin[row] = scored[row] ? float(2.25 * bound) : 0.0f;  // 2E, and the rounding of the threshold
+            margin[row] = scored[row] ? float(2.25 * bound) : 0.0f;  // 2E and the rounding of the threshold
             lists[row].clear();
             if (!scored[row]) std::fill_n(centred, book.dim, 0.0f);
         }
@@ -188,12 +188,12 @@ class Search {
         *is_finite = zero + sum(zeros) == 0.0f;
         float total = square + sum(squares);
         if (total <= LARGEST || !*is_finite) return total;
-        double wide = 0;  // a row longer than 2·10¹⁹, whose square float32 does not hold
+        double wide = 0;  // for a row longer than 2·10¹⁹, whose square overflows float32
         for (d = 0; d < book.dim; ++d) wide += double(centred[d]) * centred[d];
         return wide;
     }
 
-    // One tile of rows past the code tiles [first, last): those that may hold a nearest code join the rows' lists.
+    // Compares a tile of rows with the code tiles [first, last), and lists the tiles that may contain a nearest code.
     void pass(int64_t row, int64_t first, int64_t last) {
         for (int64_t tile = first; tile < last; ++tile)
             score(tiles.data() + row * book.dim, book.packed + tile * CODES * book.dim, book.bias + tile * CODES,
@@ -204,9 +204,9 @@ class Search {
             Vector smallest = load(least + lanes);
             for (int64_t t = 0; t < last - first; ++t) smallest = minimum(smallest, load(column + t * ROWS));
             store(least + lanes, smallest);
-            Vector threshold = minimum(smallest + load(margin + lanes), broadcast(LARGEST));  // not absent codes
+            Vector threshold = minimum(smallest + load(margin + lanes), broadcast(LARGEST));  // excludes absent codes
             for (int64_t t = 0; t < last - first; t += STRIDE) {
-                uint64_t near = 0;  // few tiles hold any: one branch for all of them
+                uint64_t near = 0;  // few tiles qualify, so one branch covers all of them
                 for (int i = 0; i < STRIDE; ++i)
                     near |= uint64_t(at_most(load(column + (t + i) * ROWS), threshold)) << i * WIDTH;
                 for (; near; near &= near - 1) {
@@ -218,7 +218,7 @@ class Search {
         }
     }
 
-    // The code of a row: the only one whose score is near the smallest, or else the lowest of the best in float64.
+    // The code of a row: the only one with a score near the smallest, or else the lowest of the best in float64.
     int64_t decide(const float* x, int64_t row, double* best) {
         codes.clear();
         if (scored[row])
@@ -227,7 +227,7 @@ class Search {
             *best = Compare::value(x, book, codes[0]);
             return codes[0];
         }
-        if (codes.empty()) Compare::candidates(x, book, codes);  // not scored, or every code broken
+        if (codes.empty()) Compare::candidates(x, book, codes);  // not scored, or no code is finite
         values.clear();
         double smallest = std::numeric_limits<double>::infinity();
         for (int64_t k : codes) {
@@ -242,14 +242,14 @@ class Search {
         return codes[first];
     }
 
-    // The codes of a candidate tile whose score is near the row's smallest, to `codes`.
+    // Appends the codes of a candidate tile with scores near the row's smallest to `codes`.
     void rescore(const Candidate& candidate, int64_t row) {
         float threshold = std::min(least[row] + margin[row], LARGEST);  // an absent code has an infinite score
         if (!(candidate.score <= threshold)) return;
         const float* packed = book.packed + candidate.tile * CODES * book.dim;
         const float* centred = rows.data() + row * book.dim;
         for (int p = 0; p < CODES; p += WIDTH) {
-            Vector score = load(book.bias + candidate.tile * CODES + p), other[3] = {};  // none waits for another
+            Vector score = load(book.bias + candidate.tile * CODES + p), other[3] = {};  // independent sums
             int64_t d = 0;
             for (; d + 4 <= book.dim; d += 4) {
                 score -= centred[d] * load(packed + d * CODES + p);

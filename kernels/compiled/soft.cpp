@@ -1,5 +1,5 @@
-// Rows of logits into rows of probabilities, and back: equations (12) to (17) of kernels/README.md. The matrix products
-// around them are PyTorch's.
+// Rows of logits to rows of probabilities, and back: equations (12) to (17) of kernels/README.md. The matrix products
+// around them run in PyTorch.
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -8,7 +8,7 @@
 
 namespace {
 
-constexpr int LANES = 16;  // sums and maxima are kept apart in as many lanes, so that loops become vector instructions
+constexpr int LANES = 16;  // separate sums and maxima, so that loops become vector instructions
 
 double exponential_of(double x) { return std::exp(x); }
 float exponential_of(float x) { return exponential(x); }
@@ -148,7 +148,7 @@ void backward(T* logits, T* value_scores, int64_t rows, int64_t size, int64_t fi
 extern "C" {
 
 // logits [rows, size] of the rows from first_row on → probabilities, in place; indices [rows], divergence [rows],
-// log_sums [rows, 2]. A null seed: no noise.
+// log_sums [rows, 2]. A null seed means no noise.
 void quantizers_soft_forward(float* logits, int64_t rows, int64_t size, int64_t first_row, const float* temperature,
                              const int64_t* seed, int64_t threads, int64_t* indices, float* divergence,
                              float* log_sums) {
@@ -162,7 +162,7 @@ void quantizers_soft_forward_double(double* logits, int64_t rows, int64_t size, 
 }
 
 // logits [rows, size] → their gradient, value_scores [rows, size] → probabilities, in place. value_products [rows] is
-// the product of a row's value and its gradient.
+// the dot product of a row's value and its gradient.
 void quantizers_soft_backward(float* logits, float* value_scores, int64_t rows, int64_t size, int64_t first_row,
                               const float* temperature, const int64_t* seed, const float* value_products,
                               const float* divergence_gradient, const float* divergence, const float* log_sums,

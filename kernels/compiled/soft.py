@@ -1,4 +1,5 @@
-"""Softmax-weighted codes on a CPU: matrix products by PyTorch in blocks of rows, all between them in soft.cpp."""
+"""Softmax-weighted codes on a CPU: PyTorch's matrix products in blocks of rows, and everything else in
+soft.cpp."""
 
 from collections.abc import Iterator
 
@@ -9,9 +10,9 @@ from quantizers.kernels.compiled.call import call, suffix, threads
 from quantizers.kernels.reference import soft as reference
 from quantizers.kernels.vectors import compute_dtype
 
-SCORE_BUDGET = 2**20  # elements of a block of logits: small enough for a cache to hold
-WORK = 64  # of a logit, in multiply-adds
-LARGEST_LOGIT = 1e37  # beyond it a logit, or a sum on the way to it, may leave float32; then float64 takes over
+SCORE_BUDGET = 2**20  # elements in a block of logits, small enough for the cache
+WORK = 64  # per logit, in multiply-adds
+LARGEST_LOGIT = 1e37  # beyond this a logit, or an intermediate sum, may overflow float32; then float64 is used
 
 
 def soft_codes(

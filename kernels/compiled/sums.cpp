@@ -1,4 +1,4 @@
-// How many vectors chose each code, and their sum: each code's vectors in ascending order, by one thread, in float64.
+// The number of vectors of each code, and their sum: each code's vectors in ascending order, by one thread, in float64.
 #include <cmath>
 #include <vector>
 
@@ -38,7 +38,7 @@ void code_sums(const T* x, const int64_t* indices, int64_t count, int64_t size, 
     }
 }
 
-// 2 weight gradient (x − code), zero without a code.
+// 2 weight gradient (x − code); zero without a code.
 template <class T>
 void vector_gradient(const T* loss_gradient, const T* x, const T* codes, const int64_t* indices, int64_t count,
                      int64_t dim, double weight, int64_t threads, T* result) {
@@ -74,7 +74,7 @@ void codebook_gradient(const T* codes_gradient, const T* loss_gradient, const T*
     }
 }
 
-// A batch's counts and sums become the averages that the batch moves: decay · average + (1 − decay) · batch.
+// Replaces a batch's counts and sums by the updated averages: decay · average + (1 − decay) · batch.
 template <class T>
 void interpolate(T* counts, T* sums, const T* cluster_size, const T* embedding_sum, int64_t size, int64_t dim,
                  double decay, int64_t threads) {
@@ -83,7 +83,7 @@ void interpolate(T* counts, T* sums, const T* cluster_size, const T* embedding_s
     for (int64_t k = 0; k < size; ++k) {
         T zero = 0;
         for (int64_t d = 0; d < dim; ++d) zero += sums[k * dim + d] * T(0);
-        if (zero != 0) {  // the sum left the range of its dtype: the code takes none of it
+        if (zero != 0) {  // the sum exceeds the range of its dtype: the code takes none of it
             counts[k] = 0;
             for (int64_t d = 0; d < dim; ++d) sums[k * dim + d] = 0;
         }
@@ -113,7 +113,7 @@ void quantizers_code_sums_double(const double* x, const int64_t* indices, int64_
     code_sums(x, indices, count, size, dim, threads, counts, sums);
 }
 
-// The same, and the moving averages cluster_size [size] and embedding_sum [size, dim] joined to them.
+// The same, combined with the moving averages cluster_size [size] and embedding_sum [size, dim].
 void quantizers_ema_code_sums(const float* x, const int64_t* indices, int64_t count, const float* cluster_size,
                               const float* embedding_sum, int64_t size, int64_t dim, double decay, int64_t threads,
                               float* counts, float* sums) {
@@ -140,7 +140,7 @@ void quantizers_vector_gradient_double(const double* loss_gradient, const double
     vector_gradient(loss_gradient, x, codes, indices, count, dim, weight, threads, result);
 }
 
-// codes_gradient [count, dim] or null for zero, and the same → [size, dim].
+// codes_gradient [count, dim], or null for zero, and the arguments above → [size, dim].
 void quantizers_codebook_gradient(const float* codes_gradient, const float* loss_gradient, const float* x,
                                   const float* codes, const int64_t* indices, int64_t count, int64_t size, int64_t dim,
                                   double weight, int64_t threads, float* result) {

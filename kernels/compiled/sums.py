@@ -1,4 +1,4 @@
-"""How many vectors chose each code, and their sum, on a CPU; see sums.cpp."""
+"""The number of vectors of each code, and their sum, on a CPU; see sums.cpp."""
 
 import torch
 from torch import Tensor

@@ -1,7 +1,7 @@
-// Scores of a tile of rows against a tile of codes, all in registers: the loop that everything waits for.
+// Scores of a tile of rows against a tile of codes, all in registers: the innermost loop, which determines the speed.
 //
-// The lanes of a register are rows of x; codes are broadcast. Of each tile of codes only the smallest score is kept: one
-// instruction a (row, code) pair beside the multiplications, where an index would cost three.
+// The lanes of a register are rows of x; codes are broadcast. For each tile of codes only the smallest score is stored:
+// one instruction per (row, code) pair besides the multiplications, instead of three with an index.
 #pragma once
 #include "vectors.h"
 
@@ -11,10 +11,10 @@ constexpr int COLUMNS = 2, ROWS = COLUMNS * WIDTH;
 constexpr int CODES = WIDTH == 16 ? 12 : 6;  // 24 accumulators of AVX-512's 32 registers, else 12 of 16
 
 // Scores of rows [dim][ROWS] against codes [dim][CODES]; the smallest of each row to minima [ROWS].
-// DIM is dim where it is known when compiled, else 0.
+// DIM is dim if it is known at compile time, else 0.
 template <int DIM>
 void score_tile(const float* rows, const float* codes, const float* bias, int64_t dim, float* minima) {
-    Vector scores[CODES][COLUMNS];  // in registers, once every loop over it is unrolled
+    Vector scores[CODES][COLUMNS];  // in registers after all loops over it are unrolled
 #pragma GCC unroll 16
     for (int k = 0; k < CODES; ++k)
 #pragma GCC unroll 4

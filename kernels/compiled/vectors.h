@@ -1,4 +1,4 @@
-// A vector of WIDTH floats: 16 with AVX-512, 8 with AVX2, else 4, which every 64-bit machine has.
+// A vector of WIDTH floats: 16 with AVX-512, 8 with AVX2, else 4, which every 64-bit machine supports.
 #pragma once
 #include <cstdint>
 #if defined(__AVX512F__) || defined(__AVX2__)
@@ -30,7 +30,7 @@ static inline Vector minimum(Vector a, Vector b) {
 #endif
 }
 
-// A bit for each lane of a that is at most that of b.
+// A bit for each lane in which a is at most b.
 static inline unsigned at_most(Vector a, Vector b) {
 #if defined(__AVX512F__)
     return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ);

@@ -1,10 +1,10 @@
-"""Arguments that do not fit together, in sentences. Shapes, dtypes and devices only: no value is read."""
+"""Checks that arguments fit together. They look at shapes, dtypes and devices only, never at values."""
 
 from torch import Tensor
 
 
 def check_codebook(x: Tensor, codebook: Tensor) -> None:
-    """x [H, N, D] and a codebook [H, K, D] of floating dtype, on one device, K ≥ 1, D ≥ 1."""
+    """Check x [H, N, D] and codebook [H, K, D]: floating dtypes, one device, K ≥ 1, D ≥ 1."""
     check_axes("x", x, "[H, N, D]")
     check_axes("codebook", codebook, "[H, K, D]")
     check_floating(x=x, codebook=codebook)
@@ -15,7 +15,7 @@ def check_codebook(x: Tensor, codebook: Tensor) -> None:
 
 
 def check_keys(x: Tensor, keys: Tensor, bias: Tensor) -> None:
-    """x [N, D], keys [K, D] and bias [K] of floating dtype, on one device, K ≥ 1, D ≥ 1."""
+    """Check x [N, D], keys [K, D] and bias [K]: floating dtypes, one device, K ≥ 1, D ≥ 1."""
     check_axes("x", x, "[N, D]")
     check_axes("keys", keys, "[K, D]")
     check_axes("bias", bias, "[K]")
@@ -27,42 +27,47 @@ def check_keys(x: Tensor, keys: Tensor, bias: Tensor) -> None:
 
 
 def check_indices(x: Tensor, indices: Tensor) -> None:
-    """indices int64, of x's shape without its last axis, on its device."""
+    """Check that indices are int64, have x's shape without its last axis, and are on its device."""
     if indices.is_floating_point() or indices.dtype.itemsize != 8:
         raise TypeError(f"indices have dtype {indices.dtype}, expected torch.int64")
     if indices.shape != x.shape[:-1]:
-        raise ValueError(f"indices have shape {tuple(indices.shape)}, expected {tuple(x.shape[:-1])}, that of x")
+        raise ValueError(
+            f"indices have shape {tuple(indices.shape)}, expected {tuple(x.shape[:-1])}, x's shape without its "
+            "last axis"
+        )
     check_device(x=x, indices=indices)
 
 
 def check_axes(name: str, tensor: Tensor, expected: str) -> None:
-    """A tensor with as many axes as `expected` names."""
+    """Check that a tensor has as many axes as `expected` names."""
     if tensor.dim() != expected.count(",") + 1:
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected {expected}")
 
 
 def check_floating(**tensors: Tensor) -> None:
-    """Tensors of floating dtype."""
+    """Check that tensors have floating dtypes."""
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
             raise TypeError(f"{name} has dtype {tensor.dtype}, expected a floating dtype")
 
 
 def check_device(**tensors: Tensor) -> None:
-    """Tensors on one device."""
+    """Check that tensors are on one device."""
     (first, tensor), *others = tensors.items()
     for name, other in others:
         if other.device != tensor.device:
-            raise ValueError(f"{name} is on {other.device}, {first} on {tensor.device}, expected one device")
+            raise ValueError(f"{name} is on {other.device} and {first} on {tensor.device}; expected one device")
 
 
 def check_equal(what: str, first: str, first_size: int, second: str, second_size: int) -> None:
-    """Two sizes that must agree."""
+    """Check two sizes that must agree."""
     if first_size != second_size:
-        raise ValueError(f"{first} has {first_size} {what}, {second} {second_size}, expected as many")
+        raise ValueError(
+            f"got {first_size} {what} in {first} but {second_size} in {second}; expected equal numbers"
+        )
 
 
 def check_not_empty(name: str, codes: Tensor) -> None:
-    """At least one code of at least one channel."""
+    """Check for at least one code with at least one channel."""
     if codes.shape[-2] < 1 or codes.shape[-1] < 1:
-        raise ValueError(f"{name} has shape {tuple(codes.shape)}, expected at least one code of one channel")
+        raise ValueError(f"{name} has shape {tuple(codes.shape)}, expected at least one code with one channel")

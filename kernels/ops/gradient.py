@@ -1,4 +1,4 @@
-"""What autograd is told of operations that have no gradient, and the gradients of plain functions."""
+"""Registration of operations without a gradient, and gradients of plain functions."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,13 +28,13 @@ def gradients_of(
     wanted: Sequence[bool],
     output_gradients: Sequence[Tensor],
 ) -> list[Tensor | None]:
-    """The gradients of the inputs that are wanted, given those of a function's outputs: for a backward.
+    """Return the requested input gradients of a function, given its output gradients, for use in a backward.
 
-    Where that is differentiated itself, so are they.
+    If that backward is itself differentiated, so are the returned gradients.
     """
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
-        # Inputs of their own: where one was computed from another, its gradient must not go on to that.
+        # Separate views: if one input was computed from another, its gradient must not flow to that one.
         own = [each.view_as(each) if wants else each.detach() for each, wants in zip(inputs, wanted, strict=True)]
         outputs = function(*own)
     pairs = [pair for pair in zip(outputs, output_gradients, strict=True) if pair[0].requires_grad]

@@ -1,6 +1,7 @@
 """The nearest of codes that a network computes for each vector: a registered operation.
 
-Its work is matrix products, which libraries do on every device: one implementation, and nothing to dispatch.
+It consists of matrix products, which libraries provide on every device, so there is one implementation and nothing
+to dispatch.
 """
 
 import torch
@@ -19,7 +20,7 @@ def nearest_implicit_code(
 ) -> Tensor:
     """argmin_k ‖t − f(c_k, x̂)‖; f(c, x̂) = h_L, h_0 = c + W [c; x̂] + b and h_l = h_{l−1} + V_l relu(U_l h_{l−1}).
 
-    Work is O(N·K·D·(D + L·hidden)), memory O(N·D + K·hidden) beyond a budget of a few MiB: no N × K tensor.
+    Work is O(N·K·D·(D + L·hidden)), memory O(N·D + K·hidden) plus a few MiB, without an N × K tensor.
 
     Args:
         targets: t [N, D], finite. context: x̂ [N, D]. codes: c [K, D].
@@ -28,7 +29,7 @@ def nearest_implicit_code(
 
     Returns: [N] int64, the lowest index of equal distances; without a gradient.
 
-    Raises: ValueError or TypeError where the tensors do not fit together.
+    Raises: ValueError or TypeError if the tensors do not fit together.
     """
     check_axes("targets", targets, "[N, D]")
     check_axes("codes", codes, "[K, D]")
@@ -38,10 +39,10 @@ def nearest_implicit_code(
     check_equal("channels", "targets", targets.shape[1], "codes", codes.shape[1])
     if context.shape != targets.shape:
         raise ValueError(
-            f"context has shape {tuple(context.shape)}, expected {tuple(targets.shape)}, that of targets"
+            f"context has shape {tuple(context.shape)}, expected {tuple(targets.shape)}, the shape of targets"
         )
     if len(blocks) % 2:
-        raise ValueError(f"blocks holds {len(blocks)} weights, expected two a block")
+        raise ValueError(f"blocks contains {len(blocks)} weights, expected two per block")
     search = plain.nearest_implicit_code if leaves_library() else _nearest_implicit_code
     targets, context, codes, weight, bias, *blocks = undifferentiated(
         targets, context, codes, weight, bias, *blocks

@@ -18,20 +18,20 @@ def round_levels(z: Tensor, levels: Sequence[int], slope: float = 1.0) -> tuple[
 
     Args:
         z: [..., d], float32 or float64.
-        levels: L_i ≥ 2 for each of the d channels, of product at most 2⁶³.
-        slope: of the bound, 1 for tanh, 0.8 for iFSQ.
+        levels: L_i ≥ 2 for each of the d channels, with a product of at most 2⁶³.
+        slope: slope of the bound, 1 for tanh, 0.8 for iFSQ.
 
     Returns:
-        codes: [..., d] in z's dtype, multiples of 1/⌊L/2⌋ in [−1, 1]. The gradient of z is the codes' times the
-            bound's derivative: straight-through past the rounding.
+        codes: [..., d] in z's dtype, multiples of 1/⌊L/2⌋ in [−1, 1]. The gradient of z is the codes' gradient
+            times the bound's derivative; the rounding is passed straight through.
         indices: [...] int64, Σ digit_i · Π_{j<i} L_j.
 
-    Raises: ValueError or TypeError where the tensors do not fit together.
+    Raises: ValueError or TypeError if the tensors do not fit together.
     """
     if z.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"z has dtype {z.dtype}, expected torch.float32 or torch.float64")
     if z.dim() < 1 or z.shape[-1] != len(levels):
-        raise ValueError(f"z has shape {tuple(z.shape)}, expected {len(levels)} channels, one a level count")
+        raise ValueError(f"z has shape {tuple(z.shape)}, expected {len(levels)} channels, one per entry of levels")
     if not (leaves_library() or is_transformed()):
         codes, indices = _round_levels(z, levels, slope)
         return codes, indices

@@ -11,19 +11,24 @@ from quantizers.kernels.ops.batching import one_by_one
 from quantizers.kernels.ops.gradient import without_gradient
 from quantizers.kernels.vectors import compute_dtype
 
-SCORE_BUDGET = 2**20  # elements of the largest block of logits
+SCORE_BUDGET = 2**20  # elements in the largest block of logits
 
 
 def log_mean_softmax(x: Tensor, keys: Tensor, bias: Tensor, valid: Tensor) -> Tensor:
-    """log mean_n softmax_k(x_n·key_k + bias_k) over the rows that are valid, without an N × K matrix.
+    """Return log mean_n softmax_k(x_n·key_k + bias_k) over the valid rows, without an N × K matrix.
 
-    Without a gradient. Computed from logarithms throughout: the logarithm of a mean of e^−1000 is −1000, not −∞.
+    There is no gradient. The computation uses logarithms throughout: the logarithm of a mean of e^−1000 is −1000,
+    not −∞.
 
-    Args: x: [N, D] vectors. keys: [K, D], bias: [K]. valid: [N] bool.
+    Args:
+        x: [N, D] vectors.
+        keys: [K, D].
+        bias: [K].
+        valid: [N] bool.
 
-    Returns: [K], float32 (float64 if an input is float64); −∞ where no row is valid.
+    Returns: [K], float32 (float64 if an input is float64); −∞ if no row is valid.
 
-    Raises: ValueError or TypeError where the tensors do not fit together.
+    Raises: ValueError or TypeError if the tensors do not fit together.
     """
     check_keys(x, keys, bias)
     check_axes("valid", valid, "[N]")

@@ -22,23 +22,23 @@ from quantizers.kernels.vectors import compute_dtype
 
 
 def nearest_code(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
-    """The nearest code of each vector in Euclidean distance: the smallest ½‖e‖² − x·e in exact arithmetic.
+    """Return the nearest code of each vector in Euclidean distance: the smallest ½‖e‖² − x·e in exact arithmetic.
 
     Under `torch.set_float32_matmul_precision("highest")`, the default, the index is exact on every device, by the
     certificate of kernels/README.md. "high" and "medium" trade exactness for speed on a GPU (tf32 and bfloat16
-    products, centred; kernels/README.md says how much); on a CPU they change nothing. For cosine similarity, pass
-    both through `quantizers.kernels.vectors.normalize` first.
+    products, centred; kernels/README.md has the error rates). On a CPU they have no effect. For cosine similarity,
+    pass both arguments through `quantizers.kernels.vectors.normalize` first.
 
     Args:
         x: [H, N, D] vectors: float16, bfloat16, float32 or float64, each exact in its own values.
         codebook: [H, K, D] codes, K ≥ 1. A code that is not finite is never chosen.
 
     Returns:
-        indices: [H, N] int64, the lowest of equally near codes; −1 where a vector is not finite.
+        indices: [H, N] int64, the lowest of equally near codes; −1 for a vector that is not finite.
         squared_distance: [H, N], Σ(x − e)² in float32 (float64 if an input is float64); NaN where the index is −1.
-            Without a gradient: that is `nearest_lookup`'s.
+            It has no gradient; use `nearest_lookup` for one.
 
-    Raises: ValueError or TypeError where the tensors do not fit together.
+    Raises: ValueError or TypeError if the tensors do not fit together.
     """
     check_codebook(x, codebook)
     search = plain.nearest_code if leaves_library() else _nearest_code
@@ -49,21 +49,21 @@ def nearest_code(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
 def nearest_lookup(
     x: Tensor, codebook: Tensor, vector_weight: float = 1.0, code_weight: float = 1.0
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The nearest code of each vector, its index, and the loss of VQ: van den Oord et al. 2017, equation 3.
+    """Return the nearest code of each vector, its index, and the VQ loss of van den Oord et al. 2017, equation 3.
 
     Args:
         x, codebook: as in `nearest_code`.
-        vector_weight: of ‖x − sg[e]‖², which moves the vectors.
-        code_weight: of ‖sg[x] − e‖², which moves the codes.
+        vector_weight: weight of ‖x − sg[e]‖², which moves the vectors.
+        code_weight: weight of ‖sg[x] − e‖², which moves the codes.
 
     Returns:
         codes: [H, N, D], float32 (float64 if an input is float64); zero where the index is −1. Differentiable in
-            the codebook: a code gets the sum of the gradients of its vectors.
+            the codebook: a code receives the sum of the gradients of its vectors.
         indices: [H, N] int64, as in `nearest_code`.
         loss: [H, N], in the codes' dtype: the weighted sum of the two squared distances, over channels; zero where
             the index is −1.
 
-    Raises: as `nearest_code`.
+    Raises: the errors of `nearest_code`.
     """
     check_codebook(x, codebook)
     weights = number(x, vector_weight), number(x, code_weight)
@@ -82,7 +82,8 @@ def nearest_lookup(
 def _looked_up(
     x: Tensor, codebook: Tensor, indices: Tensor, vector_weight: Tensor, code_weight: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Codes and loss of `nearest_lookup` by its indices, in operations that PyTorch differentiates."""
+    """Return the codes and loss of `nearest_lookup` for given indices, in operations that PyTorch
+    differentiates."""
     dtype = compute_dtype(x, codebook)
     x, codes = x.to(dtype), plain.chosen_codes(codebook, indices).to(dtype)
     to_vectors, to_codes = (x - codes.detach()).square().sum(-1), (x.detach() - codes).square().sum(-1)
@@ -93,13 +94,16 @@ def _looked_up(
 
 
 def highest_score(x: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
-    """argmax_k x·key_k + bias_k, the lowest of scores that float64 cannot tell apart.
+    """Return argmax_k x·key_k + bias_k, the lowest of the scores that float64 cannot distinguish.
 
-    Args: x: [N, D], finite. keys: [K, D]. bias: [K].
+    Args:
+        x: [N, D], finite.
+        keys: [K, D].
+        bias: [K].
 
     Returns: [N] int64.
 
-    Raises: ValueError or TypeError where the tensors do not fit together.
+    Raises: ValueError or TypeError if the tensors do not fit together.
     """
     check_keys(x, keys, bias)
     search = plain.highest_score if leaves_library() else _highest_score
@@ -152,7 +156,7 @@ def _save_lookup(
     codes, indices, _ = output
     ctx.mark_non_differentiable(indices)
     ctx.set_materialize_grads(False)
-    # The codes, not the codebook: what moves it between forward and backward (EMA) must not move the gradient.
+    # The codes, not the codebook: an update between forward and backward (EMA) must not change the gradient.
     ctx.save_for_backward(x, codes, indices, vector_weight, code_weight)
     ctx.size, ctx.dtype = codebook.shape[1], codebook.dtype
     ctx.implementation = dispatch.chosen_implementation()
@@ -186,7 +190,7 @@ _nearest_lookup.register_vmap(
 def _differentiable_vector_gradient(
     loss_gradient: Tensor, x: Tensor, codes: Tensor, indices: Tensor, weight: float
 ) -> Tensor:
-    """As `_vector_gradient`, for a derivative of it: the codes are constants in this term of the loss."""
+    """As `_vector_gradient`, in differentiable operations. The codes are constants in this term of the loss."""
     pull = 2 * weight * loss_gradient[..., None] * (x.to(codes.dtype) - codes.detach())
     return pull.where((indices >= 0)[..., None], 0.0).to(x.dtype)
 
@@ -200,7 +204,8 @@ def _differentiable_codebook_gradient(
     weight: float,
     codebook_size: int,
 ) -> Tensor:
-    """As `_codebook_gradient`, for a derivative of it: the vectors are constants in this term of the loss."""
+    """As `_codebook_gradient`, in differentiable operations. The vectors are constants in this term of the
+    loss."""
     push = 2 * weight * loss_gradient[..., None] * (codes - x.detach().to(codes.dtype))
     return code_sums(push if codes_gradient is None else push + codes_gradient, indices, codebook_size)[1]
 

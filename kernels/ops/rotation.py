@@ -11,23 +11,23 @@ from quantizers.kernels.reference import rotation as reference
 
 
 def rotate_grad(gradient: Tensor, x: Tensor, quantized: Tensor) -> Tensor:
-    """λ Rᵀ g, the backward of the rotation trick (Fifty et al. 2024, §4.2), by equations (6) to (10).
+    """Return λ Rᵀ g, the backward of the rotation trick (Fifty et al. 2024, §4.2), by equations (6) to (10).
 
-    Args: [..., D] each, of floating dtype; `x` the encoder's vector, `quantized` its code.
+    Args: [..., D] each, of floating dtype; `x` is the encoder's vector, `quantized` its code.
 
-    Returns: [..., D] in the gradient's dtype, of norm λ‖g‖ with 1/100 ≤ λ ≤ 100 for all finite vectors;
-        g itself where x or its code is zero. Linear in g, with x and its code constants: a backward that is itself
-        differentiated takes the gradient of g.
+    Returns: [..., D] in the gradient's dtype, of norm λ‖g‖ with 1/100 ≤ λ ≤ 100 for all finite vectors; g itself
+        if x or its code is zero. It is linear in g, with x and its code constant: differentiating this backward
+        gives a gradient of g only.
 
-    Raises: ValueError or TypeError where the tensors do not fit together.
+    Raises: ValueError or TypeError if the tensors do not fit together.
     """
     check_floating(gradient=gradient, x=x, quantized=quantized)
     check_device(gradient=gradient, x=x, quantized=quantized)
     if not gradient.shape == x.shape == quantized.shape:
         shapes = [tuple(tensor.shape) for tensor in (gradient, x, quantized)]
         raise ValueError(f"gradient, x and quantized have shapes {shapes}, expected one shape")
-    followed = is_transformed() or (gradient.requires_grad and is_differentiated_again())
-    rotated = reference.rotate_grad if followed else _rotate_grad
+    differentiable = is_transformed() or (gradient.requires_grad and is_differentiated_again())
+    rotated = reference.rotate_grad if differentiable else _rotate_grad
     result: Tensor = rotated(gradient, x.detach(), quantized.detach())
     return result
 

@@ -1,4 +1,4 @@
-"""Softmax-weighted codes: a registered operation, with a backward that recomputes."""
+"""Softmax-weighted codes: a registered operation whose backward recomputes the probabilities."""
 
 from typing import Any
 
@@ -18,12 +18,14 @@ Outputs = tuple[Tensor, Tensor, Tensor, Tensor]
 def soft_codes(
     x: Tensor, keys: Tensor, bias: Tensor, values: Tensor, temperature: Tensor, seed: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Softmax-weighted codes under Gumbel noise, without an N × K matrix in either direction: (12) to (17).
+    """Return softmax-weighted codes under Gumbel noise, without an N × K matrix in either direction: (12) to (17).
 
     Args:
-        x: [N, D] vectors. keys: [K, D], bias: [K]; logits are x·key + bias. values: [K, V] codes.
-        temperature: 0-d, > 0; gets no gradient.
-        seed: 0-d int64, of the noise, which is the same for the same seed, row and code under every
+        x: [N, D] vectors.
+        keys, bias: [K, D] and [K]; logits are x·key + bias.
+        values: [K, V] codes.
+        temperature: 0-d, > 0; receives no gradient.
+        seed: 0-d int64, the seed of the noise. Equal seeds, rows and codes give equal noise under every
             implementation (`quantizers.kernels.reference.noise`). None: no noise.
 
     Returns, in float32 (float64 if an input is float64):
@@ -31,7 +33,7 @@ def soft_codes(
         indices: [N] int64, argmax of the noisy logits: a sample of softmax(logits), within rounding.
         divergence: [N] in nats, KL(softmax(logits) ‖ uniform).
 
-    Raises: ValueError or TypeError where the tensors do not fit together.
+    Raises: ValueError or TypeError if the tensors do not fit together.
     """
     check_keys(x, keys, bias)
     check_axes("values", values, "[K, V]")
@@ -45,15 +47,18 @@ def soft_codes(
 
 
 def soft_values(x: Tensor, keys: Tensor, bias: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Values weighted by a softmax that is held constant, and the logarithm of its sum: (12) without noise.
+    """Return values weighted by a softmax that is held constant, and the logarithm of its sum: (12) without noise.
 
-    Args: x: [N, D] vectors. keys: [K, D], bias: [K]; logits are x·key + bias. values: [K, V].
+    Args:
+        x: [N, D] vectors.
+        keys, bias: [K, D] and [K]; logits are x·key + bias.
+        values: [K, V].
 
     Returns, in float32 (float64 if an input is float64):
-        value: [N, V], Σ_k p_k value_k with p = softmax(logits); its gradient goes to values alone.
+        value: [N, V], Σ_k p_k value_k with p = softmax(logits); only values receive a gradient.
         log_sum: [N], ln Σ_k exp(logit_k), without a gradient.
 
-    Raises: ValueError or TypeError where the tensors do not fit together.
+    Raises: ValueError or TypeError if the tensors do not fit together.
     """
     check_keys(x, keys, bias)
     check_axes("values", values, "[K, V]")
@@ -68,7 +73,8 @@ def soft_values(x: Tensor, keys: Tensor, bias: Tensor, values: Tensor) -> tuple[
 def _soft(
     x: Tensor, keys: Tensor, bias: Tensor, values: Tensor, temperature: Tensor, seed: Tensor | None
 ) -> Outputs:
-    """The registered operation; for transforms what it gives, with the derivatives of its plain form."""
+    """Call the registered operation; under transforms, combine its result with the derivatives of the plain
+    form."""
     arguments = (x, keys, bias, values, temperature, seed)
     if leaves_library():
         return plain.soft_codes(*arguments)
@@ -134,7 +140,7 @@ _soft_codes.register_autograd(_backward, setup_context=_save)
 @_soft_codes.register_vmap
 def _(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Any, Any]:
     each = one_by_one(_soft_codes)
-    # Noise is drawn by a row's number, which each sample counts from zero.
+    # Noise depends on the row number, which starts from zero in each sample.
     rule = along(_soft_codes, 0, 1, each) if arguments[5] is None else each
     return rule(info, in_dims, *arguments)
 

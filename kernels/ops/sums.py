@@ -1,4 +1,4 @@
-"""How many vectors chose each code, and their sum: registered operations."""
+"""The number of vectors of each code, and their sum: registered operations."""
 
 from typing import Any
 
@@ -14,18 +14,20 @@ from quantizers.kernels.vectors import compute_dtype
 
 
 def code_sums(x: Tensor, indices: Tensor, codebook_size: int) -> tuple[Tensor, Tensor]:
-    """How many vectors chose each code, and their sum; bit-equal from run to run, under any number of threads.
+    """Return how many vectors chose each code, and their sum; bit-equal from run to run, for any number of
+    threads.
 
     Args:
         x: [H, N, D] vectors of floating dtype.
-        indices: [H, N] int64 in [−1, K); vectors with index −1 do not count. Not checked: another index is an
-            error without a sentence.
+        indices: [H, N] int64 in [−1, K); vectors with index −1 do not count. The range is not checked; other
+            indices cause undefined errors.
         codebook_size: K.
 
     Returns: counts [H, K] and sums [H, K, D], float32 (float64 for float64 input), accumulated in float64. The
-        sums are differentiable in x.
+    sums are
+        differentiable in x.
 
-    Raises: ValueError or TypeError where the tensors do not fit together.
+    Raises: ValueError or TypeError if the tensors do not fit together.
     """
     check_axes("x", x, "[H, N, D]")
     check_floating(x=x)
@@ -37,25 +39,29 @@ def code_sums(x: Tensor, indices: Tensor, codebook_size: int) -> tuple[Tensor, T
 
 
 def _differentiable_sums(x: Tensor, indices: Tensor, codebook_size: int) -> Tensor:
-    """The sums of `code_sums` up to rounding, in operations that PyTorch differentiates."""
+    """Return the sums of `code_sums` up to rounding, in operations that PyTorch differentiates."""
     x = x.to(compute_dtype(x)).where((indices >= 0)[..., None], 0.0)
-    places = indices.clamp(min=0)[..., None].expand(-1, -1, x.shape[-1])
-    return x.new_zeros(x.shape[0], codebook_size, x.shape[-1]).scatter_add(1, places, x)
+    targets = indices.clamp(min=0)[..., None].expand(-1, -1, x.shape[-1])
+    return x.new_zeros(x.shape[0], codebook_size, x.shape[-1]).scatter_add(1, targets, x)
 
 
 def ema_code_sums(
     x: Tensor, indices: Tensor, cluster_size: Tensor, embedding_sum: Tensor, decay: float | Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The moving averages of `code_sums`: γN + (1−γ)n and γm + (1−γ)s; van den Oord et al. 2017, appendix A.1.
+    """Return the moving averages of `code_sums`, γN + (1−γ)n and γm + (1−γ)s; van den Oord et al. 2017, appendix
+    A.1.
 
     Args:
-        x: [H, N, D], indices: [H, N] as in `code_sums`.
-        cluster_size: N [H, K]. embedding_sum: m [H, K, D]. decay: γ.
+        x, indices: [H, N, D] and [H, N], as in `code_sums`.
+        cluster_size: N [H, K].
+        embedding_sum: m [H, K, D].
+        decay: γ.
 
-    Returns: the new N and m, in their dtypes, without a gradient. A head without any vector that counts keeps its
-        averages; a code whose sum leaves the range of float32 takes none of its vectors.
+    Returns: the new N and m, in their dtypes, without a gradient. A head without a valid vector keeps its
+    averages. A code
+        whose sum exceeds the range of float32 takes none of its vectors.
 
-    Raises: ValueError or TypeError where the tensors do not fit together.
+    Raises: ValueError or TypeError if the tensors do not fit together.
     """
     check_axes("x", x, "[H, N, D]")
     check_axes("embedding_sum", embedding_sum, "[H, K, D]")
@@ -66,7 +72,9 @@ def ema_code_sums(
         check_equal(name, "x", x.shape[axis], "embedding_sum", embedding_sum.shape[axis])
     if cluster_size.shape != embedding_sum.shape[:2]:
         shape, expected = tuple(cluster_size.shape), tuple(embedding_sum.shape[:2])
-        raise ValueError(f"cluster_size has shape {shape}, expected {expected}, that of embedding_sum")
+        raise ValueError(
+            f"cluster_size has shape {shape}, expected {expected}, embedding_sum's shape without its last axis"
+        )
     tensors = undifferentiated(x, indices, cluster_size, embedding_sum)
     new_size, new_sum = _ema_code_sums(*tensors, number(x, decay))
     return new_size, new_sum

@@ -12,20 +12,21 @@ from quantizers.kernels.vectors import compute_dtype
 
 
 def sinkhorn_potentials(x: Tensor, keys: Tensor, bias: Tensor, counts: Tensor, iterations: int) -> Tensor:
-    """Potentials v [K] that make codes equally used: (29) to (32).
+    """Return potentials v [K] that equalize the use of the codes: (29) to (32).
 
     The transport plan p(k|n) = softmax_k(x·key + bias + v) then gives each code nearly 1/K of the vectors, and
-    `highest_score(x, keys, bias + v)` is each vector's largest share of it. Without an N × K matrix, and without a
-    gradient.
+    `highest_score(x, keys, bias + v)` is the code with the largest share of each vector. Computed without an N × K
+    matrix and without a gradient.
 
     Args:
-        x: [N, D] vectors, finite. keys: [K, D], bias: [K]; logits are x·key + bias.
-        counts: [N] bool, which vectors have mass, the same for each.
-        iterations: of Sinkhorn, ≥ 0; with none v is zero.
+        x: [N, D] vectors, finite.
+        keys, bias: [K, D] and [K]; logits are x·key + bias.
+        counts: [N] bool, which vectors have mass; all have the same.
+        iterations: number of Sinkhorn iterations, ≥ 0; v is zero without any.
 
-    Returns: [K], float32 (float64 if an input is), computed in float64. Zero where no vector has mass.
+    Returns: [K], float32 (float64 if an input is), computed in float64. Zero if no vector has mass.
 
-    Raises: ValueError or TypeError where the tensors do not fit together.
+    Raises: ValueError or TypeError if the tensors do not fit together.
     """
     check_keys(x, keys, bias)
     check_device(x=x, counts=counts)

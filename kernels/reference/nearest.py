@@ -1,6 +1,6 @@
 """The nearest code, exactly, in float64: equations (1) to (5) of kernels/README.md.
 
-Scores come in blocks of rows, so that no N × K matrix of more than `SCORE_BUDGET` elements is ever alive.
+Scores are computed in blocks of rows, so that no N × K matrix of more than `SCORE_BUDGET` elements exists.
 """
 
 from typing import NamedTuple
@@ -11,23 +11,23 @@ from torch import Tensor
 from quantizers.kernels.reference.sums import code_sums
 from quantizers.kernels.vectors import compute_dtype
 
-SCORE_BUDGET = 2**21  # elements of the largest score block: 16 MiB in float64
+SCORE_BUDGET = 2**21  # elements in the largest score block: 16 MiB in float64
 ROUNDOFF = 2.0**-53  # unit roundoff u of float64
 
 
 @torch.no_grad()
 def nearest_code(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
-    """The nearest code of each vector in Euclidean distance, by equations (1) to (5).
+    """Return the nearest code of each vector in Euclidean distance, by equations (1) to (5).
 
     Args:
         x: [H, N, D] vectors, any floating dtype, finite or not.
         codebook: [H, K, D] codes, K ≥ 1. A code that is not finite is never chosen.
 
     Returns:
-        indices: [H, N] int64. The smallest exact distance up to a relative error of (2D + 16)·2⁻⁵³; among
-            distances that are equal the lowest index; −1 where a vector (or every code) is not finite.
-        squared_distance: [H, N], the difference form Σ(x − e)² in float32 (float64 if an input is float64);
-            NaN where the index is −1.
+        indices: [H, N] int64. The smallest exact distance up to a relative error of (2D + 16)·2⁻⁵³; the lowest
+            index of equal distances; −1 where a vector (or every code) is not finite.
+        squared_distance: [H, N], the difference form Σ(x − e)² in float32 (float64 if an input is float64); NaN
+            where the index is −1.
     """
     heads, n, d = x.shape
     size = codebook.shape[1]
@@ -46,7 +46,7 @@ def nearest_code(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def nearest_lookup(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """`nearest_code` and the chosen codes: indices [H, N], codes [H, N, D], squared distance [H, N].
+    """Return `nearest_code` with the chosen codes: indices [H, N], codes [H, N, D], squared distance [H, N].
 
     The codes are float32 (float64 if an input is float64), zero where the index is −1.
     """
@@ -59,9 +59,11 @@ def nearest_lookup(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor, Tensor]
 def lookup_vector_gradient(
     loss_gradient: Tensor, x: Tensor, codes: Tensor, indices: Tensor, weight: float
 ) -> Tensor:
-    """The gradient of the vectors, given that of the losses w ‖x − sg[e]‖²: 2w(x − e).
+    """Return the gradient of the vectors for the losses w ‖x − sg[e]‖²: 2w(x − e) times the losses' gradient.
 
-    Args: loss_gradient [H, N]; x and codes [H, N, D] and indices [H, N] as `nearest_lookup` took and gave them.
+    Args:
+        loss_gradient: [H, N].
+        x, codes, indices: [H, N, D], [H, N, D] and [H, N], the inputs and outputs of `nearest_lookup`.
 
     Returns: [H, N, D] in x's dtype, zero where the index is −1.
     """
@@ -79,11 +81,13 @@ def lookup_codebook_gradient(
     weight: float,
     codebook_size: int,
 ) -> Tensor:
-    """The gradient of the codebook, given that of the chosen codes (None: zero) and of w ‖sg[x] − e‖².
+    """Return the gradient of the codebook for the chosen codes' gradient (None: zero) and the losses w ‖sg[x] −
+    e‖².
 
     Args: as in `lookup_vector_gradient`; codes_gradient [H, N, D].
 
-    Returns: [H, K, D] in the codes' dtype: for each code the sum over its vectors of 2w(e − x) and the code's own.
+    Returns: [H, K, D] in the codes' dtype: for each code the sum over its vectors of 2w(e − x) and the code's
+    gradient.
     """
     push = 2 * weight * loss_gradient[..., None] * (codes - x.to(codes.dtype))
     _, sums = code_sums(push if codes_gradient is None else push + codes_gradient, indices, codebook_size)
@@ -91,13 +95,13 @@ def lookup_codebook_gradient(
 
 
 class Packed(NamedTuple):
-    """What a search needs of a codebook, in float64, computed once for all blocks of rows."""
+    """A codebook prepared for a search, in float64, computed once for all blocks of rows."""
 
-    codes: Tensor  # [K, D], zero where a code is broken
-    finite: Tensor  # [K] bool: not broken
+    codes: Tensor  # [K, D], zero for a code that is not finite
+    finite: Tensor  # [K] bool
     centre: Tensor  # [D], the mean code
     centred: Tensor  # [K, D], codes − centre
-    half_norms: Tensor  # [K], ½‖centred‖², +inf for a broken code
+    half_norms: Tensor  # [K], ½‖centred‖², +inf for a code that is not finite
     radius: Tensor  # 0-d, the largest ‖centred‖
 
 
@@ -114,7 +118,9 @@ def pack(codebook: Tensor) -> Packed:
 
 
 def nearest_rows(x: Tensor, packed: Packed) -> Tensor:
-    """Indices [R] of rows x [R, D]: scores (1), certificate (3), and the difference form (4) where it fails."""
+    """Return indices [R] of rows x [R, D]: scores (1), certificate (3), and the difference form (4) where it
+    fails.
+    """
     finite = x.isfinite().all(-1)
     x = x.where(finite[:, None], 0.0)
     centred = x - packed.centre
@@ -130,7 +136,9 @@ def nearest_rows(x: Tensor, packed: Packed) -> Tensor:
 
 
 def _nearest_by_difference(x: Tensor, packed: Packed) -> Tensor:
-    """Indices [R] by the difference form ‖x − e‖, relatively accurate however close the codes lie: (4), (5)."""
+    """Return indices [R] by the difference form ‖x − e‖, which is relatively accurate however close the codes are:
+    (4), (5).
+    """
     distance = torch.cdist(x, packed.codes, compute_mode="donot_use_mm_for_euclid_dist")
     distance = distance.masked_fill(~packed.finite, torch.inf)
     nearest = distance.amin(-1, keepdim=True)
@@ -138,13 +146,15 @@ def _nearest_by_difference(x: Tensor, packed: Packed) -> Tensor:
 
 
 def first_set(flags: Tensor) -> Tensor:
-    """The lowest column that is set in each row of a boolean matrix [R, K]."""
+    """Return the lowest column that is set in each row of a boolean matrix [R, K]."""
     return flags.view(torch.uint8).argmax(-1)
 
 
 @torch.no_grad()
 def highest_score(x: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
-    """argmax_k x·key_k + bias_k in float64, [N, D], [K, D], [K] → int64 [N]; lowest index on ties as in (3)."""
+    """Return argmax_k x·key_k + bias_k in float64, [N, D], [K, D], [K] → int64 [N]; lowest index on ties as in
+    (3).
+    """
     keys, bias = keys.double(), bias.double()
     largest_key = torch.linalg.vector_norm(keys, dim=-1).amax()
     indices = torch.empty(x.shape[0], dtype=torch.int64, device=x.device)

@@ -1,4 +1,4 @@
-"""Gumbel noise from a counter: any implementation draws the same number for the same seed, row and code."""
+"""Gumbel noise from a counter: every implementation draws the same number for the same seed, row and code."""
 
 import torch
 from torch import Tensor
@@ -11,11 +11,11 @@ WORD = 0xFFFFFFFF
 
 
 def philox(counter: list[Tensor], key: list[Tensor]) -> list[Tensor]:
-    """Four random words of 32 bits for a counter of four and a key of two, all int64 in [0, 2³²)."""
+    """Return four random words of 32 bits for a counter of four and a key of two words, all int64 in [0, 2³²)."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(ROUNDS):
-        first, second = c0 * MULTIPLIERS[0], c2 * MULTIPLIERS[1]  # int64 wraps: all 64 bits are there
+        first, second = c0 * MULTIPLIERS[0], c2 * MULTIPLIERS[1]  # int64 wraps around, which preserves all 64 bits
         c0, c1, c2, c3 = (
             ((second >> 32) & WORD) ^ c1 ^ k0,
             second & WORD,
@@ -27,11 +27,11 @@ def philox(counter: list[Tensor], key: list[Tensor]) -> list[Tensor]:
 
 
 def gumbel_noise(seed: Tensor, rows: Tensor, codebook_size: int) -> Tensor:
-    """Standard Gumbel noise, [N, K] float64, for row numbers [N] int64 in [0, 2³²) and codes 0 … K − 1.
+    """Return standard Gumbel noise, [N, K] float64, for row numbers [N] int64 in [0, 2³²) and codes 0 … K − 1.
 
-    Code k of row n is word k mod 4 of Philox at counter (⌊k/4⌋, n, 0, 0) under the 64 bits of `seed` (0-d
-    int64). A word w gives the uniform number (⌊w/512⌋ + ½)·2⁻²³, which float32 holds exactly and which is
-    neither 0 nor 1, and that gives −ln(−ln(uniform)), between −2.8 and 16.7.
+    Code k of row n uses word k mod 4 of Philox at counter (⌊k/4⌋, n, 0, 0) under the 64 bits of `seed` (0-d
+    int64). A word w gives the uniform number (⌊w/512⌋ + ½)·2⁻²³, which is exact in float32 and neither 0 nor 1.
+    The noise −ln(−ln(uniform)) lies between −2.8 and 16.7.
     """
     quads = torch.arange((codebook_size + 3) // 4, device=rows.device)
     zero = torch.zeros_like(quads)

@@ -8,23 +8,24 @@ OPPOSITE = 2.0**-26.5  # √u of float64: below this ‖x̂ + q̂‖ the reflect
 
 
 def rotate_grad(gradient: Tensor, x: Tensor, quantized: Tensor) -> Tensor:
-    """λ Rᵀ g, the backward of the rotation trick (Fifty et al. 2024, §4.2), by equations (6) to (10).
+    """Return λ Rᵀ g, the backward of the rotation trick (Fifty et al. 2024, §4.2), by equations (6) to (10).
 
-    Args: [..., D] each; `x` the encoder's vector, `quantized` its code.
+    Args: [..., D] each; `x` is the encoder's vector, `quantized` its code.
 
-    Returns: [..., D] in the gradient's dtype, of norm λ‖g‖ with 1/100 ≤ λ ≤ 100 for all finite vectors;
-        g itself where x or its code is zero.
+    Returns: [..., D] in the gradient's dtype, of norm λ‖g‖ with 1/100 ≤ λ ≤ 100 for all finite vectors; g itself
+    if x or
+        its code is zero.
     """
-    return _turned(gradient, x, quantized, back=True)
+    return _rotated(gradient, x, quantized, transposed=True)
 
 
 def rotate(vectors: Tensor, x: Tensor, quantized: Tensor) -> Tensor:
-    """λ R v, whose backward `rotate_grad` is: shapes, dtypes and exceptions as there."""
-    return _turned(vectors, x, quantized, back=False)
+    """Return λ R v, whose backward is `rotate_grad`, with the same shapes, dtypes and exceptions."""
+    return _rotated(vectors, x, quantized, transposed=False)
 
 
-def _turned(vectors: Tensor, x: Tensor, quantized: Tensor, back: bool) -> Tensor:
-    """λ Rᵀ v or, not back, λ R v."""
+def _rotated(vectors: Tensor, x: Tensor, quantized: Tensor, transposed: bool) -> Tensor:
+    """Return λ Rᵀ v if `transposed`, else λ R v."""
     v, x, q = vectors.double(), x.double(), quantized.double()
     x_norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     q_norm = torch.linalg.vector_norm(q, dim=-1, keepdim=True)
@@ -36,7 +37,7 @@ def _turned(vectors: Tensor, x: Tensor, quantized: Tensor, back: bool) -> Tensor
     middle_norm = torch.linalg.vector_norm(middle, dim=-1, keepdim=True)
     opposite = middle_norm < OPPOSITE
     w = (middle / middle_norm.where(~opposite, 1.0)).where(~opposite, 0.0)
-    onto, along = (x_unit, q_unit) if back else (q_unit, x_unit)
+    onto, along = (x_unit, q_unit) if transposed else (q_unit, x_unit)
     rotated = v - 2 * w * _dot(w, v) + 2 * onto * _dot(along, v)
     result: Tensor = (ratio * rotated).where(rotates, v).to(vectors.dtype)
     return result

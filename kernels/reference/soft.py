@@ -1,6 +1,6 @@
 """Softmax-weighted codes under Gumbel noise: equations (12) to (17) of kernels/README.md.
 
-Rows go in blocks, so neither direction holds an N × K matrix of more than `SCORE_BUDGET` elements.
+Rows are processed in blocks, so that neither direction has an N × K matrix of more than `SCORE_BUDGET` elements.
 """
 
 import math
@@ -12,31 +12,34 @@ from torch import Tensor
 from quantizers.kernels.reference.noise import gumbel_noise
 from quantizers.kernels.vectors import compute_dtype
 
-SCORE_BUDGET = 2**21  # elements of the largest block of logits
+SCORE_BUDGET = 2**21  # elements in the largest block of logits
 
 
 @torch.no_grad()
 def soft_codes(
     x: Tensor, keys: Tensor, bias: Tensor, values: Tensor, temperature: Tensor, seed: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Softmax-weighted codes, a sample, and the divergence from the uniform distribution.
+    """Return softmax-weighted codes, a sample, and the divergence from the uniform distribution.
 
     Args:
-        x: [N, D] vectors. keys: [K, D], bias: [K]; logits are x·key + bias. values: [K, V] codes.
-        temperature: 0-d, > 0. seed: 0-d int64, of `gumbel_noise` with the row's number. None: no noise.
+        x: [N, D] vectors.
+        keys, bias: [K, D] and [K]; logits are x·key + bias.
+        values: [K, V] codes.
+        temperature: 0-d, > 0.
+        seed: 0-d int64, of `gumbel_noise` with the row's number. None: no noise.
 
     Returns: float32, or float64 if an input is, computed in float64:
         value: [N, V], Σ_k y_k value_k with y = softmax((logits + noise) / temperature).
         indices: [N] int64, argmax of the noisy logits, lowest on ties: an exact sample of softmax(logits).
         divergence: [N] in nats, KL(softmax(logits) ‖ uniform).
-        log_sums: [N, 2], ln Σ exp(logits) and ln Σ exp((logits + noise) / temperature): for the backward.
+        log_sums: [N, 2], ln Σ exp(logits) and ln Σ exp((logits + noise) / temperature), for the backward.
     """
     dtype = compute_dtype(x, keys, bias, values)
     blocks = [
         _soft_rows(x[rows].double(), keys.double(), bias.double(), values.double(), temperature, noise)
         for rows, noise in _blocks(x, keys.shape[0], seed)
     ]
-    value, indices, divergence, log_sums = (torch.cat(parts) for parts in zip(*blocks, strict=True))
+    value, indices, divergence, log_sums = (torch.cat(outputs) for outputs in zip(*blocks, strict=True))
     return value.to(dtype), indices, divergence.to(dtype), log_sums.to(dtype)
 
 
@@ -54,9 +57,10 @@ def soft_codes_backward(
     divergence: Tensor,
     log_sums: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of x, keys, bias and values, given those of value [N, V] and divergence [N]; in their dtypes.
+    """Return the gradients of x, keys, bias and values for those of value [N, V] and divergence [N], in their
+    dtypes.
 
-    The last three arguments are what the forward returned. Equations (15) to (17), computed in float64.
+    The last three arguments are outputs of the forward. Equations (15) to (17), computed in float64.
     """
     inputs = (x, keys, bias, values)
     x, keys, bias, values = (tensor.detach().double() for tensor in inputs)
@@ -80,7 +84,7 @@ def soft_codes_backward(
 
 
 def _blocks(x: Tensor, codebook_size: int, seed: Tensor | None) -> Iterator[tuple[slice, Tensor | float]]:
-    """Slices of the rows, each with the noise of its logits; one empty slice for an empty batch."""
+    """Yield slices of the rows, each with the noise of its logits; one empty slice for an empty batch."""
     step = max(1, SCORE_BUDGET // max(codebook_size, x.shape[1]))
     for start in range(0, max(1, x.shape[0]), step):
         rows = torch.arange(start, min(start + step, x.shape[0]), device=x.device)
@@ -101,6 +105,6 @@ def _soft_rows(
 def _probabilities(
     x: Tensor, keys: Tensor, bias: Tensor, temperature: Tensor, noise: Tensor | float
 ) -> tuple[Tensor, Tensor]:
-    """ln softmax(logits) and softmax((logits + noise) / temperature), [R, K] each."""
+    """Return ln softmax(logits) and softmax((logits + noise) / temperature), [R, K] each."""
     logits = torch.addmm(bias, x, keys.T)
     return logits.log_softmax(-1), ((logits + noise) / temperature).softmax(-1)

@@ -1,4 +1,4 @@
-"""How many vectors chose each code, and their sum."""
+"""The number of vectors of each code, and their sum."""
 
 import torch
 from torch import Tensor
@@ -8,16 +8,17 @@ from quantizers.kernels.vectors import compute_dtype
 
 @torch.no_grad()
 def code_sums(x: Tensor, indices: Tensor, codebook_size: int) -> tuple[Tensor, Tensor]:
-    """How many vectors chose each code, and their sum; bit-equal from run to run.
+    """Return how many vectors chose each code, and their sum; bit-equal from run to run.
 
     Args:
-        x: [H, N, D] vectors. indices: [H, N] int64; vectors with index −1 do not count.
+        x: [H, N, D] vectors.
+        indices: [H, N] int64; vectors with index −1 do not count.
 
     Returns:
         counts [H, K] and sums [H, K, D], float32 (float64 for float64 input), accumulated in float64.
     """
     heads, n, d = x.shape
-    bins = codebook_size + 1  # the last bin takes the vectors without a code
+    bins = codebook_size + 1  # the last bin receives the vectors without a code
     offsets = torch.arange(heads, device=x.device)[:, None] * bins
     target = (indices.where(indices >= 0, codebook_size) + offsets).flatten()
     counts = torch.zeros(heads * bins, dtype=torch.int64, device=x.device)
@@ -35,14 +36,19 @@ def code_sums(x: Tensor, indices: Tensor, codebook_size: int) -> tuple[Tensor, T
 def ema_code_sums(
     x: Tensor, indices: Tensor, cluster_size: Tensor, embedding_sum: Tensor, decay: float | Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The moving averages γN + (1−γ)n and γm + (1−γ)s of `code_sums`: van den Oord et al. 2017, appendix A.1.
+    """Return the moving averages γN + (1−γ)n and γm + (1−γ)s of `code_sums`: van den Oord et al. 2017, appendix
+    A.1.
 
     Args:
-        x: [H, N, D] vectors. indices: [H, N] int64, −1 for vectors that do not count.
-        cluster_size: N [H, K]. embedding_sum: m [H, K, D]. decay: γ.
+        x: [H, N, D] vectors.
+        indices: [H, N] int64, −1 for vectors that do not count.
+        cluster_size: N [H, K].
+        embedding_sum: m [H, K, D].
+        decay: γ.
 
-    Returns: the new N and m, in their dtypes. A head without any vector that counts keeps its averages; a code
-        whose sum s leaves the range of float32 takes none of its vectors.
+    Returns: the new N and m, in their dtypes. A head without a valid vector keeps its averages. A code whose sum s
+    exceeds
+        the range of float32 takes none of its vectors.
     """
     counts, sums = code_sums(x, indices, cluster_size.shape[1])
     fits = sums.isfinite().all(-1)

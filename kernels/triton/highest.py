@@ -1,4 +1,4 @@
-"""The code of the largest score, in float64: `highest_score` of kernels/README.md, equation (3)."""
+"""The code with the largest score, in float64: `highest_score` of kernels/README.md, equation (3)."""
 
 import torch
 import triton
@@ -13,12 +13,13 @@ BLOCK_N, BLOCK_K, CHUNK = 32, 32, 16
 
 @torch.no_grad()
 def highest_score(x: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
-    """argmax_k x·key_k + bias_k in float64, [N, D], [K, D], [K] → int64 [N]; lowest index on ties as in (3).
+    """Return argmax_k x·key_k + bias_k in float64, [N, D], [K, D], [K] → int64 [N]; lowest index on ties as in
+    (3).
 
-    Any floating dtype, on the GPU. The codes are scored twice: which scores count as equal to the highest is known
-    only once that is.
+    Accepts any floating dtype, on the GPU. The codes are scored twice, since the highest score determines which
+    scores count as equal to it.
     """
-    # 16 bits are widened here: on sm_80, Triton fails to compile float64 products of values loaded as such.
+    # 16-bit values are widened here: on sm_80, Triton cannot compile float64 products of values loaded as 16 bits.
     dtype = compute_dtype(x, keys, bias)
     x, keys, bias = x.to(dtype), keys.to(dtype), bias.to(dtype)
     (n, d), size = x.shape, keys.shape[0]
@@ -73,7 +74,9 @@ def _highest_kernel(
         slack = tl.sqrt(square) * tl.load(slack_ptr) + tl.load(slack_ptr + 1)
         near = (scores >= (highest - slack)[:, None]) & (codes < codebook_size)[None, :]
         index = tl.minimum(index, tl.min(tl.where(near, codes[None, :], 2**31 - 1), 1))
-    index = tl.where(index < codebook_size, index, 0)  # no score is a number: the first, as in the reference
+    index = tl.where(
+        index < codebook_size, index, 0
+    )  # if no score is a number, the first index, as in the reference
     tl.store(indices_ptr + rows, index.to(tl.int64), mask=rows < n)
 
 
@@ -91,7 +94,7 @@ def _scores(
     BLOCK_K: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
-    """x·key + bias, [BLOCK_N, BLOCK_K] float64, −∞ where there is no code; and ‖x‖² of the rows."""
+    """x·key + bias, [BLOCK_N, BLOCK_K] float64, −∞ outside the codebook; and ‖x‖² of the rows."""
     product, square = tl.zeros((BLOCK_N, BLOCK_K), tl.float64), tl.zeros((BLOCK_N,), tl.float64)
     codes = codes.to(tl.int64)
     for start in range(0, d, CHUNK):

@@ -1,22 +1,27 @@
-"""FSQ's levels in one kernel each way: equation (11) of kernels/README.md, and the mixed radix of its index."""
+"""FSQ's levels, with one kernel each for forward and backward: equation (11) of kernels/README.md, and the mixed
+radix of its index.
+"""
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-TILE = 1024  # elements of z that one program holds
+TILE = 1024  # elements of z per program
 LEVEL_MARGIN = tl.constexpr(1e-3)  # the paper's ε, as in the reference
 
 
 def round_levels(z: Tensor, levels: Tensor, slope: float) -> tuple[Tensor, Tensor]:
-    """The nearest code of the bounded z, and its index, by equation (11).
+    """Return the nearest code of the bounded z, and its index, by equation (11).
 
     Args:
-        z: [..., d], float32 or float64, on the GPU. levels: L, int64 [d]. slope: a.
+        z: [..., d], float32 or float64, on the GPU.
+        levels: L, int64 [d].
+        slope: a.
 
     Returns: the code's values in [−1, 1], [..., d] in z's dtype, and Σ digit_i Π_{j<i} L_j, [...] int64. A digit
-        may differ from the reference's where the bounded z is a rounding away from the middle of two levels.
+    may
+        differ from the reference's if the bounded z is within a rounding error of the middle between two levels.
 
     Raises: TypeError for another dtype.
     """
@@ -42,12 +47,14 @@ def round_levels(z: Tensor, levels: Tensor, slope: float) -> tuple[Tensor, Tenso
 
 
 def round_levels_backward(gradient: Tensor, z: Tensor, levels: Tensor, slope: float) -> Tensor:
-    """The gradient of z, given that of its code: straight-through, times the derivative of (11).
+    """Return the gradient of z from its code's gradient: straight-through, times the derivative of (11).
 
     Args:
-        gradient, z: [..., d], float32 or float64. levels: int64 [d]. slope: a.
+        gradient, z: [..., d], float32 or float64.
+        levels: int64 [d].
+        slope: a.
 
-    Returns: [..., d] in z's dtype. Relative accuracy holds in the tails too, where 1 − tanh² would cancel.
+    Returns: [..., d] in z's dtype. It is also relatively accurate in the tails, where 1 − tanh² would cancel.
 
     Raises: TypeError for another dtype of z.
     """
@@ -78,7 +85,7 @@ def _check_dtype(z: Tensor) -> None:
 
 
 def _tile(d: int) -> tuple[int, int]:
-    """Rows and (padded) channels that one program holds."""
+    """Return the rows and (padded) channels of one program."""
     block_d = triton.next_power_of_2(d)
     return max(1, TILE // block_d), block_d
 
@@ -99,14 +106,14 @@ def _round_kernel(
     channels = tl.arange(0, BLOCK_D)
     offsets, mask = rows[:, None] * d + channels[None, :], (rows < n)[:, None] & (channels < d)[None, :]
     levels = tl.load(levels_ptr + channels, mask=channels < d, other=2)
-    # The weight of a channel is the product of the levels before it. The product of all may be 2⁶³: not formed.
+    # The weight of a channel is the product of the earlier levels. The product of all, up to 2⁶³, is not needed.
     weights = tl.cumprod(tl.load(levels_ptr + channels - 1, mask=(channels > 0) & (channels < d), other=1), 0)
     half = levels // 2
     z = tl.load(z_ptr + offsets, mask=mask, other=0.0)
     half_range, offset, shift = _bound(levels, z.dtype)
     bounded = _tanh(SLOPE * z + shift) * half_range - offset
     digits = _round_to_even(tl.where(bounded == bounded, bounded, -half.to(z.dtype)[None, :])) + half[None, :]
-    # Near 2²⁴ levels the bound's own rounding reaches past the outermost one.
+    # Near 2²⁴ levels, the rounding of the bound reaches past the outermost level.
     digits = tl.minimum(tl.maximum(digits, 0), (levels - 1)[None, :])
     tl.store(
         codes_ptr + offsets, _divide((digits - half[None, :]).to(z.dtype), half.to(z.dtype)[None, :]), mask=mask
@@ -142,7 +149,8 @@ def _slope_kernel(
 
 @triton.jit
 def _bound(levels, dtype: tl.constexpr):
-    """h', o and the shift of equation (11), [1, d], computed in float64: the logarithm is of a number near 1."""
+    """h', o and the shift of equation (11), [1, d], computed in float64: the logarithm's argument is close to
+    1."""
     steps = (levels - 1).to(tl.float64) * 0.5
     half_range = steps + tl.minimum(steps * LEVEL_MARGIN, 0.25)
     offset = (1 - levels % 2).to(tl.float64) * 0.5
@@ -155,7 +163,8 @@ def _bound(levels, dtype: tl.constexpr):
 def _tanh(a):
     """tanh with a relative error of a few roundings, in float32 and float64; NaN stays NaN.
 
-    Below ½ its continued fraction cut at the seventh term (next term: relative 2⁻⁵²), above by the exponential.
+    Below ½, its continued fraction truncated at the seventh term (the next term is relative 2⁻⁵²); above, the
+    exponential.
     """
     small = tl.abs(a) < 0.5
     near = tl.where(small, a, 0.0)
@@ -169,7 +178,7 @@ def _tanh(a):
 
 @triton.jit
 def _round_to_even(a):
-    """The nearest int64, halves to the even one, as torch.round; every difference below is exact."""
+    """The nearest int64, with halves rounded to even, like torch.round; every difference below is exact."""
     floor = tl.floor(a)
     whole, rest = floor.to(tl.int64), a - floor
     return whole + ((rest > 0.5) | ((rest == 0.5) & (whole % 2 != 0))).to(tl.int64)
@@ -177,5 +186,7 @@ def _round_to_even(a):
 
 @triton.jit
 def _divide(a, b):
-    """The rounded quotient: a decoder that divides in torch gets the same bits. Float32's `/` is approximate."""
+    """The rounded quotient, so that a decoder that divides in torch gets the same bits. Float32's `/` is
+    approximate.
+    """
     return a / b if a.dtype == tl.float64 else tl.div_rn(a, b)

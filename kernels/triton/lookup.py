@@ -1,4 +1,4 @@
-"""The chosen codes, and how far away they are."""
+"""The chosen codes and their distances."""
 
 import torch
 import triton
@@ -9,24 +9,24 @@ from quantizers.kernels.triton.pack import load_tile
 from quantizers.kernels.triton.search import UNDECIDED
 from quantizers.kernels.vectors import compute_dtype
 
-ROWS = 64  # of one program
-CHANNELS = 32  # of one step
+ROWS = 64  # per program
+CHANNELS = 32  # per step
 _UNDECIDED = tl.constexpr(UNDECIDED)
 
 
 def lookup(x: Tensor, codebook: Tensor, found: Tensor, *, codes: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes and distances, Σ(x − e)² summed in float64 from the inputs as they are.
+    """Return codes and distances, Σ(x − e)² summed in float64 from the unconverted inputs.
 
     Args:
         x: [H, N, D].
         codebook: [H, K, D].
-        found: [H, N] int32, negative or UNDECIDED where a vector has no code.
+        found: [H, N] int32, negative or UNDECIDED if a vector has no code.
         codes: whether to store the codes.
 
     Returns:
-        indices: [H, N] int64, −1 where there is none.
-        codes: [H, N, D] in the inputs' compute dtype, zero where there is none; empty without `codes`.
-        squared_distance: [H, N] in the same dtype, NaN where there is none.
+        indices: [H, N] int64, −1 without a code.
+        codes: [H, N, D] in the inputs' compute dtype, zero without a code; empty if `codes` is false.
+        squared_distance: [H, N] in the same dtype, NaN without a code.
     """
     heads, n, d = x.shape
     dtype = compute_dtype(x, codebook)

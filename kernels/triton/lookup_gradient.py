@@ -1,4 +1,4 @@
-"""The gradients of vectors and codebook, given those of the chosen codes and of the losses w ‖x − e‖²."""
+"""The gradients of vectors and codebook, from the gradients of the chosen codes and of the losses w ‖x − e‖²."""
 
 import torch
 import triton
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from quantizers.kernels.triton.sums import code_sums
 
-BLOCK = 1024  # elements of one program
+BLOCK = 1024  # elements per program
 
 
 @torch.no_grad()
@@ -28,7 +28,7 @@ def lookup_codebook_gradient(
     weight: float,
     codebook_size: int,
 ) -> Tensor:
-    """As in kernels/reference/nearest.py: one pass, and the sums of its rows."""
+    """As in kernels/reference/nearest.py: one pass, then the sums of its rows."""
     result = torch.empty_like(codes.contiguous())
     rows = _differences(-2 * weight * loss_gradient, x, codes, indices, codes_gradient, result)
     return code_sums(rows, indices, codebook_size)[1]

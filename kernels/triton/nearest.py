@@ -1,15 +1,15 @@
 """The nearest code on matrix units, exactly: equations (20) to (24) of kernels/README.md.
 
-Codebook and rows are packed (pack.py), scored (search.py), and the rows without a certificate scanned again
-in float64 (rescan.py); a last kernel gathers the codes and measures the distances (lookup.py).
+Codebook and rows are packed (pack.py) and scored (search.py). Rows without a certificate are scanned again in
+float64 (rescan.py). A last kernel gathers the codes and computes the distances (lookup.py).
 
-`torch.get_float32_matmul_precision()` chooses, for inputs of up to 32 bits:
+`torch.get_float32_matmul_precision()` selects the mode, for inputs of up to 32 bits:
 
 - "highest": tf32 products of split halves, every row certified or scanned again: as exact as the reference.
-- "high": one tf32 product of centred values, nothing certified.
-- "medium": one bfloat16 product of centred values, nothing certified.
+- "high": one tf32 product of centred values, without a certificate.
+- "medium": one bfloat16 product of centred values, without a certificate.
 
-float64 inputs are scanned in float64 whatever the setting: exact, and slow.
+float64 inputs are scanned in float64 in every mode, which is exact and slow.
 """
 
 import torch
@@ -23,22 +23,22 @@ from quantizers.kernels.triton.search import decide, search
 from quantizers.kernels.triton.tiles import BLOCK_N, Mode, Search, Tiles, device_properties, matmul_mode, tiles_of
 from quantizers.kernels.vectors import compute_dtype
 
-CHUNK = 2**25  # elements of packed rows at a time: 256 MiB of split halves
+CHUNK = 2**25  # elements in packed rows at a time: 256 MiB of split halves
 
 
 @torch.no_grad()
 def nearest_code(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
-    """The nearest code of each vector in Euclidean distance.
+    """Return the nearest code of each vector in Euclidean distance.
 
     Args:
         x: [H, N, D] vectors, any floating dtype, finite or not, contiguous or not.
         codebook: [H, K, D] codes, K ≥ 1. A code that is not finite is never chosen.
 
     Returns:
-        indices: [H, N] int64; −1 where a vector (or every code) is not finite. With "highest" or float64 the
-            smallest exact distance up to a relative error of (2D + 16)·2⁻⁵³, the lowest index among equal ones.
-        squared_distance: [H, N], the difference form Σ(x − e)² in float32 (float64 if an input is float64);
-            NaN where the index is −1.
+        indices: [H, N] int64; −1 where a vector (or every code) is not finite. With "highest" or float64, the
+            smallest exact distance up to a relative error of (2D + 16)·2⁻⁵³, and the lowest index of equal ones.
+        squared_distance: [H, N], the difference form Σ(x − e)² in float32 (float64 if an input is float64); NaN
+            where the index is −1.
     """
     indices, _, squared_distance = lookup(x, codebook, _search(x, codebook), codes=False)
     return indices, squared_distance
@@ -46,7 +46,8 @@ def nearest_code(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def nearest_lookup(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """`nearest_code`, and the chosen codes [H, N, D] in float32 (float64 if an input is); zero where it is −1.
+    """Return `nearest_code` with the chosen codes [H, N, D] in float32 (float64 if an input is); zero where the
+    index is −1.
 
     Returns:
         indices [H, N], codes [H, N, D], squared_distance [H, N].
@@ -55,7 +56,7 @@ def nearest_lookup(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor, Tensor]
 
 
 def _search(x: Tensor, codebook: Tensor) -> Tensor:
-    """[H, N] int32 index, negative or UNDECIDED where there is none."""
+    """Return the index [H, N] int32, negative or UNDECIDED without one."""
     heads, n, d = x.shape
     size = codebook.shape[1]
     if n * heads == 0:
@@ -73,7 +74,7 @@ def _search(x: Tensor, codebook: Tensor) -> Tensor:
 
 
 def search_of(x: Tensor, codebook: Tensor) -> Search:
-    """What decides how the search of these tensors is cut."""
+    """Return the properties that determine the tiles of the search of these tensors."""
     heads, n, d = x.shape
     rows = heads * _round_up(n, BLOCK_N)
     return Search(rows, codebook.shape[1], d, matmul_mode(), device_properties(x.device))

@@ -1,4 +1,4 @@
-"""Gumbel noise in a kernel: the numbers of `reference.noise.gumbel_noise`, drawn where they are used."""
+"""Gumbel noise in a kernel: the numbers of `reference.noise.gumbel_noise`, drawn where they are needed."""
 
 import triton
 import triton.language as tl
@@ -8,8 +8,8 @@ import triton.language as tl
 def gumbel_tile(seed, rows, first_code, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):
     """Noise [BLOCK_N, BLOCK_K] float32 of the given rows and the codes from first_code on, a multiple of four.
 
-    The uniform numbers are the reference's, bit for bit. With logarithms accurate to r relative (near 1 too: the
-    largest noise comes from there) the noise G has an absolute error of at most r (1 + |G|).
+    The uniform numbers equal the reference's bit for bit. With logarithms of relative accuracy r (also near 1,
+    which yields the largest noise), the noise G has an absolute error of at most r (1 + |G|).
     """
     words = noise_words(seed, rows, first_code, BLOCK_N, BLOCK_K)
     uniform = ((words >> 9).to(tl.int32).to(tl.float32) + 0.5) * (2.0**-23)  # exact: 24 bits

@@ -1,7 +1,8 @@
-"""Vectors as the search wants them: centred, scaled, padded, split into halves that a matrix unit holds exactly.
+"""Vectors in the layout of the search: centred, scaled, padded, and split in halves that are exact in a matrix
+unit.
 
-The centre c is the mean code of a head, the scale a power of two near the largest |e − c|, so that nothing
-overflows. Rows farther out than the codes get a further power of two each, their `factor`.
+The centre c is the mean code of a head. The scale is a power of two near the largest |e − c|, so that nothing
+overflows. Rows farther out than the codes each get another power of two, their `factor`.
 """
 
 from typing import NamedTuple
@@ -13,28 +14,28 @@ from torch import Tensor
 
 from quantizers.kernels.triton.tiles import Mode
 
-ROWS = 64  # of one program
-CHANNELS = 32  # of one step
+ROWS = 64  # per program
+CHANNELS = 32  # per step
 
 
 class Frame(NamedTuple):
-    """Where a head's codes lie, in float64."""
+    """The location of a head's codes, in float64."""
 
     centre: Tensor  # [H, D] the mean code
     spread: Tensor  # [H, D] the largest |e − c| of each channel
 
 
 class Packed(NamedTuple):
-    """Rows of one kind, D padded to a multiple of the search's block_d and R to whole tiles."""
+    """Packed vectors or codes, with D padded to a multiple of the search's block_d and R to whole tiles."""
 
     high: Tensor  # [H, R, D] float32 of tf32's precision, or bfloat16
-    low: Tensor  # the same: what `high` leaves of the float32 value; `high` itself where one half is enough
+    low: Tensor  # the remainder of the float32 value, in the same dtype; equals `high` if one half is enough
     half_squares: Tensor  # [H, R] float32 ½‖row‖²; +inf for padding and for rows that are not finite
     factor: Tensor  # [H, R] float32 power of two by which the row is scaled beyond the head's scale
 
 
 def frame(codebook: Tensor) -> Frame:
-    """Centre and spread of the finite codes of each head of [H, K, D]."""
+    """Return centre and spread of the finite codes of each head of [H, K, D]."""
     heads, size, d = codebook.shape
     slices = triton.cdiv(size, ROWS)
     partial = codebook.new_empty((3, heads, slices, d), dtype=torch.float64)
@@ -48,11 +49,11 @@ def frame(codebook: Tensor) -> Frame:
 
 
 def pack(vectors: Tensor, where: Frame, padded: int, width: int, mode: Mode, *, is_x: bool) -> Packed:
-    """The rows of [H, R, D] in `where`, padded to [H, padded, width], in the precision of `mode`.
+    """Return the rows of [H, R, D] in `where`, padded to [H, padded, width], in the precision of `mode`.
 
     Args:
-        is_x: vectors, which may lie outside of the head's scale and are given their own factors; packed as −x,
-            so that the product adds to the scores and no instruction turns its sign. Else codes.
+        is_x: True for vectors, which may lie outside the head's scale and get their own factors. They are packed
+            as −x, so that the product adds to the scores and no instruction changes its sign. False for codes.
     """
     heads, rows, d = vectors.shape
     dtype = torch.bfloat16 if mode == "bf16" else torch.float32
@@ -92,7 +93,7 @@ def load_tile(rows_ptr, mask, channel, d, stride_d, CHANNELS: tl.constexpr):
 
 @triton.jit
 def finite_rows(rows_ptr, mask, d, stride_d, ROWS: tl.constexpr, CHANNELS: tl.constexpr):
-    """[R] bool: the row is inside and all its channels are finite."""
+    """[R] bool: the row is in range and all its channels are finite."""
     broken = tl.zeros([ROWS], tl.int32)
     for channel in range(0, d, CHANNELS):
         tile = load_tile(rows_ptr, mask, channel, d, stride_d, CHANNELS)
@@ -146,7 +147,7 @@ def _combine(
     ROWS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """The summaries of all slices of a head, in the order of the slices."""
+    """Combine the summaries of all slices of a head, in the order of the slices."""
     head = tl.program_id(1).to(tl.int64)
     channels = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
     total = tl.zeros([CHANNELS], tl.float64)
@@ -170,14 +171,14 @@ def _combine(
 
 @triton.jit
 def _inverse_power_of_two(value):
-    """2⁻ᵏ with 2ᵏ ≤ value < 2ᵏ⁺¹, for float64 values from 2⁻²⁰⁰ on (smaller ones count as that)."""
+    """2⁻ᵏ with 2ᵏ ≤ value < 2ᵏ⁺¹, for float64 values of at least 2⁻²⁰⁰ (smaller ones are treated as 2⁻²⁰⁰)."""
     bits = tl.maximum(value, 6.223015277861142e-61).to(tl.int64, bitcast=True)
     return ((2046 - (bits >> 52)) << 52).to(tl.float64, bitcast=True)
 
 
 @triton.jit
 def round_tf32(value):
-    """The nearest float32 with ten explicit bits of mantissa, halves away from zero; for |value| ≤ 4."""
+    """The nearest float32 with ten explicit mantissa bits, halves away from zero; for |value| ≤ 4."""
     bits = value.to(tl.int32, bitcast=True)
     return ((bits + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
 
@@ -240,7 +241,7 @@ def _pack(
                 tl.store(low_ptr + place, round_tf32(value - high), mask=inside)
     half = tl.where(finite, 0.5 * squares, float("inf")).to(tl.float32)
     tl.store(half_ptr + out, half, mask=row < padded)
-    # Below 2⁻¹⁰⁰ the codes' own lengths no longer count beside the row's (the error bound knows).
+    # Below 2⁻¹⁰⁰ the codes' lengths are negligible relative to the row's (the error bound covers this).
     tl.store(factor_ptr + out, tl.maximum(factor, 7.888609052210118e-31).to(tl.float32), mask=row < padded)
 
 

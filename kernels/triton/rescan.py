@@ -1,6 +1,6 @@
-"""The nearest code of chosen rows by the difference form in float64: equations (4) and (5) of kernels/README.md.
+"""The nearest code of selected rows by the difference form in float64: equations (4) and (5) of kernels/README.md.
 
-Which rows, and how many, only the device knows: a fixed number of programs shares them.
+Only the device knows which rows, and how many: a fixed number of programs shares them.
 """
 
 import torch
@@ -11,15 +11,15 @@ from torch import Tensor
 from quantizers.kernels.triton.search import UNDECIDED, Decision
 from quantizers.kernels.triton.tiles import device_properties
 
-ROWS = 16  # of one task
-CODES = 64  # of one step
-PROGRAMS_A_MULTIPROCESSOR = 4
-_COMPACT = 1024  # rows of a program that lists
+ROWS = 16  # per task
+CODES = 64  # per step
+PROGRAMS_PER_MULTIPROCESSOR = 4
+_COMPACT = 1024  # rows per program of the kernel that lists undecided rows
 _UNDECIDED = tl.constexpr(UNDECIDED)
 
 
 def every_row(x: Tensor) -> Decision:
-    """All rows of [H, N, D] undecided, except those that are not finite."""
+    """Return a decision with all rows of [H, N, D] undecided, except those that are not finite."""
     finite = x.isfinite().all(-1)
     smallest = torch.full(finite.shape, torch.inf, dtype=torch.float64, device=x.device).view(torch.int64)
     indices = torch.full_like(smallest, UNDECIDED, dtype=torch.int32).masked_fill(~finite, -1)
@@ -27,15 +27,15 @@ def every_row(x: Tensor) -> Decision:
 
 
 def rescan(x: Tensor, codebook: Tensor, decision: Decision) -> None:
-    """Replace UNDECIDED in `decision.indices` by the nearest code; it stays where every code is broken.
+    """Replace UNDECIDED in `decision.indices` by the nearest code; it remains if no code is finite.
 
-    The minima over splits of the codes meet in integer atomics, whose result does not depend on their order.
+    Integer atomics combine the minima over splits of the codes. Their result does not depend on their order.
     """
     heads, n, d = x.shape
     position = decision.undecided.view(-1).cumsum(0)
     listed = torch.empty_like(position)
     _list_rows[(triton.cdiv(heads * n, _COMPACT),)](decision.undecided, position, listed, heads * n, ROWS=_COMPACT)
-    programs = PROGRAMS_A_MULTIPROCESSOR * device_properties(x.device).multiprocessors
+    programs = PROGRAMS_PER_MULTIPROCESSOR * device_properties(x.device).multiprocessors
     for lowest in (False, True):
         _rescan[(programs,)](
             x,
@@ -85,7 +85,8 @@ def _rescan(
     ROWS: tl.constexpr,
     CODES: tl.constexpr,
 ):
-    """LOWEST false: the smallest squared distance of each listed row. True: the lowest index within (5) of it.
+    """If LOWEST is false, the smallest squared distance of each listed row; if true, the lowest index within (5)
+    of it.
 
     A task is ROWS listed rows against one share of the codes.
     """
@@ -102,7 +103,7 @@ def _rescan(
         x_row_ptr = x_ptr + head * stride_xh + (row % n) * stride_xn
         if LOWEST:
             smallest = tl.load(smallest_ptr + row, mask=listed, other=0).to(tl.float64, bitcast=True)
-            # As a product with a float64: (2d + 16)·2⁻⁵³ by itself would be float32, and vanish beside 1.
+            # A product with a float64, since (2d + 16)·2⁻⁵³ alone would be float32 and vanish when added to 1.
             limit = smallest + smallest * (2 * d + 16) * 1.1102230246251565e-16
             result = tl.full([ROWS], _UNDECIDED, tl.int32)
         else:
@@ -130,5 +131,5 @@ def _rescan(
         if LOWEST:
             tl.atomic_min(indices_ptr + row, result, mask=listed)
         else:
-            # Of numbers that are not negative the bits are ordered as the numbers are.
+            # The bits of non-negative numbers have the same order as the numbers.
             tl.atomic_min(smallest_ptr + row, nearest.to(tl.int64, bitcast=True), mask=listed)

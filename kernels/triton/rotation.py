@@ -1,22 +1,22 @@
-"""The backward of the rotation trick, one read of its inputs: equations (6) to (10) of kernels/README.md."""
+"""The backward of the rotation trick with one read of its inputs: equations (6) to (10) of kernels/README.md."""
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-TILE = 1024  # elements of each input that one program of four warps holds in registers, in float64
-LARGEST_ROW = 2048  # channels that it holds of a single row; above it loops over them
+TILE = 1024  # elements of each input in the registers of one program with four warps, in float64
+LARGEST_ROW = 2048  # most channels of a row in registers; a program loops over longer rows
 LARGEST_RATIO = tl.constexpr(100.0)  # as in the reference: 1/100 ≤ λ ≤ 100, equation (9)
 OPPOSITE = tl.constexpr(2.0**-26.5)  # as in the reference: below it the reflection (10)
 
 
 def rotate_grad(gradient: Tensor, x: Tensor, quantized: Tensor) -> Tensor:
-    """λ Rᵀ g, the backward of the rotation trick, by equations (6) to (10); in float64, as the reference.
+    """Return λ Rᵀ g, the backward of the rotation trick, by equations (6) to (10), in float64 like the reference.
 
-    Args: [..., D] each, any floating dtypes, on the GPU; `x` the encoder's vector, `quantized` its code.
+    Args: [..., D] each, any floating dtypes, on the GPU; `x` is the encoder's vector, `quantized` its code.
 
-    Returns: [..., D] in the gradient's dtype; g itself where x or its code is zero.
+    Returns: [..., D] in the gradient's dtype; g itself if x or its code is zero.
     """
     d, result = x.shape[-1], torch.empty_like(gradient, memory_format=torch.contiguous_format)
     n = x.numel() // max(d, 1)
@@ -38,7 +38,7 @@ def rotate_grad(gradient: Tensor, x: Tensor, quantized: Tensor) -> Tensor:
 
 
 def _tile(d: int) -> tuple[int, int]:
-    """Rows and channels that one program holds at a time."""
+    """Return the rows and channels that one program processes at a time."""
     block_d = min(triton.next_power_of_2(d), LARGEST_ROW)
     return max(1, TILE // block_d), block_d
 
@@ -53,7 +53,7 @@ def _rotate_kernel(
     d,
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
-    WHOLE: tl.constexpr,  # a row fits one tile: it is read once
+    WHOLE: tl.constexpr,  # a row fits in one tile and is read once
 ):
     rows = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
     if WHOLE:
@@ -93,10 +93,10 @@ def _rotate_kernel(
 
 @triton.jit
 def _scales(xx, qq):
-    """1/‖x‖, 1/‖q‖ and λ from the squares of the norms; λ = 0 where there is no direction to rotate."""
+    """1/‖x‖, 1/‖q‖ and λ from the squared norms; λ = 0 without a direction to rotate."""
     rotates = (xx > 0) & (qq > 0)
     x_norm, q_norm = tl.sqrt(tl.where(rotates, xx, 1.0)), tl.sqrt(tl.where(rotates, qq, 1.0))
-    least = 1.0 / tl.full(xx.shape, LARGEST_RATIO, tl.float64)  # a bare 1/100 would be float32's
+    least = 1.0 / tl.full(xx.shape, LARGEST_RATIO, tl.float64)  # a literal 1/100 would be float32
     ratio = tl.minimum(tl.maximum(q_norm / x_norm, least), LARGEST_RATIO)
     return 1.0 / x_norm, 1.0 / q_norm, tl.where(rotates, ratio, 0.0)
 
@@ -127,7 +127,7 @@ def _load(pointer, offsets, mask):
 @triton.jit
 def _store(pointer, offsets, mask, value):
     if pointer.dtype.element_ty != tl.float64:
-        value = value.to(tl.float32)  # torch too goes from float64 to 16 bits by way of float32
+        value = value.to(tl.float32)  # torch also converts float64 to 16 bits through float32
     tl.store(pointer + offsets, value.to(pointer.dtype.element_ty), mask=mask)
 
 

@@ -1,4 +1,4 @@
-"""The smallest scores over packed rows and codes, and the certificate that the smallest is right.
+"""The smallest scores over packed rows and codes, and the certificate of the smallest.
 
 Equations (20) to (23) of kernels/README.md.
 """
@@ -13,22 +13,22 @@ from torch import Tensor
 from quantizers.kernels.triton.pack import Packed
 from quantizers.kernels.triton.tiles import Mode, Tiles
 
-UNDECIDED = 2**31 - 1  # in the place of an index: left to the rescan
+UNDECIDED = 2**31 - 1  # instead of an index: left to the rescan
 _UNDECIDED = tl.constexpr(UNDECIDED)
-_ROWS = 128  # of a program that decides
+_ROWS = 128  # per program of the deciding kernel
 _INFINITY_BITS = tl.constexpr(0x7FF0000000000000)  # +inf of float64
 # (22): u = 2⁻²⁴. Splitting costs 3·2⁻²², centring two roundings, the last subtraction one.
 _ROUNDOFF = tl.constexpr(2.0**-24)
 _SPLIT = tl.constexpr(15.0)
-# Of a sum inside a matrix unit it is assumed that every step of 8 products truncates nine terms to 23 bits of the
-# largest: 9/8 · 2u a channel.
+# The model of a sum inside a matrix unit: every step of 8 products truncates nine terms to 23 bits of the
+# largest, which costs 9/8 · 2u per channel.
 _ACCUMULATION = tl.constexpr(2.25)
-# Second order, underflow and the smallest factor, some D · 2⁻¹⁰⁰: by the scaling a bound is never below 2⁻²⁴.
+# Second order, underflow and the smallest factor, some D · 2⁻¹⁰⁰. Due to the scaling, a bound is never below 2⁻²⁴.
 _REST = tl.constexpr(1.01)
 
 
 class Partial(NamedTuple):
-    """What each split of the codes found, [splits, H, R] each."""
+    """The results of each split of the codes, [splits, H, R] each."""
 
     best: Tensor  # float32, the smallest score
     second: Tensor  # float32, the second smallest
@@ -36,15 +36,15 @@ class Partial(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """[H, R] each."""
+    """The merged results, [H, R] each."""
 
-    indices: Tensor  # int32: an index, −1 without one, UNDECIDED
+    indices: Tensor  # int32: an index, −1 without one, or UNDECIDED
     undecided: Tensor  # int32, 1 where UNDECIDED
     smallest: Tensor  # int64, the bits of float64 +inf, for the rescan
 
 
 def search(x: Packed, codes: Packed, tiles: Tiles, mode: Mode) -> Partial:
-    """Smallest scores of the rows over each split of the codes."""
+    """Return the smallest scores of the rows over each split of the codes."""
     heads, rows, width = x.high.shape
     blocks = codes.high.shape[1] // tiles.block_k
     share = triton.cdiv(blocks, tiles.splits)
@@ -80,7 +80,8 @@ def search(x: Packed, codes: Packed, tiles: Tiles, mode: Mode) -> Partial:
 
 
 def decide(partial: Partial, x: Packed, codes: Packed, rows: int, *, resident: bool, certify: bool) -> Decision:
-    """Merge the splits; leave to the rescan the first `rows` rows whose second score is not safely larger (22)."""
+    """Merge the splits. Leaves the first `rows` rows whose second score is not safely larger (22) to the
+    rescan."""
     splits, heads, padded = partial.best.shape
     indices, undecided = partial.lowest.new_empty((2, heads, rows))
     smallest = torch.empty_like(indices, dtype=torch.int64)
@@ -116,7 +117,7 @@ def _load(base_ptr, rows, channel, width, UPCAST: tl.constexpr, BLOCK_D: tl.cons
 
 @triton.jit
 def _multiply(x_high, x_low, e_high, e_low, sums, SPLIT: tl.constexpr):
-    """sums − x·e, for rows packed as −x; of split halves the small products first, while the sums are small."""
+    """sums − x·e, for rows packed as −x; with split halves, the small products first, while the sums are small."""
     if SPLIT:
         sums = tl.dot(x_low, e_high.T, sums, input_precision="tf32")
         sums = tl.dot(x_high, e_low.T, sums, input_precision="tf32")
@@ -146,9 +147,9 @@ def _search(
     BLOCK_K: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """Scores (20) of a tile of rows against one split of the codes, no N × K matrix stored.
+    """Scores (20) of a tile of rows against one split of the codes, without an N × K matrix.
 
-    Each column of a step keeps its own running minima over the steps; the columns are compared at the end.
+    Each column of a step has its own running minima over the steps; the columns are compared at the end.
     """
     head, split = tl.program_id(1).to(tl.int64), tl.program_id(2)
     row = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N) + head * rows

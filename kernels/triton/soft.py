@@ -1,7 +1,7 @@
 """Softmax-weighted codes under Gumbel noise, without an N × K matrix: equations (12) to (17) of kernels/README.md.
 
-A program holds a block of rows and goes over the codes once, as attention goes over its keys: maxima and sums are
-kept running, and what was summed so far is scaled down when a maximum rises.
+A program processes a block of rows and passes over the codes once, as attention passes over its keys. It maintains
+running maxima and sums, and scales down the previous sums when a maximum rises.
 """
 
 from typing import NamedTuple
@@ -13,18 +13,22 @@ from torch import Tensor
 
 from quantizers.kernels.triton.noise import gumbel_tile
 
-PRECISION = tl.constexpr("tf32x3")  # of matrix products: about float32's, and `ieee` would not use matrix units
+PRECISION = tl.constexpr("tf32x3")  # of matrix products: about float32's; `ieee` would not use matrix units
 
 
 @torch.no_grad()
 def soft_codes(
     x: Tensor, keys: Tensor, bias: Tensor, values: Tensor, temperature: Tensor, seed: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Softmax-weighted codes, a sample, and the divergence from the uniform distribution; computed in float32.
+    """Return softmax-weighted codes, a sample, and the divergence from the uniform distribution, computed in
+    float32.
 
-    Args: float32, bfloat16 or float16, on the GPU:
-        x: [N, D] vectors. keys: [K, D], bias: [K]; logits are x·key + bias. values: [K, V] codes.
-        temperature: 0-d, > 0. seed: 0-d int64, of `gumbel_noise` with the row's number. None: no noise.
+    Args, as float32, bfloat16 or float16, on the GPU:
+        x: [N, D] vectors.
+        keys, bias: [K, D] and [K]; logits are x·key + bias.
+        values: [K, V] codes.
+        temperature: 0-d, > 0.
+        seed: 0-d int64, of `gumbel_noise` with the row's number. None: no noise.
 
     Returns:
         value: [N, V] float32, Σ_k y_k value_k with y = softmax((logits + noise) / temperature).
@@ -69,32 +73,33 @@ def soft_codes(
 
 
 class Tiles(NamedTuple):
-    """What one program of a soft kernel holds."""
+    """Tile sizes of one program of a soft kernel."""
 
     rows: int
     codes: int
-    chunk: int  # channels that a product over channels takes at a time
-    out: int  # channels of the result that stay in registers; further ones are other programs'
+    chunk: int  # channels per step of a product over channels
+    out: int  # channels of the result that stay in registers; other programs compute further ones
     warps: int
     stages: int
 
 
 def row_tiles(out: int) -> Tiles:
-    """Of a kernel that goes over the codes for a block of rows, by the number of channels of its result.
+    """Return tiles for a kernel that passes over the codes for a block of rows, by the number of channels of its
+    result.
 
-    What matters is registers: tf32x3 splits each operand of a product in two.
+    The limit is the number of registers: tf32x3 splits each operand of a product in two.
     """
     out = min(128, padded(out))
     return Tiles(rows=64, codes=32 if out < 64 else 16, chunk=16, out=out, warps=8, stages=2)
 
 
 def padded(channels: int) -> int:
-    """The power of two, at least 16, that matrix units take."""
+    """Return the power of two, at least 16, that matrix units require."""
     return max(16, int(triton.next_power_of_2(channels)))
 
 
 def check_dtypes(**tensors: Tensor) -> None:
-    """Raises: TypeError if one is float64."""
+    """Raises: TypeError if a tensor is float64."""
     for name, tensor in tensors.items():
         if tensor.dtype == torch.float64:
             raise TypeError(
@@ -140,7 +145,7 @@ def _forward_kernel(
             logits += gumbel_tile(tl.load(seed_ptr), rows, first, BLOCK_N, BLOCK_K)
         higher, index = _highest(best, index, logits, codes)
         shift = _finite(higher)
-        # The difference is scaled, not the logits: near the maximum it is the more accurate.
+        # The difference is scaled instead of the logits, which is more accurate near the maximum.
         fall, y = tl.exp((best - shift) * inverse), tl.exp((logits - shift[:, None]) * inverse)
         noisy_total = noisy_total * fall + tl.sum(y, 1)
         best = higher
@@ -172,7 +177,7 @@ def logit_tile(
     BLOCK_K: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
-    """x·key + bias, [BLOCK_N, BLOCK_K] float32; −∞ where there is no code."""
+    """x·key + bias, [BLOCK_N, BLOCK_K] float32; −∞ outside the codebook."""
     bias = tl.load(bias_ptr + codes, mask=codes < codebook_size, other=-float("inf")).to(tl.float32)
     return product_tile(x_ptr, keys_ptr, rows, codes, n, codebook_size, d, BLOCK_N, BLOCK_K, CHUNK) + bias[None, :]
 
@@ -211,10 +216,10 @@ def product_tile(
 
 @triton.jit
 def _add_moments(top, total, moment, logits):
-    """Maximum m, Σ exp(l − m) and Σ (l − m) exp(l − m) of all logits l so far, with those of a tile added."""
+    """Maximum m, Σ exp(l − m) and Σ (l − m) exp(l − m) of all logits l so far, including those of a tile."""
     higher = tl.maximum(top, tl.max(tl.where(logits == logits, logits, -float("inf")), 1))
     shift = _finite(higher)
-    drop = tl.where(total > 0, top - shift, 0.0)  # else −∞ times zero
+    drop = tl.where(total > 0, top - shift, 0.0)  # otherwise −∞ times zero
     fall = tl.exp(top - shift)
     distance = logits - shift[:, None]
     weight = tl.exp(distance)
@@ -224,7 +229,7 @@ def _add_moments(top, total, moment, logits):
 
 @triton.jit
 def _highest(best, index, logits, codes):
-    """The highest logit so far and its code, lowest on ties; NaN is the highest of all, as in torch.argmax."""
+    """The highest logit so far and its code, lowest on ties; NaN counts as the highest, as in torch.argmax."""
     logits = tl.where(logits == logits, logits, float("inf"))
     highest = tl.max(logits, 1)
     code = tl.min(tl.where(logits == highest[:, None], codes[None, :], 2**31 - 1), 1)
@@ -233,5 +238,5 @@ def _highest(best, index, logits, codes):
 
 @triton.jit
 def _finite(top):
-    """A maximum that can be subtracted: zero where there is none yet (−∞ − −∞ would be NaN)."""
+    """A maximum that can be subtracted: zero if there is none yet (−∞ − −∞ would be NaN)."""
     return tl.where(top == -float("inf"), 0.0, top)

@@ -1,12 +1,13 @@
-"""The gradients of `soft_codes`: probabilities are computed again, from the logits' saved log-sums.
+"""The gradients of `soft_codes`. The probabilities are recomputed from the logits' saved log-sums.
 
 With y and p the two softmaxes of a row, g and c the gradients of its value and its divergence KL, the gradient of
 logit k is
 
     dl_k = y_k (g·value_k − g·value) / τ + c p_k (ln p_k − KL + ln K)
 
-and those of x, keys, bias and values are sums of dl_k and y_k over codes, or over rows. One kernel goes over the
-codes for a block of rows, another over the rows for a block of codes: each sum is one program's, in a fixed order.
+and the gradients of x, keys, bias and values are sums of dl_k and y_k over codes, or over rows. One kernel passes
+over the codes for a block of rows, another over the rows for a block of codes. Each sum belongs to one program and
+has a fixed order.
 """
 
 import torch
@@ -26,7 +27,7 @@ from quantizers.kernels.triton.soft import (
 )
 from quantizers.kernels.triton.tiles import device_properties
 
-PROGRAMS = 2  # of the code kernel, for each multiprocessor, where the codes alone are fewer
+PROGRAMS = 2  # of the code kernel per multiprocessor, if the codes alone give fewer
 
 
 @torch.no_grad()
@@ -43,10 +44,11 @@ def soft_codes_backward(
     divergence: Tensor,
     log_sums: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of x, keys, bias and values, given those of value [N, V] and divergence [N]; in their dtypes.
+    """Return the gradients of x, keys, bias and values for those of value [N, V] and divergence [N], in their
+    dtypes.
 
-    The last three arguments are what `soft_codes` returned. Shapes and dtypes are those of `soft_codes`.
-    Bit-equal from run to run on one kind of device: how the rows are split follows from its size.
+    The last three arguments are outputs of `soft_codes`. Shapes and dtypes are as for `soft_codes`. The result is
+    bit-equal from run to run on one kind of device, whose size determines the split of the rows.
 
     Raises: TypeError for float64.
     """
@@ -76,7 +78,7 @@ def soft_codes_backward(
 
 
 def _rows(inputs: list[Tensor], noisy: bool) -> tuple[Tensor, Tensor]:
-    """The gradient of x [N, D], and g·value [N]."""
+    """Return the gradient of x [N, D], and g·value [N]."""
     x, values = inputs[2], inputs[5]
     (n, d), (size, width) = x.shape, values.shape
     tiles = row_tiles(d)
@@ -102,7 +104,7 @@ def _rows(inputs: list[Tensor], noisy: bool) -> tuple[Tensor, Tensor]:
 
 
 def _codes(inputs: list[Tensor], agreement: Tensor, noisy: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of keys, bias and values, float32."""
+    """Return the gradients of keys, bias and values, float32."""
     x, values = inputs[2], inputs[5]
     (n, d), (size, width) = x.shape, values.shape
     tiles = code_tiles(max(d, width))
@@ -138,7 +140,8 @@ def _codes(inputs: list[Tensor], agreement: Tensor, noisy: bool) -> tuple[Tensor
 
 
 def code_tiles(out: int) -> Tiles:
-    """Of the kernel over codes, by the larger of D and V: it keeps `out` channels of both results."""
+    """Return tiles for the kernel over codes, by the larger of D and V: it holds `out` channels of both
+    results."""
     out = min(128, padded(out))
     return Tiles(rows=16, codes=64 if out < 64 else 32, chunk=16, out=out, warps=8, stages=2)
 
@@ -168,7 +171,7 @@ def _rows_kernel(
     CHUNK: tl.constexpr,
     OUT: tl.constexpr,
 ):
-    """The gradient of a block of rows, OUT of its channels."""
+    """The gradient of a block of rows, for OUT of its channels."""
     rows = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
     channels = tl.program_id(1) * OUT + tl.arange(0, OUT)
     agreement = _row_dots(value_gradient_ptr, value_ptr, rows, n, width, BLOCK_N, CHUNK)
@@ -234,7 +237,7 @@ def _codes_kernel(
     CHUNK: tl.constexpr,
     OUT: tl.constexpr,
 ):
-    """The part that `span` rows have in the gradients of a block of codes: OUT channels of key and of value."""
+    """The contribution of `span` rows to the gradients of a block of codes: OUT channels of key and of value."""
     first, part = tl.program_id(0) * BLOCK_K, tl.program_id(1).to(tl.int64)
     codes, channels = first + tl.arange(0, BLOCK_K), tl.program_id(2) * OUT + tl.arange(0, OUT)
     keys, values = tl.zeros((BLOCK_K, OUT), tl.float32), tl.zeros((BLOCK_K, OUT), tl.float32)

@@ -1,12 +1,12 @@
-"""How many vectors chose each code, and their sum, in a fixed order: no atomic additions.
+"""The number of vectors of each code, and their sum, in a fixed order: no atomic additions.
 
-The indices are sorted, stably, and each code's vectors are then a run of sorted rows. A run of at most PIECE rows
-is summed by one program. A longer one is cut into pieces of PIECE rows, whose partial sums a second program adds
-in order, so a code that takes the whole batch is summed by as many programs as any other batch. The order of every
-addition follows from shapes and indices alone: the result is bit-equal from run to run.
+A stable sort of the indices turns each code's vectors into a run of sorted rows. One program sums a run of at most
+PIECE rows. A longer run is cut into pieces of PIECE rows, whose partial sums a second program adds in order, so
+that a code with the whole batch is summed by as many programs as any other batch. The order of every addition
+follows from shapes and indices alone, so the result is bit-equal from run to run.
 
-Sums are accumulated in float64, as in the reference, and rounded once: the error before that is at most N·2⁻⁵³ of
-the sum of magnitudes, and a sum may leave float32's range on the way and come back.
+Sums are accumulated in float64, as in the reference, and rounded once. The error before that is at most N·2⁻⁵³ of
+the sum of magnitudes. An intermediate sum may exceed float32's range.
 """
 
 from typing import NamedTuple
@@ -18,18 +18,18 @@ from torch import Tensor
 
 from quantizers.kernels.vectors import compute_dtype
 
-PIECE = 128  # sorted rows that one program sums; longer runs are cut
-LOAD = 1024  # elements that a program holds at a time
-LARGEST_BLOCK = 128  # channels of a program
+PIECE = 128  # most sorted rows that one program sums; longer runs are cut
+LOAD = 1024  # elements that a program loads at a time
+LARGEST_BLOCK = 128  # most channels per program
 
 
 @torch.no_grad()
 def code_sums(x: Tensor, indices: Tensor, codebook_size: int) -> tuple[Tensor, Tensor]:
-    """How many vectors chose each code, and their sum; bit-equal from run to run.
+    """Return how many vectors chose each code, and their sum; bit-equal from run to run.
 
     Args:
-        x: [H, N, D] vectors, any floating dtype, on the GPU. indices: [H, N] int64; vectors with index −1 do not
-            count.
+        x: [H, N, D] vectors, any floating dtype, on the GPU.
+        indices: [H, N] int64; vectors with index −1 do not count.
 
     Returns:
         counts [H, K] and sums [H, K, D], float32 (float64 for float64 input), accumulated in float64.
@@ -42,17 +42,22 @@ def code_sums(x: Tensor, indices: Tensor, codebook_size: int) -> tuple[Tensor, T
 def ema_code_sums(
     x: Tensor, indices: Tensor, cluster_size: Tensor, embedding_sum: Tensor, decay: float | Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The moving averages γN + (1−γ)n and γm + (1−γ)s of `code_sums`: van den Oord et al. 2017, appendix A.1.
+    """Return the moving averages γN + (1−γ)n and γm + (1−γ)s of `code_sums`: van den Oord et al. 2017, appendix
+    A.1.
 
     Args:
-        x: [H, N, D] vectors. indices: [H, N] int64, −1 for vectors that do not count.
-        cluster_size: N [H, K]. embedding_sum: m [H, K, D]. decay: γ.
+        x: [H, N, D] vectors.
+        indices: [H, N] int64, −1 for vectors that do not count.
+        cluster_size: N [H, K].
+        embedding_sum: m [H, K, D].
+        decay: γ.
 
-    Returns: the new N and m, in their dtypes. A head without any vector that counts keeps its averages; a code
-        whose sum s leaves the range of float32 takes none of its vectors.
+    Returns: the new N and m, in their dtypes. A head without a valid vector keeps its averages. A code whose sum s
+    exceeds
+        the range of float32 takes none of its vectors.
     """
     counts, sums, overflows = _sums(x, indices, cluster_size.shape[1])
-    # Whether a head moves depends on all of its codes, so the averages are a launch of their own.
+    # Whether a head moves depends on all of its codes, so the averages need a separate launch.
     fits = ~overflows.any(-1)
     moves = ((counts > 0) & fits).any(-1, keepdim=True)
     keep = torch.where(moves, decay, 1.0).to(cluster_size.dtype)
@@ -80,7 +85,7 @@ def ema_code_sums(
 
 
 class _Runs(NamedTuple):
-    """The vectors of all heads sorted by head and code, a code −1 last: bin h·(K + 1) + k, B bins in all."""
+    """The vectors of all heads sorted by head and code, with code −1 last: bin h·(K + 1) + k, B bins in all."""
 
     order: Tensor  # [H·N] int64, row numbers in the order of their bins
     starts: Tensor  # [B + 1] int64, where each bin's rows start in `order`
@@ -92,7 +97,7 @@ def _runs(indices: Tensor, codebook_size: int) -> _Runs:
     heads, n = indices.shape
     size = codebook_size + 1
     bins = heads * size
-    dtype = torch.int32 if bins < 2**31 else torch.int64  # half as many bits to sort by
+    dtype = torch.int32 if bins < 2**31 else torch.int64  # half as many bits to sort
     device = indices.device
     offsets = torch.arange(heads, device=device)[:, None] * size
     keys = (indices.where(indices >= 0, codebook_size) + offsets).flatten().to(dtype)
@@ -102,13 +107,15 @@ def _runs(indices: Tensor, codebook_size: int) -> _Runs:
     cut = (counts > PIECE) & (torch.arange(bins, device=device) % size < codebook_size)
     pieces = torch.zeros_like(starts)
     torch.cumsum(((counts + (PIECE - 1)) // PIECE).where(cut, 0), 0, out=pieces[1:])
-    # More than PIECE rows each, so fewer than 2 / PIECE pieces a row.
+    # Each run has more than PIECE rows, so there are fewer than 2 / PIECE pieces per row.
     owners = torch.arange(2 * heads * n // PIECE, device=device)
     return _Runs(order, starts, pieces, torch.searchsorted(pieces[1:], owners, right=True))
 
 
 def _sums(x: Tensor, indices: Tensor, codebook_size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Counts [H, K], sums [H, K, D], and which blocks of a code's channels are not finite [H, K, D / block]."""
+    """Return counts [H, K], sums [H, K, D], and which blocks of a code's channels are not finite [H, K, D /
+    block].
+    """
     heads, _, d = x.shape
     runs = _runs(indices, codebook_size)
     block_r, block_d = _tile(d)
@@ -140,7 +147,7 @@ def _sums(x: Tensor, indices: Tensor, codebook_size: int) -> tuple[Tensor, Tenso
 
 
 def _tile(d: int) -> tuple[int, int]:
-    """Rows and channels that one program loads at a time."""
+    """Return the rows and channels that one program loads at a time."""
     block_d = min(LARGEST_BLOCK, triton.next_power_of_2(d))
     return min(PIECE, LOAD // block_d), block_d
 
@@ -162,7 +169,7 @@ def _piece_kernel(
     """The sum of one piece's rows."""
     piece = tl.program_id(0).to(tl.int64)
     owner = tl.load(owners_ptr + piece)
-    used = owner < bins  # the number of pieces is known on the device only: those beyond it are idle
+    used = owner < bins  # only the device knows the number of pieces; programs beyond it are idle
     first = tl.load(starts_ptr + owner) + (piece - tl.load(pieces_ptr + owner)) * PIECE
     last = tl.minimum(first + PIECE, tl.load(starts_ptr + owner + 1, mask=used, other=0))
     total = _gather_sum(x_ptr, order_ptr, first, tl.where(used, last, first), d, BLOCK_R, BLOCK_D)
@@ -186,9 +193,9 @@ def _code_kernel(
     BLOCK_R: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """One code's sum: of its rows where they are few, else of its pieces in their order."""
+    """One code's sum: over its rows if there are few, else over its pieces in order."""
     code = tl.program_id(0)
-    owner = (code + code // codebook_size).to(tl.int64)  # one bin a head holds the vectors without a code
+    owner = (code + code // codebook_size).to(tl.int64)  # one bin per head for the vectors without a code
     code = code.to(tl.int64)
     first, last = tl.load(starts_ptr + owner), tl.load(starts_ptr + owner + 1)
     count = last - first
@@ -200,7 +207,7 @@ def _code_kernel(
     channels = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
     total = total.to(sums_ptr.dtype.element_ty)
     tl.store(sums_ptr + code * d + channels, total, mask=channels < d)
-    finite = (total > -float("inf")) & (total < float("inf"))  # neither holds for NaN
+    finite = (total > -float("inf")) & (total < float("inf"))  # neither is true for NaN
     broken = tl.max(tl.where(finite | (channels >= d), 0, 1), 0)
     tl.store(overflows_ptr + code * tl.num_programs(1) + tl.program_id(1), broken > 0)
     if tl.program_id(1) == 0:

@@ -1,7 +1,7 @@
-"""Autotuning of the nearest-code search, for who wants it: nothing is measured unless `tune` is called.
+"""Opt-in autotuning of the nearest-code search: nothing is measured unless `tune` is called.
 
-Tile sizes follow from the shape and the device, and every one of them is known to compile without spills. What is
-left to a measurement is into how many parts the codes are split where few rows must fill a large chip.
+Tile sizes follow from the shape and the device, and all of them compile without spills. Only one choice depends on
+measurements: the number of splits of the codes when few rows must fill a large chip.
 """
 
 import statistics
@@ -13,18 +13,21 @@ from torch import Tensor
 from quantizers.kernels.triton.nearest import nearest_code, search_of
 from quantizers.kernels.triton.tiles import tuned
 
-PROGRAMS = (1, 2, 4, 8, 16)  # a multiprocessor
+PROGRAMS = (1, 2, 4, 8, 16)  # per multiprocessor
 
 
 def tune(x: Tensor, codebook: Tensor, repetitions: int = 5) -> dict[int, float]:
-    """Measure the search of these tensors with each number of programs a multiprocessor, and keep the fastest.
+    """Measure the search of these tensors with each number of programs per multiprocessor, and use the fastest
+    from now on.
 
-    It is kept in this process for searches of the same shape, precision and kind of device. Waits for the device.
+    The choice applies in this process to searches of the same shape, precision and kind of device. Synchronizes
+    with the device.
 
     Args:
-        x: [H, N, D], codebook: [H, K, D], on the GPU. repetitions: of each, of which the median counts.
+        x, codebook: [H, N, D] and [H, K, D], on the GPU.
+        repetitions: runs for each number of programs; their median counts.
 
-    Returns: milliseconds for each number. Results of a search do not depend on it.
+    Returns: milliseconds for each number. The results of a search do not depend on the choice.
     """
     search, times = search_of(x, codebook), {}
     for programs in PROGRAMS:

@@ -18,18 +18,18 @@ X, CODES = torch.randn(1, 5, 3), torch.randn(1, 4, 3)
 
 
 def test_auto_takes_the_compiled_one_on_a_cpu() -> None:
-    with use_implementation() as ran:
+    with use_implementation() as counts:
         nearest_code(X, CODES)
-    assert ran == {("nearest_code", "compiled"): 1}
+    assert counts == {("nearest_code", "compiled"): 1}
 
 
 @pytest.mark.parametrize("name", ["reference", "blocked", "compiled"])
 def test_one_by_name_runs(name: str) -> None:
-    with use_implementation(name) as ran:
+    with use_implementation(name) as counts:
         nearest_code(X, CODES)
         rotate_grad(X, X, X)
-    assert ran["nearest_code", name] == 1
-    assert ran["rotate_grad", "reference" if name == "blocked" else name] == 1
+    assert counts["nearest_code", name] == 1
+    assert counts["rotate_grad", "reference" if name == "blocked" else name] == 1
     assert dispatch.chosen_implementation() == "auto"
 
 
@@ -53,11 +53,11 @@ def test_the_backward_runs_by_the_implementation_of_its_forward(name: str) -> No
     options = {"levels": (5, 5, 5)} if name == "fsq" else {"codebook_size": 8}
     quantizer = quantizers.create(name, dim=3, **options)
     x = torch.randn(6, 3, requires_grad=True)
-    with use_implementation() as ran:
+    with use_implementation() as counts:
         with use_implementation("reference"):
             out = quantizer(x)
         (out.quantized.sum() + out.loss).backward()
-    assert {implementation for _, implementation in ran} == {"reference"}
+    assert {implementation for _, implementation in counts} == {"reference"}
 
 
 def test_another_thread_chooses_for_itself() -> None:
@@ -109,15 +109,15 @@ def no_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("no_compiler")
 def test_without_a_compiler_plain_torch_serves_and_says_so_once() -> None:
-    with pytest.warns(RuntimeWarning, match="no-such-compiler") as caught, use_implementation() as ran:
+    with pytest.warns(RuntimeWarning, match="no-such-compiler") as caught, use_implementation() as counts:
         indices, _ = nearest_code(X, CODES)
     assert len(caught) == 1
-    assert ran == {("nearest_code", "blocked"): 1}
-    with warnings.catch_warnings(), use_implementation() as ran:
+    assert counts == {("nearest_code", "blocked"): 1}
+    with warnings.catch_warnings(), use_implementation() as counts:
         warnings.simplefilter("error")
         nearest_code(X, CODES)
         rotate_grad(X, X, X)
-    assert ran == {("nearest_code", "blocked"): 1, ("rotate_grad", "reference"): 1}
+    assert counts == {("nearest_code", "blocked"): 1, ("rotate_grad", "reference"): 1}
     with use_implementation("reference"):
         assert torch.equal(nearest_code(X, CODES)[0], indices)
 

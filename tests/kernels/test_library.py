@@ -56,7 +56,7 @@ def copying_compiler(tmp_path: Path) -> str:
     compiler, linked, made = tmp_path / "compiler", tmp_path / "linked", Path(library.library()._name)
     if not made.exists():
         pytest.skip("the library was loaded from a temporary folder")
-    linked.write_bytes(made.read_bytes().removesuffix(library.WHOLE))
+    linked.write_bytes(made.read_bytes().removesuffix(library.END_MARK))
     compiler.write_text(
         "#!/bin/sh\n"
         "for last; do :; done\n"
@@ -124,7 +124,7 @@ def test_a_full_disk_is_not_the_cache(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("QUANTIZERS_CACHE", str(tmp_path))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    for least, expected in ((library.ROOM - 1, None), (library.ROOM, tmp_path)):
+    for least, expected in ((library.SPACE_NEEDED - 1, None), (library.SPACE_NEEDED, tmp_path)):
         resource.setrlimit(resource.RLIMIT_FSIZE, (least, limits[1]))
         try:
             assert library.cache_folder() == expected
@@ -146,11 +146,11 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
     loaded: list[Path] = []
 
     def load(path: str, mode: int = 0) -> None:
-        assert library._is_whole(Path(path))
+        assert library._is_complete(Path(path))
         loaded.append(Path(path))
 
     def compiled(compiler: list[str], instructions: str, link_openmp: bool, target: Path) -> Path:
-        target.write_bytes(library.WHOLE)
+        target.write_bytes(library.END_MARK)
         return target
 
     monkeypatch.setattr(library.ctypes, "CDLL", load)

@@ -76,9 +76,9 @@ def soft_inputs(**options: Any) -> tuple[Tensor, ...]:
 
 
 def test_every_operation_has_samples() -> None:
-    from quantizers.kernels.dispatch import ROOMS
+    from quantizers.kernels.dispatch import MODULES
 
-    assert set(SAMPLES) == set(ROOMS)
+    assert set(SAMPLES) == set(MODULES)
 
 
 @pytest.mark.parametrize(
@@ -90,8 +90,8 @@ def test_opcheck(name: str, sample: Callable[[], tuple[Any, ...]]) -> None:
 
 
 ERRORS: list[tuple[str, Callable[[], object], type[Exception]]] = [
-    ("x has 3 channels, codebook 4", lambda: nearest_code(normal(1, 5, 3), normal(1, 2, 4)), ValueError),
-    ("x has 2 heads, codebook 1", lambda: nearest_lookup(normal(2, 5, 3), normal(1, 2, 3)), ValueError),
+    ("got 3 channels in x but 4 in codebook", lambda: nearest_code(normal(1, 5, 3), normal(1, 2, 4)), ValueError),
+    ("got 2 heads in x but 1 in codebook", lambda: nearest_lookup(normal(2, 5, 3), normal(1, 2, 3)), ValueError),
     (
         r"x has shape \(5, 3\), expected \[H, N, D\]",
         lambda: nearest_code(normal(5, 3), normal(1, 2, 3)),
@@ -101,11 +101,15 @@ ERRORS: list[tuple[str, Callable[[], object], type[Exception]]] = [
     ("at least one code", lambda: nearest_code(normal(1, 5, 0), normal(1, 2, 0)), ValueError),
     ("x has dtype torch.int64", lambda: nearest_code(torch.zeros(1, 5, 3, dtype=int), normal(1, 2, 3)), TypeError),
     (
-        "codebook is on meta, x on cpu",
+        "codebook is on meta and x on cpu",
         lambda: nearest_code(normal(1, 5, 3), torch.empty(1, 2, 3, device="meta")),
         ValueError,
     ),
-    ("keys has 4 codes, bias 5", lambda: highest_score(normal(5, 3), normal(4, 3), normal(5)), ValueError),
+    (
+        "got 4 codes in keys but 5 in bias",
+        lambda: highest_score(normal(5, 3), normal(4, 3), normal(5)),
+        ValueError,
+    ),
     ("indices have dtype torch.int32", lambda: code_sums(normal(2, 5, 3), INDICES.int(), 4), TypeError),
     ("indices have shape", lambda: code_sums(normal(2, 6, 3), INDICES, 4), ValueError),
     (
@@ -117,7 +121,7 @@ ERRORS: list[tuple[str, Callable[[], object], type[Exception]]] = [
     ("expected torch.float32", lambda: round_levels(normal(5, 1).half(), [3]), TypeError),
     ("expected 2 channels", lambda: round_levels(normal(5, 3), [3, 5]), ValueError),
     (
-        "keys has 4 codes, values 5",
+        "got 4 codes in keys but 5 in values",
         lambda: soft_codes(normal(5, 3), normal(4, 3), normal(4), normal(5, 2), torch.ones(())),
         ValueError,
     ),

@@ -95,7 +95,7 @@ def test_the_registered_operation() -> None:
     arguments = (normal(4, 5, 4), normal(5, 5, 4), normal(6, 7, 4).requires_grad_(), normal(0, 4, 8), normal(1, 4))
     blocks = [normal(2, 16, 4), normal(3, 4, 16)]
     torch.library.opcheck(torch.ops.quantizers.nearest_implicit_code.default, (*arguments, blocks))
-    with pytest.raises(ValueError, match="blocks holds 1 weights, expected two a block"):
+    with pytest.raises(ValueError, match="blocks contains 1 weights, expected two per block"):
         nearest_implicit_code(*arguments, blocks[:1])
     with pytest.raises(ValueError, match=r"context has shape \(4, 4\), expected \(5, 4\)"):
         nearest_implicit_code(arguments[0], arguments[1][:4], *arguments[2:], blocks)

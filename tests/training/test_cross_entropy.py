@@ -135,7 +135,7 @@ Z, CODES, TARGETS = torch.zeros(4, 3), torch.zeros(6, 3), torch.zeros(4, dtype=t
     ("arguments", "error", "message"),
     [
         ((Z[0], CODES, TARGETS), ValueError, r"z has shape \(3,\), expected \[N, D\]"),
-        ((Z, CODES[:, :2], TARGETS), ValueError, "z has 3 channels, codes 2, expected as many"),
+        ((Z, CODES[:, :2], TARGETS), ValueError, "got 3 channels in z but 2 in codes; expected equal numbers"),
         ((Z, CODES[:0], TARGETS), ValueError, "expected at least one code"),
         ((Z.long(), CODES, TARGETS), TypeError, r"z has dtype torch.int64, expected a floating dtype"),
         ((Z, CODES, TARGETS[:3]), ValueError, r"targets have shape \(3,\), expected \(4,\), one per row of z"),

@@ -12,17 +12,17 @@ pytestmark = runs_kernels
 
 
 def step(case: Case, implementation: str) -> tuple[list[Tensor], set[str]]:
-    """A training step's outputs and gradients, the state after it and the evaluation's indices; what ran."""
+    """A training step's outputs and gradients, its final state, evaluation indices, and the implementations."""
     torch.manual_seed(1)
     quantizer = case.build().to(device())
     x = torch.randn(2, 9, quantizer.dim).to(device()).requires_grad_()
     torch.manual_seed(2)
-    with use_implementation(implementation) as ran:
+    with use_implementation(implementation) as counts:
         out = quantizer(x)
         (out.quantized.sin().sum() + out.loss).backward()
         found = [x.grad, *(p.grad for p in quantizer.parameters()), *quantizer.state_dict().values()]
         found += [*out, quantizer.eval().encode(x)]
-    return [tensor.detach().cpu() for tensor in found if tensor is not None], {name for _, name in ran}
+    return [tensor.detach().cpu() for tensor in found if tensor is not None], {name for _, name in counts}
 
 
 def needs_operations(case: Case) -> bool:
@@ -35,10 +35,10 @@ def needs_operations(case: Case) -> bool:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_agrees_with_the_reference(case: Case) -> None:
-    actual, ran = step(case, "triton")
+    actual, executed = step(case, "triton")
     expected, _ = step(case, "reference")
-    assert ran <= ({"triton", "reference"} if case.name == "optvq" else {"triton"})  # `dispatch.UNIVERSAL`
-    assert ran or not needs_operations(case)
+    assert executed <= ({"triton", "reference"} if case.name == "optvq" else {"triton"})  # `dispatch.UNIVERSAL`
+    assert executed or not needs_operations(case)
     for a, b in zip(actual, expected, strict=True):
         # float32's default, 1.3e-6 relative and 1e-5 absolute: a handful of roundings of numbers near 1
         torch.testing.assert_close(a, b)
