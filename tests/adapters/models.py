@@ -136,31 +136,7 @@ def check_filled(model: nn.Module) -> None:
 
 def _xcodec() -> Any:
     transformers = pytest.importorskip("transformers", reason="the extra `models` has it")
+    from benchmarks.peers import configurations  # imports transformers, so only after the check
+
     torch.manual_seed(0)
-    acoustic = transformers.DacConfig(
-        encoder_hidden_size=8, decoder_hidden_size=16, hidden_size=16, downsampling_ratios=[4, 2], codebook_size=16
-    )
-    semantic = transformers.HubertConfig(
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
-        conv_dim=(8, 8),
-        conv_kernel=(4, 2),
-        conv_stride=(4, 2),
-        num_conv_pos_embeddings=4,
-        num_conv_pos_embedding_groups=2,
-    )
-    return transformers.XcodecModel(
-        transformers.XcodecConfig(
-            acoustic_model_config=acoustic,
-            semantic_model_config=semantic,
-            codebook_size=16,
-            codebook_dim=8,
-            sample_rate=8000,
-            target_bandwidths=[4.0, 8.0],
-            channel_ratios=[1, 1],
-            strides=[1, 1],
-            block_dilations=[1, 1],
-        )
-    )
+    return transformers.XcodecModel(configurations.xcodec())
