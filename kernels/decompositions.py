@@ -20,9 +20,9 @@ def decompositions() -> dict[torch._ops.OpOverload, Callable[..., object]]:
         return codes, indices, (weight * distance).where(weight != 0, 0.0)
 
     def round_levels(z: Tensor, counts: Sequence[int], slope: float) -> tuple[Tensor, Tensor]:
-        # Not `integers`, which copies from the host: a decomposition holds no constant.
-        of_channels = torch.cat([z.new_full((1,), count, dtype=torch.int64) for count in counts])
-        return reference_levels.round_levels(z, of_channels, slope)
+        # Not `integers`, which copies from the host: a decomposition cannot contain a constant.
+        levels_tensor = torch.cat([z.new_full((1,), count, dtype=torch.int64) for count in counts])
+        return reference_levels.round_levels(z, levels_tensor, slope)
 
     return {
         operations.nearest_code.default: plain.nearest_code,

@@ -9,7 +9,8 @@ TINY_SIZES = (16, 64, *SIZES)
 GRIDS = Effect(
     "d",
     "FSQ against VQ over the codebook size",
-    "VQ stops gaining, and uses ever fewer of its codes, as K grows; FSQ goes on (Mentzer et al. 2023, figure 3).",
+    "VQ stops gaining, and uses ever fewer of its codes, as K grows; FSQ continues to gain (Mentzer et al. "
+    "2023, figure 3).",
     [against_k(measure, (VQ, VQ_REPLACED, FSQ), TINY_SIZES) for measure in (PSNR, USED, PERPLEXITY)],
     [
         Comparison("FSQ gains from K 1024 to 16384", PSNR, Setting(FSQ, MANY), Setting(FSQ, 1024)),
