@@ -46,6 +46,11 @@ class GroupedQuantizer(ComposedQuantizer, RowQuantizer):
         )
 
     @property
+    def groups(self) -> Sequence[Quantizer]:
+        """The quantizer of each group of channels, in order."""
+        return self.components
+
+    @property
     def _is_shared(self) -> bool:
         return len(self.quantizers) == 1
 

@@ -111,6 +111,11 @@ class Quantizer(RecordedConstruction, CodeIndices, CodeHooks, LearnedCodes, abc.
         this quantizer alone."""
         return (self,)
 
+    @property
+    def groups(self) -> Sequence["Quantizer"]:
+        """The quantizers that share out the channels among them, in order; by default this quantizer alone."""
+        return (self,)
+
     def forward(self, x: Tensor, mask: Tensor | None = None) -> QuantizerOutput:
         """Quantize x.
 

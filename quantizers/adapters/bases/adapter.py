@@ -9,8 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from quantizers.codebooks.ema import EMAVectorQuantizer
-from quantizers.codebooks.ibq import IBQ
-from quantizers.composite.grouped import GroupedQuantizer
 from quantizers.composite.residual import ResidualQuantizer
 from quantizers.core.base import Quantizer
 
@@ -170,7 +168,7 @@ class CodebookView:
 
 def set_codebook(quantizer: Quantizer, codes: Tensor) -> None:
     """Set a quantizer's codes [K, code_dim]. Raises: ValueError where it has none to set, or chooses otherwise."""
-    if isinstance(quantizer, IBQ) or getattr(quantizer, "to_logits", None) is not None:
+    if quantizer._index_rule.get("choice", "nearest") != "nearest":
         raise ValueError(
             f"{type(quantizer).__name__} does not choose the nearest code: with codes that are kept it would give "
             "other indices; expected one of 'vq', 'ema_vq', 'rotation_vq', 'simvq' or 'gumbel' with "
@@ -199,15 +197,23 @@ def stages_of(quantizer: Quantizer, count: int, *, shared: bool = False) -> Sequ
 
     Raises: ValueError.
     """
-    if not isinstance(quantizer, ResidualQuantizer):
-        raise ValueError(f"quantizer is {type(quantizer).__name__}, which cannot keep the codebooks of stages")
-    if len(quantizer.components) != count:
-        raise ValueError(f"quantizer has {len(quantizer.components)} stages, and {count} codebooks are to be kept")
-    if quantizer.entry is not None or quantizer.log_scales is not None:
+    residual = as_residual(
+        quantizer, f"quantizer is {type(quantizer).__name__}, which cannot keep the codebooks of stages"
+    )
+    if len(residual.stages) != count:
+        raise ValueError(f"quantizer has {len(residual.stages)} stages, and {count} codebooks are to be kept")
+    if residual.entry is not None or residual.log_scales is not None:
         raise ValueError("quantizer scales or bounds what its stages get, and the kept codes are for neither")
-    if len(quantizer.quantizers) not in (1 if shared else count, count):
+    if len(set(residual.stages)) not in (1 if shared else count, count):
         raise ValueError(f"quantizer shares its codebook, and {count} of their own are to be kept")
-    return quantizer.components
+    return residual.stages
+
+
+def as_residual(quantizer: Quantizer, otherwise: str) -> ResidualQuantizer:
+    """The quantizer, if it is a ResidualQuantizer. Raises: ValueError with the text `otherwise` if it is not."""
+    if not isinstance(quantizer, ResidualQuantizer):
+        raise ValueError(otherwise)
+    return quantizer
 
 
 def groups_of(quantizer: Quantizer, count: int, *, shared: bool = False) -> Sequence[Quantizer]:
@@ -217,14 +223,14 @@ def groups_of(quantizer: Quantizer, count: int, *, shared: bool = False) -> Sequ
 
     Raises: ValueError.
     """
-    if not isinstance(quantizer, GroupedQuantizer) or len(quantizer.components) != count:
+    if len(quantizer.groups) != count:
         raise ValueError(
             f"quantizer is {type(quantizer).__name__} with {quantizer.num_codebooks} codebooks, expected a "
             f"GroupedQuantizer of {count} groups, whose codes are to be kept"
         )
-    if len(quantizer.quantizers) not in (1 if shared else count, count):
+    if len(set(quantizer.groups)) not in (1 if shared else count, count):
         raise ValueError(f"quantizer shares its codebook, and {count} of their own are to be kept")
-    return quantizer.components
+    return quantizer.groups
 
 
 def decode_channels_last(quantizer: Quantizer, indices: Tensor) -> Tensor:

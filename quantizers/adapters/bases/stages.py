@@ -82,16 +82,13 @@ class StagesAdapter(Adapter):
 
     def _quantize(self, z: Tensor, count: int | None) -> QuantizerOutput:
         """A forward of ours with the first codebooks; loss [n], that of each stage, where there are stages."""
-        if not isinstance(self.quantizer, ResidualQuantizer):
-            quantized, indices, loss = self.quantizer(z, **self._first(count))
-            return QuantizerOutput(quantized, indices, loss[None])
-        return self.quantizer.forward_stages(z, **self._first(count))
+        return quantize_by_stage(self.quantizer, z, **self._first(count))
 
     def _whole(self, count: int | None) -> int:
         """How many codebooks to use where `count` are asked for: in whole stages, at least one, at most all."""
-        if count is None or not isinstance(self.quantizer, ResidualQuantizer):
+        if count is None or not self.quantizer.truncatable:
             return self.num_quantizers if count is None else min(count, self.num_quantizers)
-        ends = list(accumulate(stage.num_codebooks for stage in self.quantizer.components))
+        ends = list(accumulate(stage.num_codebooks for stage in self.quantizer.stages))
         return max((end for end in ends if end <= count), default=ends[0])
 
     def _first(self, count: int | None) -> dict[str, Any]:
@@ -102,12 +99,22 @@ class StagesAdapter(Adapter):
         used = self._whole(count)
         if used == self.num_quantizers:
             return {}
-        if not isinstance(self.quantizer, ResidualQuantizer):
+        if not self.quantizer.truncatable:
             raise ValueError(
                 f"{used} codebooks are asked for, and {type(self.quantizer).__name__} always gives its "
                 f"{self.num_quantizers}; expected a ResidualQuantizer, whose last stages can be left out"
             )
         return {"num_codebooks": used}
+
+
+def quantize_by_stage(
+    quantizer: Quantizer, x: Tensor, mask: Tensor | None = None, **options: Any
+) -> QuantizerOutput:
+    """A forward, with the loss of each stage, [n]; of a quantizer that has no stages, its loss as [1]."""
+    if isinstance(quantizer, ResidualQuantizer):
+        return quantizer.forward_stages(x, mask, **options)
+    output: QuantizerOutput = quantizer(x, mask, **options)
+    return output._replace(loss=output.loss[None])
 
 
 def _projections(stage: Any) -> Iterator[tuple[str, nn.Linear]]:

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from quantizers.adapters.bases.adapter import Adapter, Place, stages_of
+from quantizers.adapters.bases.adapter import Adapter, Place, as_residual, stages_of
 from quantizers.adapters.contracts.dac_stage import (
     DacStageAdapter,
     Stage,
@@ -71,12 +71,13 @@ class DacAdapter(Adapter):
     def keep(cls, original: Any, quantizer: Quantizer) -> None:
         """Carry codes and projections of the stages over. Raises: ValueError for stages that do not choose as
         theirs, and for a quantizer that does more than sum them."""
-        if not isinstance(quantizer, ResidualQuantizer) or not _only_sums(quantizer):
-            raise ValueError(
-                f"{type(quantizer).__name__} cannot keep a codebook of DAC, whose stages have one each and get "
-                "residuals as they are; expected a ResidualQuantizer of distinct stages, without entry, scales or "
-                "projections of its own"
-            )
+        refusal = (
+            f"{type(quantizer).__name__} cannot keep a codebook of DAC, whose stages have one each and get "
+            "residuals as they are; expected a ResidualQuantizer of distinct stages, without entry, scales or "
+            "projections of its own"
+        )
+        if not _only_sums(as_residual(quantizer, refusal)):
+            raise ValueError(refusal)
         parts = stages_of(quantizer, len(original.quantizers))
         for part, stage in zip(parts, original.quantizers, strict=True):
             DacStageAdapter.keep(stage, part)
@@ -111,7 +112,7 @@ class DacAdapter(Adapter):
     @property
     def quantizers(self) -> list[Stage]:
         """The stages, as models read them. Raises: ValueError for a quantizer without."""
-        return [Stage(part, self.dtype) for part in self._residual().components]
+        return [Stage(part, self.dtype) for part in self._residual().stages]
 
     @property
     def n_codebooks(self) -> int:
@@ -145,12 +146,11 @@ class DacAdapter(Adapter):
         return output
 
     def _residual(self) -> ResidualQuantizer:
-        if not isinstance(self.quantizer, ResidualQuantizer):
-            raise ValueError(
-                f"{type(self.quantizer).__name__} has {self.n_codebooks} codebooks that are not stages, some of "
-                "which could be asked for, left out or read; expected a ResidualQuantizer"
-            )
-        return self.quantizer
+        return as_residual(
+            self.quantizer,
+            f"{type(self.quantizer).__name__} has {self.n_codebooks} codebooks that are not stages, some of "
+            "which could be asked for, left out or read; expected a ResidualQuantizer",
+        )
 
     def _losses(self, loss: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         return losses_of_batch(loss, z)
@@ -173,5 +173,5 @@ class TransformersDacAdapter(DacAdapter):
 def _only_sums(quantizer: ResidualQuantizer) -> bool:
     """Whether it is the plain recursion of stages, each of which stands once."""
     plain = quantizer.entry is None and quantizer.log_scales is None
-    distinct = len(quantizer.quantizers) == len(quantizer.order)
+    distinct = len(set(quantizer.stages)) == len(quantizer.stages)
     return plain and distinct and isinstance(quantizer.project_in, nn.Identity)

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from quantizers.adapters.bases.adapter import Adapter
 from quantizers.adapters.bases.last_loss import LastLossAdapter
-from quantizers.composite.grouped import GroupedQuantizer
 from quantizers.core.base import Quantizer
 from quantizers.core.projection import Norm, Projection
 
@@ -52,7 +51,7 @@ class PackageAdapter(Adapter):
 
     @codebook.setter
     def codebook(self, codes: Tensor) -> None:
-        parts = self.quantizer.components if isinstance(self.quantizer, GroupedQuantizer) else [self.quantizer]
+        parts = self.quantizer.groups
         codes = codes[0] if self._has_axis_of_one else codes
         books = codes if len(parts) > 1 and not self._has_one_codebook else [codes] * len(parts)
         for part, own in zip(parts, books, strict=True):

@@ -13,7 +13,6 @@ from quantizers.adapters.contracts.vector_quantize_pytorch.common import (
     refuse,
     refuse_arguments,
 )
-from quantizers.composite.grouped import GroupedQuantizer
 from quantizers.core.base import Quantizer
 from quantizers.kernels.reference.levels import index_digits, level_values, round_bounded
 from quantizers.kernels.vectors import integers
@@ -93,9 +92,7 @@ class FSQAdapter(WithoutLossAdapter):
 
     @property
     def _grid(self) -> Quantizer:
-        if isinstance(self.quantizer, GroupedQuantizer) and getattr(self.original, "num_codebooks", 1) > 1:
-            return self.quantizer.components[0]
-        return self.quantizer
+        return self.quantizer.groups[0] if getattr(self.original, "num_codebooks", 1) > 1 else self.quantizer
 
 
 class LFQOutput(NamedTuple):

@@ -1,12 +1,13 @@
 """ResidualVQ, ResidualSimVQ and ResidualFSQ of vector-quantize-pytorch."""
 
 import warnings
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from quantizers.adapters.bases.adapter import Place, stages_of
+from quantizers.adapters.bases.adapter import Place, as_residual, stages_of
+from quantizers.adapters.bases.stages import quantize_by_stage
 from quantizers.adapters.contracts.vector_quantize_pytorch.common import (
     PackageAdapter,
     WithoutLossAdapter,
@@ -58,8 +59,8 @@ class _StagesAdapter(PackageAdapter):
     @property
     def codebooks(self) -> Tensor | tuple[Tensor, ...]:
         """All codes, [num_quantizers, K, channels]; of stages that differ in size one tensor each."""
-        if len(set(self.codebook_sizes)) > 1 and isinstance(self.quantizer, ResidualQuantizer):
-            return tuple(stage.codebook for stage in self.quantizer.components)
+        if len(set(self.codebook_sizes)) > 1:
+            return tuple(stage.codebook for stage in self.quantizer.stages)
         return self.quantizer.codebook
 
     def get_codes_from_indices(self, indices: Tensor) -> Tensor:
@@ -70,11 +71,11 @@ class _StagesAdapter(PackageAdapter):
 
         Raises: ValueError for a quantizer whose codes are not a sum over stages.
         """
-        if not isinstance(self.quantizer, ResidualQuantizer):
-            raise ValueError(
-                f"{type(self.quantizer).__name__} has no codes of single stages; expected get_output_from_indices"
-            )
-        codes = self.quantizer.decode_stages(indices).to(self.dtype)
+        residual = as_residual(
+            self.quantizer,
+            f"{type(self.quantizer).__name__} has no codes of single stages; expected get_output_from_indices",
+        )
+        codes = residual.decode_stages(indices).to(self.dtype)
         return codes.movedim(-1, 2) if self._decodes_channels_first else codes
 
     def get_output_from_indices(self, indices: Tensor) -> Tensor:
@@ -89,10 +90,10 @@ class _StagesAdapter(PackageAdapter):
 
     def _with_losses(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """The forward's outputs, the losses of the stages one by one."""
-        if isinstance(self.quantizer, ResidualQuantizer):
-            return self.quantizer.forward_stages(x, mask)
-        quantized, indices, loss = self.quantizer(x, mask)
-        return quantized, indices, torch.cat([loss[None], loss.new_zeros(self.num_quantizers - 1)])
+        quantized, indices, losses = quantize_by_stage(self.quantizer, x, mask)
+        if not self.quantizer.truncatable:
+            losses = torch.cat([losses, losses.new_zeros(self.num_quantizers - 1)])
+        return quantized, indices, losses
 
 
 class ResidualVQAdapter(_StagesAdapter):
@@ -216,16 +217,20 @@ class ResidualVQAdapter(_StagesAdapter):
                 f"forward has beam_size={beam_size}, which this contract does not keep in training; expected "
                 "none: beams are searched in evaluation"
             )
-        if width > 1 and not isinstance(self.quantizer, ResidualQuantizer):
-            raise ValueError(
-                f"the beam search is {width} wide, and quantizer is {type(self.quantizer).__name__}, expected a "
-                "ResidualQuantizer"
-            )
+        if width > 1:
+            self._with_beams(width)  # raises before any state moves
         return width
+
+    def _with_beams(self, width: int) -> ResidualQuantizer:
+        return as_residual(
+            self.quantizer,
+            f"the beam search is {width} wide, and quantizer is {type(self.quantizer).__name__}, expected a "
+            "ResidualQuantizer",
+        )
 
     def _improved(self, x: Tensor, mask: Tensor | None, greedy: Tensor, width: int) -> tuple[Tensor, Tensor]:
         """What a beam search finds, with the gradient of the nearest codes of each stage; NaN stays NaN."""
-        indices = cast(ResidualQuantizer, self.quantizer).encode(x, mask, beam_width=width)
+        indices = self._with_beams(width).encode(x, mask, beam_width=width)
         has_code = (indices >= 0).any(-1).unsqueeze(self.quantizer.channel_dim)
         found = self.quantizer.decode(indices).to(greedy.dtype)
         return exact_value(greedy, found.where(has_code, greedy)), indices

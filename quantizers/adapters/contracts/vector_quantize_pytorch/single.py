@@ -17,7 +17,6 @@ from quantizers.adapters.contracts.vector_quantize_pytorch.common import (
 )
 from quantizers.codebooks.multihead import MultiHeadVectorQuantizer
 from quantizers.codebooks.simvq import Matrix, SimVQ
-from quantizers.composite.grouped import GroupedQuantizer
 from quantizers.core.base import Quantizer
 
 FORWARD_DEFAULTS: dict[str, tuple[object, ...]] = {
@@ -257,10 +256,10 @@ def trained_codes(original: Any) -> Tensor:
 def keep_heads(original: Any, quantizer: Quantizer) -> None:
     """Codes and averages of the heads of a VectorQuantize."""
     shared = not original.separate_codebook_per_head
-    parts = quantizer.components if isinstance(quantizer, GroupedQuantizer) else [quantizer]
-    if len(parts) == 1 and isinstance(parts[0], MultiHeadVectorQuantizer) and not shared:
-        _check_searched_alike(original, parts[0])
-        parts[0].set_codebook(trained_codes(original))
+    heads = quantizer.groups[0] if len(quantizer.groups) == 1 else None
+    if isinstance(heads, MultiHeadVectorQuantizer) and not shared:
+        _check_searched_alike(original, heads)
+        heads.set_codebook(trained_codes(original))
         return
     for head, part in enumerate(groups_of(quantizer, original.heads, shared=shared)):
         keep_codes(original, part, 0 if shared else head)
