@@ -1,4 +1,4 @@
-"""One line that puts a quantizer into a model that exists, and one that takes it out again."""
+"""Put a quantizer into an existing model with `plug_in`, and take it out again with `unplug`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,13 +6,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quantizers.adapters.bases.adapter import Adapter, Place
+from quantizers.adapters.bases.adapter import Adapter
 from quantizers.adapters.building import build
-from quantizers.adapters.finding import check_not_compiled, distinct, module_at, paths_of, plugged, replaced
-from quantizers.adapters.notes import write_notes
-from quantizers.adapters.packages import let_packages_import
-from quantizers.adapters.placement import builds_on_meta, dtype_of, home_of, lacks_values, moved, with_values
-from quantizers.adapters.recognition import contract_named, contract_of, contracts
+from quantizers.adapters.devices import builds_on_meta, device_of, dtype_of, is_on_meta, materialize, move_to
+from quantizers.adapters.model_config import write_config
+from quantizers.adapters.paths import (
+    check_not_compiled,
+    distinct_paths,
+    module_at,
+    plugged,
+    replace_module,
+    resolve_paths,
+)
+from quantizers.adapters.reading import read_spec
+from quantizers.adapters.recognition import available_contracts, contract_named, contract_of
+from quantizers.adapters.torch_package import allow_package_import
 from quantizers.core.base import Quantizer
 from quantizers.core.registry import Builder
 
@@ -27,189 +35,202 @@ def plug_in(
     keep_codebook: bool = False,
     **options: Any,
 ) -> nn.Module:
-    """Replace the quantizer of a model by one of ours, which answers as the model expects.
+    """Replace the quantizer of a model by one of this library, which answers as the model expects.
 
         plug_in(vq_model, "simvq")                    # the quantizer of a diffusers VQModel
         plug_in(dac_model, "fsq", levels=(8, 5, 5))   # each of DAC's stages
         plug_in(model, "residual", quantizer="simvq", num_quantizers=4)
         plug_in(model, "ema_vq", at="bottleneck.vq", contract="taming")
 
-    Width, codebook size, number of stages and layout are read from the quantizer that stands there. Where codes
-    have other channels than the model (FSQ), a learned projection leads in and another out. The loss that the
-    model gets is ours, weighted by our weights, in the place of its own. A quantizer that was plugged in before
-    gives way; what stood there first is what `unplug` puts back.
+    Width, codebook size, number of stages and layout are read from the quantizer that is replaced. If the codes
+    have other channels than the model (FSQ), one learned projection leads in and another one leads out. The model
+    gets the loss of the new quantizer, with its weights, instead of its own loss. A quantizer that was plugged in
+    before is discarded; `unplug` always puts back the model's own.
 
-    **Make optimizers after it**, and after `unplug`: one that was made before holds the parameters that are gone,
-    and none of the new ones. So does what collects parameters in another way, as DistributedDataParallel.
+    **Make optimizers after `plug_in`**, and after `unplug`: an optimizer that was made before holds the parameters
+    that are gone and none of the new ones. The same is true of everything else that collects parameters, such as
+    DistributedDataParallel.
 
-    The new quantizer goes to the device of what stood there, or of the model where that has no values (`meta`). In
-    a model that is on `meta` as a whole, one that is built from a name is there too; one that is given stays
-    where it is.
+    The new quantizer goes to the device of the quantizer that it replaces, or to that of the model if the replaced
+    one has no values (`meta`). If the whole model is on `meta`, a quantizer that is built from a name goes there
+    too, and a quantizer that you pass stays where it is.
 
     Args:
-        model: changed in place. Where it is itself a known quantizer, the adapter is returned. Its configuration
-            notes what is plugged in, for `quantizers.adapters.from_pretrained`; one of transformers is a copy
-            afterwards, so that other models can be built from the one that this model was built from. Give the
-            model that will be saved; where a part of it was given, save with
-            `quantizers.adapters.save_pretrained`.
-        quantizer: a name, class or partial as for `quantizers.create`, or a quantizer that fits.
-        at: path of the quantizer in the model, or several; default the only one that is known. Those that are one
-            quantizer to the model, as Mimi's halves, are found together, and named by the module that holds them.
-        contract: how the model calls it, one of `contracts()`; default by its class. For a module of another class
-            that keeps a contract; where its sizes cannot be read, give `dim` and `codebook_size`, with stages
-            `num_quantizers`, and `channel_dim` where it is not the contract's; or a quantizer that is built.
-        keep_codebook: carry the codes over, so that the model gives what it gave, up to the rounding of its own
-            search, and is trained with the weights of its own losses. Where the model is built on `meta`, as
-            within its own `from_pretrained`, there are no codes yet: the checkpoint has to hold those of ours.
-        options: of the quantizer.
+        model: changed in place. If it is itself a known quantizer, the adapter is returned. Its configuration
+            records what is plugged in, for `quantizers.adapters.from_pretrained`; a configuration of transformers
+            is copied first, so that other models can be built from the old one. Pass the model that you will save.
+            If you pass only a submodule, save with `quantizers.adapters.save_pretrained`.
+        quantizer: a name, class or partial as for `quantizers.create`, or a quantizer of the right sizes.
+        at: the path of the quantizer in the model, or several. Default: the only quantizer of a known contract.
+            Modules that act as one quantizer, such as Mimi's two halves, are found together; `at` can name the
+            module that contains them.
+        contract: how the model calls its quantizer, one of `available_contracts()`. Default: found by the name of
+            the class. Needed for a module of another class that is called in the same way. If its sizes cannot be
+            read, pass `dim` and `codebook_size`, for residual contracts `num_quantizers`, and `channel_dim` if it
+            is not the contract's; or pass a quantizer that is already built.
+        keep_codebook: copy the trained codes, so that the model gives the results that it gave, up to the rounding
+            of its own search, and train with the weights of its own losses. If the model is being built on `meta`,
+            for example inside its own `from_pretrained`, there are no codes yet: the checkpoint must contain the
+            new quantizer's.
+        options: options of the quantizer.
 
     Returns: the model.
 
-    Raises: ValueError, in a sentence, for a model without a known quantizer, with several and no `at`, for a path
-        that is not there, a contract that does not fit, widths that cannot be joined, a codebook that cannot be
-        kept.
+    Raises: ValueError for a model without a known quantizer, for several quantizers and no `at`, for a path that
+        does not exist, a contract that does not fit, widths that do not match, or a codebook that cannot be kept.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from quantizers import plug_in
+        >>> class VectorQuantizer2(nn.Module):  # stands in for the one of taming-transformers
+        ...     embedding = nn.Embedding(8, 4)
+        ...     beta, legacy, remap = 0.25, False, None
+        >>> model = nn.Sequential(nn.Conv2d(3, 4, 1), VectorQuantizer2())
+        >>> model = plug_in(model, "simvq")
+        >>> quantized, loss, (_, _, indices) = model(torch.randn(2, 3, 16, 16))
+        >>> quantized.shape, indices.shape
+        (torch.Size([2, 4, 16, 16]), torch.Size([512]))
     """
-    paths = distinct(model, paths_of(model, at, contract))
+    paths = distinct_paths(model, resolve_paths(model, at, contract))
     if isinstance(quantizer, Quantizer) and len(paths) > 1:
         raise ValueError(
-            f"one quantizer cannot stand at {len(paths)} places, {paths}: give a name, or plug in each"
+            f"one quantizer cannot replace {len(paths)}, those at {paths}: pass a name, or plug in one by one"
         )
-    # All of them are built before the first is put in: an error leaves the model as it was.
+    # All adapters are built before the first is put in, so that an error leaves the model as it was.
     adapters = [_adapted(model, path, quantizer, contract, keep_codebook, options) for path in paths]
-    for standing, adapter in adapters:
-        model = replaced(model, standing, adapter)
-    write_notes(model)
-    let_packages_import(model)
+    for old, adapter in adapters:
+        model = replace_module(model, old, adapter)
+    write_config(model)
+    allow_package_import(model)
     return model
 
 
 def unplug(model: nn.Module, at: str | Sequence[str] | None = None) -> nn.Module:
-    """Put back what stood in the model before `plug_in`, as it was then, in the model's device, dtype and mode.
+    """Put back the quantizers that `plug_in` replaced, unchanged, on the model's device and in its dtype and mode.
 
-    Args: at: paths of the quantizers to take out; default all.
+    Args:
+        at: the paths of the quantizers to take out; default: all.
 
     Returns: the model.
 
-    Raises: ValueError where nothing is plugged in.
+    Raises: ValueError if nothing is plugged in.
+
+    Example:
+        >>> from torch import nn
+        >>> from quantizers import plug_in, unplug
+        >>> model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Identity())
+        >>> model = plug_in(model, "vq", at="1", contract="taming", dim=4, codebook_size=8)
+        >>> unplug(model)[1]
+        Identity()
     """
     adapters = plugged(model)
     if at is not None:
-        adapters = {path: _adapter_at(model, path) for path in paths_of(model, at)}
+        adapters = {path: _adapter_at(model, path) for path in resolve_paths(model, at)}
     if not adapters:
         raise ValueError(f"model is {type(model).__name__}, which has no quantizer plugged in")
     for path in adapters:
         check_not_compiled(path)
     for adapter in adapters.values():
-        original = with_values(adapter.original, home_of(adapter, model)).to(adapter.dtype).train(adapter.training)
-        model = replaced(model, adapter, original)
-    write_notes(model)
+        original = materialize(adapter.original, device_of(adapter, model))
+        model = replace_module(model, adapter, original.to(adapter.dtype).train(adapter.training))
+    write_config(model)
     return model
 
 
 def take_codebook(model: nn.Module, at: str | None = None) -> Tensor:
-    """A copy of the trained codes of a model's quantizer, [K, code_dim], or [stages, K, code_dim].
+    """A copy of the trained codes of a model's quantizer: [K, code_dim], or [stages, K, code_dim].
 
-    Args: as of `plug_in`; of a quantizer of ours that is plugged in, its codebook. Of several that are one
-    quantizer to the model, the stages of all.
+    If a quantizer of this library is plugged in, it is the codebook of that one. If several modules act as one
+    quantizer, it has the stages of all of them.
+
+    Args:
+        at: the path of the quantizer, see `plug_in`.
 
     Raises: ValueError as `plug_in`, and for a quantizer without a table of codes.
+
+    Example:
+        >>> from torch import nn
+        >>> from quantizers import plug_in, take_codebook
+        >>> model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Identity())
+        >>> model = plug_in(model, "vq", at="1", contract="taming", dim=4, codebook_size=8)
+        >>> take_codebook(model).shape
+        torch.Size([8, 4])
     """
-    books = [_codes_at(model, path) for path in paths_of(model, at)]
-    if len({book.shape[1:] for book in books}) > 1:
-        raise ValueError(f"the codebooks differ in shape, {[tuple(book.shape) for book in books]}: say at= which")
-    return books[0] if len(books) == 1 else torch.cat(books)
+    codebooks = [_codebook_at(model, path) for path in resolve_paths(model, at)]
+    shapes = [tuple(codebook.shape) for codebook in codebooks]
+    if len({shape[1:] for shape in shapes}) > 1:
+        raise ValueError(f"the codebooks differ in shape, {shapes}: pass the path of one of them as at=")
+    return codebooks[0] if len(codebooks) == 1 else torch.cat(codebooks)
 
 
 def _adapted(
     model: nn.Module,
     path: str,
     quantizer: str | Builder | Quantizer,
-    contract: str | None,
-    keep: bool,
+    contract_name: str | None,
+    keep_codebook: bool,
     options: Mapping[str, Any],
 ) -> tuple[nn.Module, Adapter]:
-    """What stands at a path, and an adapter to take its place."""
+    """The module at a path, and an adapter to replace it."""
     check_not_compiled(path)
-    standing = module_at(model, path)
-    kept = contract_of(standing) if contract is None else contract_named(contract)
-    if kept is None:
+    module = module_at(model, path)
+    contract = contract_of(module) if contract_name is None else contract_named(contract_name)
+    if contract is None:
         raise ValueError(
-            f"at {path!r} is {type(standing).__name__}, which keeps no known contract; say contract=, one of "
-            f"{', '.join(contracts())}"
+            f"at {path!r} is {type(module).__name__}, which follows no known contract; pass contract=, one of "
+            f"{', '.join(available_contracts())}"
         )
-    if keep and isinstance(standing, Adapter):
+    if keep_codebook and isinstance(module, Adapter):
         raise ValueError(
-            f"keep_codebook carries over the codes of the model's own quantizer, and at {path!r} is one that was "
-            "plugged in: unplug it first, or set its codes, take_codebook(model), by the new one's set_codebook"
+            "keep_codebook copies the codes of the model's own quantizer, but the quantizer at "
+            f"{path!r} was plugged in: unplug it first, or pass its codes, take_codebook(model), to the new one's "
+            "set_codebook"
         )
-    original = standing.original if isinstance(standing, Adapter) else standing
-    place, options = _place(path, original, kept, quantizer, options)
-    built = build(place, quantizer, options, keep)
-    kept.check_model(model, built)
-    if keep:
-        _keep(path, kept, original, built)
-    home, given = home_of(standing, model), isinstance(quantizer, Quantizer)
-    adapter = moved(kept(built, original), home, dtype_of(standing), given=given)
-    return standing, adapter.train(standing.training)
+    original = module.original if isinstance(module, Adapter) else module
+    spec, options = read_spec(path, original, contract, quantizer, options)
+    built = build(spec, quantizer, options, keep_codebook)
+    contract.check_quantizer(model, built)
+    if keep_codebook:
+        _copy_codebook(path, contract, original, built)
+    adapter = move_to(
+        contract(built, original),
+        device_of(module, model),
+        dtype_of(module),
+        already_built=isinstance(quantizer, Quantizer),
+    )
+    return module, adapter.train(module.training)
 
 
-def _keep(path: str, contract: type[Adapter], original: nn.Module, quantizer: Quantizer) -> None:
-    if builds_on_meta():  # a checkpoint is to bring the codes
-        contract.keep_structure(original, quantizer)
+def _copy_codebook(path: str, contract: type[Adapter], original: nn.Module, quantizer: Quantizer) -> None:
+    if builds_on_meta():  # the codes will come from a checkpoint
+        contract.prepare_for_checkpoint(original, quantizer)
         return
-    if lacks_values(original):
+    if is_on_meta(original):
         raise ValueError(
-            f"keep_codebook carries over the codes of {type(original).__name__} at {path!r}, which is on meta and "
-            "has no values: load the model with its own weights first"
+            f"keep_codebook copies the codes of {type(original).__name__} at {path!r}, which is on meta, without "
+            "values: load the model with its own weights first"
         )
     try:
-        contract.keep(original, quantizer)
+        contract.copy_codebook(original, quantizer)
     except (AttributeError, TypeError) as error:
         raise ValueError(
-            f"at {path!r} is {type(original).__name__}, of which contract {contract.contract!r} cannot read the "
-            f"codes ({error})"
+            f"at {path!r} is {type(original).__name__}, whose codes contract {contract.contract!r} cannot read "
+            f"({error})"
         ) from error
 
 
-def _place(
-    path: str,
-    original: nn.Module,
-    contract: type[Adapter],
-    quantizer: str | Builder | Quantizer,
-    options: Mapping[str, Any],
-) -> tuple[Place, dict[str, Any]]:
-    """What a module asks for, and the options that are not about that."""
-    others = {name: value for name, value in options.items() if name not in ("dim", "channel_dim")}
-    try:
-        place = contract.read(original)
-    except (AttributeError, TypeError) as error:
-        if isinstance(quantizer, Quantizer):  # which tells its own sizes
-            stages = quantizer.num_codebooks if contract.has_stages else None
-            return Place(quantizer.dim, quantizer.codebook_size, quantizer.channel_dim, stages), others
-        needed = ("dim", "codebook_size", "num_quantizers")[: 3 if contract.has_stages else 2]
-        if not options.keys() >= set(needed):
-            raise ValueError(
-                f"at {path!r} is {type(original).__name__}, from which contract {contract.contract!r} cannot read "
-                f"its sizes ({error}); say {', '.join(f'{name}=' for name in needed)}"
-            ) from error
-        stages = options["num_quantizers"] if contract.has_stages else None
-        axis = options.get("channel_dim", contract.channel_dim)
-        return Place(options["dim"], options["codebook_size"], axis, stages), others
-    for name in ("dim", "channel_dim"):
-        own = getattr(place, name)
-        if options.get(name, own) != own:
-            raise ValueError(f"{name} is {options[name]}, and {type(original).__name__} at {path!r} has {own}")
-    return place, others
-
-
-def _codes_at(model: nn.Module, path: str) -> Tensor:
+def _codebook_at(model: nn.Module, path: str) -> Tensor:
     module = module_at(model, path)
-    kept = contract_of(module)
+    contract = contract_of(module)
     if isinstance(module, Adapter):
         return module.quantizer.codebook.detach().clone()
-    if kept is None:
-        raise ValueError(f"at {path!r} is {type(module).__name__}, which is none of {', '.join(contracts())}")
-    return kept.trained_codebook(module).detach().clone()
+    if contract is None:
+        raise ValueError(
+            f"at {path!r} is {type(module).__name__}, which follows no known contract; expected one of "
+            f"{', '.join(available_contracts())}"
+        )
+    return contract.trained_codebook(module).detach().clone()
 
 
 def _adapter_at(model: nn.Module, path: str) -> Adapter:

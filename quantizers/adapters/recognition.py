@@ -1,4 +1,4 @@
-"""The contracts that are known, and which of them a module keeps."""
+"""The known contracts, and which of them a module follows."""
 
 import difflib
 
@@ -61,29 +61,59 @@ _ADAPTERS: tuple[type[Adapter], ...] = (
 _CONTRACTS: dict[str, type[Adapter]] = {adapter.contract: adapter for adapter in _ADAPTERS}
 
 
-def contracts() -> tuple[str, ...]:
-    """The names of the contracts that are known, sorted."""
+def available_contracts() -> tuple[str, ...]:
+    """The names of all contracts, sorted; `contracts/__init__.py` has a table."""
     return tuple(sorted(_CONTRACTS))
 
 
 def register_contract(adapter: type[Adapter]) -> None:
-    """Make a contract of your own known, under its name. Raises: ValueError for a name that is taken."""
+    """Make a contract of your own known under its name, so that `plug_in` finds the modules that follow it.
+
+    Args:
+        adapter: a subclass of Adapter, the contract. If several contracts recognize a module, the one that was
+            registered first is used.
+
+    Raises: ValueError for a name that is taken.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from quantizers.adapters import Adapter, QuantizerSpec, available_contracts, register_contract
+        >>> class MyQuantizer(nn.Module):
+        ...     table = nn.Parameter(torch.randn(16, 4))
+        >>> class MyAdapter(Adapter):
+        ...     contract, classes = "mine", ("MyQuantizer",)
+        ...     @classmethod
+        ...     def read_spec(cls, original):
+        ...         return QuantizerSpec(dim=4, codebook_size=16, channel_dim=-1)
+        ...     @classmethod
+        ...     def trained_codebook(cls, original):  # optional, for keep_codebook=True
+        ...         return original.table
+        ...     def forward(self, x):  # returns what the model expects: here the vectors alone
+        ...         return self.quantizer(x).quantized
+        >>> MyAdapter.recognizes(MyQuantizer())
+        True
+        >>> register_contract(MyAdapter)  # doctest: +SKIP
+        >>> model = plug_in(nn.Sequential(nn.Linear(3, 4), MyQuantizer()), "simvq")  # doctest: +SKIP
+    """
     if adapter.contract in _CONTRACTS:
         raise ValueError(f"a contract named {adapter.contract!r} is registered already")
     _CONTRACTS[adapter.contract] = adapter
 
 
 def contract_named(name: str) -> type[Adapter]:
-    """The contract of a name. Raises: ValueError for an unknown one, with those that are near it."""
+    """The contract with a name. Raises: ValueError for an unknown name; the message lists similar ones."""
     if name not in _CONTRACTS:
         near = difflib.get_close_matches(name.lower(), _CONTRACTS, n=3, cutoff=0.4)
         hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-        raise ValueError(f"no contract is named {name!r}; {hint}there are {', '.join(contracts())}")
+        raise ValueError(
+            f"no contract is named {name!r}; {hint}expected one of {', '.join(available_contracts())}"
+        )
     return _CONTRACTS[name]
 
 
 def contract_of(module: nn.Module) -> type[Adapter] | None:
-    """The contract that a module keeps, that of the one it stands for where it is an adapter; None if none."""
+    """The contract that a module follows; for an adapter its own. None if no contract recognizes the module."""
     if isinstance(module, Adapter):
         return type(module)
-    return next((adapter for adapter in _CONTRACTS.values() if adapter.reads(module)), None)
+    return next((adapter for adapter in _CONTRACTS.values() if adapter.recognizes(module)), None)

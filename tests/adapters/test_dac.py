@@ -219,7 +219,7 @@ def test_single_stages_of_a_model_in_half_precision(kind: str) -> None:
 
 @kinds
 def test_another_number_of_stages_is_not_kept(kind: str) -> None:
-    with pytest.raises(ValueError, match="quantizer has 2 stages, and 3 codebooks are to be kept"):
+    with pytest.raises(ValueError, match="quantizer has 2 stages; expected 3, one for each"):
         plug_in(build(kind)[0], "vq", num_quantizers=2, keep_codebook=True)
 
 

@@ -112,7 +112,7 @@ def test_several_codebooks_are_a_sentence() -> None:
     model = build()
     original = model.quantize
     with pytest.raises(
-        ValueError, match=r"ResidualQuantizer, which has 4 indices a vector; .* expected a quantizer"
+        ValueError, match=r"ResidualQuantizer, which has 4 indices per vector, .* expected a quantizer"
     ):
         plug_in(model, "residual")
     assert model.quantize is original

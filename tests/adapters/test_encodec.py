@@ -93,7 +93,7 @@ def test_kept_codebooks_give_what_the_model_gave(name: str) -> None:
     original, codebook = codec.quantizer, take_codebook(codec)
     assert codebook.shape == (STAGES, CODES, WIDTH)
     if name == "fsq":
-        with pytest.raises(ValueError, match="scales or bounds what its stages get"):
+        with pytest.raises(ValueError, match="scales or bounds the input of its stages"):
             plug_in(codec, name, keep_codebook=True)
         assert codec.quantizer is original
         return
@@ -190,11 +190,11 @@ def test_a_quantizer_without_stages_gives_all_codebooks_or_says_so() -> None:
     assert result.codes.shape == (STAGES, 2, 40)
     assert torch.equal(result.penalty, codec.quantizer.quantizer(z).loss)
     for ask in (codec.quantizer, codec.quantizer.encode):
-        with pytest.raises(ValueError, match="2 codebooks are asked for, and QINCo always gives its 4"):
+        with pytest.raises(ValueError, match="2 codebooks are requested, but QINCo always uses its 4"):
             ask(z, RATE, 1.0)
     with pytest.raises(ValueError, match="QINCo, which cannot keep the codebooks of stages"):
         plug_in(model(), "qinco", keep_codebook=True)
-    with pytest.raises(ValueError, match="shares its codebook, and 4 of their own are to be kept"):
+    with pytest.raises(ValueError, match="shares its codebook; expected 4 codebooks"):
         plug_in(model(), "vq", shared=True, keep_codebook=True)
 
 

@@ -87,7 +87,7 @@ def test_kept_codebooks_give_what_the_model_gave(name: str) -> None:
     original, codebook = model.quantizer, take_codebook(model)
     assert codebook.shape == (STAGES, CODES, WIDTH)
     if name == "fsq":
-        with pytest.raises(ValueError, match="scales or bounds what its stages get"):
+        with pytest.raises(ValueError, match="scales or bounds the input of its stages"):
             plug_in(model, name, keep_codebook=True)
         assert model.quantizer is original
         return

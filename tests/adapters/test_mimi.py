@@ -88,7 +88,7 @@ def test_kept_codebooks_give_what_the_model_gave(name: str) -> None:
     assert codebook.shape == (STAGES, CODES, WIDTH)
     assert all(layer.codebook._embed is None for half in originals for layer in half.layers)
     if name == "fsq":
-        with pytest.raises(ValueError, match="scales or bounds what its stages get"):
+        with pytest.raises(ValueError, match="scales or bounds the input of its stages"):
             plug_in(model, name, keep_codebook=True)
         assert halves(model) == originals
         return
@@ -147,7 +147,7 @@ def test_the_halves_are_taken_together_or_one_by_one() -> None:
     )
     plug_in(model, acoustic, at=[PATHS[1], PATHS[1]])
     assert halves(model)[1].quantizer is acoustic
-    with pytest.raises(ValueError, match="one quantizer cannot stand at 2 places"):
+    with pytest.raises(ValueError, match="one quantizer cannot replace 2"):
         plug_in(model, quantizers.create("residual", dim=WIDTH, codebook_size=CODES, channel_dim=1))
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import quantizers
 from quantizers import FSQ, ResidualQuantizer, VectorQuantizer, plug_in, take_codebook, unplug
-from quantizers.adapters import Adapter, Place, contracts, plugged, register_contract
+from quantizers.adapters import Adapter, QuantizerSpec, available_contracts, plugged, register_contract
 from quantizers.adapters.recognition import _CONTRACTS
 from tests.adapters.common import METHODS
 
@@ -91,7 +91,7 @@ def test_each_name_plugs_in(name: str) -> None:
 def test_a_quantizer_of_maps_does_not_fit() -> None:
     model = built()
     before = modules(model)
-    with pytest.raises(ValueError, match="whose indices are of whole maps"):
+    with pytest.raises(ValueError, match="whose indices describe whole maps"):
         plug_in(model, OF_MAPS)
     assert modules(model) == before
 
@@ -136,9 +136,13 @@ def test_a_path_that_is_not_there() -> None:
         plug_in(built(), "vq", at=[])
     with pytest.raises(ValueError, match="at 'encoder' is Conv2d, which was not plugged in"):
         unplug(plug_in(built(), "vq"), at="encoder")
-    with pytest.raises(ValueError, match="at 'encoder' is Conv2d, which keeps no known contract; say contract="):
+    with pytest.raises(
+        ValueError, match="at 'encoder' is Conv2d, which follows no known contract; pass contract="
+    ):
         plug_in(built(), "vq", at="encoder")
-    with pytest.raises(ValueError, match="at 'encoder' is Conv2d, which is none of"):
+    with pytest.raises(
+        ValueError, match="at 'encoder' is Conv2d, which follows no known contract; expected one of"
+    ):
         take_codebook(built(), at="encoder")
 
 
@@ -156,10 +160,10 @@ def test_a_quantizer_that_is_compiled_by_itself() -> None:
     """It would run the old one for good, where a model that is compiled as a whole sees the new one."""
     model, x = built().eval(), images()
     model.vq = torch.compile(model.vq, backend="eager")
-    with pytest.raises(ValueError, match="the quantizer at 'vq' is compiled by itself"):
+    with pytest.raises(ValueError, match="the quantizer at 'vq' was compiled on its own"):
         plug_in(model, "vq")
     adapter = plug_in(built().eval(), "vq").vq
-    with pytest.raises(ValueError, match="is compiled by itself"):
+    with pytest.raises(ValueError, match="was compiled on its own"):
         unplug(torch.nn.Sequential(torch.compile(adapter, backend="eager")))
     model = built().eval()
     whole = torch.compile(model, backend="eager")
@@ -178,12 +182,12 @@ def test_a_contract_that_is_not_known() -> None:
 def test_a_module_that_a_contract_cannot_read_needs_its_sizes() -> None:
     model = Model(Foreign())
     with pytest.raises(
-        ValueError, match=r"at 'vq' is Foreign, .* cannot read its sizes .*; say dim=, codebook_size="
+        ValueError, match=r"at 'vq' is Foreign, whose sizes .* cannot read .*; pass dim=, codebook_size="
     ):
         plug_in(model, "vq", at="vq", contract="taming", dim=WIDTH)
-    with pytest.raises(ValueError, match="say dim=, codebook_size=, num_quantizers="):
+    with pytest.raises(ValueError, match="pass dim=, codebook_size=, num_quantizers="):
         plug_in(model, "vq", at="vq", contract="vector_quantize_pytorch_residual", dim=WIDTH, codebook_size=CODES)
-    with pytest.raises(ValueError, match="at 'vq' is Foreign, of which contract 'taming' cannot read the codes"):
+    with pytest.raises(ValueError, match="at 'vq' is Foreign, whose codes contract 'taming' cannot read"):
         plug_in(model, "vq", at="vq", contract="taming", dim=WIDTH, codebook_size=CODES, keep_codebook=True)
     assert isinstance(model.vq, Foreign)
     plug_in(model, "vq", at="vq", contract="taming", dim=WIDTH, codebook_size=CODES)
@@ -191,7 +195,9 @@ def test_a_module_that_a_contract_cannot_read_needs_its_sizes() -> None:
     assert model(images()).shape == images().shape
 
 
-FOREIGN_CONTRACTS = [name for name in contracts() if _CONTRACTS[name].__module__.startswith("quantizers.")]
+FOREIGN_CONTRACTS = [
+    name for name in available_contracts() if _CONTRACTS[name].__module__.startswith("quantizers.")
+]
 
 
 @pytest.mark.parametrize("contract", FOREIGN_CONTRACTS)
@@ -207,7 +213,7 @@ def test_each_contract_takes_a_module_that_it_cannot_read(contract: str) -> None
 
 def test_sizes_are_the_models() -> None:
     for name, value in (("dim", WIDTH + 1), ("channel_dim", -1)):
-        with pytest.raises(ValueError, match=f"{name} is {value}, and VectorQuantizer2 at 'vq' has"):
+        with pytest.raises(ValueError, match=f"{name} is {value}, but VectorQuantizer2 at 'vq' has"):
             plug_in(built(), "vq", **{name: value})
     model = plug_in(built(), "vq", dim=WIDTH, channel_dim=1, codebook_size=5, code_dim=2)
     assert (model.vq.quantizer.codebook_size, model.vq.quantizer.code_dim) == (5, 2)
@@ -222,9 +228,13 @@ def test_quantizers_that_are_built() -> None:
     model, own = built(), VectorQuantizer(WIDTH, CODES, channel_dim=1)
     assert plug_in(model, own).vq.quantizer is own
     refused = (
-        (VectorQuantizer(WIDTH + 1, CODES, channel_dim=1), {}, "dim=5, and the model hands over 4 channels"),
+        (
+            VectorQuantizer(WIDTH + 1, CODES, channel_dim=1),
+            {},
+            "dim=5, but the model passes vectors of 4 channels",
+        ),
         (VectorQuantizer(WIDTH, CODES), {}, "expected channel_dim=1"),
-        (own, {"commitment_weight": 1.0}, r"options \['commitment_weight'\] are given with a quantizer"),
+        (own, {"commitment_weight": 1.0}, r"got options \['commitment_weight'\] with a quantizer"),
         (nn.Identity(), {}, "quantizer is Identity, expected a name, a class or a Quantizer"),
         (3, {}, "quantizer is int, expected a name, a class or a Quantizer"),
     )
@@ -233,7 +243,7 @@ def test_quantizers_that_are_built() -> None:
             plug_in(model, quantizer, **options)
     assert model.vq.quantizer is own
     paths = ["top.vq", "bottom.vq"]
-    with pytest.raises(ValueError, match="one quantizer cannot stand at 2 places"):
+    with pytest.raises(ValueError, match="one quantizer cannot replace 2"):
         plug_in(two(), own, at=paths)
     assert set(plugged(plug_in(two(), VectorQuantizer, at=paths))) == set(paths)
 
@@ -242,7 +252,7 @@ def test_stages_are_asked_for() -> None:
     place = {"at": "vq", "contract": "vector_quantize_pytorch_residual"}
     sizes = {"dim": WIDTH, "codebook_size": CODES, "num_quantizers": 2, "channel_dim": 1}
     own = VectorQuantizer(WIDTH, CODES, channel_dim=1)
-    with pytest.raises(ValueError, match="one code a vector; this model expects stages"):
+    with pytest.raises(ValueError, match="one code per vector, but this model expects stages"):
         plug_in(Model(Foreign()), own, **place)
     stages = ResidualQuantizer(WIDTH, [VectorQuantizer(WIDTH, CODES)], channel_dim=1)
     assert plug_in(Model(Foreign()), stages, **place).vq.quantizer is stages
@@ -252,7 +262,9 @@ def test_stages_are_asked_for() -> None:
 
 def test_two_places() -> None:
     model = two()
-    with pytest.raises(ValueError, match=r"at 'top.vq' \(VectorQuantizer2\), 'bottom.vq' .*; say at= which"):
+    with pytest.raises(
+        ValueError, match=r"at 'top.vq' \(VectorQuantizer2\), 'bottom.vq' .*; pass one path as at="
+    ):
         plug_in(model, "vq")
     originals = model["top"].vq, model["bottom"].vq
     plug_in(model, "simvq", at=["top.vq", "bottom.vq"])
@@ -276,7 +288,7 @@ def test_an_error_at_the_second_place_leaves_the_first() -> None:
 def test_places_stand_apart() -> None:
     model = nn.ModuleDict({"outer": nn.Sequential(VectorQuantizer2())})
     sizes = {"contract": "taming", "dim": WIDTH, "codebook_size": CODES}
-    with pytest.raises(ValueError, match=r"'outer\.0' is inside 'outer', expected places that stand apart"):
+    with pytest.raises(ValueError, match=r"'outer\.0' is inside 'outer'; expected modules that are apart"):
         plug_in(model, "vq", at=["outer", "outer.0"], **sizes)
 
 
@@ -321,7 +333,7 @@ def test_plugging_over_a_plug() -> None:
     plug_in(model, "ema_vq")
     assert model.vq.original is original
     assert all(module is not first for module in model.modules())
-    with pytest.raises(ValueError, match="at 'vq' is one that was plugged in: unplug it first"):
+    with pytest.raises(ValueError, match="at 'vq' was plugged in: unplug it first"):
         plug_in(model, "vq", keep_codebook=True)
     assert unplug(model).vq is original
 
@@ -387,9 +399,9 @@ class OwnAdapter(Adapter):
     classes: ClassVar[tuple[str, ...]] = ("OwnQuantizer",)
 
     @classmethod
-    def read(cls, original: Any) -> Place:
+    def read_spec(cls, original: Any) -> QuantizerSpec:
         size, dim = original.table.shape
-        return Place(dim, size, cls.channel_dim)
+        return QuantizerSpec(dim, size, cls.channel_dim)
 
     @classmethod
     def trained_codebook(cls, original: Any) -> Tensor:
@@ -406,7 +418,7 @@ def test_a_contract_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="no quantizer of a known contract"):
         plug_in(model, "vq")
     register_contract(OwnAdapter)
-    assert "own" in contracts()
+    assert "own" in available_contracts()
     with pytest.raises(ValueError, match="'own' is registered already"):
         register_contract(OwnAdapter)
     original, x = model[1], torch.randn(5, 3)
@@ -418,12 +430,12 @@ def test_a_contract_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_instances_that_cannot_take_stages_over() -> None:
     """Their number and what stands around them is compared before a code is copied."""
-    from quantizers.adapters.bases.adapter import stages_of
+    from quantizers.adapters.bases.copying import stages_of
 
     parts = [VectorQuantizer(WIDTH, CODES) for _ in range(2)]
     for quantizer, message in (
         (FSQ(2, (5, 5)), "FSQ, which cannot keep the codebooks of stages"),
-        (ResidualQuantizer(WIDTH, parts), "has 2 stages, and 3 codebooks are to be kept"),
+        (ResidualQuantizer(WIDTH, parts), "has 2 stages; expected 3, one for each"),
         (ResidualQuantizer(WIDTH, [*parts, *parts[:1]], entry=nn.Tanh()), "scales or bounds"),
         (ResidualQuantizer(WIDTH, [*parts, *parts[:1]], scales=(1, 1, 1)), "scales or bounds"),
     ):

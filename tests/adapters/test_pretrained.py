@@ -104,7 +104,7 @@ def test_unplugged_model_is_saved_as_its_own(tmp_path: Path) -> None:
     unplug(plug_in(model, "simvq")).save_pretrained(tmp_path)
     assert not json.loads((tmp_path / "config.json").read_text())["quantizers"]
     assert torch.equal(diffusers.VQModel.from_pretrained(tmp_path)(x).sample, before)
-    with pytest.raises(ValueError, match="saved without a quantizer of ours"):
+    with pytest.raises(ValueError, match="saved without a quantizer of this library"):
         from_pretrained(diffusers.VQModel, tmp_path)
     with pytest.raises(ValueError, match="has no quantizer plugged in"):
         save_pretrained(model, tmp_path)
@@ -128,7 +128,7 @@ def test_what_json_cannot_tell_is_passed(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_loaded_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="is no folder"):
+    with pytest.raises(FileNotFoundError, match="is not a folder"):
         from_pretrained(diffusers.VQModel, tmp_path / "none")
     with pytest.raises(TypeError, match="folder is None, expected the path"):
         from_pretrained(diffusers.VQModel, None)  # type: ignore[arg-type]
@@ -142,5 +142,7 @@ def test_what_cannot_be_loaded_is_a_sentence(tmp_path: Path) -> None:
         from_pretrained(diffusers.VQModel, tmp_path)
     told["quantizers"][0]["at"] = "quantise"
     file.write_text(json.dumps(told))
-    with pytest.raises(ValueError, match=r"VQModel tells of quantizers at \['quantise'\], where it has nothing"):
+    with pytest.raises(
+        ValueError, match=r"VQModel lists quantizers at \['quantise'\], where the model has nothing"
+    ):
         from_pretrained(diffusers.VQModel, tmp_path)

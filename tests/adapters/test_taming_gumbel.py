@@ -88,11 +88,11 @@ def test_gumbel_gets_the_settings_of_the_original() -> None:
 
 
 def test_what_cannot_be_kept_is_a_sentence() -> None:
-    with pytest.raises(ValueError, match="by a linear map, which VectorQuantizer as it is cannot keep"):
+    with pytest.raises(ValueError, match="by a linear map, which this VectorQuantizer cannot keep"):
         plug_in(build(WIDTH), "vq", keep_codebook=True)
-    with pytest.raises(ValueError, match="by a linear map, which GumbelQuantizer as it is cannot keep"):
+    with pytest.raises(ValueError, match="by a linear map, which this GumbelQuantizer cannot keep"):
         plug_in(build(WIDTH), "gumbel", logits="distance", keep_codebook=True)
-    with pytest.raises(ValueError, match=f"a linear map of {HIDDEN} channels, and its codes have {WIDTH}"):
+    with pytest.raises(ValueError, match=f"a linear map of {HIDDEN} channels, but its codes have {WIDTH}"):
         plug_in(build(), "gumbel", keep_codebook=True)
 
 

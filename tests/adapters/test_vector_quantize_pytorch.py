@@ -442,7 +442,7 @@ def test_a_new_quantizer_takes_what_it_can_from_the_old_one() -> None:
     ],
 )  # fmt: skip
 def test_calls_that_are_not_kept_are_named(name: str, options: dict[str, Any], named: str) -> None:
-    with pytest.raises(ValueError, match=f"{name} has .*{named}, which this contract does not keep"):
+    with pytest.raises(ValueError, match=f"{name} has .*{named}, which this contract does not support"):
         plug_in(nn.Sequential(made(name, **options)), "vq")
 
 
@@ -459,8 +459,8 @@ def test_calls_that_are_not_kept_are_named(name: str, options: dict[str, Any], n
         ("FSQ", {"bound_hard_clamp": True}, "bound_hard_clamp=True"),
         ("FSQ", {"orthogonal_rotation": True, "levels": [5, 5]}, "orthogonal_rotation=True"),
         ("FSQ", {}, "VectorQuantizer with no levels"),
-        ("LFQ", {}, "holds no codebook"),
-        ("ResidualFSQ", {}, "holds no codebook"),
+        ("LFQ", {}, "has no table of codes"),
+        ("ResidualFSQ", {}, "has no table of codes"),
     ],
 )  # fmt: skip
 def test_states_that_cannot_be_kept_are_named(name: str, options: dict[str, Any], named: str) -> None:

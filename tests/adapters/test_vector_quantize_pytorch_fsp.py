@@ -179,7 +179,7 @@ def test_new_quantizers_in_the_place_of_residual_lfq(method: str) -> None:
 
 def test_settings_of_residual_lfq_that_are_not_kept() -> None:
     original = package.ResidualLFQ(dim=8, codebook_size=16, num_quantizers=2)
-    with pytest.raises(ValueError, match="holds no codebook"):
+    with pytest.raises(ValueError, match="has no table of codes"):
         plug_in(nn.Sequential(original), "lfq", keep_codebook=True)
     original.layers[0].num_codebooks = 2
     with pytest.raises(ValueError, match="ResidualLFQ has num_codebooks=2"):

@@ -47,7 +47,7 @@ def test_a_quantizer_of_one_size_takes_the_place_of_several() -> None:
     assert plug_in(nn.Sequential(original), "fsq", levels=(5, 3))[0].codebook_sizes == (15, 15, 15)
     for method in ("fsq", "qinco"):
         with pytest.raises(
-            ValueError, match=rf"quantizer is '{method}|residual_fsq', whose stages are of one size"
+            ValueError, match=rf"quantizer is '{method}|residual_fsq', whose stages all have the same size"
         ):
             plug_in(nn.Sequential(original), method)
     with pytest.raises(ValueError, match="codebook_size has 3 sizes for num_quantizers=2 stages"):
@@ -101,9 +101,9 @@ def test_beams_are_for_evaluation() -> None:
     original = made("ResidualVQ", beam_size=2, eval_beam_size=3, quantize_dropout=True)
     adapter = plug_in(original, "vq")
     assert adapter(normal(2, 6, WIDTH))[1].shape == (2, 6, 3)
-    with pytest.raises(ValueError, match="beam_size=2, which this contract does not keep in training"):
+    with pytest.raises(ValueError, match="beam_size=2, which this contract does not support in training"):
         adapter(normal(2, 6, WIDTH), beam_size=2)
-    with pytest.raises(ValueError, match="the beam search is 3 wide, and quantizer is QINCo"):
+    with pytest.raises(ValueError, match="the beam width is 3, but quantizer is QINCo"):
         plug_in(made("ResidualVQ", beam_size=3), "qinco", hidden_dim=8)
 
 

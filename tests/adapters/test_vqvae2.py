@@ -55,7 +55,7 @@ def test_a_model_in_half_precision_decodes_its_codes() -> None:
 def test_two_places_are_asked_for_by_name() -> None:
     model = built()
     with pytest.raises(
-        ValueError, match=r"at 'quantize_t' \(Quantize\), 'quantize_b' \(Quantize\); say at= which"
+        ValueError, match=r"at 'quantize_t' \(Quantize\), 'quantize_b' \(Quantize\); pass one path as at="
     ):
         plug_in(model, "vq")
     with pytest.raises(ValueError, match="at 'quantize_t'"):

@@ -78,7 +78,7 @@ def test_vectors_are_those_of_their_indices(name: str) -> None:
     codevectors, use = model.quantizer(h)
     assert codevectors.shape == (2, 5, WIDTH)
     inner = model.quantizer.quantizer
-    indices = inner.encode(model.quantizer.entry(h))
+    indices = inner.encode(model.quantizer.project_in(h))
     assert indices.shape == (2, 5, GROUPS)
     torch.testing.assert_close(inner.decode(indices), codevectors)
     books = [perplexity(code_counts(column, inner.codebook_size)) for column in indices.unbind(-1)]
@@ -97,7 +97,7 @@ def test_perplexity_is_that_of_the_original_in_evaluation() -> None:
     inner = model.quantizer.quantizer
     for part, codes in zip(inner.components, take_codebook_of(original), strict=True):
         part.set_codebook(codes)
-    model.quantizer.entry = nn.Identity()
+    model.quantizer.project_in = nn.Identity()
     # Its codevectors are codes of ours, whose nearest are themselves.
     _, new_masked_use = model.quantizer(codevectors, mask)
     new_codevectors, new_use = model.quantizer(codevectors)
@@ -153,7 +153,7 @@ def test_groups_are_what_the_options_say(options: dict[str, Any], kinds: dict[st
 
 def test_a_given_quantizer_without_groups_fits_too() -> None:
     model = plug_in(build(conv_dim=(CHANNELS, WIDTH)), VectorQuantizer(WIDTH, CODES)).eval()
-    assert isinstance(model.quantizer.entry, nn.Identity)
+    assert isinstance(model.quantizer.project_in, nn.Identity)
     inputs = batch()
     assert model(**inputs).codevector_perplexity <= CODES
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from benchmarks.peers.vector_quantize_pytorch import ALIKE, KEEPING, Plugin, contract_modules, swapped, table
-from quantizers.adapters.finding import plugged
+from quantizers.adapters import plugged
 
 package = pytest.importorskip("vector_quantize_pytorch", reason="the extra `bench` has it")
 

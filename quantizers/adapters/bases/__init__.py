@@ -1,1 +1,1 @@
-"""What the adapters of several contracts share."""
+"""Code that the adapters of several contracts share."""

@@ -1,4 +1,4 @@
-"""For contracts whose models take no loss of their quantizer."""
+"""A base for contracts whose models take no loss from their quantizer."""
 
 from typing import Any
 
@@ -8,11 +8,13 @@ from quantizers.adapters.bases.adapter import Adapter
 
 
 class LastLossAdapter(Adapter):
-    """Holds the loss of the last forward, for the training step to add. Copies and pickles are without it: it
-    belongs to a graph."""
+    """Holds the loss of the last forward, so that the training step can add it.
+
+    Copies and pickles do not contain the loss, because it belongs to a graph.
+    """
 
     loss: Tensor | None = None
-    """The quantizer's loss in the last forward, [], already weighted, of all vectors; None before the first."""
+    """The quantizer's weighted loss in the last forward, over all vectors: []. None before the first forward."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "loss"}

@@ -1,4 +1,4 @@
-"""The perplexity that some contracts return with each forward."""
+"""The perplexity that some contracts return from each forward."""
 
 from torch import Tensor, searchsorted
 
@@ -6,9 +6,9 @@ from torch import Tensor, searchsorted
 def perplexity(indices: Tensor) -> Tensor:
     """exp of the entropy of the codes in indices [N, num_codebooks], summed over codebooks: [], float32.
 
-    As `quantizers.metrics.perplexity`, but a tensor: in a forward no number may be waited for. Each index's own
-    count comes from the sorted indices, so that memory is O(N) at any codebook size. Index −1 does not count.
-    Without a gradient.
+    The result is that of `quantizers.metrics.perplexity`, but as a tensor: a forward must not wait for a number.
+    The count of each index comes from the sorted indices, so memory is O(N) at any codebook size. Index −1 does
+    not count. There is no gradient.
     """
     columns = indices.t().contiguous()
     ordered = columns.sort(-1).values

@@ -1,4 +1,4 @@
-"""What the contracts of residual codecs share: codes by stages, and codebooks that are moving averages."""
+"""A base for the contracts of residual codecs: codes by stage, and codebooks that are moving averages."""
 
 import abc
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from quantizers.adapters.bases.adapter import Adapter, set_averages
+from quantizers.adapters.bases.adapter import Adapter
+from quantizers.adapters.bases.copying import set_averages
 from quantizers.composite.residual import ResidualQuantizer
 from quantizers.core.base import Quantizer
 from quantizers.core.output import QuantizerOutput
@@ -16,7 +17,7 @@ from quantizers.core.projection import Projection
 
 
 class StagesAdapter(Adapter):
-    """z [B, D, T] → codes [N, B, T] of N stages, of which a caller may ask for the first n, and back.
+    """z [B, D, T] → codes [N, B, T] of N stages, or of the first n if the caller asks for n; and back.
 
     A subclass says which modules of the original are its stages, and where their codes and averages are.
     """
@@ -32,12 +33,12 @@ class StagesAdapter(Adapter):
     @classmethod
     @abc.abstractmethod
     def codes(cls, stage: Any) -> Tensor:
-        """The codes of one of them, [K, code_dim]."""
+        """The codes of one of the original's stages, [K, code_dim]."""
 
     @classmethod
     @abc.abstractmethod
     def averages(cls, stage: Any) -> tuple[Tensor, Tensor]:
-        """The averages that they are made of: N [K] and m [K, code_dim], as of EMAVectorQuantizer."""
+        """The averages that these codes are computed from: N [K] and m [K, code_dim], see EMAVectorQuantizer."""
 
     @classmethod
     def trained_codebook(cls, original: Any) -> Tensor:
@@ -45,63 +46,65 @@ class StagesAdapter(Adapter):
 
     @classmethod
     @torch.no_grad()
-    def keep(cls, original: Any, quantizer: Quantizer) -> None:
-        """Codes, projections of the stages, and averages, from which EMA codes then go on; where no vector was
-        seen yet, each code counts as one."""
-        super().keep(original, quantizer)
-        for part, stage in zip(quantizer.stages, cls.stages(original), strict=True):
-            for name, projection in _projections(stage):
-                setattr(part, name, Projection.of(projection))
-            set_averages(part, *cls.averages(stage))
+    def copy_codebook(cls, original: Any, quantizer: Quantizer) -> None:
+        """Copy the codes, the stages' projections, and the averages, from which EMA codes then continue.
+
+        If the original has seen no vector yet, each code counts as one vector.
+        """
+        super().copy_codebook(original, quantizer)
+        for stage, other in zip(quantizer.stages, cls.stages(original), strict=True):
+            for name, projection in _projections(other):
+                setattr(stage, name, Projection.of(projection))
+            set_averages(stage, *cls.averages(other))
 
     @classmethod
-    def keep_structure(cls, original: Any, quantizer: Quantizer) -> None:
-        """The projections of the stages, also of those that do not change the number of channels."""
-        for part, stage in zip(quantizer.stages, cls.stages(original), strict=True):
-            for name, projection in _projections(stage):
-                if isinstance(part.get_submodule(name), nn.Identity):
-                    setattr(part, name, _like(projection))
+    def prepare_for_checkpoint(cls, original: Any, quantizer: Quantizer) -> None:
+        """Add the projections of the stages, even those that do not change the number of channels."""
+        for stage, other in zip(quantizer.stages, cls.stages(original), strict=True):
+            for name, projection in _projections(other):
+                if isinstance(stage.get_submodule(name), nn.Identity):
+                    setattr(stage, name, _same_shape(projection))
 
     @property
     def codebook_size(self) -> int:
-        """K of ours, which may be another than the original's, as with FSQ."""
+        """K of the new quantizer, which may differ from the original's, for example with FSQ."""
         return self.quantizer.codebook_size
 
     @property
     def num_quantizers(self) -> int:
-        """N, how many codebooks there are."""
+        """N, the number of codebooks."""
         return self.quantizer.num_codebooks
 
     def _encode(self, z: Tensor, count: int | None) -> Tensor:
-        """Codes [n, B, T]: the indices of evaluation, in either mode."""
-        return self.quantizer.encode(z, **self._first(count)).movedim(-1, 0)
+        """Codes [n, B, T]: the indices that evaluation gives, in either mode."""
+        return self.quantizer.encode(z, **self._codebook_option(count)).movedim(-1, 0)
 
     def _decode(self, codes: Tensor) -> Tensor:
-        """[B, D, T] of codes [n, B, T], n ≤ N, in the model's dtype."""
-        return self._decoded(codes.movedim(0, -1))
+        """Vectors [B, D, T] of codes [n, B, T], n ≤ N, in the model's dtype."""
+        return self._decode_indices(codes.movedim(0, -1))
 
     def _quantize(self, z: Tensor, count: int | None) -> QuantizerOutput:
-        """A forward of ours with the first codebooks; loss [n], that of each stage, where there are stages."""
-        return quantize_by_stage(self.quantizer, z, **self._first(count))
+        """A forward of the quantizer with the first `count` codebooks, and the loss of each stage, [n]."""
+        return quantize_by_stage(self.quantizer, z, **self._codebook_option(count))
 
-    def _whole(self, count: int | None) -> int:
-        """How many codebooks to use where `count` are asked for: in whole stages, at least one, at most all."""
+    def _whole_stages(self, count: int | None) -> int:
+        """The number of codebooks to use if `count` are requested: whole stages, at least one, at most all."""
         if count is None or not self.quantizer.truncatable:
             return self.num_quantizers if count is None else min(count, self.num_quantizers)
         ends = list(accumulate(stage.num_codebooks for stage in self.quantizer.stages))
         return max((end for end in ends if end <= count), default=ends[0])
 
-    def _first(self, count: int | None) -> dict[str, Any]:
-        """What asks our quantizer for that many codebooks, None for all.
+    def _codebook_option(self, count: int | None) -> dict[str, Any]:
+        """The option of the quantizer that makes it use `count` codebooks; None stands for all.
 
-        Raises: ValueError for a quantizer that has no stages to leave out.
+        Raises: ValueError for a quantizer that cannot leave codebooks out.
         """
-        used = self._whole(count)
+        used = self._whole_stages(count)
         if used == self.num_quantizers:
             return {}
         if not self.quantizer.truncatable:
             raise ValueError(
-                f"{used} codebooks are asked for, and {type(self.quantizer).__name__} always gives its "
+                f"{used} codebooks are requested, but {type(self.quantizer).__name__} always uses its "
                 f"{self.num_quantizers}; expected a ResidualQuantizer, whose last stages can be left out"
             )
         return {"num_codebooks": used}
@@ -110,7 +113,7 @@ class StagesAdapter(Adapter):
 def quantize_by_stage(
     quantizer: Quantizer, x: Tensor, mask: Tensor | None = None, **options: Any
 ) -> QuantizerOutput:
-    """A forward, with the loss of each stage, [n]; of a quantizer that has no stages, its loss as [1]."""
+    """A forward with the loss of each stage, [n]; the loss is [1] for a quantizer that is not residual (QINCo)."""
     if isinstance(quantizer, ResidualQuantizer):
         return quantizer.forward_stages(x, mask, **options)
     output: QuantizerOutput = quantizer(x, mask, **options)
@@ -118,12 +121,12 @@ def quantize_by_stage(
 
 
 def _projections(stage: Any) -> Iterator[tuple[str, nn.Linear]]:
-    """Those of a stage of the original, with the names that they have in ours."""
+    """The linear projections of a stage of the original, with their names, which a Quantizer uses too."""
     for name in ("project_in", "project_out"):
         projection = getattr(stage, name, None)
         if isinstance(projection, nn.Linear):
             yield name, projection
 
 
-def _like(projection: nn.Linear) -> Projection:
+def _same_shape(projection: nn.Linear) -> Projection:
     return Projection(projection.in_features, projection.out_features, projection.bias is not None)

@@ -1,4 +1,4 @@
-"""What the contracts of Gumbel quantizers share."""
+"""A base for the contracts of Gumbel quantizers."""
 
 from torch import Tensor, nn
 
@@ -8,27 +8,32 @@ from quantizers.core.base import Quantizer
 
 
 class GumbelAdapter(Adapter):
-    """An adapter whose `temperature` is set from outside, and which maps the model's channels to its codes'.
+    """An adapter with a `temperature` that training loops set, and with a map from the model's channels to
+    `quantizer.dim` channels.
 
-    Args: entry: from what the model hands over to `quantizer.dim` channels, learned; an identity where they agree.
+    Args:
+        project_in: the map, which is learned; an identity if the numbers of channels are equal.
     """
 
-    def __init__(self, quantizer: Quantizer, original: nn.Module, entry: nn.Module) -> None:
+    def __init__(self, quantizer: Quantizer, original: nn.Module, project_in: nn.Module) -> None:
         super().__init__(quantizer, original)
-        self.entry = entry
+        self.project_in = project_in
         self._set_temperature: float | Tensor = getattr(original, "temperature", 1.0)
 
     @property
     def temperature(self) -> float | Tensor:
-        """τ of every Gumbel quantizer inside. Of methods that have none it is what was set last: training loops
-        set and log it at each step, whatever the quantizer is."""
-        return next((part.temperature for part in self._gumbels()), self._set_temperature)
+        """τ of every Gumbel quantizer inside.
+
+        If there is none, it is the value that was last set: training loops set and log it at each step, whatever
+        the quantizer is.
+        """
+        return next((quantizer.temperature for quantizer in self._gumbels()), self._set_temperature)
 
     @temperature.setter
     def temperature(self, value: float) -> None:
         self._set_temperature = value
-        for part in self._gumbels():
-            part.temperature = value
+        for quantizer in self._gumbels():
+            quantizer.temperature = value
 
     def _gumbels(self) -> list[GumbelQuantizer]:
-        return [part for part in self.quantizer.modules() if isinstance(part, GumbelQuantizer)]
+        return [module for module in self.quantizer.modules() if isinstance(module, GumbelQuantizer)]

@@ -1,1 +1,40 @@
-"""One file for each quantizer that adapters stand in for."""
+"""The contracts: how models call their quantizers. There is one file for each quantizer that is replaced.
+
+| contract | package | classes that it replaces |
+|---|---|---|
+| chameleon | transformers | ChameleonVQVAEVectorQuantizer |
+| dac | descript-audio-codec | ResidualVectorQuantize |
+| dac_stage | descript-audio-codec | VectorQuantize |
+| dac_stage_transformers | transformers | DacVectorQuantize |
+| dac_transformers | transformers | DacResidualVectorQuantizer |
+| emu3 | transformers | Emu3VQVAEVectorQuantizer |
+| encodec | encodec | ResidualVectorQuantizer |
+| encodec_stages | encodec | ResidualVectorQuantization |
+| encodec_transformers | transformers | EncodecResidualVectorQuantizer |
+| glm_image | transformers | GlmImageVQVAEVectorQuantizer |
+| janus | transformers | JanusVQVAEVectorQuantizer |
+| mimi | transformers | MimiResidualVectorQuantizer |
+| taming | taming-transformers, diffusers | VectorQuantizer, VectorQuantizer2 |
+| taming_first | taming-transformers | VectorQuantizer |
+| taming_gumbel | taming-transformers | GumbelQuantize |
+| vector_quantize_pytorch | vector-quantize-pytorch | VectorQuantize |
+| vector_quantize_pytorch_fsp | vector-quantize-pytorch | FSP |
+| vector_quantize_pytorch_fsq | vector-quantize-pytorch | FSQ |
+| vector_quantize_pytorch_lfq | vector-quantize-pytorch | LFQ |
+| vector_quantize_pytorch_residual | vector-quantize-pytorch | ResidualVQ, ResidualSimVQ |
+| vector_quantize_pytorch_residual_fsq | vector-quantize-pytorch | ResidualFSQ |
+| vector_quantize_pytorch_residual_lfq | vector-quantize-pytorch | ResidualLFQ |
+| vector_quantize_pytorch_simvq | vector-quantize-pytorch | SimVQ |
+| vqvae2 | vq-vae-2-pytorch (rosinality) | Quantize |
+| wav2vec2 | transformers | Wav2Vec2GumbelVectorQuantizer, |
+|  |  | Wav2Vec2ConformerGumbelVectorQuantizer, |
+|  |  | UniSpeechGumbelVectorQuantizer, |
+|  |  | UniSpeechSatGumbelVectorQuantizer, |
+|  |  | WavLMGumbelVectorQuantizer |
+| xcodec | transformers | XcodecResidualVectorQuantization, |
+|  |  | HiggsAudioV2TokenizerResidualVectorQuantization |
+
+A contract recognizes a module by the name of its class and by the attributes that it reads from it. It thereby
+tells apart classes of the same name in different packages. The docstring of each adapter lists
+what is not supported.
+"""

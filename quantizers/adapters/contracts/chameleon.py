@@ -1,22 +1,27 @@
-"""The quantizer of Chameleon's VQ-VAE in transformers."""
+"""Chameleon's VQ-VAE in transformers: ChameleonVQVAEVectorQuantizer."""
 
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from quantizers.adapters.bases.adapter import Adapter, CodebookView, Place, flat_indices
+from quantizers.adapters.bases.adapter import Adapter
+from quantizers.adapters.bases.codebook_view import CodebookView, flat_indices
+from quantizers.adapters.bases.spec import QuantizerSpec
 from quantizers.core.base import Quantizer
 
 
 class ChameleonAdapter(Adapter):
-    """h [B, C, H, W] → (quantized [B, C, H, W], loss [], indices [B·H·W]).
+    """Replaces ChameleonVQVAEVectorQuantizer of transformers (tested with 5.23).
 
-    Of several codebooks indices have one more axis, last; a language model around it, which has one token for each
-    place, does not take them: `plug_in` refuses. Chameleon Team: Chameleon: Mixed-Modal Early-Fusion
-    Foundation Models, 2024 (arXiv 2405.09818), as transformers has it.
+    h [B, C, H, W] → (quantized [B, C, H, W], loss [], indices [B·H·W]). With several codebooks indices are
+    [B·H·W, num_codebooks].
 
-    A language model has as many image tokens as the original had codes. With another `codebook_size`, or one that
-    a method rounds, as FSQ does, indices beyond them are no tokens of its vocabulary.
+    Not supported: several codebooks inside a language model, which has one token for each vector; `plug_in` raises
+    ValueError. A language model has as many image tokens as the original had codes. With a larger `codebook_size`,
+    or one that a method rounds up, such as FSQ's, the additional indices are no tokens of its vocabulary.
+
+    Source: Chameleon Team: Chameleon: Mixed-Modal Early-Fusion Foundation Models, 2024 (arXiv 2405.09818);
+    `models/chameleon/modeling_chameleon.py` in transformers.
     """
 
     contract: ClassVar[str] = "chameleon"
@@ -24,20 +29,21 @@ class ChameleonAdapter(Adapter):
     channel_dim: ClassVar[int] = 1
 
     @classmethod
-    def read(cls, original: Any) -> Place:
+    def read_spec(cls, original: Any) -> QuantizerSpec:
         size, dim = original.embedding.weight.shape
-        # As in taming-transformers, beta is at the codebook's term.
+        # As in taming-transformers, beta weights the codebook loss.
         kept = {"commitment_weight": 1.0, "codebook_weight": original.beta}
-        return Place(dim, size, cls.channel_dim, kept=kept)
+        return QuantizerSpec(dim, size, cls.channel_dim, keep_codebook_options=kept)
 
     @classmethod
-    def check_model(cls, model: nn.Module, quantizer: Quantizer) -> None:
-        """Raises: ValueError for several codebooks within a language model."""
+    def check_quantizer(cls, model: nn.Module, quantizer: Quantizer) -> None:
+        """Raises: ValueError for several codebooks inside a language model."""
         readers = ("get_image_tokens", "language_model")
-        if quantizer.composed and any(hasattr(part, name) for part in model.modules() for name in readers):
+        if quantizer.composed and any(hasattr(module, name) for module in model.modules() for name in readers):
             raise ValueError(
-                f"quantizer is {type(quantizer).__name__}, which has {quantizer.num_codebooks} indices a vector; "
-                f"{type(model).__name__} reads one token for each place: expected a quantizer with one codebook"
+                f"quantizer is {type(quantizer).__name__}, which has {quantizer.num_codebooks} indices per "
+                f"vector, but {type(model).__name__} reads one token per vector; expected a quantizer with one "
+                "codebook"
             )
 
     @classmethod
@@ -46,13 +52,13 @@ class ChameleonAdapter(Adapter):
         return codes
 
     def forward(self, hidden_state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """As above."""
+        """See the class."""
         quantized, indices, loss = self.quantizer(hidden_state)
         return quantized, loss, flat_indices(self.quantizer, indices)
 
     @property
     def embedding(self) -> CodebookView:
-        """The codes, as the nn.Embedding that models read."""
+        """The codes, with the interface of the nn.Embedding that models read."""
         return CodebookView(self.quantizer, self.dtype)
 
     @property
@@ -62,5 +68,5 @@ class ChameleonAdapter(Adapter):
 
     @property
     def embedding_dim(self) -> int:
-        """Channels of h."""
+        """The number of channels of h."""
         return self.quantizer.dim

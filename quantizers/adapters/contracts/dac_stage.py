@@ -5,14 +5,16 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from quantizers.adapters.bases.adapter import Adapter, Place, set_codebook
+from quantizers.adapters.bases.adapter import Adapter
+from quantizers.adapters.bases.copying import set_codebook
+from quantizers.adapters.bases.spec import QuantizerSpec
 from quantizers.composite.latents import encode_latents, latent_codes, latents_of
 from quantizers.core.base import Quantizer
 from quantizers.core.projection import Projection
 
 
 class CodeTable:
-    """What models read of a stage's nn.Embedding: its rows, before the projection out."""
+    """Acts like a stage's nn.Embedding: looks up codes, before the projection out."""
 
     def __init__(self, quantizer: Quantizer, dtype: torch.dtype) -> None:
         self._quantizer = quantizer
@@ -24,14 +26,14 @@ class CodeTable:
 
     @property
     def weight(self) -> Tensor:
-        """All codes, [K, d]. Raises: ValueError where they are too many to list."""
+        """All codes, [K, d]. Raises: ValueError if there are too many to list."""
         return self._quantizer.codebook.to(self._dtype)
 
 
 class Pointwise(Projection):
-    """A linear map of rows [N, in], and of [B, in, T] as the convolution of one step whose place it takes.
+    """A linear map of rows [N, in], which also maps [B, in, T] like the 1 × 1 convolution that it replaces.
 
-    Its parameters stay in float32 in a model of half precision; what it gives has the dtype of x.
+    Its parameters stay in float32 in a model of half precision; its output has the dtype of x.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -41,7 +43,7 @@ class Pointwise(Projection):
 
 
 def project_as_convolutions(quantizer: Quantizer) -> None:
-    """Make a quantizer's projections, where it has any, callable as DAC's; parameters and their names stay."""
+    """Make a quantizer's projections, if it has any, callable like DAC's. Their parameters and names stay."""
     for name in ("project_in", "project_out"):
         linear = quantizer.get_submodule(name)
         if type(linear) is Projection:
@@ -52,7 +54,7 @@ def project_as_convolutions(quantizer: Quantizer) -> None:
 
 
 class StageView:
-    """A quantizer as models read a stage of DAC: codes and latents [B, d, T] in code space, and projections."""
+    """Gives a quantizer the attributes of a DAC stage: codes and latents [B, d, T] in code space, projections."""
 
     quantizer: Quantizer
     dtype: torch.dtype
@@ -69,19 +71,20 @@ class StageView:
 
     @property
     def codebook_dim(self) -> int:
-        """d, channels of a code."""
+        """d, the number of channels of a code."""
         return self.quantizer.code_dim
 
     @property
     def in_proj(self) -> nn.Module:
-        """The projection to code space, of z [B, D, T] as of rows. It takes weight norm.
+        """The projection to code space, for z [B, D, T] and for rows. Weight norm can be applied to it.
 
-        Raises: ValueError where codes are as wide as vectors, as FSQ's in stages."""
+        Raises: ValueError if codes are as wide as vectors, as those of FSQ are inside stages.
+        """
         return self._projection(self.quantizer.project_in)
 
     @property
     def out_proj(self) -> nn.Module:
-        """The projection from code space, as `in_proj`."""
+        """The projection from code space, see `in_proj`."""
         return self._projection(self.quantizer.project_out)
 
     def embed_code(self, indices: Tensor) -> Tensor:
@@ -107,7 +110,7 @@ class StageView:
 
 
 class Stage(StageView):
-    """A stage of a quantizer that is plugged in."""
+    """A stage of a residual quantizer, as models read it."""
 
     def __init__(self, quantizer: Quantizer, dtype: torch.dtype) -> None:
         self.quantizer = quantizer
@@ -115,11 +118,18 @@ class Stage(StageView):
 
 
 class DacStageAdapter(StageView, Adapter):
-    """z [B, D, T] → (z_q [B, D, T], commitment [B], codebook loss [B], indices [B, T], z_e [B, d, T]).
+    """Replaces VectorQuantize of the package descript-audio-codec (1.0.0; tested with a stand-in).
 
-    Kumar et al.: High-Fidelity Audio Compression with Improved RVQGAN, 2023 (arXiv 2306.06546), published code.
-    All of our loss stands in the place of the codebook loss, whose customary weight is 1, the same for each
-    sample; the commitment is zero. z_e is z in code space. Of several codebooks indices have one more axis, last.
+    z [B, D, T] → (z_q [B, D, T], commitment [B], codebook loss [B], indices [B, T], z_e [B, d, T]). z_e is z in
+    code space. With several codebooks indices have one more axis, the last.
+
+    The codebook loss, whose usual weight is 1, is the whole loss of the new quantizer, the same for each sample;
+    the commitment is zero.
+
+    With `keep_codebook` codes are compared by angle, as in the original, and the projections are copied.
+
+    Source: Kumar et al.: High-Fidelity Audio Compression with Improved RVQGAN, 2023 (arXiv 2306.06546);
+    `dac/nn/quantize.py`.
     """
 
     contract: ClassVar[str] = "dac_stage"
@@ -131,11 +141,11 @@ class DacStageAdapter(StageView, Adapter):
         project_as_convolutions(quantizer)
 
     @classmethod
-    def read(cls, original: Any) -> Place:
+    def read_spec(cls, original: Any) -> QuantizerSpec:
         size, width = original.codebook.weight.shape
         kept = {"distance": "angle", "commitment_weight": 0.25, "codebook_weight": 1.0}
         dim = original.out_proj.out_channels
-        return Place(dim, size, cls.channel_dim, options={"code_dim": width}, kept=kept)
+        return QuantizerSpec(dim, size, cls.channel_dim, options={"code_dim": width}, keep_codebook_options=kept)
 
     @classmethod
     def trained_codebook(cls, original: Any) -> Tensor:
@@ -144,10 +154,10 @@ class DacStageAdapter(StageView, Adapter):
 
     @classmethod
     @torch.no_grad()
-    def keep(cls, original: Any, quantizer: Quantizer) -> None:
-        """Carry codes and projections over. Raises: ValueError for a quantizer that chooses in another way."""
-        ours = quantizer.project_in, quantizer.project_out
-        projects = all(isinstance(projection, Projection) for projection in ours)
+    def copy_codebook(cls, original: Any, quantizer: Quantizer) -> None:
+        """Copy codes and projections. Raises: ValueError for a quantizer that chooses codes in another way."""
+        projections = quantizer.project_in, quantizer.project_out
+        projects = all(isinstance(projection, Projection) for projection in projections)
         if not projects or getattr(quantizer, "distance", None) != "angle":
             raise ValueError(
                 f"{type(quantizer).__name__} cannot keep a codebook of DAC, which projects vectors and chooses "
@@ -155,12 +165,12 @@ class DacStageAdapter(StageView, Adapter):
                 "and code_dim other than dim"
             )
         set_codebook(quantizer, cls.trained_codebook(original))
-        for projection, convolution in zip(ours, (original.in_proj, original.out_proj), strict=True):
+        for projection, convolution in zip(projections, (original.in_proj, original.out_proj), strict=True):
             projection.get_parameter("weight").copy_(_weight(convolution)[..., 0])
             projection.get_parameter("bias").copy_(convolution.bias)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """As above. Raises: ValueError or TypeError for z of another shape or dtype."""
+        """See the class. Raises: ValueError or TypeError for z of another shape or dtype."""
         quantized, indices, loss = self.quantizer(z)
         commitment, codebook_loss = self._losses(loss, z)
         return quantized, commitment, codebook_loss, indices, latents_of(self.quantizer, z, indices)
@@ -170,7 +180,10 @@ class DacStageAdapter(StageView, Adapter):
 
 
 class TransformersDacStageAdapter(DacStageAdapter):
-    """The same, with losses []."""
+    """Replaces DacVectorQuantize of transformers (tested with 5.23): "dac_stage" with losses [] instead of [B].
+
+    Source: `models/dac/modeling_dac.py` in transformers.
+    """
 
     contract: ClassVar[str] = "dac_stage_transformers"
     classes: ClassVar[tuple[str, ...]] = ("DacVectorQuantize",)
@@ -180,17 +193,17 @@ class TransformersDacStageAdapter(DacStageAdapter):
 
 
 def losses_of_batch(loss: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-    """Commitment and codebook loss [] of z [B, ...]: all of ours is the second."""
+    """Commitment and codebook loss [] for z [B, ...]; the second is the whole loss."""
     return torch.zeros_like(loss), loss
 
 
 def losses_of_samples(loss: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-    """Commitment and codebook loss [B] of z [B, ...]: all of ours is the second, whose mean it is."""
+    """Commitment and codebook loss [B] for z [B, ...]; the mean of the second is the whole loss."""
     return loss.new_zeros(z.shape[:1]), loss.expand(z.shape[:1])
 
 
 def _weight(convolution: Any) -> Tensor:
-    """What a convolution [out, in, 1] computes with; the older weight norm writes it in a forward only."""
+    """The weight of a convolution [out, in, 1]; the older weight norm computes it only in a forward."""
     if hasattr(convolution, "weight_g"):
         return torch._weight_norm(convolution.weight_v, convolution.weight_g, 0)
     weight: Tensor = convolution.weight

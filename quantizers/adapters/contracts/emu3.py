@@ -1,27 +1,35 @@
-"""The quantizer of Emu3's video VQ-VAE in transformers."""
+"""Emu3's video VQ-VAE in transformers: Emu3VQVAEVectorQuantizer."""
 
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from quantizers.adapters.bases.adapter import Adapter, CodebookView, Place
+from quantizers.adapters.bases.adapter import Adapter
+from quantizers.adapters.bases.codebook_view import CodebookView
+from quantizers.adapters.bases.spec import QuantizerSpec
 from quantizers.core.base import Quantizer
 
 
 class Emu3Adapter(Adapter):
-    """h [B, T, C, H, W] → indices [B, T, H, W], those of evaluation in either mode; `embedding` gives their codes.
+    """Replaces Emu3VQVAEVectorQuantizer of transformers (tested with 5.23).
 
-    Nothing is learned through it, as through the original: the model hands on indices, without gradient or loss,
-    and no state moves. A training loop calls ours instead, between the model's parts:
+    h [B, T, C, H, W] → indices [B, T, H, W], those of evaluation in either mode. `embedding` returns their codes.
+
+    The model's own forward trains neither the encoder nor the codes, just as with the original: it passes on
+    indices alone, without a gradient or a loss, and no state changes. To train, call the quantizer between the
+    model's modules:
 
         h = model.quant_conv(model.encoder(video).transpose(1, 2)).transpose(1, 2)
         quantized, indices, loss = model.quantize.quantizer(h)
         pixels = model.decoder(model.post_quant_conv(quantized.transpose(1, 2)).transpose(1, 2), quantized)
 
-    Wang et al.: Emu3: Next-Token Prediction is All You Need, 2024 (arXiv 2409.18869), as transformers has it.
+    Not supported: several codebooks, because the model distinguishes images from videos by the number of axes of
+    their indices.
 
-    Raises: ValueError for a quantizer with several codebooks: the model tells images from videos by the axes of
-        their indices.
+    Source: Wang et al.: Emu3: Next-Token Prediction is All You Need, 2024 (arXiv 2409.18869);
+    `models/emu3/modeling_emu3.py` in transformers.
+
+    Raises: ValueError for a quantizer with several codebooks.
     """
 
     contract: ClassVar[str] = "emu3"
@@ -31,15 +39,15 @@ class Emu3Adapter(Adapter):
     def __init__(self, quantizer: Quantizer, original: nn.Module) -> None:
         if quantizer.composed:
             raise ValueError(
-                f"quantizer is {type(quantizer).__name__}, which has {quantizer.num_codebooks} indices a vector; "
-                "this model reads indices [B, T, H, W]: expected a quantizer with one"
+                f"quantizer is {type(quantizer).__name__}, which has {quantizer.num_codebooks} indices per "
+                "vector, but this model reads indices [B, T, H, W]; expected a quantizer with one codebook"
             )
         super().__init__(quantizer, original)
 
     @classmethod
-    def read(cls, original: Any) -> Place:
+    def read_spec(cls, original: Any) -> QuantizerSpec:
         size, dim = original.embedding.weight.shape
-        return Place(dim, size, cls.channel_dim)
+        return QuantizerSpec(dim, size, cls.channel_dim)
 
     @classmethod
     def trained_codebook(cls, original: Any) -> Tensor:
@@ -47,7 +55,7 @@ class Emu3Adapter(Adapter):
         return codes
 
     def forward(self, hidden_state: Tensor) -> Tensor:
-        """As above."""
+        """See the class."""
         return self.quantizer.encode(hidden_state)
 
     @property

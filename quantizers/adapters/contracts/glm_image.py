@@ -1,26 +1,30 @@
-"""The quantizer of GLM-Image's VQ-VAE in transformers."""
+"""GLM-Image's VQ-VAE in transformers: GlmImageVQVAEVectorQuantizer."""
 
 from typing import Any, ClassVar
 
 from torch import Tensor
 from torch.nn import functional
 
-from quantizers.adapters.bases.adapter import Place
+from quantizers.adapters.bases.spec import QuantizerSpec
 from quantizers.adapters.contracts.chameleon import ChameleonAdapter
 
 
 class GlmImageAdapter(ChameleonAdapter):
-    """Chameleon's contract for codes on the unit sphere: vectors and codes are divided by their norms.
+    """Replaces GlmImageVQVAEVectorQuantizer of transformers (tested with 5.23).
 
-    So are ours where the method can do it, with distance="cosine". Kept codes are carried over as unit vectors.
+    The contract is "chameleon", for codes on the unit sphere: the original divides vectors and codes by their
+    norms. A new quantizer does the same, by distance="cosine", if the method supports it. With `keep_codebook`
+    the codes are copied as unit vectors.
+
+    Source: `models/glm_image/modeling_glm_image.py` in transformers.
     """
 
     contract: ClassVar[str] = "glm_image"
     classes: ClassVar[tuple[str, ...]] = ("GlmImageVQVAEVectorQuantizer",)
 
     @classmethod
-    def read(cls, original: Any) -> Place:
-        return super().read(original)._replace(options={"distance": "cosine"})
+    def read_spec(cls, original: Any) -> QuantizerSpec:
+        return super().read_spec(original)._replace(options={"distance": "cosine"})
 
     @classmethod
     def trained_codebook(cls, original: Any) -> Tensor:

@@ -1,20 +1,27 @@
-"""taming-transformers' VectorQuantizer2, as in latent-diffusion and in the VQModel of diffusers."""
+"""VectorQuantizer2 of taming-transformers, also used by latent-diffusion, and VectorQuantizer of diffusers."""
 
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-from quantizers.adapters.bases.adapter import Adapter, CodebookView, Place, flat_indices
+from quantizers.adapters.bases.adapter import Adapter
+from quantizers.adapters.bases.codebook_view import CodebookView, flat_indices
+from quantizers.adapters.bases.spec import QuantizerSpec
 
 Info = tuple[None, None, Tensor]
 
 
 class TamingAdapter(Adapter):
-    """z [B, C, H, W] → (z_q [B, C, H, W], loss [], (None, None, indices)).
+    """Replaces VectorQuantizer2 of taming-transformers (main branch; tested with a stand-in) and
+    latent-diffusion, and VectorQuantizer of diffusers (tested with 0.42).
 
-    Indices are [B·H·W], or [B, H, W] where the original has `sane_index_shape`; of several codebooks one more
-    axis, last. Esser et al.: Taming Transformers for High-Resolution Image Synthesis, 2021 (arXiv 2012.09841), the
-    published code.
+    z [B, C, H, W] → (z_q [B, C, H, W], loss [], (None, None, indices)). Indices are [B·H·W], or [B, H, W] if the
+    original has `sane_index_shape`. With several codebooks they have one more axis, the last.
+
+    Not supported: `remap`, and the arguments of forward that are meant for a Gumbel quantizer.
+
+    Source: Esser et al.: Taming Transformers for High-Resolution Image Synthesis, 2021 (arXiv 2012.09841);
+    `taming/modules/vqvae/quantize.py`; `models/autoencoders/vae.py` in diffusers.
     """
 
     contract: ClassVar[str] = "taming"
@@ -22,17 +29,17 @@ class TamingAdapter(Adapter):
     channel_dim: ClassVar[int] = 1
 
     @classmethod
-    def read(cls, original: Any) -> Place:
+    def read_spec(cls, original: Any) -> QuantizerSpec:
         if original.remap is not None:
             raise ValueError(
-                f"{type(original).__name__} maps its indices to those in use (remap), which a new codebook "
-                "does not have; expected remap=None"
+                f"{type(original).__name__} maps its indices to the codes in use (remap), which does not apply to "
+                "a new codebook; expected remap=None"
             )
-        # The published code weights the wrong term, and keeps to it as `legacy`.
+        # The first published code weighted the wrong term by beta; `legacy` keeps that behaviour.
         weights = (1.0, original.beta) if original.legacy else (original.beta, 1.0)
         kept = dict(zip(("commitment_weight", "codebook_weight"), weights, strict=True))
         size, dim = original.embedding.weight.shape
-        return Place(dim, size, cls.channel_dim, kept=kept)
+        return QuantizerSpec(dim, size, cls.channel_dim, keep_codebook_options=kept)
 
     @classmethod
     def trained_codebook(cls, original: Any) -> Tensor:
@@ -47,13 +54,14 @@ class TamingAdapter(Adapter):
     def forward(
         self, z: Tensor, temp: float | None = None, rescale_logits: bool = False, return_logits: bool = False
     ) -> tuple[Tensor, Tensor, Info]:
-        """As above; the other arguments are those of the Gumbel contract, and have no meaning here.
+        """See the class. The other arguments belong to the Gumbel contract and have no meaning here.
 
-        Raises: ValueError where one of them is set.
+        Raises: ValueError if one of them is set.
         """
         if temp not in (None, 1.0) or rescale_logits or return_logits:
             raise ValueError(
-                "temp, rescale_logits and return_logits are for a Gumbel quantizer; expected none of them"
+                f"got temp={temp!r}, rescale_logits={rescale_logits!r}, return_logits={return_logits!r}, which "
+                "are arguments for a Gumbel quantizer; expected none of them"
             )
         quantized, indices, loss = self.quantizer(z)
         if not self.sane_index_shape:
@@ -61,20 +69,20 @@ class TamingAdapter(Adapter):
         return quantized, loss, (None, None, indices)
 
     def get_codebook_entry(self, indices: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
-        """The vectors of flat indices: [B, C, H, W] for shape (B, H, W, C), [N, C] without."""
+        """The vectors of flat indices: [B, C, H, W] for shape (B, H, W, C), [N, C] without a shape."""
         if shape is None:
             return self.embedding(indices)
         codebooks = indices.shape[-1:] if self.quantizer.composed else ()
-        return self._decoded(indices.reshape(*shape[:-1], *codebooks))
+        return self._decode_indices(indices.reshape(*shape[:-1], *codebooks))
 
     @property
     def embedding(self) -> CodebookView:
-        """The codes, as the nn.Embedding that models read."""
+        """The codes, with the interface of the nn.Embedding that models read."""
         return CodebookView(self.quantizer, self.dtype)
 
     @property
     def n_e(self) -> int:
-        """K; so is `re_embed`, where no indices are mapped."""
+        """K; `re_embed` is the same, because no indices are mapped."""
         return self.quantizer.codebook_size
 
     re_embed = n_e
@@ -82,7 +90,7 @@ class TamingAdapter(Adapter):
 
     @property
     def e_dim(self) -> int:
-        """Channels of z; diffusers calls it `vq_embed_dim`."""
+        """The number of channels of z; diffusers calls it `vq_embed_dim`."""
         return self.quantizer.dim
 
     vq_embed_dim = e_dim

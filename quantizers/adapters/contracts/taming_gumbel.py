@@ -1,11 +1,12 @@
-"""taming-transformers' GumbelQuantize."""
+"""GumbelQuantize of taming-transformers."""
 
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from quantizers.adapters.bases.adapter import CodebookView, Place
+from quantizers.adapters.bases.codebook_view import CodebookView
+from quantizers.adapters.bases.spec import QuantizerSpec
 from quantizers.adapters.bases.temperature import GumbelAdapter
 from quantizers.codebooks.gumbel import GumbelQuantizer
 from quantizers.core.base import Quantizer
@@ -14,16 +15,18 @@ Info = tuple[None, None, Tensor]
 
 
 class TamingGumbelAdapter(GumbelAdapter):
-    """z [B, C, H, W] → (z_q [B, d, H, W], loss [], (None, None, indices [B, H, W])).
+    """Replaces GumbelQuantize of taming-transformers (main branch; tested with a stand-in).
 
-    Of several codebooks indices have one more axis, last; where the original has use_vqinterface=False they stand
-    alone in the place of the tuple. Where C is not d, a learned 1 × 1 convolution leads in; of a module without
-    `proj` C is d.
+    z [B, C, H, W] → (z_q [B, d, H, W], loss [], (None, None, indices [B, H, W])). With several codebooks indices
+    have one more axis, the last. If the original has use_vqinterface=False, the third value is the indices alone.
+    If C is not d, a learned 1 × 1 convolution leads in; for a module without `proj`, C is d.
 
-    The original samples in evaluation too; ours takes the code of the largest logit there.
+    In evaluation the original samples, and the new quantizer takes the code of the largest logit.
 
-    Esser et al.: Taming Transformers for High-Resolution Image Synthesis, 2021 (arXiv 2012.09841), the published
-    code.
+    Not supported: `remap`, the arguments `temp` and `return_logits` of forward, and `keep_codebook` if C is not d.
+
+    Source: Esser et al.: Taming Transformers for High-Resolution Image Synthesis, 2021 (arXiv 2012.09841);
+    `taming/modules/vqvae/quantize.py`.
     """
 
     contract: ClassVar[str] = "taming_gumbel"
@@ -36,11 +39,11 @@ class TamingGumbelAdapter(GumbelAdapter):
         super().__init__(quantizer, original, nn.Identity() if agree else nn.Conv2d(channels, quantizer.dim, 1))
 
     @classmethod
-    def read(cls, original: Any) -> Place:
+    def read_spec(cls, original: Any) -> QuantizerSpec:
         if original.remap is not None:
             raise ValueError(
-                "GumbelQuantize maps its indices to those in use (remap), which a new codebook does not have; "
-                "expected remap=None"
+                "GumbelQuantize maps its indices to the codes in use (remap), which does not apply to a new "
+                "codebook; expected remap=None"
             )
         sampling = {
             "hard": bool(original.straight_through),
@@ -48,7 +51,9 @@ class TamingGumbelAdapter(GumbelAdapter):
             "kl_weight": original.kl_weight,
         }
         size, dim = original.embed.weight.shape
-        return Place(dim, size, cls.channel_dim, sampling=sampling, kept={"logits": "linear"})
+        return QuantizerSpec(
+            dim, size, cls.channel_dim, gumbel_options=sampling, keep_codebook_options={"logits": "linear"}
+        )
 
     @classmethod
     def trained_codebook(cls, original: Any) -> Tensor:
@@ -57,19 +62,22 @@ class TamingGumbelAdapter(GumbelAdapter):
 
     @classmethod
     @torch.no_grad()
-    def keep(cls, original: Any, quantizer: Quantizer) -> None:
-        """Carry codes and the map to logits over. Raises: ValueError for a quantizer without such a map, and where
-        the original's is of other channels than its codes."""
+    def copy_codebook(cls, original: Any, quantizer: Quantizer) -> None:
+        """Copy the codes and the linear map to logits.
+
+        Raises: ValueError for a quantizer without such a map, and if the original's map does not have as many
+            channels as its codes.
+        """
         channels, dim = original.proj.in_channels, original.embed.embedding_dim
         if not isinstance(quantizer, GumbelQuantizer) or quantizer.to_logits is None or quantizer.code_dim != dim:
             raise ValueError(
-                f"{type(original).__name__} chooses codes by a linear map, which {type(quantizer).__name__} as it "
-                f"is cannot keep; expected 'gumbel' with logits='linear' and codes of {dim} channels"
+                f"{type(original).__name__} chooses codes by a linear map, which this {type(quantizer).__name__} "
+                f"cannot keep; expected 'gumbel' with logits='linear' and codes of {dim} channels"
             )
         if channels != dim:
             raise ValueError(
-                f"{type(original).__name__} chooses codes by a linear map of {channels} channels, and its codes "
-                f"have {dim}; a GumbelQuantizer maps as many as its codes have: expected keep_codebook=False"
+                f"{type(original).__name__} chooses codes by a linear map of {channels} channels, but its codes "
+                f"have {dim}, and a GumbelQuantizer maps as many as its codes have; expected keep_codebook=False"
             )
         quantizer.set_codebook(original.embed.weight)
         quantizer.to_logits.get_parameter("weight").copy_(original.proj.weight[:, :, 0, 0])
@@ -78,34 +86,34 @@ class TamingGumbelAdapter(GumbelAdapter):
     def forward(
         self, z: Tensor, temp: float | None = None, return_logits: bool = False
     ) -> tuple[Tensor, Tensor, Info | Tensor]:
-        """As above. Raises: ValueError where `temp` or `return_logits` is set."""
+        """See the class. Raises: ValueError if `temp` or `return_logits` is set."""
         if temp is not None:
             raise ValueError(
-                f"temp is {temp!r}, expected None: set `temperature`, which holds until it is set anew"
+                f"temp is {temp!r}, expected None: set the attribute `temperature` instead, which lasts"
             )
         if return_logits:
             raise ValueError("return_logits is True, expected False: no logits [B, K, H, W] are made")
-        quantized, indices, loss = self.quantizer(self.entry(z))
+        quantized, indices, loss = self.quantizer(self.project_in(z))
         return quantized, loss, (None, None, indices) if self.use_vqinterface else indices
 
     def get_codebook_entry(self, indices: Tensor, shape: tuple[int, ...]) -> Tensor:
         """The vectors [B, d, H, W] of flat indices, for shape (B, H, W, d)."""
         codebooks = indices.shape[-1:] if self.quantizer.composed else ()
-        return self._decoded(indices.reshape(*shape[:-1], *codebooks))
+        return self._decode_indices(indices.reshape(*shape[:-1], *codebooks))
 
     @property
     def use_vqinterface(self) -> bool:
-        """Whether the indices stand in a tuple."""
+        """Whether indices are returned in a tuple."""
         return bool(getattr(self.original, "use_vqinterface", True))
 
     @property
     def embed(self) -> CodebookView:
-        """The codes, as the nn.Embedding that models read."""
+        """The codes, with the interface of the nn.Embedding that models read."""
         return CodebookView(self.quantizer, self.dtype)
 
     @property
     def n_embed(self) -> int:
-        """K; so is `re_embed`, where no indices are mapped."""
+        """K; `re_embed` is the same, because no indices are mapped."""
         return self.quantizer.codebook_size
 
     re_embed = n_embed
@@ -113,5 +121,5 @@ class TamingGumbelAdapter(GumbelAdapter):
 
     @property
     def embedding_dim(self) -> int:
-        """Channels of z_q."""
+        """The number of channels of z_q."""
         return self.quantizer.dim

@@ -1,32 +1,41 @@
-"""The quantizer of the PyTorch VQ-VAE-2 that is known by its author, rosinality."""
+"""Quantize of the VQ-VAE-2 in PyTorch by rosinality."""
 
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from quantizers.adapters.bases.adapter import Adapter, Place, decode_channels_last, set_averages, set_codebook
+from quantizers.adapters.bases.adapter import Adapter
+from quantizers.adapters.bases.codebook_view import decode_channels_last
+from quantizers.adapters.bases.copying import set_averages, set_codebook
+from quantizers.adapters.bases.spec import QuantizerSpec
 from quantizers.core.base import Quantizer
 
 
 class VQVAE2Adapter(Adapter):
-    """x [B, H, W, dim] → (quantized [B, H, W, dim], diff [], indices [B, H, W]).
+    """Replaces Quantize of github.com/rosinality/vq-vae-2-pytorch, `vqvae.py` (no release; tested with a
+    stand-in).
 
-    A model has two, `quantize_t` and `quantize_b`: `plug_in(model, "simvq", at=["quantize_t", "quantize_b"])`.
-    The published training weighs diff, which is our loss, by ¼ once more.
+    x [B, H, W, dim] → (quantized [B, H, W, dim], diff [], indices [B, H, W]). diff is the new quantizer's loss,
+    which the published training multiplies by ¼.
 
-    Kept with the codebook by "ema_vq": decay, ε and both averages, so that a step moves the codes alike. Razavi et
-    al.: Generating Diverse High-Fidelity Images with VQ-VAE-2, 2019 (arXiv 1906.00446).
+    A model has two quantizers, `quantize_t` and `quantize_b`; replace both with
+    `plug_in(model, "simvq", at=["quantize_t", "quantize_b"])`.
+
+    With `keep_codebook`, "ema_vq" also gets decay, ε and both averages, so that a step moves the codes as the
+    original's would move.
+
+    Source: Razavi et al.: Generating Diverse High-Fidelity Images with VQ-VAE-2, 2019 (arXiv 1906.00446).
     """
 
     contract: ClassVar[str] = "vqvae2"
     classes: ClassVar[tuple[str, ...]] = ("Quantize",)
 
     @classmethod
-    def read(cls, original: Any) -> Place:
+    def read_spec(cls, original: Any) -> QuantizerSpec:
         dim, size = original.embed.shape
         kept = {"decay": original.decay, "epsilon": original.eps, "commitment_weight": 1.0}
-        return Place(dim, size, cls.channel_dim, kept=kept)
+        return QuantizerSpec(dim, size, cls.channel_dim, keep_codebook_options=kept)
 
     @classmethod
     def trained_codebook(cls, original: Any) -> Tensor:
@@ -35,12 +44,12 @@ class VQVAE2Adapter(Adapter):
 
     @classmethod
     @torch.no_grad()
-    def keep(cls, original: Any, quantizer: Quantizer) -> None:
+    def copy_codebook(cls, original: Any, quantizer: Quantizer) -> None:
         set_codebook(quantizer, cls.trained_codebook(original))
         set_averages(quantizer, original.cluster_size, original.embed_avg.t())
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """As above."""
+        """See the class."""
         quantized, indices, loss = self.quantizer(x)
         return quantized, loss, indices
 
@@ -50,7 +59,7 @@ class VQVAE2Adapter(Adapter):
 
     @property
     def dim(self) -> int:
-        """Channels of x."""
+        """The number of channels of x."""
         return self.quantizer.dim
 
     @property
@@ -60,7 +69,9 @@ class VQVAE2Adapter(Adapter):
 
     @property
     def embed(self) -> Tensor:
-        """All codes, transposed: [dim, K]. Raises: ValueError for several codebooks."""
+        """All codes, transposed: [dim, K]. Raises: ValueError for a quantizer with several codebooks."""
         if self.quantizer.composed:
-            raise ValueError(f"{type(self.quantizer).__name__} has several codebooks, expected one for `embed`")
+            raise ValueError(
+                f"{type(self.quantizer).__name__} has several codebooks; expected one, to read `embed`"
+            )
         return self.embed_code(torch.arange(self.n_embed, device=self.quantizer.codebook.device)).t()

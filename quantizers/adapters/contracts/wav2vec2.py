@@ -1,12 +1,12 @@
-"""The quantizer of wav2vec 2.0 in transformers, and of the models that follow it."""
+"""The Gumbel quantizer of wav2vec 2.0 in transformers, and of the models that derive from it."""
 
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from quantizers.adapters.bases.adapter import Place
 from quantizers.adapters.bases.last_loss import LastLossAdapter
 from quantizers.adapters.bases.perplexity import perplexity
+from quantizers.adapters.bases.spec import QuantizerSpec
 from quantizers.adapters.bases.temperature import GumbelAdapter
 from quantizers.core.base import Quantizer
 from quantizers.core.output import NO_CODE
@@ -14,21 +14,29 @@ from quantizers.core.projection import Projection
 
 
 class Wav2Vec2Adapter(LastLossAdapter, GumbelAdapter):
-    """h [B, T, C] → (codevectors [B, T, d], perplexity []), the sum over the groups' codebooks.
+    """Replaces Wav2Vec2GumbelVectorQuantizer of transformers (tested with 5.23), and the same quantizer in
+    Wav2Vec2-Conformer, UniSpeech, UniSpeech-SAT and WavLM.
 
-    A name stands for a quantizer in each of the original's groups, d / groups channels wide; a quantizer that is
-    given has dim=d. Where C is not d, a learned linear map leads in; of a module without `weight_proj` C is d.
+    h [B, T, C] → (codevectors [B, T, d], perplexity []), the perplexity summed over the groups' codebooks.
 
-    **Losses.** These models add no loss of their quantizer, and their diversity loss learns through the
-    perplexity, which the original computes from the mean of all soft assignments while it trains. Ours is that of
-    the chosen codes in either mode, and has no gradient: the term stays in the model's loss as a constant, and
-    nothing but ours works against unused codes. Add ours, `loss`, or a codebook that learns by its loss does not
-    learn; as a mean over vectors, where Wav2Vec2ForPreTraining sums over masked steps:
+    A quantizer that is built from a name is in each of the original's groups, d / groups channels wide. A
+    quantizer that you pass has dim=d. If C is not d, a learned linear map leads in; for a module without
+    `weight_proj`, C is d.
+
+    **Losses.** These models add no loss of their quantizer. Their diversity loss learns through the perplexity,
+    which the original computes from the mean of all soft assignments while it trains. Here the perplexity is that
+    of the chosen codes, in either mode, and has no gradient: the term becomes a constant in the model's loss, and
+    only the new quantizer's own loss works against unused codes. Add it, the attribute `loss`; without it a
+    codebook that learns by its loss does not learn. It is a mean over vectors, whereas Wav2Vec2ForPreTraining
+    sums over masked steps:
 
         loss = model(x, mask_time_indices=mask, sampled_negative_indices=negatives).loss
         (loss + mask.sum() * model.quantizer.loss).backward()
 
-    Baevski et al.: wav2vec 2.0, 2020 (arXiv 2006.11477).
+    Not supported: `keep_codebook`, because the original chooses codes by a linear map of all channels.
+
+    Source: Baevski et al.: wav2vec 2.0, 2020 (arXiv 2006.11477); `models/wav2vec2/modeling_wav2vec2.py` in
+    transformers.
     """
 
     contract: ClassVar[str] = "wav2vec2"
@@ -46,11 +54,11 @@ class Wav2Vec2Adapter(LastLossAdapter, GumbelAdapter):
         super().__init__(quantizer, original, nn.Identity() if agree else Projection(channels, quantizer.dim))
 
     @classmethod
-    def read(cls, original: Any) -> Place:
+    def read_spec(cls, original: Any) -> QuantizerSpec:
         groups = original.num_groups
         dim = groups * original.codevectors.shape[-1]
         sampling = {"hard": True, "temperature": float(original.temperature)}
-        return Place(dim, original.num_vars, cls.channel_dim, groups=groups, sampling=sampling)
+        return QuantizerSpec(dim, original.num_vars, cls.channel_dim, num_groups=groups, gumbel_options=sampling)
 
     @classmethod
     def trained_codebook(cls, original: Any) -> Tensor:
@@ -59,18 +67,18 @@ class Wav2Vec2Adapter(LastLossAdapter, GumbelAdapter):
         return codes.reshape(original.num_groups, original.num_vars, -1)
 
     @classmethod
-    def keep(cls, original: Any, quantizer: Quantizer) -> None:
+    def copy_codebook(cls, original: Any, quantizer: Quantizer) -> None:
         """Raises: ValueError, always."""
         width, channels = original.codevectors.shape[-1], original.weight_proj.in_features
         raise ValueError(
             f"{type(original).__name__} chooses among {original.num_vars} codes by a linear map of all its "
-            f"{channels} channels, which a group of ours, {width} channels wide, cannot hold: it would choose "
-            "other codes. Expected keep_codebook=False; take_codebook(model) gives the codes"
+            f"{channels} channels. A group of {width} channels cannot hold that map and would choose other codes. "
+            "Expected keep_codebook=False; take_codebook(model) returns the codes"
         )
 
     def forward(self, hidden_states: Tensor, mask_time_indices: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """As above. mask_time_indices: bool [B, T], True for the vectors that count in the perplexity."""
-        codevectors, indices, self.loss = self.quantizer(self.entry(hidden_states))
+        """See the class. mask_time_indices: bool [B, T], True for the vectors that count in the perplexity."""
+        codevectors, indices, self.loss = self.quantizer(self.project_in(hidden_states))
         if not self.quantizer.composed:
             indices = indices[..., None]
         if mask_time_indices is not None:
@@ -79,10 +87,10 @@ class Wav2Vec2Adapter(LastLossAdapter, GumbelAdapter):
 
     @property
     def num_groups(self) -> int:
-        """How many codebooks there are."""
+        """The number of codebooks."""
         return self.quantizer.num_codebooks
 
     @property
     def num_vars(self) -> int:
-        """K, of each codebook."""
+        """K, the number of codes in each codebook."""
         return self.quantizer.codebook_size

@@ -1,13 +1,13 @@
-"""The quantizers of the package vector-quantize-pytorch (version 1.32): a contract for each family of classes."""
+"""Contracts for the quantizers of the package vector-quantize-pytorch (tested with version 1.32)."""
 
 from quantizers.adapters.contracts.vector_quantize_pytorch.fsp import FSPAdapter
-from quantizers.adapters.contracts.vector_quantize_pytorch.fsq import FSQAdapter, LFQAdapter
-from quantizers.adapters.contracts.vector_quantize_pytorch.residual import (
-    ResidualFSQAdapter,
-    ResidualLFQAdapter,
-    ResidualVQAdapter,
-)
-from quantizers.adapters.contracts.vector_quantize_pytorch.single import SimVQAdapter, VectorQuantizeAdapter
+from quantizers.adapters.contracts.vector_quantize_pytorch.fsq import FSQAdapter
+from quantizers.adapters.contracts.vector_quantize_pytorch.lfq import LFQAdapter
+from quantizers.adapters.contracts.vector_quantize_pytorch.residual_fsq import ResidualFSQAdapter
+from quantizers.adapters.contracts.vector_quantize_pytorch.residual_lfq import ResidualLFQAdapter
+from quantizers.adapters.contracts.vector_quantize_pytorch.residual_vq import ResidualVQAdapter
+from quantizers.adapters.contracts.vector_quantize_pytorch.simvq import SimVQAdapter
+from quantizers.adapters.contracts.vector_quantize_pytorch.vector_quantize import VectorQuantizeAdapter
 
 __all__ = [
     "FSPAdapter",

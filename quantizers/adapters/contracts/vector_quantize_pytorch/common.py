@@ -1,4 +1,4 @@
-"""What the contracts of vector-quantize-pytorch have in common: attributes, and arguments that have no meaning."""
+"""Attributes of all contracts of vector-quantize-pytorch, the refusal of settings, and copies of projections."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,11 +14,11 @@ from quantizers.core.projection import Norm, Projection
 
 
 class PackageAdapter(Adapter):
-    """The attributes that models read of a quantizer of the package."""
+    """Has the attributes that models read from a quantizer of the package."""
 
     @property
     def dim(self) -> int:
-        """Channels of x."""
+        """The number of channels of x."""
         return self.quantizer.dim
 
     @property
@@ -28,22 +28,22 @@ class PackageAdapter(Adapter):
 
     @property
     def codebook_dim(self) -> int:
-        """Channels of a code."""
+        """The number of channels of a code."""
         return self.quantizer.code_dim
 
     @property
     def project_in(self) -> nn.Module:
-        """From the model's channels to those of a code."""
+        """The projection from the model's channels to those of a code."""
         return self.quantizer.project_in
 
     @property
     def project_out(self) -> nn.Module:
-        """And back."""
+        """The projection from code space to the model's channels."""
         return self.quantizer.project_out
 
     @property
     def codebook(self) -> Tensor:
-        """All codes, [K, codebook_dim]; of several codebooks [n, K, ...]. Assign to set them."""
+        """All codes, [K, codebook_dim]; with several codebooks [n, K, ...]. Assign to it to set them."""
         codes: Tensor = self.quantizer.codebook
         if self._has_axis_of_one:
             return codes[None]
@@ -51,28 +51,28 @@ class PackageAdapter(Adapter):
 
     @codebook.setter
     def codebook(self, codes: Tensor) -> None:
-        parts = self.quantizer.groups
+        groups = self.quantizer.groups
         codes = codes[0] if self._has_axis_of_one else codes
-        books = codes if len(parts) > 1 and not self._has_one_codebook else [codes] * len(parts)
-        for part, own in zip(parts, books, strict=True):
-            setter = getattr(part, "set_codebook", None)
+        codebooks = codes if len(groups) > 1 and not self._has_one_codebook else [codes] * len(groups)
+        for group, own in zip(groups, codebooks, strict=True):
+            setter = getattr(group, "set_codebook", None)
             if setter is None:
-                raise ValueError(f"{type(part).__name__} has no codes that can be set one by one")
+                raise ValueError(f"{type(group).__name__} has no codes that can be set one by one")
             setter(own)
 
     @property
     def _has_axis_of_one(self) -> bool:
-        """Whether the original has its codes as the only ones of several, [1, K, codebook_dim]."""
+        """Whether the original's codebook has an axis of length 1 in front: [1, K, codebook_dim]."""
         return False
 
     @property
     def _has_one_codebook(self) -> bool:
-        """Whether the original has one codebook where the quantizer has several."""
+        """Whether the original has one codebook, but the quantizer has several."""
         return False
 
 
 class WithoutLossAdapter(LastLossAdapter, PackageAdapter):
-    """For a contract that returns no loss: `loss` is that of the last forward, for the training step to add."""
+    """For contracts without a loss: `loss` holds the loss of the last forward, for the training step to add."""
 
     def _quantize(self, x: Tensor) -> tuple[Tensor, Tensor]:
         quantized, indices, self.loss = self.quantizer(x)
@@ -80,21 +80,28 @@ class WithoutLossAdapter(LastLossAdapter, PackageAdapter):
 
 
 def refuse(where: str, **settings: object) -> None:
-    """Raises: ValueError for the first setting that is given: not None, False, or a weight of zero."""
+    """Raises: ValueError for the first setting that is used, that is, not None, False or a weight of zero."""
     for name, value in settings.items():
         is_object = isinstance(value, Tensor | nn.Module)
         if is_object or value:
-            _raise_not_kept(where, name, value)
+            _raise_not_supported(where, name, value)
 
 
 def refuse_arguments(given: Mapping[str, object], defaults: Mapping[str, tuple[object, ...]]) -> None:
-    """Raises: ValueError for the first argument of a forward that has none of the values that change nothing,
-    `defaults`; TypeError for one that the original does not have."""
+    """Check arguments of a forward that this library does not support.
+
+    Args:
+        given: the arguments, by name.
+        defaults: for each argument of the original the values that have no effect.
+
+    Raises: ValueError for the first argument with another value; TypeError for one that the original does not
+    have.
+    """
     for name, value in given.items():
         if name not in defaults:
             raise TypeError(f"forward() got an unexpected keyword argument {name!r}")
         if not any(value is default or _is_equal_number(value, default) for default in defaults[name]):
-            _raise_not_kept("forward", name, value)
+            _raise_not_supported("forward", name, value)
 
 
 def _is_equal_number(value: object, default: object) -> bool:
@@ -102,26 +109,26 @@ def _is_equal_number(value: object, default: object) -> bool:
     return type(value) in numbers and type(default) in numbers and value == default
 
 
-def _raise_not_kept(where: str, name: str, value: object) -> None:
+def _raise_not_supported(where: str, name: str, value: object) -> None:
     shown = f"a {type(value).__name__}" if isinstance(value, Tensor | nn.Module) else repr(value)
-    raise ValueError(f"{where} has {name}={shown}, which this contract does not keep; expected none")
+    raise ValueError(f"{where} has {name}={shown}, which this contract does not support; expected no {name}")
 
 
 @contextmanager
-def frozen_if(quantizer: Quantizer, frozen: bool | None) -> Iterator[None]:
-    """Within it the codes stay as they are in training, or move if `frozen` is False; as before for None."""
+def temporarily_frozen(quantizer: Quantizer, frozen: bool | None) -> Iterator[None]:
+    """A context in which the codes do not move in training (frozen=True), or do (False). None changes nothing."""
     if frozen is None:
         yield
         return
-    parts = [part for part in quantizer.modules() if isinstance(part, Quantizer)]
-    before = [(part, part.frozen) for part in parts]  # those that hold others come first
+    inside = [module for module in quantizer.modules() if isinstance(module, Quantizer)]
+    before = [(module, module.frozen) for module in inside]  # outer quantizers come before inner ones
     learned = [(parameter, parameter.requires_grad) for parameter in quantizer.parameters()]
     _set_frozen(quantizer, frozen)
     try:
         yield
     finally:
-        for part, was_frozen in before:
-            _set_frozen(part, was_frozen)
+        for module, was_frozen in before:
+            _set_frozen(module, was_frozen)
         for parameter, learns in learned:
             parameter.requires_grad_(learns)
 
@@ -134,14 +141,14 @@ def _set_frozen(quantizer: Quantizer, frozen: bool) -> None:
 
 
 @torch.no_grad()
-def keep_projections(original: Any, quantizer: Quantizer) -> None:
-    """Copies of the original's projections take the place of the quantizer's, which leads to as many channels."""
+def copy_projections(original: Any, quantizer: Quantizer) -> None:
+    """Replace the quantizer's projections by copies of the original's, which have the same numbers of channels."""
     for name in ("project_in", "project_out"):
         setattr(quantizer, name, _copied(getattr(original, name)))
 
 
 def _copied(projection: nn.Module) -> nn.Module:
-    """A copy in float32, of layers of ours."""
+    """A copy in float32, made of this library's layers."""
     if isinstance(projection, nn.Linear):
         return Projection.of(projection)
     if isinstance(projection, nn.LayerNorm):
