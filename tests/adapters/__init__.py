@@ -1,1 +1,1 @@
-"""Quantizers in models that exist: the real ones, and stand-ins for those that no package holds."""
+"""Quantizers plugged into existing models: real ones, and stand-ins for models that cannot be installed here."""

@@ -1,4 +1,4 @@
-"""What every model with a quantizer plugged in must do."""
+"""Checks that every model with a quantizer plugged in must pass."""
 
 from collections.abc import Callable
 
@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from quantizers import plug_in, take_codebook, unplug
 
 METHODS = ("vq", "ema_vq", "simvq", "rotation_vq", "fsq", "gumbel")
-"""Those that each contract is tried with."""
+"""The methods that each contract is tested with."""
 
 RATES = (12.5, 25, 50, 75, 150)
-"""Of codecs, in vectors a second."""
+"""Frame rates of codecs, in vectors per second."""
 BANDWIDTHS = (None, 0.0, *(tenths / 10 for tenths in range(1, 241)))
-"""In kbit/s; None and 0 are all that there is."""
+"""In kbit/s; None and 0 stand for all codebooks."""
 
 
 def loss_falls(
@@ -21,7 +21,7 @@ def loss_falls(
 ) -> None:
     """A few steps of Adam on one batch reduce the reconstruction loss.
 
-    Args: losses: what a step computes: the reconstruction loss, and the quantizer's as the model gives it.
+    Args: losses: computes the reconstruction loss of a step, and the quantizer's loss as the model returns it.
     """
     optimizer = torch.optim.Adam(model.parameters(), lr=rate)
     model.train()
@@ -46,28 +46,28 @@ def nearest_gap(z: Tensor, codebook: Tensor) -> Tensor:
     return (two[:, 1] - two[:, 0]) / scale
 
 
-def agrees(ours: Tensor, theirs: Tensor, z: Tensor, codebook: Tensor, more: int = 0) -> bool:
-    """Whether indices [N] are those of another search, but for vectors [N, D] between two codes [K, D].
+def agrees(indices: Tensor, original: Tensor, z: Tensor, codebook: Tensor, more: int = 0) -> bool:
+    """Whether indices [N] are those of the original's search, except for vectors [N, D] between two codes [K, D].
 
-    Their searches expand ‖z‖² − 2z·e + ‖e‖²: three terms and a dot product of D, each rounded in float32, so that
-    two distances are told apart beyond 2 (D + 3) roundings of the largest term, and as many `more` as they have.
+    The original's search expands ‖z‖² − 2z·e + ‖e‖²: three terms and a dot product of D, each rounded in float32.
+    It distinguishes two distances beyond 2 (D + 3) roundings of the largest term, and `more` if it has more.
     """
     rounding = (2 * (z.shape[-1] + 3) + more) * torch.finfo(torch.float32).eps
     clear = nearest_gap(z, codebook) > rounding
     assert clear.float().mean() > 0.9, "too few vectors are clear for a comparison"
-    return bool((ours == theirs)[clear].all())
+    return bool((indices == original)[clear].all())
 
 
-def stages_agree(ours: Tensor, theirs: Tensor, z: Tensor, codebook: Tensor, more: int = 0) -> Tensor:
+def stages_agree(indices: Tensor, original: Tensor, z: Tensor, codebook: Tensor, more: int = 0) -> Tensor:
     """Which vectors [N, D] have the same codes [stages, N] in all stages; where not, `agrees` must excuse it.
 
     Args: codebook: [stages, K, D].
     """
     same, residual = torch.ones(len(z), dtype=torch.bool), z
-    for mine, other, codes in zip(ours, theirs, codebook, strict=False):
-        assert agrees(mine[same], other[same], residual[same], codes, more)
-        same, residual = same & (mine == other), residual - codes[other]
-    assert len(ours) == len(theirs)
+    for own, other, codes in zip(indices, original, codebook, strict=False):
+        assert agrees(own[same], other[same], residual[same], codes, more)
+        same, residual = same & (own == other), residual - codes[other]
+    assert len(indices) == len(original)
     return same
 
 
@@ -85,8 +85,8 @@ def check_kept(
     metric: Callable[[Tensor], Tensor] = lambda vectors: vectors,
     roundings: int = 1,
 ) -> None:
-    """Plugged in with `keep_codebook`, a quantizer gives what the nearest code gave, but where two are as near as
-    float32 tells; the codes but for the roundings of a straight-through sum.
+    """With `keep_codebook` a quantizer chooses the codes that the original chose, except where float32 cannot
+    distinguish the distances of two; vectors are equal up to the roundings of a straight-through sum.
 
     Args:
         latents: [B, C, H, W]. run: what the model's quantizer makes of them: quantized, loss, indices [B·H·W].
@@ -99,7 +99,7 @@ def check_kept(
     z = metric(latents.movedim(1, -1).reshape(len(indices), -1))
     assert agrees(new_indices, indices, z, codebook)
     before, after = (quantized.movedim(1, -1).reshape(z.shape) for quantized in (before, after))
-    # Theirs is z + (e − z), rounded twice, on the scale of the larger of them.
+    # The original returns z + (e − z), rounded twice, on the scale of the larger of them.
     scale = torch.maximum(z.abs(), before.abs()) + z.abs()
     same = new_indices == indices
     eps = torch.finfo(torch.float32).eps
@@ -109,13 +109,13 @@ def check_kept(
         torch.testing.assert_close(new_loss, loss)
         # The terms have one value; which weight is the commitment's shows in what the encoder gets.
         gradients = [torch.autograd.grad(of, latents, retain_graph=True)[0] for of in (new_loss, loss)]
-        ours, theirs = (gradient.movedim(1, -1).reshape(z.shape)[same] for gradient in gradients)
+        new, old = (gradient.movedim(1, -1).reshape(z.shape)[same] for gradient in gradients)
         # A difference, its double, a weight and a mean, each rounded; the metric's gradient rounds as the metric.
-        assert (ours - theirs).abs().max() <= (4 + roundings) * eps * theirs.abs().max()
+        assert (new - old).abs().max() <= (4 + roundings) * eps * old.abs().max()
 
 
 def check_unplugs(model: nn.Module, path: str, run: Callable[[], Tensor]) -> None:
-    """What stood at a path stands there again after `unplug`, and the model is what it was."""
+    """After `unplug` the original is at its path again, and the model gives the same result as before."""
     original, keys, before = model.get_submodule(path), set(model.state_dict()), run()
     plug_in(model, "simvq")
     assert model.get_submodule(path) is not original

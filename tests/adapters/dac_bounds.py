@@ -1,4 +1,4 @@
-"""How far DAC's quantizer and ours may lie apart, whose matrix products sum in different orders."""
+"""Bounds on the difference between DAC's quantizer and the new one, whose matrix products sum in other orders."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ def assert_agrees(ours: Result, theirs: Result, z: Tensor, original: Any) -> Non
         assert equal[same & clear].all(), "codes"
         same = same & equal
         codes = F.embedding(theirs[1][:, place], stage.codebook.weight).transpose(1, 2)
-        # Theirs is z_e + (e − z_e), rounded twice.
+        # The original returns z_e + (e − z_e), rounded twice.
         largest = float(codes.abs().max() + latents.abs().max())
         value = stage.out_proj(codes)
         error = out[0] * 2 * EPS * largest + _rounding(out, largest, width)

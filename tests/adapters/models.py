@@ -98,7 +98,7 @@ def _diffusers_class(base: Any, quantizer: str) -> Any:
 
 
 def codes(model: nn.Module) -> list[Tensor]:
-    """What the quantizers that are plugged into a model make of the same random vectors: indices and vectors."""
+    """Indices and vectors that the quantizers plugged into a model give for the same random vectors."""
     found = []
     for adapter in plugged(model).values():
         quantizer = adapter.quantizer
@@ -112,7 +112,7 @@ def codes(model: nn.Module) -> list[Tensor]:
 
 
 def tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Every parameter and buffer of a model, and whatever else our modules in it hold."""
+    """Every parameter and buffer of a model, and the tensors in attributes of this library's modules."""
     attributes = {
         f"{name}.{key}": value
         for name, module in model.named_modules()
@@ -124,7 +124,7 @@ def tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def check_filled(model: nn.Module) -> None:
-    """No tensor of a model is on `meta`, and none is memory as it was found, which tests fill with NaN.
+    """No tensor of a model is on `meta`, and none is uninitialized memory, which tests fill with NaN.
 
     The model can be moved: what a module holds besides has values too.
     """

@@ -1,6 +1,6 @@
-"""A small quantizer that is called as that of EnCodec's own package, written from the contract.
+"""A small quantizer with the interface of EnCodec's own package, written from the contract.
 
-It keeps the package's names of modules and buffers, its losses and its averages, and leaves out k-means, dead
+It has the package's names of modules and buffers, its losses and its averages, and leaves out k-means, dead
 codes and ranks.
 """
 

@@ -1,4 +1,4 @@
-"""A quantizer that is called as that of transformers' HiggsAudioV2TokenizerModel, which needs torchaudio."""
+"""A quantizer with the interface of transformers' HiggsAudioV2TokenizerModel, which needs torchaudio."""
 
 import math
 from typing import Any

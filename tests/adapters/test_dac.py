@@ -118,7 +118,7 @@ def test_latents_are_what_stages_look_codes_up_for(kind: str, name: str) -> None
 @kinds
 @pytest.mark.parametrize("name", KEEPING)
 def test_kept_codebook_gives_what_the_model_gave(kind: str, name: str) -> None:
-    """But where two codes are as near as float32 tells."""
+    """Except where float32 cannot distinguish the distances of two codes."""
     model, x = build(kind)
     z, codebook, original = model.eval().encoder(x), take_codebook(model), model.quantizer
     before = {count: original(z, count) for count in (None, 2)}

@@ -59,7 +59,7 @@ def test_trains_encodes_and_decodes(name: str) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_kept_codebook_gives_what_the_model_gave(name: str) -> None:
-    """But where two codes are as near as float32 tells, and for codes that are not a table."""
+    """Except where float32 cannot distinguish two distances, and for codes that are not a table."""
     model, x = build().eval(), images()
     codebook = take_codebook(model)
     latents = model.encode(x).latents
@@ -68,7 +68,7 @@ def test_kept_codebook_gives_what_the_model_gave(name: str) -> None:
         with pytest.raises(ValueError, match="cannot keep a codebook"):
             plug_in(model, name, keep_codebook=True)
         assert model.quantize is not None
-        assert torch.equal(model.quantize(latents)[0], before)  # as it was
+        assert torch.equal(model.quantize(latents)[0], before)  # unchanged
         return
     plug_in(model, name, keep_codebook=True)
     after, new_loss, (_, _, new_indices) = model.quantize(latents)
@@ -76,7 +76,7 @@ def test_kept_codebook_gives_what_the_model_gave(name: str) -> None:
     assert agrees(new_indices, indices, z, codebook)
     assert torch.equal(take_codebook(model), codebook)
     same = (new_indices == indices).view(2, 1, 8, 8).expand_as(after)
-    # Theirs is z + (e − z), rounded twice, on the scale of the larger of them.
+    # The original returns z + (e − z), rounded twice, on the scale of the larger of them.
     scale = torch.maximum(latents.abs(), before.abs()) + latents.abs()
     assert ((after - before).abs() <= scale * torch.finfo(torch.float32).eps)[same].all()
     if name not in ("ema_vq", "gumbel"):  # whose losses are others

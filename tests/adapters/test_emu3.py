@@ -37,7 +37,7 @@ def video() -> Tensor:
 
 
 def latents(model: Any, x: Tensor) -> Tensor:
-    """What the model hands its quantizer, [B, T, C, H, W]."""
+    """The input of the model's quantizer, [B, T, C, H, W]."""
     return model.quant_conv(model.encoder(x).transpose(1, 2)).transpose(1, 2)
 
 

@@ -1,4 +1,4 @@
-"""EnCodec's own quantizer and its stages, as a stand-in is called: the package needs torchaudio."""
+"""EnCodec's own quantizer and its stages, in a stand-in: the package needs torchaudio."""
 
 import dataclasses
 import itertools

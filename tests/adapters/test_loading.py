@@ -74,7 +74,7 @@ def test_what_a_checkpoint_of_the_plain_model_lacks_is_drawn(model_name: str, na
 
 
 def drawn_alike(loaded: nn.Module, built: nn.Module) -> None:
-    """What is constant at the start is the same; the rest has the same distribution, nearly."""
+    """Values that are constant at the start are equal; the others have nearly the same distribution."""
     for path, adapter in plugged(built).items():
         theirs = loaded.get_submodule(path).quantizer.state_dict()
         for name, first in adapter.quantizer.state_dict().items():
@@ -188,7 +188,7 @@ def test_functions_that_initialise_a_model_leave_a_quantizer_alone(case: Case) -
 @pytest.mark.parametrize("assign", [True, False], ids=["assigned", "copied"])
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_quantizer_from_meta_is_moved_and_trained_as_any(case: Case, assign: bool) -> None:
-    """Averages that are gathered over several forwards begin at zero, not at memory as it was found."""
+    """Averages that are gathered over several forwards begin at zero, not at uninitialized memory."""
     first = case.build().accumulate(2)
     with torch.device("meta"):
         other = case.build().accumulate(2)
@@ -372,7 +372,7 @@ def test_several_codes_where_a_language_model_reads_one() -> None:
 
 
 def test_a_pipeline_takes_the_loaded_model_as_a_component(tmp_path: Path) -> None:
-    """As the docstring of `from_pretrained` has it; by itself it would load the model without the quantizer."""
+    """The way that the docstring of `from_pretrained` shows; a pipeline alone would load the model without it."""
     model = plug_in(build("vqmodel"), "vq").eval()
     unet = diffusers.UNet2DModel(
         sample_size=8,

@@ -104,7 +104,8 @@ def test_kept_codebooks_give_what_the_model_gave(name: str) -> None:
         own = slice(start, start + original.num_quantizers)
         ours, theirs = (out.audio_codes[:, own].transpose(0, 1).flatten(1) for out in (found, before))
         rows = original.input_proj(z).movedim(1, -1).reshape(-1, WIDTH)
-        # Theirs are square roots: each rounding is of one of two distances, which are at most twice the scale.
+        # The original's distances are square roots: each rounding is of one of two distances, which are at most
+        # twice the scale.
         everywhere.append(stages_agree(ours, theirs, rows, codebook[own], more=4))
         assert torch.equal(half.decode(before.audio_codes[:, own]), original.decode(before.audio_codes[:, own]))
         start = own.stop

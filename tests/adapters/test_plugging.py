@@ -1,4 +1,4 @@
-"""The laws of plug_in, unplug and take_codebook themselves, on small models with a quantizer of taming's kind."""
+"""plug_in, unplug and take_codebook themselves, on small models with a quantizer like that of taming."""
 
 import re
 from typing import Any, ClassVar
@@ -17,7 +17,7 @@ WIDTH, CODES = 4, 8
 
 
 class VectorQuantizer2(nn.Module):
-    """What "taming" reads of its quantizer, and a forward."""
+    """Has the attributes that "taming" reads, and a forward."""
 
     def __init__(self, width: int = WIDTH, remap: str | None = None) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class VectorQuantizer2(nn.Module):
 
 
 class Foreign(nn.Module):
-    """Of no known class, and without a word about its sizes; called as taming's."""
+    """Has no known class and no sizes to read; its forward is that of taming."""
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor, tuple[None, None, Tensor]]:
         return z, z.new_zeros(()), (None, None, z[:, 0].long())
@@ -365,7 +365,7 @@ def test_the_original_is_neither_saved_nor_trained() -> None:
 @pytest.mark.parametrize("name", ["vq", "none"])
 @pytest.mark.parametrize("training", [True, False])
 def test_mode_and_device_are_the_places(name: str, training: bool) -> None:
-    """Also of a quantizer that has no tensor to tell where it is."""
+    """Also for a quantizer without a tensor that would show its device."""
     model = built().to("meta").train(not training)
     model.vq.train(training)
     plug_in(model, name)
@@ -429,7 +429,7 @@ def test_a_contract_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_instances_that_cannot_take_stages_over() -> None:
-    """Their number and what stands around them is compared before a code is copied."""
+    """Their number, entry and scales are checked before a code is copied."""
     from quantizers.adapters.bases.copying import stages_of
 
     parts = [VectorQuantizer(WIDTH, CODES) for _ in range(2)]

@@ -102,7 +102,7 @@ def test_a_temperature_reaches_every_gumbel_quantizer_and_is_read_back_from_it()
     model.quantize.temperature = 0.25
     parts = [part for part in model.modules() if isinstance(part, GumbelQuantizer)]
     assert [float(part.temperature) for part in parts] == [0.25, 0.25]
-    parts[0].temperature = 0.75  # as a schedule of ours
+    parts[0].temperature = 0.75  # as a schedule of this library does
     assert float(model.quantize.temperature) == 0.75
 
 

@@ -1,4 +1,4 @@
-"""The package vector-quantize-pytorch: its classes in a small autoencoder, and what is kept of their state."""
+"""The classes of vector-quantize-pytorch in a small autoencoder, and the state that is copied from them."""
 
 import copy
 from collections.abc import Callable
@@ -219,7 +219,7 @@ def test_simvq_keeps_basis_and_transform(rotation: bool, transform: str) -> None
     same = same_rows(found[1], theirs[1], x, original.codebook)
     codes = original.codebook[theirs[1]]
     assert torch.equal(found[0][same], codes[same])
-    # Theirs is x + (e − x), or x rotated to e by a reflection at x̂ + ê and one at ê.
+    # The original returns x + (e − x), or x rotated to e by a reflection at x̂ + ê and one at ê.
     facing = (nn.functional.normalize(x, dim=-1) + nn.functional.normalize(codes, dim=-1)).norm(dim=-1)
     scale = (
         codes.norm(dim=-1) / facing * 8 * (WIDTH + 4) if rotation else 2 * (x.norm(dim=-1) + codes.norm(dim=-1))
@@ -464,7 +464,7 @@ def test_calls_that_are_not_kept_are_named(name: str, options: dict[str, Any], n
     ],
 )  # fmt: skip
 def test_states_that_cannot_be_kept_are_named(name: str, options: dict[str, Any], named: str) -> None:
-    """And a new quantizer takes such a place all the same."""
+    """A new quantizer can replace such a one nevertheless."""
     model = nn.Sequential(made(name, **options))
     with pytest.raises(ValueError, match=named):
         plug_in(model, "vq", keep_codebook=True)

@@ -138,7 +138,7 @@ def test_codebooks_of_fsq_are_kept() -> None:
 
 @pytest.mark.parametrize("dim", [8, 16])
 def test_codebooks_of_lfq_have_its_values(dim: int) -> None:
-    """Nothing is kept of LFQ; without a projection there is nothing to keep, and a bit is a channel's sign."""
+    """LFQ has no codes to copy; without a projection there is nothing else, and a bit is a channel's sign."""
     original = package.LFQ(codebook_size=16, dim=dim, num_codebooks=2).eval()
     model = plug_in(nn.Sequential(original), "lfq").eval()
     for x in (normal(2, 60, dim), normal(2, dim, 4, 5)):
@@ -166,7 +166,7 @@ def test_one_head_with_codes_of_its_own() -> None:
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_random_projections_by_the_heads_in_them(count: int) -> None:
-    """The quantizer in a RandomProjectionQuantizer is a place; it gives the same targets."""
+    """The quantizer inside a RandomProjectionQuantizer is replaced; it gives the same targets."""
     torch.manual_seed(0)
     options = {"dim": WIDTH, "codebook_size": CODES, "codebook_dim": 4, "num_codebooks": count}
     original, x = package.RandomProjectionQuantizer(**options), normal(2, 60, WIDTH)

@@ -55,7 +55,7 @@ def test_a_quantizer_of_one_size_takes_the_place_of_several() -> None:
 
 
 def test_beams_of_two_stages_are_the_originals_where_it_counts_the_last_distance() -> None:
-    """Its search adds up the distances that stages leave, each by a weight; ours is that of weights 0 and 1."""
+    """The original adds up the weighted distances after each stage; weights 0 and 1 give this library's search."""
     original, x = trained("ResidualVQ", num_quantizers=2, beam_size=2, eval_beam_size=4), normal(2, 60, WIDTH)
     reference = copy.deepcopy(original)
     reference.beam_score_weights = torch.tensor([0.0, 1.0])

@@ -1,4 +1,4 @@
-"""What of the training of vector-quantize-pytorch's classes does not go on with their codes."""
+"""Training features of vector-quantize-pytorch's classes that are lost when their codes are kept."""
 
 import copy
 from typing import Any
@@ -35,7 +35,7 @@ SAMPLED = {"stochastic_sample_codes": True, "threshold_ema_dead_code": 2}
     ],
 )
 def test_training_that_does_not_go_on_is_named(name: str, options: dict[str, Any], named: str) -> None:
-    """The codes are kept all the same."""
+    """The codes are kept nevertheless."""
     original = made(name, **options).eval()
     with pytest.warns(UserWarning, match=f"{named}.*training goes on without that"):
         model = plug_in(nn.Sequential(copy.deepcopy(original)), "vq", keep_codebook=True).eval()

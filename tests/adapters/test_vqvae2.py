@@ -74,7 +74,7 @@ def test_kept_codebook_gives_what_the_model_gave(name: str) -> None:
     plug_in(model, name, at=PLACES, keep_codebook=True)
     after, _, found = model.quantize_t(z)
     assert agrees(found.reshape(-1), indices.reshape(-1), z.reshape(-1, 8), codebook)
-    # Theirs is z + (e − z), rounded twice, on the scale of the larger of them.
+    # The original returns z + (e − z), rounded twice, on the scale of the larger of them.
     bound = EPS * (torch.maximum(z.abs(), before.abs()) + z.abs())
     assert ((after - before).abs() <= bound)[found == indices].all()
     assert torch.equal(model.quantize_t.embed_code(indices), original.embed_code(indices))

@@ -87,7 +87,7 @@ def test_vectors_are_those_of_their_indices(name: str) -> None:
 
 
 def test_perplexity_is_that_of_the_original_in_evaluation() -> None:
-    """Both count chosen codes there: ours are given as the original's code numbers by a stand-in quantizer."""
+    """Both count chosen codes; a stand-in quantizer returns the original's code numbers."""
     model, h = build().eval(), torch.randn(2, 24, CHANNELS)
     mask = torch.arange(48).view(2, 24) % 5 < 3
     original = model.quantizer
@@ -98,7 +98,7 @@ def test_perplexity_is_that_of_the_original_in_evaluation() -> None:
     for part, codes in zip(inner.components, take_codebook_of(original), strict=True):
         part.set_codebook(codes)
     model.quantizer.project_in = nn.Identity()
-    # Its codevectors are codes of ours, whose nearest are themselves.
+    # Its codevectors are codes of the new quantizer, each of which is its own nearest code.
     _, new_masked_use = model.quantizer(codevectors, mask)
     new_codevectors, new_use = model.quantizer(codevectors)
     assert torch.equal(new_codevectors, codevectors)

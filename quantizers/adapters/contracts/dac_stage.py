@@ -104,7 +104,7 @@ class StageView:
         if isinstance(projection, nn.Identity):
             raise ValueError(
                 f"a stage is {type(self.quantizer).__name__} of {self.quantizer.dim} channels, which has no "
-                "projection of its own to read or to norm; expected one with code_dim other than dim"
+                "projection of its own; expected a stage whose code_dim differs from its dim"
             )
         return projection
 

@@ -4,9 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from quantizers.adapters.contracts.vector_quantize_pytorch.common import (
-    PackageAdapter,
-)
+from quantizers.adapters.contracts.vector_quantize_pytorch.common import PackageAdapter
 
 
 def with_codebook_axis(adapter: PackageAdapter, indices: Tensor) -> Tensor:
@@ -15,7 +13,7 @@ def with_codebook_axis(adapter: PackageAdapter, indices: Tensor) -> Tensor:
 
 
 def decode_by_axes(adapter: PackageAdapter, indices: Tensor, by_axes: bool) -> Tensor:
-    """The vectors of indices. If the number of axes decides on the layout, the channels of maps are on axis 1."""
+    """The vectors of indices. If the number of axes determines the layout, the channels of maps are on axis 1."""
     if _has_codebook_axis(adapter):
         indices = indices[..., 0]
     is_map = by_axes and adapter.quantizer.channel_dim == -1 and indices.ndim - adapter.quantizer.composed >= 3

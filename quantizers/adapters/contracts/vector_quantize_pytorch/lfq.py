@@ -10,10 +10,7 @@ from quantizers.adapters.contracts.vector_quantize_pytorch.codebook_axis import 
     group_options,
     with_codebook_axis,
 )
-from quantizers.adapters.contracts.vector_quantize_pytorch.common import (
-    PackageAdapter,
-    refuse_arguments,
-)
+from quantizers.adapters.contracts.vector_quantize_pytorch.common import PackageAdapter, refuse_arguments
 
 
 class LFQOutput(NamedTuple):

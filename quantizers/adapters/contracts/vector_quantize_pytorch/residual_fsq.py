@@ -5,9 +5,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from quantizers.adapters.bases.spec import QuantizerSpec
-from quantizers.adapters.contracts.vector_quantize_pytorch.common import (
-    WithoutLossAdapter,
-)
+from quantizers.adapters.contracts.vector_quantize_pytorch.common import WithoutLossAdapter
 from quantizers.adapters.contracts.vector_quantize_pytorch.stages import ResidualAdapter, dropout_options
 
 

@@ -8,9 +8,7 @@ from torch import Tensor, nn
 
 from quantizers.adapters.bases.copying import set_codebook
 from quantizers.adapters.bases.spec import QuantizerSpec
-from quantizers.adapters.contracts.vector_quantize_pytorch.common import (
-    PackageAdapter,
-)
+from quantizers.adapters.contracts.vector_quantize_pytorch.common import PackageAdapter
 from quantizers.codebooks.simvq import Matrix, SimVQ
 from quantizers.core.base import Quantizer
 
