@@ -11,29 +11,29 @@ Result = tuple[Tensor, Tensor, Tensor]  # z_q [B, D, T], codes [B, N, T], latent
 
 
 @torch.no_grad()
-def assert_agrees(ours: Result, theirs: Result, z: Tensor, original: Any) -> None:
+def assert_agrees(new: Result, reference: Result, z: Tensor, original: Any) -> None:
     """Codes are the same but where two are as near as the roundings; latents and values where codes are.
 
     Two sums of n products in other orders differ by 2(n + 1) roundings of Σ|terms|, and a projection passes on
     what came in times its largest row sum. Stage by stage, `moved` is how far the residuals may lie apart.
     """
-    stages = list(original.quantizers)[: theirs[1].shape[1]]
-    width = theirs[2].shape[1] // len(stages)
+    stages = list(original.quantizers)[: reference[1].shape[1]]
+    width = reference[2].shape[1] // len(stages)
     residual, total, moved, of_sum = z, torch.zeros_like(z), 0.0, 0.0
-    same = torch.ones_like(theirs[1][:, 0], dtype=torch.bool)
-    assert ours[1].shape == theirs[1].shape
-    assert ours[2].shape == theirs[2].shape
+    same = torch.ones_like(reference[1][:, 0], dtype=torch.bool)
+    assert new[1].shape == reference[1].shape
+    assert new[2].shape == reference[2].shape
     for place, stage in enumerate(stages):
-        own, latents = (result[2][:, place * width : (place + 1) * width] for result in (ours, theirs))
+        own, latents = (result[2][:, place * width : (place + 1) * width] for result in (new, reference))
         into, out = (_sizes(projection) for projection in (stage.in_proj, stage.out_proj))
         apart = into[0] * moved + _rounding(into, float(residual.abs().max()), residual.shape[1])
         assert float((own - latents).abs().amax(1)[same].max()) <= apart, "latents"
         clear = _gap(latents, stage.codebook.weight) > _unclear(latents, apart)
         assert clear[same].float().mean() > 0.9, "too few vectors are clear for a comparison"
-        equal = ours[1][:, place] == theirs[1][:, place]
+        equal = new[1][:, place] == reference[1][:, place]
         assert equal[same & clear].all(), "codes"
         same = same & equal
-        codes = F.embedding(theirs[1][:, place], stage.codebook.weight).transpose(1, 2)
+        codes = F.embedding(reference[1][:, place], stage.codebook.weight).transpose(1, 2)
         # The original returns z_e + (e − z_e), rounded twice.
         largest = float(codes.abs().max() + latents.abs().max())
         value = stage.out_proj(codes)
@@ -41,7 +41,7 @@ def assert_agrees(ours: Result, theirs: Result, z: Tensor, original: Any) -> Non
         residual, total = residual - value, total + value
         moved += error + 2 * EPS * float(residual.abs().max() + value.abs().max())
         of_sum += error + 2 * EPS * float(total.abs().max())
-    assert float((ours[0] - theirs[0]).abs().amax(1)[same].max()) <= of_sum, "values"
+    assert float((new[0] - reference[0]).abs().amax(1)[same].max()) <= of_sum, "values"
 
 
 def _sizes(projection: Any) -> tuple[float, float]:

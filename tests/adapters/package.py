@@ -42,7 +42,7 @@ def trained(name: str, steps: int = 5, **options: Any) -> Any:
     return module.eval()
 
 
-def same_rows(ours: Tensor, theirs: Tensor, z: Tensor, codebook: Tensor) -> Tensor:
+def same_rows(new: Tensor, reference: Tensor, z: Tensor, codebook: Tensor) -> Tensor:
     """Which rows [...] have the same index, after a check that only those between two codes do not."""
-    assert agrees(ours.reshape(-1), theirs.reshape(-1), z.reshape(-1, z.shape[-1]), codebook)
-    return ours == theirs
+    assert agrees(new.reshape(-1), reference.reshape(-1), z.reshape(-1, z.shape[-1]), codebook)
+    return new == reference

@@ -125,10 +125,10 @@ def test_kept_codebook_gives_what_the_model_gave(kind: str, name: str) -> None:
     plug_in(model, name, keep_codebook=True)
     assert torch.equal(take_codebook(model), codebook)
     assert codebook.shape == (STAGES, CODES, CODE_DIM)
-    for count, theirs in before.items():
-        ours = model.quantizer(z, count)
-        assert_agrees(ours[:3], theirs[:3], z, original)
-        codes, latents = theirs[1:3]
+    for count, reference in before.items():
+        new = model.quantizer(z, count)
+        assert_agrees(new[:3], reference[:3], z, original)
+        codes, latents = reference[1:3]
         for found, expected in (
             (model.quantizer.from_codes(codes), original.from_codes(codes)),
             (model.quantizer.from_latents(latents), original.from_latents(latents)),
@@ -145,12 +145,12 @@ def test_kept_codebook_keeps_the_loss(kind: str, name: str) -> None:
     """0.25 · commitment + codebook loss, the weights that both train with."""
     model, x = build(kind)
     z = model.eval().encoder(x)
-    _, codes, latents, *theirs = model.quantizer(z)
+    _, codes, latents, *reference = model.quantizer(z)
     plug_in(model, name, keep_codebook=True)
     _, found, own, commitment, loss = model.quantizer(z)
     assert torch.equal(found, codes), "no vector here is between two codes"
     assert (commitment == 0).all()
-    expected = 0.25 * theirs[0] + theirs[1]
+    expected = 0.25 * reference[0] + reference[1]
     # A mean of squares of z − e: z is off by as much as was seen, and as many sums of terms of one sign round.
     errors = (latents - model.quantizer.from_codes(codes)[1]).abs().mean()
     moved = 1.25 * 2 * STAGES * errors * (own - latents).abs().max()
@@ -178,8 +178,8 @@ def test_weight_norm_of_either_kind_is_folded() -> None:
     z = model.eval().encoder(x).detach()
     original = copy.copy(model.quantizer)
     plug_in(model, "vq", keep_codebook=True)
-    ours = model.quantizer(z)
-    assert_agrees(ours[:3], original(z)[:3], z, original)
+    new = model.quantizer(z)
+    assert_agrees(new[:3], original(z)[:3], z, original)
 
 
 @kinds
@@ -318,15 +318,15 @@ def test_a_single_stage(kind: str, name: str) -> None:
     model, x = build(kind)
     model.eval()
     z, original = model.encoder(x).detach(), model.quantizer.quantizers[0]
-    theirs = original(z)
+    reference = original(z)
     plug_in(model, name, at="quantizer.quantizers.0")
     stage = model.quantizer.quantizers[0]
-    quantized, commitment, loss, indices, latents = ours = stage(z)
-    assert commitment.shape == loss.shape == theirs[1].shape
+    quantized, commitment, loss, indices, latents = new = stage(z)
+    assert commitment.shape == loss.shape == reference[1].shape
     assert (commitment == 0).all()
-    assert indices.shape == theirs[3].shape
+    assert indices.shape == reference[3].shape
     assert latents.shape == (4, stage.codebook_dim, FRAMES)
-    assert [tensor.dtype for tensor in ours] == [tensor.dtype for tensor in theirs]
+    assert [tensor.dtype for tensor in new] == [tensor.dtype for tensor in reference]
     codes, found = stage.decode_latents(latents)
     assert torch.equal(found, indices)
     torch.testing.assert_close(stage.out_proj(codes), quantized)

@@ -76,13 +76,13 @@ def test_a_result_is_read_as_theirs() -> None:
 
 @pytest.mark.parametrize("bins", [2, 1024])
 def test_as_many_codebooks_as_theirs_for_a_bandwidth(bins: int) -> None:
-    theirs = foreign.ResidualVectorQuantizer(2, STAGES, bins)
-    ours = plug_in(theirs, "vq")
-    assert (ours.n_q, ours.bins, ours.dimension) == (STAGES, bins, 2)
+    reference = foreign.ResidualVectorQuantizer(2, STAGES, bins)
+    new = plug_in(reference, "vq")
+    assert (new.n_q, new.bins, new.dimension) == (STAGES, bins, 2)
     seen = set()
     for rate, bandwidth in itertools.product(RATES, BANDWIDTHS):
-        asked = theirs.get_num_quantizers_for_bandwidth(rate, bandwidth)
-        assert ours.get_num_quantizers_for_bandwidth(rate, bandwidth) == min(asked, STAGES)
+        asked = reference.get_num_quantizers_for_bandwidth(rate, bandwidth)
+        assert new.get_num_quantizers_for_bandwidth(rate, bandwidth) == min(asked, STAGES)
         seen.add(asked)
     assert seen >= {*range(1, STAGES + 3)}
 
@@ -100,39 +100,39 @@ def test_kept_codebooks_give_what_the_model_gave(name: str) -> None:
     plug_in(codec, name, keep_codebook=True)
     assert torch.equal(take_codebook(codec), codebook)
     for bandwidth in (1.0, None):
-        theirs, ours = original.encode(z, RATE, bandwidth), codec.quantizer.encode(z, RATE, bandwidth)
-        stages_agree(ours.flatten(1), theirs.flatten(1), rows(z), codebook)
-        assert torch.equal(codec.quantizer.decode(theirs), original.decode(theirs))
+        reference, new = original.encode(z, RATE, bandwidth), codec.quantizer.encode(z, RATE, bandwidth)
+        stages_agree(new.flatten(1), reference.flatten(1), rows(z), codebook)
+        assert torch.equal(codec.quantizer.decode(reference), original.decode(reference))
     assert unplug(codec).quantizer is original
 
 
 def test_ema_goes_on_as_theirs_would_have() -> None:
     """Codes, averages and penalty of a step in training, by the first two codebooks and the model's own decay."""
-    theirs, z = quantizer(decay=0.75).train(), vectors(n=100)
-    ours = plug_in(quantizer(decay=0.75).train(), "ema_vq", keep_codebook=True)
-    expected, found = theirs(z, RATE, 1.0), ours(z, RATE, 1.0)
+    reference, z = quantizer(decay=0.75).train(), vectors(n=100)
+    new = plug_in(quantizer(decay=0.75).train(), "ema_vq", keep_codebook=True)
+    expected, found = reference(z, RATE, 1.0), new(z, RATE, 1.0)
     assert torch.equal(found.codes, expected.codes)
     assert found.bandwidth == expected.bandwidth
     torch.testing.assert_close(found.penalty, expected.penalty)
-    for place, part in enumerate(ours.quantizer.components):
-        book = theirs.vq.layers[place]._codebook
+    for place, part in enumerate(new.quantizer.components):
+        book = reference.vq.layers[place]._codebook
         # Counts and sums of n ≤ 200 vectors, in another order, and of residuals that x + (q − x) rounds twice.
         scale = EPS * 200 * z.abs().max()
         torch.testing.assert_close(part.cluster_size, book.cluster_size, rtol=4 * EPS, atol=0)
         assert (part.embedding_sum - book.embed_avg).abs().max() <= scale
         torch.testing.assert_close(part.embedding, book.embed, rtol=8 * EPS, atol=float(scale))
-    assert not torch.equal(take_codebook(ours)[0], take_codebook(quantizer())[0])
-    assert torch.equal(take_codebook(ours)[2:], take_codebook(quantizer())[2:])
+    assert not torch.equal(take_codebook(new)[0], take_codebook(quantizer())[0])
+    assert torch.equal(take_codebook(new)[2:], take_codebook(quantizer())[2:])
 
 
 def test_codes_that_saw_nothing_yet_count_as_one_vector_each() -> None:
-    theirs = quantizer()
-    theirs.vq.layers[1]._codebook.cluster_size.zero_()
-    first, second = plug_in(theirs, "ema_vq", keep_codebook=True).quantizer.components[:2]
-    assert torch.equal(first.cluster_size, theirs.vq.layers[0]._codebook.cluster_size)
-    assert torch.equal(first.embedding_sum, theirs.vq.layers[0]._codebook.embed_avg)
+    reference = quantizer()
+    reference.vq.layers[1]._codebook.cluster_size.zero_()
+    first, second = plug_in(reference, "ema_vq", keep_codebook=True).quantizer.components[:2]
+    assert torch.equal(first.cluster_size, reference.vq.layers[0]._codebook.cluster_size)
+    assert torch.equal(first.embedding_sum, reference.vq.layers[0]._codebook.embed_avg)
     assert torch.equal(second.cluster_size, torch.ones(CODES))
-    assert torch.equal(second.embedding_sum, theirs.vq.layers[1]._codebook.embed)
+    assert torch.equal(second.embedding_sum, reference.vq.layers[1]._codebook.embed)
 
 
 # The stages alone
@@ -146,14 +146,14 @@ def test_the_stages_alone_with_projections_of_their_own(width: int | None) -> No
     )
     holder, z = nn.Sequential(stages).eval(), vectors()
     holder = plug_in(holder, "vq", keep_codebook=True, codebook_weight=0.0)
-    ours = holder[0]
+    new = holder[0]
     for count in (None, 2):
         n = count or 3
         expected, indices, _ = stages(z, n_q=count)
-        quantized, found, losses = ours(z, n_q=count)
+        quantized, found, losses = new(z, n_q=count)
         assert found.shape == indices.shape == (n, 2, 40)
         assert losses.shape == (n, 1)
-        assert torch.equal(ours.encode(z, n_q=count), found)
+        assert torch.equal(new.encode(z, n_q=count), found)
         if width is None:
             same = stages_agree(found.flatten(1), indices.flatten(1), rows(z), take_codebook(holder)).view(
                 2, 1, 40
@@ -162,9 +162,9 @@ def test_the_stages_alone_with_projections_of_their_own(width: int | None) -> No
             same = (found == indices).all(0)[:, None]
             assert same.float().mean() > 0.9
         torch.testing.assert_close(quantized.where(same, 0.0), expected.where(same, 0.0))
-        torch.testing.assert_close(ours.decode(indices), stages.decode(indices))
+        torch.testing.assert_close(new.decode(indices), stages.decode(indices))
     expected_losses = stages.train()(z)[2]
-    torch.testing.assert_close(ours.train()(z)[2], expected_losses)
+    torch.testing.assert_close(new.train()(z)[2], expected_losses)
 
 
 # What does not fit
@@ -172,12 +172,12 @@ def test_the_stages_alone_with_projections_of_their_own(width: int | None) -> No
 
 def test_anothers_class_of_the_same_name_is_not_taken_for_it() -> None:
     """One that does not count by bandwidth: its stages are known, and it is not."""
-    theirs = quantizer()
+    reference = quantizer()
 
     class ResidualVectorQuantizer(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.vq = theirs.vq
+            self.vq = reference.vq
 
     other = plug_in(ResidualVectorQuantizer(), "vq")
     assert type(other).__name__ == "ResidualVectorQuantizer"

@@ -96,23 +96,23 @@ def test_kept_codebooks_give_what_the_model_gave(name: str) -> None:
     assert torch.equal(take_codebook(model), codebook)
     z = model.encoder(audio)
     for bandwidth, earlier in zip(BANDWIDTHS, before, strict=True):
-        theirs, found = earlier.audio_codes[0].transpose(0, 1), model(audio, bandwidth=bandwidth)
+        reference, found = earlier.audio_codes[0].transpose(0, 1), model(audio, bandwidth=bandwidth)
         codes = found.audio_codes[0].transpose(0, 1)
-        same = stages_agree(codes.flatten(1), theirs.flatten(1), rows(z), codebook)
-        assert torch.equal(model.quantizer.decode(theirs), original.decode(theirs))
+        same = stages_agree(codes.flatten(1), reference.flatten(1), rows(z), codebook)
+        assert torch.equal(model.quantizer.decode(reference), original.decode(reference))
         if same.all():
             assert torch.equal(found.audio_values, earlier.audio_values)
 
 
 def test_averages_are_kept_where_there_are_some() -> None:
     model = build()
-    theirs = [layer.codebook for layer in model.quantizer.layers]
-    theirs[1].cluster_size.zero_()
+    reference = [layer.codebook for layer in model.quantizer.layers]
+    reference[1].cluster_size.zero_()
     parts = plug_in(model, "ema_vq", keep_codebook=True).quantizer.quantizer.components
-    assert torch.equal(parts[0].cluster_size, theirs[0].cluster_size)
-    assert torch.equal(parts[0].embedding_sum, theirs[0].embed_avg)
+    assert torch.equal(parts[0].cluster_size, reference[0].cluster_size)
+    assert torch.equal(parts[0].embedding_sum, reference[0].embed_avg)
     assert torch.equal(parts[1].cluster_size, torch.ones(CODES))
-    assert torch.equal(parts[1].embedding_sum, theirs[1].embed)
+    assert torch.equal(parts[1].embedding_sum, reference[1].embed)
 
 
 def test_unplug_puts_back_what_stood_there() -> None:
@@ -177,13 +177,13 @@ def copy_of(kind: type, **options: Any) -> Any:
 def test_as_many_codebooks_as_theirs_for_a_bandwidth(kind: type) -> None:
     """The two ways to divide round differently, as for 1.2 kbit/s in codebooks of 0.4."""
     sizes = {"codebook_size": 256, "num_quantizers": 8, "frame_rate": 50, "hidden_size": 2, "codebook_dim": 2}
-    theirs = kind(SimpleNamespace(**sizes))
-    ours = plug_in(theirs, "vq")
-    assert (ours.num_quantizers, ours.codebook_size, ours.frame_rate) == (8, 256, 50)
+    reference = kind(SimpleNamespace(**sizes))
+    new = plug_in(reference, "vq")
+    assert (new.num_quantizers, new.codebook_size, new.frame_rate) == (8, 256, 50)
     seen = set()
-    for theirs.frame_rate, bandwidth in itertools.product(RATES, common.BANDWIDTHS):
-        asked = theirs.get_num_quantizers_for_bandwidth(bandwidth)
-        assert ours.get_num_quantizers_for_bandwidth(bandwidth) == min(asked, 8)
+    for reference.frame_rate, bandwidth in itertools.product(RATES, common.BANDWIDTHS):
+        asked = reference.get_num_quantizers_for_bandwidth(bandwidth)
+        assert new.get_num_quantizers_for_bandwidth(bandwidth) == min(asked, 8)
         seen.add(asked)
     assert seen >= {*range(1, 11)}
 
@@ -193,23 +193,23 @@ def test_as_many_codebooks_as_theirs_for_a_bandwidth(kind: type) -> None:
 def test_copies_keep_codebooks_and_projections(kind: type, width: int) -> None:
     if kind is COPIES[0]:
         width = WIDTH  # it has no projections
-    theirs, z = copy_of(kind, codebook_dim=width), vectors()
-    ours = plug_in(theirs, "vq", keep_codebook=True).eval()
-    assert ours.get_bandwidth_per_quantizer() == theirs.get_bandwidth_per_quantizer() == 0.5
+    reference, z = copy_of(kind, codebook_dim=width), vectors()
+    new = plug_in(reference, "vq", keep_codebook=True).eval()
+    assert new.get_bandwidth_per_quantizer() == reference.get_bandwidth_per_quantizer() == 0.5
     for bandwidth in (None, 1.0):
-        expected, found = theirs.encode(z, bandwidth), ours.encode(z, bandwidth)
+        expected, found = reference.encode(z, bandwidth), new.encode(z, bandwidth)
         assert found.shape == expected.shape
         # Ties are as rare as float32 makes them; a tie in the first stage changes the others.
         assert (found == expected).all(0).float().mean() > 0.9
-        torch.testing.assert_close(ours.decode(expected), theirs.decode(expected))
+        torch.testing.assert_close(new.decode(expected), reference.decode(expected))
 
 
 @pytest.mark.parametrize("kind", COPIES)
 @pytest.mark.parametrize("name", METHODS)
 def test_copies_are_replaced_by_each_method(kind: type, name: str) -> None:
-    ours, z = plug_in(copy_of(kind), name).eval(), vectors()
-    out = ours(z, bandwidth=1.0)
+    new, z = plug_in(copy_of(kind), name).eval(), vectors()
+    out = new(z, bandwidth=1.0)
     assert out.indices.shape == (2, 40, 2)
-    codes = ours.encode(z, 1.0)
+    codes = new.encode(z, 1.0)
     assert torch.equal(codes.movedim(0, -1), out.indices)
-    torch.testing.assert_close(ours.decode(codes), out.quantized)
+    torch.testing.assert_close(new.decode(codes), out.quantized)

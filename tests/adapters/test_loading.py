@@ -76,12 +76,12 @@ def test_what_a_checkpoint_of_the_plain_model_lacks_is_drawn(model_name: str, na
 def drawn_alike(loaded: nn.Module, built: nn.Module) -> None:
     """Values that are constant at the start are equal; the others have nearly the same distribution."""
     for path, adapter in plugged(built).items():
-        theirs = loaded.get_submodule(path).quantizer.state_dict()
+        reference = loaded.get_submodule(path).quantizer.state_dict()
         for name, first in adapter.quantizer.state_dict().items():
             if first.numel() == 0 or first.min() == first.max():
-                assert torch.equal(theirs[name], first), name
+                assert torch.equal(reference[name], first), name
             elif first.numel() >= 16:
-                ratio = theirs[name].double().std() / first.double().std()
+                ratio = reference[name].double().std() / first.double().std()
                 assert 1 / 4 < ratio < 4, (name, ratio)
 
 

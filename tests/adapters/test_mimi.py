@@ -102,11 +102,11 @@ def test_kept_codebooks_give_what_the_model_gave(name: str) -> None:
     everywhere = []
     for half, original in zip(halves(model), originals, strict=True):
         own = slice(start, start + original.num_quantizers)
-        ours, theirs = (out.audio_codes[:, own].transpose(0, 1).flatten(1) for out in (found, before))
+        new, reference = (out.audio_codes[:, own].transpose(0, 1).flatten(1) for out in (found, before))
         rows = original.input_proj(z).movedim(1, -1).reshape(-1, WIDTH)
         # The original's distances are square roots: each rounding is of one of two distances, which are at most
         # twice the scale.
-        everywhere.append(stages_agree(ours, theirs, rows, codebook[own], more=4))
+        everywhere.append(stages_agree(new, reference, rows, codebook[own], more=4))
         assert torch.equal(half.decode(before.audio_codes[:, own]), original.decode(before.audio_codes[:, own]))
         start = own.stop
     if torch.stack(everywhere).all():

@@ -346,9 +346,9 @@ def test_take_codebook_is_a_copy_of_what_stands_there() -> None:
     taken.zero_()
     assert model.vq.embedding.weight.any()
     plug_in(model, "simvq")
-    ours = take_codebook(plug_in(model, "vq"), at="vq")
-    assert torch.equal(ours, model.vq.quantizer.codebook)
-    ours.zero_()
+    new = take_codebook(plug_in(model, "vq"), at="vq")
+    assert torch.equal(new, model.vq.quantizer.codebook)
+    new.zero_()
     assert model.vq.quantizer.codebook.any()
     assert not torch.equal(take_codebook(model), unplug(model).vq.embedding.weight)
 

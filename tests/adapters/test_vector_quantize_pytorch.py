@@ -84,15 +84,15 @@ def test_layouts_are_the_originals(name: str, options: dict[str, Any], shape: tu
     """Of outputs, and of the vectors that indices are decoded to."""
     original, x = made(name, **options).eval(), normal(*shape)
     model = plug_in(nn.Sequential(original), "vq")
-    theirs, ours = original(x), model(x)
-    assert [None if part is None else part.shape for part in ours] == [
-        None if part is None else part.shape for part in theirs
+    reference, new = original(x), model(x)
+    assert [None if part is None else part.shape for part in new] == [
+        None if part is None else part.shape for part in reference
     ]
     for method in ("get_codes_from_indices", "get_output_from_indices", "indices_to_codes"):
-        if hasattr(original, method) and theirs[1] is not None and name != "ResidualFSQ":
-            assert getattr(model[0], method)(ours[1]).shape == getattr(original, method)(theirs[1]).shape
-    if hasattr(model[0], "indices_to_codes") and ours[1] is not None:
-        assert torch.equal(model[0].indices_to_codes(ours[1]), ours[0])
+        if hasattr(original, method) and reference[1] is not None and name != "ResidualFSQ":
+            assert getattr(model[0], method)(new[1]).shape == getattr(original, method)(reference[1]).shape
+    if hasattr(model[0], "indices_to_codes") and new[1] is not None:
+        assert torch.equal(model[0].indices_to_codes(new[1]), new[0])
 
 
 def test_images_through_stages() -> None:
@@ -153,8 +153,8 @@ def test_training_goes_on_alike(rotation: bool, cosine: bool) -> None:
     weights = {"commitment_weight": 0.3, "eps": 0.03}
     original = trained("VectorQuantize", rotation_trick=rotation, use_cosine_sim=cosine, **weights)
     model = plug_in(nn.Sequential(copy.deepcopy(original)), "ema_vq", keep_codebook=True)
-    ours = model[0].quantizer
-    before, sums = take_codebook(model), ours.embedding_sum.clone()
+    new = model[0].quantizer
+    before, sums = take_codebook(model), new.embedding_sum.clone()
     weight, gradients, losses = normal(2, 60, WIDTH, seed=2), [], []
     for module in (original.train(), model.train()):
         x = normal(2, 60, WIDTH).requires_grad_()
@@ -165,7 +165,7 @@ def test_training_goes_on_alike(rotation: bool, cosine: bool) -> None:
     torch.testing.assert_close(*losses)
     # Each is a product of a few vectors of WIDTH, of the size of g · ‖e‖ / ‖x‖, and of 1 / ‖x̂ + ê‖ in between.
     x = normal(2, 60, WIDTH)
-    codes = before[ours.encode(x)]
+    codes = before[new.encode(x)]
     facing = (nn.functional.normalize(x, dim=-1) + nn.functional.normalize(codes, dim=-1)).norm(dim=-1)
     size = weight.norm(dim=-1) * (1 + codes.norm(dim=-1) / x.norm(dim=-1)) + 1
     errors = (gradients[0] - gradients[1]).norm(dim=-1)
@@ -173,7 +173,7 @@ def test_training_goes_on_alike(rotation: bool, cosine: bool) -> None:
     # Sums of up to 120 vectors beside the old ones, each of 9 roundings more until it is a code.
     old = original._codebook
     vectors = nn.functional.normalize(x, dim=-1) if cosine else x
-    chosen = nn.functional.one_hot(ours.encode(x), CODES).float().reshape(-1, CODES)
+    chosen = nn.functional.one_hot(new.encode(x), CODES).float().reshape(-1, CODES)
     terms = (sums.abs() + chosen.T @ vectors.abs().reshape(-1, WIDTH)) / old.cluster_size[0][:, None].clamp(
         min=1e-3
     )
@@ -182,7 +182,7 @@ def test_training_goes_on_alike(rotation: bool, cosine: bool) -> None:
     assert (
         (take_codebook(model) - original.codebook).abs() <= 2 * (120 + 9) * EPS * largest.clamp(min=1e-3)
     ).all()
-    torch.testing.assert_close(ours.cluster_size, old.cluster_size[0])
+    torch.testing.assert_close(new.cluster_size, old.cluster_size[0])
 
 
 def test_a_codebook_that_was_learned_by_gradient_gets_the_same_gradient() -> None:
@@ -211,22 +211,22 @@ def test_simvq_keeps_basis_and_transform(rotation: bool, transform: str) -> None
     weights = {"commitment_weight": 0.5, "input_to_quantize_commit_loss_weight": 0.1}
     original = trained("SimVQ", rotation_trick=rotation, codebook_transform=TRANSFORMS[transform](), **weights)
     model = plug_in(nn.Sequential(original), "simvq", keep_codebook=True)
-    ours, x = model[0].quantizer, normal(2, 60, WIDTH)
-    assert torch.equal(ours.codebook, original.codebook)
-    assert torch.equal(ours.basis, original.frozen_codebook)
-    assert not ours.basis.requires_grad
-    theirs, found = original(x), model(x)
-    same = same_rows(found[1], theirs[1], x, original.codebook)
-    codes = original.codebook[theirs[1]]
+    new, x = model[0].quantizer, normal(2, 60, WIDTH)
+    assert torch.equal(new.codebook, original.codebook)
+    assert torch.equal(new.basis, original.frozen_codebook)
+    assert not new.basis.requires_grad
+    reference, found = original(x), model(x)
+    same = same_rows(found[1], reference[1], x, original.codebook)
+    codes = original.codebook[reference[1]]
     assert torch.equal(found[0][same], codes[same])
     # The original returns x + (e − x), or x rotated to e by a reflection at x̂ + ê and one at ê.
     facing = (nn.functional.normalize(x, dim=-1) + nn.functional.normalize(codes, dim=-1)).norm(dim=-1)
     scale = (
         codes.norm(dim=-1) / facing * 8 * (WIDTH + 4) if rotation else 2 * (x.norm(dim=-1) + codes.norm(dim=-1))
     )
-    assert ((found[0] - theirs[0]).norm(dim=-1) <= scale * EPS)[same].all()
+    assert ((found[0] - reference[0]).norm(dim=-1) <= scale * EPS)[same].all()
     model.train()
-    optimizers = [torch.optim.SGD(part.parameters(), lr=0.1) for part in (original, ours)]
+    optimizers = [torch.optim.SGD(part.parameters(), lr=0.1) for part in (original, new)]
     for _ in range(3):
         reached: list[tuple[Tensor, Tensor]] = []
         for module, optimizer in zip((original, model), optimizers, strict=True):
@@ -237,7 +237,7 @@ def test_simvq_keeps_basis_and_transform(rotation: bool, transform: str) -> None
             optimizer.step()
             optimizer.zero_grad()
         torch.testing.assert_close(*reached)
-    for a, b in zip(original.code_transform.parameters(), ours.transform.parameters(), strict=True):
+    for a, b in zip(original.code_transform.parameters(), new.transform.parameters(), strict=True):
         torch.testing.assert_close(a, b)
 
 
@@ -262,7 +262,7 @@ def test_fsq_keeps_levels_and_projections(levels: list[int], dim: int | None, bi
     model = plug_in(nn.Sequential(original), "fsq", keep_codebook=True)
     assert model[0].quantizer.level_counts == tuple(levels)
     x = 2 * torch.randn(2, 50, original.dim)
-    (ours, found), (theirs, indices) = model(x), original(x)
+    (new, found), (reference, indices) = model(x), original(x)
     z = original.project_in(x)
     counts = torch.tensor(levels)
     size = z.abs()
@@ -274,12 +274,12 @@ def test_fsq_keeps_levels_and_projections(levels: list[int], dim: int | None, bi
     clear = (edge > counts * EPS * (8 + (original.dim + 2) * size)).all(-1)
     assert clear.float().mean() > 0.9
     assert torch.equal(found[clear], indices[clear].long())
-    scale = torch.zeros_like(theirs)
+    scale = torch.zeros_like(reference)
     if original.has_projections:
         weight = original.project_out.weight.abs()
         scale = weight.sum(-1) + (original.project_out.bias.abs() if bias else 0)  # codes are at most 1
     bound = (len(levels) + 2) * EPS * scale
-    assert ((ours - theirs).abs() <= bound)[clear].all()
+    assert ((new - reference).abs() <= bound)[clear].all()
     assert torch.equal(take_codebook(nn.Sequential(original)), original.implicit_codebook)
     assert torch.equal(model[0].implicit_codebook, original.implicit_codebook)
     assert torch.equal(
@@ -304,20 +304,22 @@ def test_stages_keep_their_codebooks(name: str, options: dict[str, Any], method:
     x = normal(2, 60, WIDTH)
     before, indices, _ = original(x)
     model = plug_in(nn.Sequential(original), method, keep_codebook=True).eval()
-    ours = model[0].quantizer
-    assert ours.dropout == (1.0 if options.get("quantize_dropout") else 0.0)
-    assert len(ours.quantizers) == (1 if options.get("shared_codebook") else 3)
+    new = model[0].quantizer
+    assert new.dropout == (1.0 if options.get("quantize_dropout") else 0.0)
+    assert len(new.quantizers) == (1 if options.get("shared_codebook") else 3)
     after, found, losses = model(x)
     assert losses.shape == (3,)
     clear = clear_of_ties(original, x, indices)
     assert clear.float().mean() > 0.9
     assert torch.equal(found[clear], indices[clear])
     codes = model[0].get_codes_from_indices(indices)
-    theirs = original.get_codes_from_indices(indices)
-    assert ((codes - theirs).abs() <= (WIDTH + 4) * EPS * theirs.abs() * bool(options.get("use_cosine_sim"))).all()
+    reference = original.get_codes_from_indices(indices)
+    assert (
+        (codes - reference).abs() <= (WIDTH + 4) * EPS * reference.abs() * bool(options.get("use_cosine_sim"))
+    ).all()
     # Each of three codes has been rounded on its way, and the sums, and what a projection sums up.
     roundings = 8 * (WIDTH + 4) if name == "ResidualSimVQ" or options.get("use_cosine_sim") else WIDTH + 8
-    size = theirs.abs().sum(0).norm(dim=-1) * (
+    size = reference.abs().sum(0).norm(dim=-1) * (
         original.project_out.weight.norm() if "codebook_dim" in options else 1
     )
     assert ((after - before).norm(dim=-1) <= roundings * EPS * (size + 1) * STEEPEST)[clear].all()
@@ -361,12 +363,12 @@ def test_masks(name: str, zeros: bool) -> None:
     original = trained(name, return_zeros_for_masked_padding=zeros)
     model = plug_in(nn.Sequential(original), "ema_vq", keep_codebook=True)
     x, mask = normal(2, 6, WIDTH), torch.arange(6) < torch.tensor([[4], [6]])
-    ours, theirs = model[0](x, mask=mask), original(x, mask=mask)
-    assert torch.equal(ours[0], theirs[0])
-    assert torch.equal(ours[1], theirs[1])
-    assert (ours[1][0, 4:] == -1).all()
+    new, reference = model[0](x, mask=mask), original(x, mask=mask)
+    assert torch.equal(new[0], reference[0])
+    assert torch.equal(new[1], reference[1])
+    assert (new[1][0, 4:] == -1).all()
     if name == "VectorQuantize":
-        assert torch.equal(model[0](x, lens=torch.tensor([4, 6]))[0], ours[0])
+        assert torch.equal(model[0](x, lens=torch.tensor([4, 6]))[0], new[0])
         with pytest.raises(ValueError, match="with lens has mask="):
             model[0](x, lens=torch.tensor([4, 6]), mask=mask)
 

@@ -31,7 +31,7 @@ def test_fsp_keeps_codes_and_projections(
     model = plug_in(nn.Sequential(original), "fsp", keep_codebook=True)
     assert model[0].quantizer.level_counts == tuple(levels)
     x = 2 * torch.randn(2, 50, original.dim)
-    (ours, found, loss, _), (theirs, indices, expected, _) = model(x), original(x)
+    (new, found, loss, _), (reference, indices, expected, _) = model(x), original(x)
     torch.testing.assert_close(loss, expected)
     z = original.project_in(x)
     counts = torch.tensor(levels)
@@ -42,10 +42,10 @@ def test_fsp_keeps_codes_and_projections(
     assert clear.float().mean() > 0.9
     assert torch.equal(found[clear], indices[clear])
     assert found.dtype == indices.dtype
-    torch.testing.assert_close(ours[clear], theirs[clear])
+    torch.testing.assert_close(new[clear], reference[clear])
     every = torch.arange(math.prod(levels))
     torch.testing.assert_close(model[0].indices_to_codes(every), original.indices_to_codes(every))
-    torch.testing.assert_close(model[0].indices_to_codes(found), ours)
+    torch.testing.assert_close(model[0].indices_to_codes(found), new)
     torch.testing.assert_close(take_codebook(nn.Sequential(original)), model[0].codebook)
 
 
@@ -57,10 +57,10 @@ def test_levels_of_channels_and_their_index_are_the_originals() -> None:
     assert torch.equal(adapter.indices_to_level_indices(every), levels)
     assert torch.equal(adapter.level_indices_to_indices(levels), original.level_indices_to_indices(levels))
     x = normal(2, 5, 3)
-    (_, found, _, info), (_, _, _, theirs) = adapter(x), original(x)
-    assert torch.equal(info["level_indices"], theirs["level_indices"].long())
+    (_, found, _, info), (_, _, _, reference) = adapter(x), original(x)
+    assert torch.equal(info["level_indices"], reference["level_indices"].long())
     assert torch.equal(original.level_indices_to_indices(info["level_indices"]), found)
-    for name, value in theirs["norm_info"].items():
+    for name, value in reference["norm_info"].items():
         torch.testing.assert_close(info["norm_info"][name], value)
     with pytest.raises(ValueError, match="VectorQuantizer, which has no levels; expected 'fsp'"):
         plug_in(original, "vq").indices_to_level_indices(every)
@@ -144,16 +144,16 @@ def test_residual_lfq_has_the_originals_values(spherical: bool, shape: tuple[int
     original = package.ResidualLFQ(dim=4, codebook_size=16, num_quantizers=3, spherical=spherical).eval()
     model = plug_in(nn.Sequential(original), "bsq" if spherical else "lfq").eval()
     x = normal(*shape)
-    (ours, found, losses), (theirs, indices, expected) = model(x), original(x)
+    (new, found, losses), (reference, indices, expected) = model(x), original(x)
     bits = sum((found >> place & 1) << (3 - place) for place in range(4))
     same = (bits == indices).all(-1)
     assert same.float().mean() > 0.99
     assert losses.shape == expected.shape
     torch.testing.assert_close(
-        *(values.movedim(1, -1)[same] if len(shape) > 3 else values[same] for values in (ours, theirs))
+        *(values.movedim(1, -1)[same] if len(shape) > 3 else values[same] for values in (new, reference))
     )
     decoded = model[0].get_output_from_indices(found)
-    torch.testing.assert_close(decoded.movedim(-1, 1) if len(shape) > 3 else decoded, ours)
+    torch.testing.assert_close(decoded.movedim(-1, 1) if len(shape) > 3 else decoded, new)
     codes = model[0].get_codes_from_indices(found)
     assert codes.shape == original.get_codes_from_indices(indices).shape
     torch.testing.assert_close(codes.sum(0), decoded)
@@ -164,10 +164,10 @@ def test_new_quantizers_in_the_place_of_residual_lfq(method: str) -> None:
     original = package.ResidualLFQ(dim=6, codebook_size=16, num_quantizers=3, quantize_dropout=True)
     model, x = plug_in(nn.Sequential(original), method), normal(2, 60, 6)
     quantized, indices, losses, codes = model[0](x, return_all_codes=True)
-    theirs = original(x, return_all_codes=True)
+    reference = original(x, return_all_codes=True)
     shapes = [(2, 60, 6), (2, 60, 3), (3,)]
     assert [tuple(part.shape) for part in (quantized, indices, losses)] == shapes
-    assert [tuple(part.shape) for part in theirs[:3]] == shapes
+    assert [tuple(part.shape) for part in reference[:3]] == shapes
     assert len(codes) == 3
     assert model[0].quantizer.dropout == 1.0
     torch.testing.assert_close(model[0].get_output_from_indices(indices), quantized)

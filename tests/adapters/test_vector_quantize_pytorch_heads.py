@@ -32,7 +32,7 @@ def test_heads_keep_codes_and_values(options: dict[str, Any], method: str) -> No
     codebook = take_codebook(model)
     assert torch.equal(codebook, original.codebook)
     plug_in(model, method, keep_codebook=True)
-    (theirs, indices, _), (ours, found, _) = original(x), model(x)
+    (reference, indices, _), (new, found, _) = original(x), model(x)
     heads, z = options["heads"], original.project_in(x).unflatten(-1, (options["heads"], 4))
     z = nn.functional.normalize(z, dim=-1) if options.get("use_cosine_sim") else z
     same = torch.stack(
@@ -46,12 +46,12 @@ def test_heads_keep_codes_and_values(options: dict[str, Any], method: str) -> No
     ).all(-1)
     assert same.float().mean() > 0.9
     scale = 1 + (original.project_out.weight.abs().sum(-1) if original.has_projections else 0)
-    assert ((ours - theirs).abs() <= 16 * EPS * codebook.abs().max() * scale)[same].all()
-    assert torch.equal(model[0].get_output_from_indices(found), ours)
+    assert ((new - reference).abs() <= 16 * EPS * codebook.abs().max() * scale)[same].all()
+    assert torch.equal(model[0].get_output_from_indices(found), new)
     codes = model[0].get_codes_from_indices(found)
     assert codes.shape == (2, 60, heads * 4)
     torch.testing.assert_close(
-        original.project_out(codes), theirs.where(same[..., None], original.project_out(codes))
+        original.project_out(codes), reference.where(same[..., None], original.project_out(codes))
     )
     torch.testing.assert_close(model[0].codebook, codebook)
     rebuilt = rebuild(configuration(model[0].quantizer))
@@ -125,10 +125,10 @@ def test_codebooks_of_fsq_are_kept() -> None:
         original = package.FSQ([5, 4, 3], dim=dim, num_codebooks=2).eval()
         model = plug_in(nn.Sequential(original), "fsq", keep_codebook=True)
         for x in (normal(2, 60, dim), normal(2, dim, 4, 5)):
-            (ours, found), (theirs, indices) = model(x), original(x)
+            (new, found), (reference, indices) = model(x), original(x)
             assert torch.equal(found, indices.long())
-            torch.testing.assert_close(ours, theirs)
-            assert torch.equal(model[0].indices_to_codes(found), ours)
+            torch.testing.assert_close(new, reference)
+            assert torch.equal(model[0].indices_to_codes(found), new)
         assert torch.equal(model[0].implicit_codebook, original.implicit_codebook)
         codes = original.implicit_codebook
         assert torch.equal(model[0].codes_to_indices(codes), torch.arange(60))
@@ -142,12 +142,12 @@ def test_codebooks_of_lfq_have_its_values(dim: int) -> None:
     original = package.LFQ(codebook_size=16, dim=dim, num_codebooks=2).eval()
     model = plug_in(nn.Sequential(original), "lfq").eval()
     for x in (normal(2, 60, dim), normal(2, dim, 4, 5)):
-        (ours, found, _), (theirs, indices, _) = model(x), original(x)
-        assert ours.shape == theirs.shape
+        (new, found, _), (reference, indices, _) = model(x), original(x)
+        assert new.shape == reference.shape
         assert found.shape == indices.shape
-        assert torch.equal(model[0].indices_to_codes(found), ours)
+        assert torch.equal(model[0].indices_to_codes(found), new)
         if dim == 8:
-            assert torch.equal(ours, theirs)
+            assert torch.equal(new, reference)
             bits = sum((found >> place & 1) << (3 - place) for place in range(4))
             assert torch.equal(bits, indices)
     with pytest.raises(ValueError, match="has no table of codes"):

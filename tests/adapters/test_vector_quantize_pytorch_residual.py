@@ -26,12 +26,12 @@ def test_codebooks_of_several_sizes_are_kept(projects: bool, method: str) -> Non
     with pytest.raises(ValueError, match=r"the codebooks have \(5, 12, 30\) codes"):
         take_codebook(model)
     plug_in(model, method, keep_codebook=True)
-    (theirs, indices, _), (ours, found, losses) = original(x), model(x)
+    (reference, indices, _), (new, found, losses) = original(x), model(x)
     same = (found == indices).all(-1)
     assert same.float().mean() > 0.95
     assert losses.shape == (3,)
     scale = largest(original.codebooks) * (1 + (original.project_out.weight.norm() if projects else 0))
-    assert ((ours - theirs).norm(dim=-1) <= 16 * EPS * scale)[same].all()
+    assert ((new - reference).norm(dim=-1) <= 16 * EPS * scale)[same].all()
     for own, codes in zip(model[0].codebooks, original.codebooks, strict=True):
         assert torch.equal(own, codes)
     assert (model[0].codebook_size, model[0].codebook_sizes) == (original.codebook_size, SIZES)
@@ -61,14 +61,14 @@ def test_beams_of_two_stages_are_the_originals_where_it_counts_the_last_distance
     reference.beam_score_weights = torch.tensor([0.0, 1.0])
     with pytest.warns(UserWarning, match="eval_beam_size=4.*may choose others"):
         model = plug_in(nn.Sequential(copy.deepcopy(original)), "vq", keep_codebook=True).eval()
-    (theirs, indices, _), (ours, found, losses) = reference(x), model(x)
+    (expected, indices, _), (new, found, losses) = reference(x), model(x)
     same = (found == indices).all(-1)
     assert same.float().mean() > 0.95
-    assert ((ours - theirs).norm(dim=-1) <= 16 * EPS * largest(original.codebooks))[same].all()
-    assert torch.equal(model[0].get_output_from_indices(found), ours)
+    assert ((new - expected).norm(dim=-1) <= 16 * EPS * largest(original.codebooks))[same].all()
+    assert torch.equal(model[0].get_output_from_indices(found), new)
     greedy = model[0](x, beam_size=1)
-    assert (distances(ours, x) <= distances(greedy[0], x) + 8 * EPS).all()
-    assert (distances(ours, x) < distances(greedy[0], x)).any()
+    assert (distances(new, x) <= distances(greedy[0], x) + 8 * EPS).all()
+    assert (distances(new, x) < distances(greedy[0], x)).any()
     assert torch.equal(losses, greedy[2])
     assert torch.equal(model[0](x, beam_size=4)[1], found)
 
@@ -130,10 +130,10 @@ def test_codes_that_stay_are_kept_so(name: str, options: dict[str, Any], method:
         optimizer.step()
         assert torch.equal(model[0].codebook, before)
     torch.testing.assert_close(model[0].get_output_from_indices(found), quantized)
-    theirs, indices, _ = original(x)
+    reference, indices, _ = original(x)
     same = (found == indices).reshape(2, 60, -1).all(-1)
     assert same.float().mean() > 0.95
-    torch.testing.assert_close(quantized[same], theirs[same])
+    torch.testing.assert_close(quantized[same], reference[same])
 
 
 @pytest.mark.parametrize("method", ["vq", "ema_vq", "simvq", "rotation_vq"])

@@ -86,18 +86,18 @@ def test_averages_go_on_as_they_were() -> None:
     """Three steps of training move the codes alike: averages, decay and ε are the original's."""
     model, other = built(steps=3), built(steps=3)
     plug_in(other, "ema_vq", at=PLACES, keep_codebook=True)
-    ours, original = other.quantize_b.quantizer, model.quantize_b
+    new, original = other.quantize_b.quantizer, model.quantize_b
     for step in range(3):
         z = torch.randn(100, 8, generator=torch.Generator().manual_seed(step))
-        theirs, found = original(z), other.quantize_b(z)
-        torch.testing.assert_close(found[1], theirs[1])
-    torch.testing.assert_close(ours.cluster_size, original.cluster_size)
+        reference, found = original(z), other.quantize_b(z)
+        torch.testing.assert_close(found[1], reference[1])
+    torch.testing.assert_close(new.cluster_size, original.cluster_size)
     # Each step sums 100 vectors, of norms that add up, and rounds the average thrice.
-    size = ours.embedding_sum.abs() + 100 * 0.1 * 4
+    size = new.embedding_sum.abs() + 100 * 0.1 * 4
     bound = 3 * (100 + 3) * EPS * size
-    assert (ours.decay, ours.epsilon) == (original.decay, original.eps)
-    assert ((ours.embedding_sum - original.embed_avg.T).abs() <= bound).all()
-    assert not torch.equal(ours.codebook, built(steps=3).quantize_b.embed.T)
+    assert (new.decay, new.epsilon) == (original.decay, original.eps)
+    assert ((new.embedding_sum - original.embed_avg.T).abs() <= bound).all()
+    assert not torch.equal(new.codebook, built(steps=3).quantize_b.embed.T)
     assert torch.equal(unplug(other).quantize_b.embed, built(steps=3).quantize_b.embed)
 
 
