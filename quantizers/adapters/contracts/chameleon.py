@@ -32,8 +32,8 @@ class ChameleonAdapter(Adapter):
     def read_spec(cls, original: Any) -> QuantizerSpec:
         size, dim = original.embedding.weight.shape
         # As in taming-transformers, beta weights the codebook loss.
-        kept = {"commitment_weight": 1.0, "codebook_weight": original.beta}
-        return QuantizerSpec(dim, size, cls.channel_dim, keep_codebook_options=kept)
+        keep_options = {"commitment_weight": 1.0, "codebook_weight": original.beta}
+        return QuantizerSpec(dim, size, cls.channel_dim, keep_codebook_options=keep_options)
 
     @classmethod
     def check_quantizer(cls, model: nn.Module, quantizer: Quantizer) -> None:

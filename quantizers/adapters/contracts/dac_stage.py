@@ -143,9 +143,11 @@ class DacStageAdapter(StageView, Adapter):
     @classmethod
     def read_spec(cls, original: Any) -> QuantizerSpec:
         size, width = original.codebook.weight.shape
-        kept = {"distance": "angle", "commitment_weight": 0.25, "codebook_weight": 1.0}
+        keep_options = {"distance": "angle", "commitment_weight": 0.25, "codebook_weight": 1.0}
         dim = original.out_proj.out_channels
-        return QuantizerSpec(dim, size, cls.channel_dim, options={"code_dim": width}, keep_codebook_options=kept)
+        return QuantizerSpec(
+            dim, size, cls.channel_dim, options={"code_dim": width}, keep_codebook_options=keep_options
+        )
 
     @classmethod
     def trained_codebook(cls, original: Any) -> Tensor:

@@ -34,13 +34,13 @@ class _PackageAdapter(StagesAdapter):
         stages = cls.stages(original)
         first, (size, code_dim) = stages[0], cls.codes(stages[0]).shape
         dim = first.project_in.in_features if isinstance(first.project_in, nn.Linear) else code_dim
-        kept = {
+        keep_options = {
             "commitment_weight": first.commitment_weight,
             "decay": first._codebook.decay,
             "epsilon": first._codebook.epsilon,
         }
         options = {} if dim == code_dim else {"code_dim": code_dim}
-        return QuantizerSpec(dim, size, cls.channel_dim, len(stages), options, kept)
+        return QuantizerSpec(dim, size, cls.channel_dim, len(stages), options, keep_options)
 
     @classmethod
     def codes(cls, stage: Any) -> Tensor:

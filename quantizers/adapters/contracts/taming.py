@@ -37,9 +37,9 @@ class TamingAdapter(Adapter):
             )
         # The first published code weighted the wrong term by beta; `legacy` keeps that behaviour.
         weights = (1.0, original.beta) if original.legacy else (original.beta, 1.0)
-        kept = dict(zip(("commitment_weight", "codebook_weight"), weights, strict=True))
+        keep_options = dict(zip(("commitment_weight", "codebook_weight"), weights, strict=True))
         size, dim = original.embedding.weight.shape
-        return QuantizerSpec(dim, size, cls.channel_dim, keep_codebook_options=kept)
+        return QuantizerSpec(dim, size, cls.channel_dim, keep_codebook_options=keep_options)
 
     @classmethod
     def trained_codebook(cls, original: Any) -> Tensor:

@@ -35,8 +35,8 @@ class TamingFirstAdapter(TamingAdapter):
         if other is not None:
             raise TypeError(f"it has {other}, unlike the first version")
         # beta weights the codebook loss, as in the second version with `legacy`.
-        kept = {"commitment_weight": 1.0, "codebook_weight": original.beta}
-        return QuantizerSpec(original.e_dim, original.n_e, cls.channel_dim, keep_codebook_options=kept)
+        keep_options = {"commitment_weight": 1.0, "codebook_weight": original.beta}
+        return QuantizerSpec(original.e_dim, original.n_e, cls.channel_dim, keep_codebook_options=keep_options)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor, FirstInfo]:  # type: ignore[override]
         """See the class."""

@@ -34,8 +34,8 @@ class VQVAE2Adapter(Adapter):
     @classmethod
     def read_spec(cls, original: Any) -> QuantizerSpec:
         dim, size = original.embed.shape
-        kept = {"decay": original.decay, "epsilon": original.eps, "commitment_weight": 1.0}
-        return QuantizerSpec(dim, size, cls.channel_dim, keep_codebook_options=kept)
+        keep_options = {"decay": original.decay, "epsilon": original.eps, "commitment_weight": 1.0}
+        return QuantizerSpec(dim, size, cls.channel_dim, keep_codebook_options=keep_options)
 
     @classmethod
     def trained_codebook(cls, original: Any) -> Tensor:

@@ -84,14 +84,18 @@ class ResidualVQAdapter(ResidualAdapter):
         weights = original.beam_score_weights.tolist()
         refuse(type(original).__name__, beam_score_quantizer_weights=None if set(weights) == {1.0} else weights)
         sizes = original.codebook_sizes
-        own, kept = vector_quantize_settings(first)
+        own, keep_options = vector_quantize_settings(first)
         options.update(own, stage_dim=original.codebook_dim)
         if original.shared_codebook:
             options["shared"] = True
         return QuantizerSpec(
             original.project_in.in_features if projects else original.codebook_dim,
-            sizes[0] if original.uniform_codebook_size else sizes, channel_axis(first), count, options, kept,
-        )  # fmt: skip
+            sizes[0] if original.uniform_codebook_size else sizes,
+            channel_axis(first),
+            count,
+            options,
+            keep_options,
+        )
 
     @classmethod
     def trained_codebook(cls, original: Any) -> Tensor:

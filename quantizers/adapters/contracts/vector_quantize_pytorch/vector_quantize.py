@@ -72,14 +72,14 @@ class VectorQuantizeAdapter(PackageAdapter):
     @classmethod
     def read_spec(cls, original: Any) -> QuantizerSpec:
         width = original._codebook.embed.shape[-1]
-        options, kept = vector_quantize_settings(original)
+        options, keep_options = vector_quantize_settings(original)
         heads: dict[str, Any] = {}
         if original.heads > 1:
             shared = not original.separate_codebook_per_head
             heads = {"num_groups": original.heads, "group_dim": width, "shared_codebook": shared}
         return QuantizerSpec(
             original.dim, original.codebook_size, channel_axis(original), None,
-            {"code_dim": width, **options}, kept, **heads,
+            {"code_dim": width, **options}, keep_options, **heads,
         )  # fmt: skip
 
     @classmethod

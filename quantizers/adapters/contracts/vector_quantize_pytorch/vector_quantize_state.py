@@ -27,15 +27,15 @@ def restore_masked(adapter: PackageAdapter, quantized: Tensor, x: Tensor, mask: 
 def vector_quantize_settings(original: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """The options of a VectorQuantize for any new quantizer, and further ones for `keep_codebook`."""
     options = {"distance": "cosine"} if original.use_cosine_sim else {}
-    kept = {
+    keep_options = {
         "commitment_weight": original.commitment_weight,
         "gradient": "rotation" if original.rotation_trick else "straight_through",
         "decay": original._codebook.decay,
         "epsilon": original._codebook.eps,
     }
     if original._codebook.learnable_codebook:
-        kept["codebook_weight"] = original.commitment_weight
-    return options, kept
+        keep_options["codebook_weight"] = original.commitment_weight
+    return options, keep_options
 
 
 def warn_of_lost_training(original: Any) -> None:
