@@ -1,17 +1,16 @@
 """DiVeQ: the quantization error as a length that is differentiable, times a direction that is held constant."""
 
-from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
+from quantizers.codebooks.options import SearchOptions
 from quantizers.codebooks.vector import VectorQuantizer
 from quantizers.core.arguments.checks import FromZero, Size, Weight
 from quantizers.core.arguments.options import checked
-from quantizers.core.distance import Distance
 from quantizers.core.gradients import error_along, error_direction, exact_value
 from quantizers.core.registry import register
-from quantizers.core.regularizer import Regularizer
 
 
 @register("diveq")
@@ -51,23 +50,17 @@ class DiVeQ(VectorQuantizer):
         dim: Size,
         codebook_size: Size,
         *,
-        code_dim: Size | None = None,
-        channel_dim: int = -1,
-        distance: Distance = "euclidean",
         noise_variance: FromZero = 1e-3,
         commitment_weight: Weight = 0.0,
         codebook_weight: Weight = 0.0,
-        regularizers: Sequence[Regularizer] = (),
+        **options: Unpack[SearchOptions],
     ) -> None:
         super().__init__(
             dim,
             codebook_size,
-            code_dim=code_dim,
-            channel_dim=channel_dim,
-            distance=distance,
             commitment_weight=commitment_weight,
             codebook_weight=codebook_weight,
-            regularizers=regularizers,
+            **options,
         )
         self.noise_variance = noise_variance
 

@@ -1,21 +1,19 @@
 """Vector quantization whose codes are moving averages of the vectors that chose them."""
 
-from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from quantizers.clustering.kmeans import kmeans
 from quantizers.codebooks.nearest import NearestCodeQuantizer
-from quantizers.core.arguments.checks import Positive, Share, Size, Weight
+from quantizers.codebooks.options import CommitmentOptions
+from quantizers.core.arguments.checks import Positive, Share, Size
 from quantizers.core.arguments.options import checked
 from quantizers.core.codebook import check_codes, init_codes_, smoothed_codes, smoothed_sizes
-from quantizers.core.distance import Distance
-from quantizers.core.gradients import Gradient
 from quantizers.core.parallel import Averages, ProcessGroup, Ranks, ema_over_ranks
 from quantizers.core.recompute import choose, is_recomputing
 from quantizers.core.registry import register
-from quantizers.core.regularizer import Regularizer
 from quantizers.core.state.moving import move
 from quantizers.core.state.writing import write, write_rows
 from quantizers.kernels.modes import is_transformed
@@ -82,26 +80,12 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
         dim: Size,
         codebook_size: Size,
         *,
-        code_dim: Size | None = None,
-        channel_dim: int = -1,
         decay: Share = 0.99,
         epsilon: Positive = 1e-5,
-        distance: Distance = "euclidean",
-        gradient: str | Gradient = "straight_through",
-        commitment_weight: Weight = 0.25,
         process_group: ProcessGroup = "world",
-        regularizers: Sequence[Regularizer] = (),
+        **options: Unpack[CommitmentOptions],
     ) -> None:
-        super().__init__(
-            dim,
-            codebook_size,
-            code_dim=code_dim,
-            channel_dim=channel_dim,
-            distance=distance,
-            gradient=gradient,
-            commitment_weight=commitment_weight,
-            regularizers=regularizers,
-        )
+        super().__init__(dim, codebook_size, **options)
         for regularizer in self.regularizers:
             if regularizer.moves == "codes":
                 raise ValueError(

@@ -1,13 +1,13 @@
 """Index backpropagation quantization: the gradient goes through the softmax over all codes."""
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
 from quantizers.clustering.kmeans import kmeans
 from quantizers.codebooks.nearest import squared_distances
+from quantizers.codebooks.options import CodeOptions
 from quantizers.codebooks.vector import VectorQuantizer
 from quantizers.core.arguments.checks import Size, Weight
 from quantizers.core.arguments.options import checked
@@ -16,7 +16,6 @@ from quantizers.core.layout import Rows
 from quantizers.core.output import QuantizerOutput
 from quantizers.core.parallel import ProcessGroup, Ranks, total
 from quantizers.core.registry import register
-from quantizers.core.regularizer import Regularizer
 from quantizers.kernels.ops.nearest import highest_score
 from quantizers.kernels.ops.soft import soft_codes
 from quantizers.kernels.vectors import normalize
@@ -58,21 +57,17 @@ class IBQ(VectorQuantizer):
         dim: Size,
         codebook_size: Size,
         *,
-        code_dim: Size | None = None,
-        channel_dim: int = -1,
         commitment_weight: Weight = 1.0,
         codebook_weight: Weight = 0.25,
         double_weight: Weight = 1.0,
-        regularizers: Sequence[Regularizer] = (),
+        **options: Unpack[CodeOptions],
     ) -> None:
         super().__init__(
             dim,
             codebook_size,
-            code_dim=code_dim,
-            channel_dim=channel_dim,
             commitment_weight=commitment_weight,
             codebook_weight=codebook_weight,
-            regularizers=regularizers,
+            **options,
         )
         self.double_weight = double_weight
 

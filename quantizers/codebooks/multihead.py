@@ -1,17 +1,16 @@
 """Product quantization with learned codebooks, all of them searched in one call."""
 
-from typing import ClassVar
+from typing import ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from quantizers.clustering.kmeans import kmeans
 from quantizers.codebooks.nearest import NearestCodeQuantizer
-from quantizers.core.arguments.checks import Size, Weight
+from quantizers.codebooks.options import HeadOptions
+from quantizers.core.arguments.checks import Size
 from quantizers.core.arguments.options import checked
 from quantizers.core.codebook import check_codes, init_codes_, lookup
-from quantizers.core.distance import Distance
-from quantizers.core.gradients import Gradient
 from quantizers.core.layout import Rows
 from quantizers.core.output import QuantizerOutput
 from quantizers.core.parallel import ProcessGroup
@@ -51,33 +50,13 @@ class MultiHeadVectorQuantizer(NearestCodeQuantizer):
 
     @checked
     def __init__(
-        self,
-        dim: Size,
-        codebook_size: Size,
-        num_heads: Size = 2,
-        *,
-        channel_dim: int = -1,
-        distance: Distance = "euclidean",
-        gradient: str | Gradient = "straight_through",
-        commitment_weight: Weight = 0.25,
-        codebook_weight: Weight = 1.0,
-        decoder_gradient: bool = False,
+        self, dim: Size, codebook_size: Size, num_heads: Size = 2, **options: Unpack[HeadOptions]
     ) -> None:
-        if distance == "angle":
+        if options["distance"] == "angle":
             raise ValueError(
                 "distance is 'angle', expected 'euclidean' or 'cosine': its heads are searched in one call"
             )
-        super().__init__(
-            dim,
-            codebook_size,
-            code_dim=None,
-            channel_dim=channel_dim,
-            distance=distance,
-            gradient=gradient,
-            commitment_weight=commitment_weight,
-            codebook_weight=codebook_weight,
-            decoder_gradient=decoder_gradient,
-        )
+        super().__init__(dim, codebook_size, **options)
         if dim % num_heads:
             raise ValueError(f"dim is {dim}, expected a multiple of num_heads, {num_heads}")
         self.num_codebooks = num_heads

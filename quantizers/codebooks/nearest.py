@@ -2,21 +2,21 @@
 
 import abc
 import itertools
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
+from quantizers.codebooks.options import CommitmentOptions
 from quantizers.core.arguments.checks import Size, Weight
 from quantizers.core.arguments.options import checked
 from quantizers.core.codebook import lookup
-from quantizers.core.distance import Distance
-from quantizers.core.gradients import Gradient, resolve_gradient
+from quantizers.core.gradients import resolve_gradient
 from quantizers.core.layout import Rows
 from quantizers.core.learned_codes import LearnedCodes
 from quantizers.core.output import NO_CODE, QuantizerOutput
-from quantizers.core.regularizer import Regularizer, check_regularizers
+from quantizers.core.regularizer import check_regularizers
 from quantizers.core.row_quantizer import RowQuantizer
 from quantizers.core.state.half_state import widened
 from quantizers.core.state.read_only import read_only
@@ -54,22 +54,17 @@ class NearestCodeQuantizer(RowQuantizer):
         dim: Size,
         codebook_size: Size,
         *,
-        code_dim: Size | None,
-        channel_dim: int,
-        distance: Distance,
-        gradient: str | Gradient,
-        commitment_weight: Weight,
         codebook_weight: Weight = 0.0,
         decoder_gradient: bool = False,
-        regularizers: Sequence[Regularizer] = (),
+        **options: Unpack[CommitmentOptions],
     ) -> None:
-        super().__init__(dim, codebook_size, code_dim=code_dim, channel_dim=channel_dim)
-        self.distance = distance
-        self.gradient = resolve_gradient(gradient)
-        self.commitment_weight = commitment_weight
+        super().__init__(dim, codebook_size, code_dim=options["code_dim"], channel_dim=options["channel_dim"])
+        self.distance = options["distance"]
+        self.gradient = resolve_gradient(options["gradient"])
+        self.commitment_weight = options["commitment_weight"]
         self.codebook_weight = codebook_weight
         self.decoder_gradient = decoder_gradient
-        self.regularizers = check_regularizers(regularizers)
+        self.regularizers = check_regularizers(options["regularizers"])
 
     @abc.abstractmethod
     def _codes(self) -> Tensor:

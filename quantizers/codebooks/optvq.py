@@ -1,17 +1,15 @@
 """OptVQ: in training, codes are assigned by optimal transport, so that all of them are used equally."""
 
-from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
+from quantizers.codebooks.options import GradientOptions
 from quantizers.codebooks.vector import VectorQuantizer
 from quantizers.core.arguments.checks import Positive, Size, Weight
 from quantizers.core.arguments.options import checked
-from quantizers.core.distance import Distance
-from quantizers.core.gradients import Gradient
 from quantizers.core.registry import register
-from quantizers.core.regularizer import Regularizer
 from quantizers.kernels.ops.nearest import highest_score
 from quantizers.kernels.ops.transport import sinkhorn_potentials
 
@@ -62,28 +60,20 @@ class OptVQ(VectorQuantizer):
         dim: Size,
         codebook_size: Size,
         *,
-        code_dim: Size | None = None,
-        channel_dim: int = -1,
-        distance: Distance = "euclidean",
-        gradient: str | Gradient = "straight_through",
         temperature: Positive = 0.1,
         iterations: Size = 5,
         commitment_weight: Weight = 1.0,
         codebook_weight: Weight = 0.25,
         decoder_gradient: bool = False,
-        regularizers: Sequence[Regularizer] = (),
+        **options: Unpack[GradientOptions],
     ) -> None:
         super().__init__(
             dim,
             codebook_size,
-            code_dim=code_dim,
-            channel_dim=channel_dim,
-            distance=distance,
-            gradient=gradient,
             commitment_weight=commitment_weight,
             codebook_weight=codebook_weight,
             decoder_gradient=decoder_gradient,
-            regularizers=regularizers,
+            **options,
         )
         self.temperature = temperature
         self.iterations = iterations

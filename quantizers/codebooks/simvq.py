@@ -1,24 +1,22 @@
 """SimVQ: a codebook that moves as a whole, as a learned map of a fixed basis."""
 
 import itertools
-from collections.abc import Iterator, Sequence
-from typing import Literal
+from collections.abc import Iterator
+from typing import Literal, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from quantizers.clustering.kmeans import kmeans
 from quantizers.codebooks.nearest import NearestCodeQuantizer
-from quantizers.core.arguments.checks import Size, Weight
+from quantizers.codebooks.options import VQOptions
+from quantizers.core.arguments.checks import Size
 from quantizers.core.arguments.configurable import configurable
 from quantizers.core.arguments.options import checked
 from quantizers.core.codebook import check_codes, init_codes_
-from quantizers.core.distance import Distance
-from quantizers.core.gradients import Gradient
 from quantizers.core.parallel import ProcessGroup
 from quantizers.core.projection import Projection
 from quantizers.core.registry import register
-from quantizers.core.regularizer import Regularizer
 from quantizers.core.state.half_state import call_widened, widened
 from quantizers.core.state.initialization import SelfInitialized
 from quantizers.core.state.writing import write
@@ -116,29 +114,11 @@ class SimVQ(NearestCodeQuantizer):
         dim: Size,
         codebook_size: Size,
         *,
-        code_dim: Size | None = None,
-        channel_dim: int = -1,
         transform: Literal["linear", "diagonal", "affine"] | nn.Module = "linear",
         learned_basis: bool = False,
-        distance: Distance = "euclidean",
-        gradient: str | Gradient = "straight_through",
-        commitment_weight: Weight = 0.25,
-        codebook_weight: Weight = 1.0,
-        decoder_gradient: bool = False,
-        regularizers: Sequence[Regularizer] = (),
+        **options: Unpack[VQOptions],
     ) -> None:
-        super().__init__(
-            dim,
-            codebook_size,
-            code_dim=code_dim,
-            channel_dim=channel_dim,
-            distance=distance,
-            gradient=gradient,
-            commitment_weight=commitment_weight,
-            codebook_weight=codebook_weight,
-            decoder_gradient=decoder_gradient,
-            regularizers=regularizers,
-        )
+        super().__init__(dim, codebook_size, **options)
         basis = torch.empty(codebook_size, self.code_dim)
         if learned_basis:
             self.basis = nn.Parameter(basis)

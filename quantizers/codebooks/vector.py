@@ -1,21 +1,19 @@
 """Vector quantization with a learned codebook."""
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from quantizers.clustering.kmeans import kmeans
 from quantizers.codebooks.nearest import NearestCodeQuantizer
-from quantizers.core.arguments.checks import Size, Weight
+from quantizers.codebooks.options import VQOptions
+from quantizers.core.arguments.checks import Size
 from quantizers.core.arguments.options import checked
 from quantizers.core.codebook import check_codes, init_codes_
-from quantizers.core.distance import Distance
-from quantizers.core.gradients import Gradient
 from quantizers.core.parallel import ProcessGroup
 from quantizers.core.registry import register
-from quantizers.core.regularizer import Regularizer
 from quantizers.core.state.writing import write, write_rows
 
 
@@ -50,32 +48,8 @@ class VectorQuantizer(NearestCodeQuantizer):
     renamed: ClassVar[Mapping[str, str]] = {"embedding.weight": "embedding"}
 
     @checked
-    def __init__(
-        self,
-        dim: Size,
-        codebook_size: Size,
-        *,
-        code_dim: Size | None = None,
-        channel_dim: int = -1,
-        distance: Distance = "euclidean",
-        gradient: str | Gradient = "straight_through",
-        commitment_weight: Weight = 0.25,
-        codebook_weight: Weight = 1.0,
-        decoder_gradient: bool = False,
-        regularizers: Sequence[Regularizer] = (),
-    ) -> None:
-        super().__init__(
-            dim,
-            codebook_size,
-            code_dim=code_dim,
-            channel_dim=channel_dim,
-            distance=distance,
-            gradient=gradient,
-            commitment_weight=commitment_weight,
-            codebook_weight=codebook_weight,
-            decoder_gradient=decoder_gradient,
-            regularizers=regularizers,
-        )
+    def __init__(self, dim: Size, codebook_size: Size, **options: Unpack[VQOptions]) -> None:
+        super().__init__(dim, codebook_size, **options)
         self.embedding = nn.Parameter(torch.empty(codebook_size, self.code_dim))
 
     def reset_parameters(self) -> None:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import ParamSpec, TypeVar
 
 from quantizers.core.arguments.checks import Check, check_for
+from quantizers.core.arguments.shared import expanded_signature
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -40,12 +41,13 @@ class UnknownOptionError(TypeError):
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """Have the arguments of a function or constructor checked by their annotations, and made plain.
+    """Check the arguments of a function or constructor by their annotations, and convert them to plain values.
 
-    See `check_for`. An option that does not exist or is missing is a TypeError that names it and
-    what there is; what the function itself raises passes as it is. Defaults are not checked.
+    See `check_for`. An option that does not exist or is missing raises a TypeError that names it and lists the
+    options; errors of the function itself pass unchanged. Defaults are not checked. Shared options, `**options:
+    Unpack[...]`, become parameters of the signature, see `quantizers.core.arguments.shared`.
     """
-    signature = inspect.signature(function)
+    signature, defaults = expanded_signature(function)
     checks = {name: check_for(parameter.annotation) for name, parameter in signature.parameters.items()}
     taker = function.__qualname__.removesuffix(".__init__")
 
@@ -53,9 +55,11 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         bound = bind(taker, signature, *args, **kwargs)
         _make_plain(bound, checks)
+        bound.arguments = {**defaults, **bound.arguments}
         return function(*bound.args, **bound.kwargs)
 
     call.__checks__ = checks  # type: ignore[attr-defined]
+    call.__signature__ = signature  # type: ignore[attr-defined]
     return call
 
 
