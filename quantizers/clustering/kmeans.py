@@ -1,4 +1,4 @@
-"""k-means: the codes that vectors themselves suggest, Euclidean or on the unit sphere."""
+"""k-means, Euclidean or on the unit sphere: centroids of vectors as codes."""
 
 import math
 from typing import NamedTuple
@@ -17,8 +17,8 @@ from quantizers.kernels.ops.nearest import nearest_code
 from quantizers.kernels.ops.sums import code_sums
 from quantizers.kernels.vectors import are_finite, compute_dtype, normalize
 
-NUDGE = 1e-3  # how far a code without a vector of its own stands from another's, of the vectors' spread
-ATTEMPTS = 500  # to move them so that rounding leaves no two equal
+NUDGE = 1e-3  # the largest distance of a copied code from its original, relative to the vectors' spread
+ATTEMPTS = 500  # to move copies until rounding leaves no two codes equal
 
 
 @torch.no_grad()
@@ -31,43 +31,47 @@ def kmeans(
     generator: torch.Generator | None = None,
     process_group: ProcessGroup = "world",
 ) -> Tensor:
-    """Codes that make Σᵢ minⱼ ‖xᵢ − eⱼ‖² small: seeds by k-means++ (see `seeding.seeds`), then Lloyd's iterations.
+    """Find codes that make Σᵢ minⱼ ‖xᵢ − eⱼ‖² small: seeds by k-means++ (see `seeding.seeds`), then Lloyd's
+    iterations.
 
-    Lloyd (1957, 1982): eⱼ ← the mean of the vectors whose nearest code is j. With distance="cosine" vectors and
+    Lloyd (1957, 1982): eⱼ ← the mean of the vectors whose nearest code is j. With distance="cosine", vectors and
     means are divided by their norms: spherical k-means (Dhillon and Modha, "Concept Decompositions for Large
     Sparse Text Data Using Clustering", Machine Learning 42, 2001). Before each mean is taken, codes without a
-    vector move to the vectors that are farthest from their codes. Ends early where no vector changes its code.
+    vector move to the vectors that are farthest from their codes. The iterations end early when no vector changes
+    its code.
 
-    **Guaranteed:** where at least K vectors are distinct, every code is the nearest of at least one vector (ties
-    go to the lowest index, as in `nearest_code`; under a float32 matmul precision below "highest" a GPU may choose
-    otherwise), so no two are equal. Where fewer are, the codes are those vectors, followed by copies of them that
-    are moved by at most a thousandth of their spread (of their norm, where they have no spread; further where
-    rounding leaves no room), no two equal. Two vectors are distinct if the square of their distance, divided by
-    the widest range of a channel, does not vanish in x's dtype: in float32, if they are 10⁻²² of it apart. With
-    distance="cosine" this is about directions, after rounding; a zero vector has none and does not count.
+    **Guaranteed:** If at least K vectors are distinct, every code is the nearest code of at least one vector, so
+    that no two codes are equal. Ties go to the lowest index, as in `nearest_code`; under a float32 matmul
+    precision below "highest" a GPU may choose differently. If fewer vectors are distinct, the codes are these
+    vectors, followed by copies of them, moved by at most a thousandth of the vectors' spread (of their norm, if
+    they have no spread; farther if rounding leaves no room), and no two codes are equal. Two vectors are distinct
+    if the square of their distance, divided by the widest range of a channel, does not vanish in x's dtype: in
+    float32, if their distance is 10⁻²² of this range. With distance="cosine" this applies to directions, after
+    rounding; a zero vector has no direction and does not count.
 
-    With distance="angle" the codes have the directions of spherical k-means, and each the mean length of the
-    vectors whose code it is: a search by angle does not see lengths.
+    With distance="angle", the codes have the directions of spherical k-means. Each has the mean length of its
+    vectors, since a search by angle ignores lengths.
 
-    Together with other ranks, the codes are bit-equal on all of them and distributed as those of one process on
-    all vectors: seeds are drawn from all ranks' vectors, with the first rank's random numbers; sums are over all
-    ranks, and the farthest vectors are those of all. Every rank must call, if with x of shape [0, D].
+    With several ranks, the codes are bit-equal on all ranks, and distributed as the codes of one process on all
+    vectors. Seeds are drawn from the vectors of all ranks, with the first rank's random numbers; sums and farthest
+    vectors are taken over all ranks. Every rank must call this function, even with x of shape [0, D].
 
-    Memory is O((N + K)·D); the host waits for the device several times an iteration.
+    Memory is O((N + K)·D). The host waits for the device several times per iteration.
 
     Args:
-        x: [N, D] vectors. float64 is computed in float64, any other in float32.
+        x: [N, D] vectors. float64 is computed in float64, any other dtype in float32.
         size: K ≥ 1. distance: "euclidean", "cosine" or "angle".
-        iterations: the most of Lloyd's; 0 for the seeds alone.
-        generator: of the random numbers, from which one is taken; by default torch's own on x's device.
-        process_group: whose vectors count: "world" for those of all ranks, a `torch.distributed` group, or None
-            for each rank by itself.
+        iterations: the largest number of Lloyd's iterations; 0 for the seeds alone.
+        generator: a source of random numbers, from which one is drawn; default: torch's own on x's device.
+        process_group: the ranks whose vectors count: "world" for all, a `torch.distributed` group, or None for
+        this
+            rank alone.
 
     Returns: codes [K, D], float32 or float64; of unit norm for distance="cosine".
 
-    Raises: TypeError for x of no floating dtype. ValueError for x of another shape, not finite, or without any
-        vector that counts (on all ranks: each of them raises); for size < 1, iterations < 0, another distance; for
-        size > 2 where there is one channel, and so two directions, for "cosine" and "angle".
+    Raises: TypeError if x has no floating dtype. ValueError if x has another shape, is not finite, or contains no
+        vector that counts (every rank raises); for size < 1, iterations < 0 or another distance; and for size > 2
+        with "cosine" or "angle" and one channel, which has two directions.
     """
     _check(x, size, distance, iterations)
     group = Ranks(process_group).group()
@@ -92,13 +96,13 @@ def kmeans(
 
 
 def _of_mean_length(x: Tensor, directions: Tensor, group: Group) -> Tensor:
-    """Directions [K, D], each with the mean length of the vectors nearest to it; of all where there are none."""
+    """Scale directions [K, D] to the mean length of their vectors, or of all vectors if they have none."""
     with without_autocast(x.device):
         x = x.detach().to(directions)[(x != 0).any(-1)]
         unit = normalize(x)
         indices, _ = _nearest(unit, directions)
         counts = _counts(indices, directions, group)
-        # Of unit vectors, so that no square leaves the range; divided before the sum, for the same reason.
+        # Lengths by products with unit vectors, so that no square overflows; divided before the sum, likewise.
         shares = (x * unit).sum(-1, keepdim=True) / counts[indices, None]
         (lengths,) = total(group, _sums(shares, indices, directions))
         anywhere = (lengths[:, 0] * (counts / counts.sum())).sum()
@@ -107,24 +111,24 @@ def _of_mean_length(x: Tensor, directions: Tensor, group: Group) -> Tensor:
 
 
 class _Assignment(NamedTuple):
-    """Codes, and who has which."""
+    """Codes, and the assignment of vectors to them."""
 
     codes: Tensor  # [K, D]
     indices: Tensor  # [N]
     counts: Tensor  # [K], over all ranks
-    reseeded: bool  # whether a code has moved to get a vector
+    reseeded: bool  # whether a code without vectors has moved to one
 
 
 def _lloyd(x: Tensor, codes: Tensor, distance: Distance, iterations: int, group: Group) -> Tensor:
-    """Codes [K, D] of inertia at most that of the given ones, each with a vector; fewer if distances vanish."""
+    """Improve codes [K, D] until each has a vector; the inertia never grows. Fewer codes if distances vanish."""
     assignment = _assigned(x, codes, group)
     for _ in range(iterations):
         before, assignment = assignment, _assigned(x, _means(x, assignment, distance, group), group)
         (changed,) = total(group, (assignment.indices != before.indices).sum())
         if not changed:
             break
-    # A code that has moved may have taken another's last vector, by a tie or a rounding that only a new search
-    # sees. One that stands on a vector keeps it, so after K rounds at most none is left without.
+    # A code that moved may have taken another code's last vector, by a tie or a rounding that only a new search
+    # finds. A code that equals a vector keeps this vector, so that after at most K rounds every code has one.
     for _ in range(codes.shape[0]):
         if not assignment.reseeded:
             break
@@ -133,10 +137,10 @@ def _lloyd(x: Tensor, codes: Tensor, distance: Distance, iterations: int, group:
 
 
 def _assigned(x: Tensor, codes: Tensor, group: Group) -> _Assignment:
-    """Each vector's nearest code, and the codes without any moved to the vectors farthest from theirs."""
+    """Assign vectors to their nearest codes; move codes without vectors to the vectors farthest from theirs."""
     indices, squared = _nearest(x, codes)
     counts, reseeded = _counts(indices, codes, group), False
-    while (counts == 0).any():  # again where two moved to equal vectors: only the first has them
+    while (counts == 0).any():  # repeat where two moved to equal vectors, which the first one gets
         empty = (counts == 0).nonzero().flatten()
         farthest = _farthest(x, squared, empty.shape[0], group)
         if not farthest.shape[0]:
@@ -150,18 +154,18 @@ def _assigned(x: Tensor, codes: Tensor, group: Group) -> _Assignment:
 
 
 def _means(x: Tensor, assignment: _Assignment, distance: Distance, group: Group) -> Tensor:
-    """The mean of each code's vectors, or its direction; a code without any stays."""
+    """The mean of each code's vectors, or its direction; a code without vectors stays."""
     codes, indices, counts, _ = assignment
     if distance == "cosine":
         (sums,) = total(group, _sums(x, indices, codes))
         return normalize(sums).where((sums != 0).any(-1, keepdim=True), codes)
-    # Counted from the code: far from the origin, a sum of vectors is rounded by more than what they differ by.
+    # Sum the differences from the code: far from the origin, rounding a sum of vectors exceeds their differences.
     (sums,) = total(group, _sums(x - codes[indices], indices, codes))
     return codes + sums / counts.clamp(min=1)[:, None]
 
 
 def _farthest(x: Tensor, squared: Tensor, count: int, group: Group) -> Tensor:
-    """Up to `count` vectors of all ranks: the farthest from their codes, none that lies on its code."""
+    """Up to `count` vectors of all ranks: the farthest from their codes, without vectors that equal their code."""
     own = squared.sort(descending=True, stable=True)
     offered = F.pad(own.values[:count], (0, max(0, count - x.shape[0])))
     every = of_each_rank(group, offered).flatten().sort(descending=True, stable=True)
@@ -186,14 +190,14 @@ def _counts(indices: Tensor, codes: Tensor, group: Group) -> Tensor:
 
 
 def _filled_up(codes: Tensor, size: int, distance: Distance, factor: float, draws: torch.Generator) -> Tensor:
-    """The codes divided by `factor`, followed by moved copies of them where they are fewer than `size`."""
+    """Divide the codes by `factor`, and append moved copies of them up to `size`."""
     count, missing = codes.shape[0], size - codes.shape[0]
     filled = codes / factor
     if not missing:
         return filled
     rows, order = codes.cpu().double(), torch.arange(missing, device="cpu")
     spread = float((rows - rows.mean(0)).square().sum(-1).mean().sqrt()) or float(rows.norm()) or 1.0
-    # Copies of one code stand at different distances from it: on a line, random ones would meet.
+    # Copies of one code get different distances from it: on a line, random directions would coincide.
     steps = (order // count + 1)[:, None] / math.ceil(missing / count) * NUDGE * spread
     largest = torch.finfo(codes.dtype).max
     for attempt in range(ATTEMPTS):
@@ -209,19 +213,22 @@ def _filled_up(codes: Tensor, size: int, distance: Distance, factor: float, draw
 
 
 def _factor(x: Tensor, group: Group) -> float:
-    """A power of two, on all ranks the same, that brings the channels' widest range near 1: squares then fit."""
+    """A power of two, the same on all ranks, that scales the widest range of a channel to about 1.
+
+    Squares then fit the dtype.
+    """
     extremes = x.new_full((2 * x.shape[1],), -torch.inf)
     if x.shape[0]:
         extremes = torch.cat([x.amax(0), -x.amin(0)])
     high, low = of_each_rank(group, extremes).amax(0).double().chunk(2)
-    # Half of each, as the range itself may overflow; 2⁻⁶⁰ of the values, so that they do not.
+    # Half of each, since the range itself may overflow; at least 2⁻⁶⁰ of the values, so that they do not.
     extent = max(float((high / 2 + low / 2).max()), 2.0**-60 * float(torch.cat([high, low]).abs().max()))
     lowest = math.frexp(torch.finfo(x.dtype).tiny)[1]
     return 2.0 ** -max(lowest, min(math.frexp(extent)[1], -lowest)) if extent else 1.0
 
 
 def _shared_generator(device: torch.device, generator: torch.Generator | None, group: Group) -> torch.Generator:
-    """Random numbers on the CPU, the same on all ranks: of a seed that the first rank draws."""
+    """A generator on the CPU, the same on all ranks, with a seed that the first rank draws."""
     own = torch.randint(2**62, (1,), generator=generator, device=generator.device if generator else device)
     (seed,) = total(group, own.to(device) if rank_in(group) == 0 else torch.zeros_like(own, device=device))
     return torch.Generator("cpu").manual_seed(int(seed))
@@ -241,12 +248,12 @@ def _check(x: Tensor, size: int, distance: Distance, iterations: int) -> None:
 
 
 def _check_values(x: Tensor, distance: Distance, group: Group) -> None:
-    """Raises on all ranks alike, so that none waits for another."""
+    """Raise on all ranks alike, so that none waits for another."""
     bad = (~are_finite(x)).sum()
     counting = (x != 0).any(-1).sum() if distance == "cosine" else torch.full_like(bad, x.shape[0])
     bad, counting = total(group, bad, counting)
     if bad:
-        raise ValueError(f"x holds {int(bad)} vectors that are not finite, expected none")
+        raise ValueError(f"x contains {int(bad)} vectors that are not finite, expected none")
     if not counting:
         kind = "a vector that is not zero" if distance == "cosine" else "a vector"
         raise ValueError(f"x has shape {tuple(x.shape)}, expected {kind} on at least one rank")

@@ -1,4 +1,4 @@
-"""k-means++: vectors drawn to be the first codes of k-means."""
+"""k-means++: draws vectors as the first codes of k-means."""
 
 import torch
 from torch import Tensor
@@ -8,27 +8,28 @@ from quantizers.core.parallel import of_each_rank, rank_in, rows_of_ranks
 from quantizers.kernels.ops.nearest import nearest_code
 
 Group = dist.ProcessGroup | None
-CANDIDATES = 1 / 8  # a pass, for each seed there is
+CANDIDATES = 1 / 8  # per pass and seed found so far
 ZERO = torch.zeros(1, dtype=torch.float64, device="cpu")
 
 
 def seeds(x: Tensor, size: int, draws: torch.Generator, group: Group) -> Tensor:
     """k-means++ (Arthur and Vassilvitskii, "k-means++: The Advantages of Careful Seeding", SODA 2007).
 
-    The first seed is any vector; each further one is vector i with probability ∝ D²ᵢ, its squared distance to the
-    nearest seed so far. A vector that lies on a seed has D² = 0 and is never drawn.
+    The first seed is any vector. Each further seed is vector i with probability ∝ D²ᵢ, its squared distance to the
+    nearest seed so far. A vector that equals a seed has D² = 0 and is never drawn.
 
-    One by one, K seeds take K passes over the vectors. Here a pass gives several, from the same distribution: an
-    eighth as many candidates as there are seeds are drawn ∝ D², and looked at in turn: one passes with probability
-    D² now / D² when drawn, so that the next to pass is i with probability ∝ D² when drawn · that ratio = D² now
-    (rejection sampling, as in Cohen-Addad et al., "Fast and Accurate k-means++ via Rejection Sampling", NeurIPS
-    2020, arXiv 2012.11891). The first always passes and few fail: K = 8192 takes about 65 passes.
+    One by one, K seeds take K passes over the vectors. Here one pass gives several seeds of the same distribution,
+    by rejection sampling, as in Cohen-Addad et al., "Fast and Accurate k-means++ via Rejection Sampling", NeurIPS
+    2020, arXiv 2012.11891. A pass draws an eighth as many candidates as there are seeds, ∝ D². In turn, each of
+    them is accepted with probability D² now / D² when drawn, so that the next accepted one is i with probability ∝
+    D² when drawn · this ratio = D² now. The first is always accepted, and few are rejected: K = 8192 takes about
+    65 passes.
 
     Args:
-        x: [N, D] vectors of this rank, N ≥ 0, of squared distances that its dtype holds. size: K.
-        draws: on the CPU, in the same state on all ranks. group: the ranks whose vectors are drawn from.
+        x: [N, D] vectors of this rank, N ≥ 0; their squared distances must fit its dtype. size: K.
+        draws: a generator on the CPU, in the same state on all ranks. group: the ranks whose vectors are drawn.
 
-    Returns: [K, D] vectors, the same on all ranks; fewer where no further vector has D² > 0.
+    Returns: [K, D] vectors, the same on all ranks; fewer if no further vector has D² > 0.
     """
     codes = x[:0]
     squared = x.new_full(x.shape[:1], torch.inf)
@@ -44,8 +45,11 @@ def seeds(x: Tensor, size: int, draws: torch.Generator, group: Group) -> Tensor:
 
 
 def _drawn(x: Tensor, weights: Tensor, count: int, draws: torch.Generator, group: Group) -> tuple[Tensor, Tensor]:
-    """Vectors [count, D] of all ranks, drawn ∝ weights with replacement, and their weights; none if all are 0."""
-    # On the CPU: with deterministic algorithms, a GPU has no cumulative sum.
+    """Draw vectors [count, D] of all ranks ∝ weights, with replacement; returns them and their weights.
+
+    Returns no vectors if all weights are 0.
+    """
+    # On the CPU, since GPUs have no deterministic cumulative sum.
     cumulative = torch.cat([ZERO, weights.cpu().double().cumsum(0)])
     totals = of_each_rank(group, cumulative[-1:].to(x.device)).flatten().cpu()
     edges = torch.cat([ZERO, totals.cumsum(0)])
@@ -57,18 +61,18 @@ def _drawn(x: Tensor, weights: Tensor, count: int, draws: torch.Generator, group
     positions = torch.zeros_like(owners)
     if mine.any():
         positions[mine] = _intervals(cumulative, targets[mine] - edges[owners[mine]])
-    rows, their_weights = rows_of_ranks(group, mine.to(x.device), positions.to(x.device), x, weights)
-    return rows, their_weights
+    rows, row_weights = rows_of_ranks(group, mine.to(x.device), positions.to(x.device), x, weights)
+    return rows, row_weights
 
 
 def _intervals(edges: Tensor, targets: Tensor) -> Tensor:
-    """Which interval [edges[i], edges[i + 1]) holds each target: never an empty one, whatever was rounded."""
+    """The interval [edges[i], edges[i + 1]) that contains each target; never an empty one, despite rounding."""
     inside = targets.clamp(min=0).minimum(edges[-1].nextafter(ZERO))
     return torch.searchsorted(edges, inside, right=True) - 1
 
 
 def _passing(candidates: Tensor, before: Tensor, draws: torch.Generator) -> list[int]:
-    """Positions of the candidates taken, each with probability D² now / D² before."""
+    """Positions of the accepted candidates, each accepted with probability D² now / D² before."""
     rows, now = candidates.cpu().double(), before.cpu().double()
     thresholds = (torch.rand(now.shape, dtype=torch.float64, generator=draws, device="cpu") * now).tolist()
     passing = []

@@ -1,4 +1,4 @@
-"""DiVeQ: the quantization error as a length that is differentiable, times a direction that is held constant."""
+"""DiVeQ: the quantization error as a differentiable length times a constant direction."""
 
 from typing import Unpack
 
@@ -15,32 +15,48 @@ from quantizers.core.registry import register
 
 @register("diveq")
 class DiVeQ(VectorQuantizer):
-    """DiVeQ: nearest code, with the gradient of z + ‖e − z‖ · sg[(e − z + v) / ‖e − z + v‖], v ~ N(0, σ²I).
+    """DiVeQ: nearest code, with a gradient through the length of the quantization error.
+
+    Use it to train codes by the decoder's gradient alone, without a codebook or commitment loss to balance.
 
     Vali, Bäckström, Solin: DiVeQ: Differentiable Vector Quantization Using the Reparameterization Trick, 2025
-    (arXiv 2509.26469). Vectors and codes both learn from the decoder's gradient g, through the length of the
-    error; there is no loss of its own. With d the direction of e − z and n that of e − z + v, z gets g − d (n·g)
-    and the code d (n·g). A vector that is its own code passes g and moves no code.
+    (arXiv 2509.26469). With e the nearest code,
 
-    In the paper the decoder gets that expression's value, which lies beside the code by the angle between n and d.
-    **Here the decoder gets the code itself**, and the noise is in the gradient alone: decode(indices) == quantized
-    in training too. σ has the scale of the vectors, not of the error: where errors are below σ√D the direction is
+        q = z + ‖e − z‖ · sg[(e − z + v) / ‖e − z + v‖],  v ~ N(0, σ²I)
+
+    Let g be the decoder's gradient, d the direction of e − z and n the direction of e − z + v. Then z gets
+    g − d (n·g) and the code d (n·g). A vector that equals its code passes g on and moves no code.
+
+    In the paper the decoder gets the value of q, which lies beside the code by the angle between n and d. **Here
+    the decoder gets the code itself**, and the noise is in the gradient alone: decode(indices) == quantized in
+    training too. σ has the scale of the vectors, not of the error: where errors are below σ√D, the direction is
     mostly noise. noise_variance=0 is the paper's DiVeQ-detach. Evaluation draws no noise.
+
+    Example:
+        >>> quantizer = DiVeQ(dim=16, codebook_size=64)
+        >>> quantized, indices, loss = quantizer(torch.randn(100, 16))
+        >>> torch.equal(quantizer.decode(indices), quantized), loss.item()
+        (True, 0.0)
+        >>> quantized.square().sum().backward()
+        >>> bool(quantizer.embedding.grad.any())  # the codes learn from the decoder
+        True
 
     Args:
         dim: channels of x. codebook_size: K ≥ 1.
         code_dim: channels of a code, default `dim`. channel_dim: axis of x's channels.
         distance: "euclidean", "cosine" for codes on the unit sphere, or "angle" for a search by angle alone.
-        noise_variance: σ² ≥ 0; the paper's choice is 10⁻³, which its published code takes for σ.
-        commitment_weight, codebook_weight: of VQ's losses, which the paper does without.
+        noise_variance: σ² ≥ 0. The paper sets 10⁻³; its published code takes this number for σ.
+        commitment_weight, codebook_weight: of VQ's loss, which the paper does not use; 0 by default.
         regularizers: as in VectorQuantizer.
 
-    The noise follows the default generator of x's device: `torch.manual_seed` makes a run repeatable.
+    The noise comes from the default generator of x's device: `torch.manual_seed` makes a run repeatable.
 
     Shapes: x [..., dim] → quantized [..., dim], indices [...], loss [].
 
-    Raises: ValueError for a size below 1, an unknown distance, noise_variance below 0.
+    Raises: ValueError for a size below 1, an unknown distance, or noise_variance below 0.
     """
+
+    always_in_repr = (*VectorQuantizer.always_in_repr, "noise_variance")
 
     draws_in_training = True
 

@@ -19,55 +19,74 @@ from quantizers.core.state.writing import write, write_rows
 from quantizers.kernels.modes import is_transformed
 from quantizers.kernels.ops.sums import code_sums, ema_code_sums
 
-WRITTEN = 2.0**-14  # relative to a code: what is off by more than that from its averages was set, not rounded
+LARGEST_ROUNDING = 2.0**-14  # relative to a code: one that is farther from its averages was set, not rounded
 
 
 @register("ema_vq")
 class EMAVectorQuantizer(NearestCodeQuantizer):
-    """EMA VQ: the codebook gets no gradient; it follows exponential moving averages.
+    """EMA VQ: nearest code, with codes that are moving averages of the vectors that chose them, without a
+    gradient.
 
-    van den Oord et al. 2017 (arXiv 1711.00937), appendix A.1; Razavi et al. 2019 (arXiv 1906.00446). With n_i
-    vectors of sum s_i at code i in this batch: N_i ← γN_i + (1−γ)n_i, m_i ← γm_i + (1−γ)s_i, e_i = m_i / N̂_i,
-    where N̂_i = (N_i + ε) / (N + Kε) · N. loss = commitment_weight · mean (z − sg[e])² over vectors and channels.
+    Use it instead of VQ's codebook loss: the codes then follow the encoder at the rate that `decay` sets, whatever
+    the optimizer does.
 
-    The state moves once in each forward in training mode, with or without `no_grad`, as BatchNorm's does. With
-    gradients accumulated over four forwards that is four times a step; after `accumulate(4)` it is once. It does
-    not move in the second forward that activation checkpointing runs inside the backward; that one sees the codes
-    of the last forward before it, which is its own where each forward has its backward before the next.
-    **`quantized` is made of the codes before that step**: decode(indices) after a forward in training gives the
-    codes where the step has moved them.
+    van den Oord et al. 2017 (arXiv 1711.00937), appendix A.1, with the smoothing of Razavi et al. 2019 (arXiv
+    1906.00446). Let n_i vectors of this batch, with the sum s_i, choose code i. Then
 
-    Masked vectors and vectors that are not finite do not count; a batch without any other leaves the state as it
-    is, and a code whose vectors' sum leaves float32 takes none of them. A code that is no longer chosen decays
-    towards the origin once N_i falls below ε.
+        N_i ← γ N_i + (1 − γ) n_i                        (6)
+        m_i ← γ m_i + (1 − γ) s_i                        (7)
+        e_i = m_i / N̂_i,  N̂_i = (N_i + ε) / (N + Kε) · N   (8, smoothed)
+        loss = commitment_weight · mean (z − sg[e])²
 
-    Data parallel: in each such forward n_i and s_i are summed over the ranks of `process_group`, so each of them
-    must run it, if with an empty batch; also under DDP's `no_sync`, which is about gradients. The state is then
-    bit-equal on all ranks, and that of one process on the whole batch up to the order of summation. Ranks that
-    begin with different codes (FSDP leaves buffers as they are, DDP does not) have those of the first rank after a
-    step in which a vector counts and no sum leaves float32. Evaluation needs no other rank.
+    with N = Σ N_i and the mean over vectors and channels.
+
+    **When the state moves.** It moves once in each forward in training mode, with or without `no_grad`, as
+    BatchNorm's does. Gradients accumulated over four forwards thus move it four times per optimizer step; after
+    `accumulate(4)` they move it once. It does not move in the second forward that activation checkpointing runs
+    during the backward. That second forward sees the codes of the last forward before it, which is the right one
+    where each backward precedes the next forward. **`quantized` is made of the codes before the step**: after a
+    forward in training, decode(indices) gives the moved codes.
+
+    Masked vectors and vectors that are not finite do not count. A batch without any other vector leaves the state
+    unchanged. A code whose vectors have a sum beyond float32 learns from none of them. A code that is no longer
+    chosen decays towards the origin once N_i falls below ε.
+
+    **Data parallel.** In each such forward n_i and s_i are summed over the ranks of `process_group`, so every rank
+    must run it, even with an empty batch, and also under DDP's `no_sync`, which concerns gradients. The state is
+    then bit-equal on all ranks, and equals the state of one process on the whole batch up to the order of
+    summation. Ranks that start with different codes (FSDP leaves buffers alone, DDP does not) have the first
+    rank's codes after a step in which a vector counts and no sum leaves float32. Evaluation needs no other rank.
+
+    Example:
+        >>> quantizer = EMAVectorQuantizer(dim=16, codebook_size=64, decay=0.9)
+        >>> before = quantizer.codebook.clone()
+        >>> quantized, indices, loss = quantizer(torch.randn(100, 16))
+        >>> torch.equal(quantized, before[indices]), torch.equal(quantizer.codebook, before)
+        (True, False)
 
     Args:
         dim: channels of x. codebook_size: K ≥ 1.
         code_dim: channels of a code, default `dim`. channel_dim: axis of x's channels.
-        decay: γ in [0, 1]; 1 leaves the codes as they are, as `freeze` does. epsilon: ε > 0 of the smoothing.
+        decay: γ in [0, 1]; 1 leaves the codes unchanged, as `freeze` does. epsilon: ε > 0 of the smoothing.
         distance: "euclidean", "cosine" for codes on the unit sphere, or "angle" for a search by angle alone.
         gradient: "straight_through", "rotation", "reflection" or a function (z, codes) → [..., D].
         commitment_weight: see above.
-        process_group: the ranks to sum over: "world" for all, a `torch.distributed` group, or None for each rank
-            by itself. May be assigned later.
-        regularizers: losses on vectors and codes that are added, see `quantizers.regularizers`; they move the
+        process_group: the ranks to sum over: "world" for all, a `torch.distributed` group, or None for this rank
+            alone. May be assigned later.
+        regularizers: losses on vectors and codes, added to the loss, see `quantizers.regularizers`. They move the
             vectors, not the codes.
 
     State (float32 under any module dtype): embedding e [K, code_dim], cluster_size N [K], embedding_sum m
-    [K, code_dim]. Where something else than a step has set a row of `embedding` (a copy into it, a checkpoint of
-    codes alone), the next step takes m = N̂ e for that row, so that it is not undone.
+    [K, code_dim]. Where a row of `embedding` was set in another way than by a step (a copy into it, a checkpoint
+    of codes alone), the next step starts from m = N̂ e for that row, so that it does not undo the change.
 
     Shapes: x [..., dim] → quantized [..., dim], indices [...], loss [].
 
-    Raises: ValueError for a size below 1, decay outside [0, 1], ε ≤ 0, unknown distance or gradient, a
+    Raises: ValueError for a size below 1, decay outside [0, 1], ε ≤ 0, an unknown distance or gradient, or a
     regularizer that moves codes alone; TypeError for another process_group.
     """
+
+    always_in_repr = (*NearestCodeQuantizer.always_in_repr, "decay")
 
     embedding: Tensor
     cluster_size: Tensor
@@ -89,8 +108,8 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
         for regularizer in self.regularizers:
             if regularizer.moves == "codes":
                 raise ValueError(
-                    f"regularizers hold {regularizer!r}, which moves codes alone, and these are moving averages; "
-                    "expected regularizers that move vectors too"
+                    f"regularizers contain {regularizer!r}, which moves codes alone, but these codes are moving "
+                    "averages; expected regularizers that move vectors too"
                 )
         self.ranks = Ranks(process_group)
         self.decay = decay
@@ -102,7 +121,7 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
 
     @property
     def process_group(self) -> str | None:
-        """The name of the ranks to sum over, None for each by itself; assign as in the constructor."""
+        """The name of the group to sum over, or None for this rank alone; accepts what the constructor accepts."""
         return self.ranks.name
 
     @process_group.setter
@@ -110,12 +129,12 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
         self.ranks = Ranks(process_group)
 
     def reset_parameters(self) -> None:
-        """Draw the codes from N(0, 1/code_dim), see `init_codes_`; each counts as one vector seen."""
+        """Draw the codes from N(0, 1/code_dim), see `init_codes_`; each one counts as a vector seen."""
         self._restart(init_codes_(self.embedding))
 
     @torch.no_grad()
     def set_codebook(self, codes: Tensor) -> None:
-        """Replace all codes by `codes` [K, code_dim], and their averages with them: one vector seen each.
+        """Replace all codes with `codes` [K, code_dim], and their averages likewise: one vector seen each.
 
         Raises: ValueError for another shape.
         """
@@ -123,7 +142,7 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
 
     @torch.no_grad()
     def set_averages(self, cluster_size: Tensor, embedding_sum: Tensor) -> None:
-        """Go on from the averages N [K] and m [K, code_dim] of another run. The codes stay until the next step.
+        """Continue from the averages N [K] and m [K, code_dim] of another run. The codes change at the next step.
 
         Raises: ValueError for other shapes, values that are not finite, N below 0.
         """
@@ -132,9 +151,9 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
             if tuple(value.shape) != expected:
                 raise ValueError(f"{name} has shape {tuple(value.shape)}, expected {expected}")
             if not value.isfinite().all():
-                raise ValueError(f"{name} holds values that are not finite")
+                raise ValueError(f"{name} contains values that are not finite, expected finite ones")
         if (cluster_size < 0).any():
-            raise ValueError("cluster_size holds numbers below 0, expected how many vectors chose each code")
+            raise ValueError("cluster_size contains numbers below 0, expected the number of vectors per code")
         self.cluster_size.copy_(cluster_size)
         self.embedding_sum.copy_(embedding_sum)
 
@@ -147,18 +166,20 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
         return True
 
     @torch.no_grad()
-    def move_codes(self, places: Tensor, targets: Tensor, shares: Tensor) -> None:
-        """See Quantizer. N ← (1 − share) N + share, and m = N · e: a code that is replaced counts as one vector
-        seen, and the next step does not undo what was moved."""
+    def move_codes(self, positions: Tensor, targets: Tensor, shares: Tensor) -> None:
+        """See `LearnedCodes`. N ← (1 − share) N + share, and m = N · e.
+
+        A replaced code thus counts as one vector seen, and the next step does not undo the move.
+        """
         shares = shares.to(self.embedding)
         codes = self._to_value_space(
-            torch.lerp(self.embedding[places], targets.to(self.embedding), shares[:, None])
+            torch.lerp(self.embedding[positions], targets.to(self.embedding), shares[:, None])
         )
-        sizes = torch.lerp(self.cluster_size[places], torch.ones_like(shares), shares)
-        write_rows(self, "embedding", places, codes)
-        self._previous().index_copy_(0, places, codes)
-        self.cluster_size[places] = sizes
-        self.embedding_sum[places] = sizes[:, None] * codes
+        sizes = torch.lerp(self.cluster_size[positions], torch.ones_like(shares), shares)
+        write_rows(self, "embedding", positions, codes)
+        self._previous().index_copy_(0, positions, codes)
+        self.cluster_size[positions] = sizes
+        self.embedding_sum[positions] = sizes[:, None] * codes
 
     @torch.no_grad()
     def _restart(self, codes: Tensor) -> None:
@@ -168,19 +189,19 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
         self.embedding_sum.copy_(self.embedding)
 
     def _previous(self) -> Tensor:
-        """The codes that the last forward in training used, before it moved them."""
+        """The codes that the last forward in training used, before that forward moved them."""
         return self._step_tensor("previous_embedding", self.embedding)
 
     def _codes(self) -> Tensor:
-        # A transform knows no activation checkpointing; frozen codes are those of the forward before, and that has
-        # left none behind.
+        # Transforms of `torch.func` do not support activation checkpointing. Frozen codes do not move, so that the
+        # recomputation needs no earlier ones.
         if not (self.training and self.observes) or is_transformed():
             return self.embedding
         return choose(is_recomputing(self.embedding), self._previous(), self.embedding)
 
     @property
     def observes(self) -> bool:
-        """Whether the averages move in a forward in training: unless they are frozen."""
+        """Whether a forward in training moves the averages: True unless they are frozen."""
         return not self.frozen
 
     def _observe(self, z: Tensor, indices: Tensor) -> None:
@@ -191,8 +212,8 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
         cluster_size, embedding_sum, moved = average(self._to_value_space(z), indices, recomputing)
         codes = smoothed_codes(cluster_size, embedding_sum, self.epsilon)
         if not is_transformed():
-            self._previous().copy_(choose(recomputing, self._previous(), self.embedding))  # before it is moved
-        # A batch without a vector that counts moves no average, and must not round the codes anew either.
+            self._previous().copy_(choose(recomputing, self._previous(), self.embedding))  # before the move
+        # A batch in which no vector counts moves no average, and must not round the codes again either.
         moves = {
             "embedding": codes.where(moved, self.embedding),
             "cluster_size": cluster_size,
@@ -202,15 +223,15 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
             write(self, name, choose(recomputing, getattr(self, name), value))
 
     def _sums_of_codes(self) -> Tensor:
-        """m [K, code_dim]: the averages' own, and N̂ e for codes that are not what those give."""
+        """m [K, code_dim]: the stored sums, or N̂ e for codes that were set since."""
         smoothed = smoothed_sizes(self.cluster_size, self.epsilon)[:, None]
         averaged, codes = self._to_value_space(self.embedding_sum / smoothed), self._to_value_space(self.embedding)
         scale = torch.maximum(averaged.abs(), codes.abs()).amax(-1, keepdim=True)
-        is_set = ((averaged - codes).abs() > WRITTEN * scale).any(-1, keepdim=True)
+        is_set = ((averaged - codes).abs() > LARGEST_ROUNDING * scale).any(-1, keepdim=True)
         return (smoothed * self.embedding).where(is_set, self.embedding_sum)
 
     def _averages(self, z: Tensor, indices: Tensor, _: bool | Tensor) -> Averages:
-        """The new averages N [K] and m [K, code_dim], and whether they moved, 0-d bool."""
+        """The new averages N [K] and m [K, code_dim], and whether they moved (0-d bool)."""
         group, sums = self.ranks.group(), self._sums_of_codes()
         if group is not None:
             counts = code_sums(z[None], indices[None], self.codebook_size)
@@ -228,7 +249,7 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
             self._gathered()
 
     def _gathered(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Counts [K] and sums [K, code_dim] of the vectors since the last step, and of how many forwards, []."""
+        """Since the last step: counts [K] and sums [K, code_dim] of vectors, and the number of forwards []."""
         counts, sums = (
             self._step_tensor("counts", self.cluster_size),
             self._step_tensor("sums", self.embedding_sum),
@@ -236,14 +257,14 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
         return counts, sums, self._step_tensor("forwards", self.cluster_size[0])
 
     def _accumulated(self, z: Tensor, indices: Tensor, recomputing: bool | Tensor) -> Averages:
-        """`_averages` of all vectors since the last step where this forward completes one; else the old ones."""
+        """`_averages` of all vectors since the last step if this forward completes one; else the old averages."""
         own = code_sums(z[None], indices[None], self.codebook_size)
         gathered = self._gathered()
-        counts, sums = (held + new[0] for held, new in zip(gathered, own, strict=False))
+        counts, sums = (old + new[0] for old, new in zip(gathered, own, strict=False))
         forwards = gathered[2] + 1
         completes = forwards >= self._accumulation
-        for held, value in zip(gathered, (counts, sums, forwards), strict=True):
-            move(held, choose(recomputing, held, value.where(~completes, 0.0)))
+        for buffer, value in zip(gathered, (counts, sums, forwards), strict=True):
+            move(buffer, choose(recomputing, buffer, value.where(~completes, 0.0)))
         old = self._sums_of_codes()
         averages = ema_over_ranks(counts[None], sums[None], self.cluster_size, old, self.decay, self.ranks.group())
         cluster_size, embedding_sum, moved = averages

@@ -24,36 +24,51 @@ from quantizers.kernels.ops.soft import soft_codes
 
 @register("gumbel")
 class GumbelQuantizer(RowQuantizer):
-    """Gumbel-softmax: y = softmax((logits + Gumbel noise) / τ) over the K codes.
+    """Gumbel-softmax: codes are sampled in training, with the gradient of a softmax over all codes.
 
-    Jang, Gu, Poole: Categorical Reparameterization with Gumbel-Softmax, 2016 (arXiv 1611.01144); Maddison et
-    al. 2016 (arXiv 1611.00712); as a tokenizer, DALL-E's dVAE (arXiv 2102.12092).
+    Use it for discrete latents with a KL term, as in DALL-E's dVAE (arXiv 2102.12092), and anneal the temperature.
 
-    In training the value is Σ y_k e_k (hard=False), or the code of the sampled index, argmax y, with the
-    gradient that Σ y_k e_k has in the logits (hard=True). In evaluation it is the code of the largest logit,
-    without noise. loss = kl_weight · KL(softmax(logits) ‖ uniform), in nats a vector, mean over vectors.
+    Jang, Gu, Poole: Categorical Reparameterization with Gumbel-Softmax, 2016 (arXiv 1611.01144), equations 1 and
+    2; Maddison et al. 2016 (arXiv 1611.00712). With logits l_k and Gumbel noise g_k,
 
-    **An exception to decode(indices) == quantized**: in training with hard=False the value is a mixture of
-    codes, which no index names. The indices are then those of the sample.
+        k* = argmax_k (l_k + g_k)                           (1)
+        y = softmax((l + g) / τ)                            (2)
+        loss = kl_weight · KL(softmax(l) ‖ uniform)
+
+    in nats per vector, mean over vectors. In training the value is Σ y_k e_k (hard=False), or the code of k* with
+    the gradient that Σ y_k e_k has in the logits (hard=True). In evaluation it is the code of the largest logit,
+    without noise.
+
+    **An exception to decode(indices) == quantized**: in training with hard=False the value is a mixture of codes,
+    which no index names. The indices are then k*.
+
+    Example:
+        >>> quantizer = GumbelQuantizer(dim=16, codebook_size=64, hard=True)
+        >>> quantizer.temperature = 0.5
+        >>> quantized, indices, loss = quantizer(torch.randn(100, 16))
+        >>> torch.equal(quantizer.decode(indices), quantized), bool(loss > 0)
+        (True, True)
 
     Args:
         dim: channels of x. codebook_size: K ≥ 1.
         code_dim: channels of a code, default `dim`. channel_dim: axis of x's channels.
-        logits: "linear" for a learned map of the vector, "distance" for −‖z − e‖².
+        logits: "linear" for a learned linear map of the vector, "distance" for −‖z − e‖².
         hard: see above.
-        temperature: τ > 0, kept in `state_dict`. Set it from outside, `quantizer.temperature = 0.5`, or by
-            one of `quantizers.schedules`.
-        kl_weight: of the divergence, ≥ 0.
-        learned_scale: multiply the logits by s = exp(log_scale), log_scale learned, [1], 0 at the start. 1/s
-            is a learned temperature of softmax(logits), beside τ, which the sample alone has. In evaluation no
-            index depends on it.
+        temperature: τ > 0, part of `state_dict`. Set it by assignment, `quantizer.temperature = 0.5`, or with one
+            of `quantizers.schedules`.
+        kl_weight: weight of the divergence, ≥ 0.
+        learned_scale: multiply the logits by s = exp(log_scale), where log_scale [1] is learned and starts at 0.
+            1/s is a learned temperature of softmax(logits); τ applies to the sample alone. No index in evaluation
+            depends on s.
 
-    The noise follows the default generator of x's device: `torch.manual_seed` makes a run repeatable.
+    The noise comes from the default generator of x's device: `torch.manual_seed` makes a run repeatable.
 
     Shapes: x [..., dim] → quantized [..., dim], indices [...], loss [].
 
-    Raises: ValueError for a size below 1, unknown logits, temperature ≤ 0.
+    Raises: ValueError for a size below 1, unknown logits, or temperature ≤ 0.
     """
+
+    always_in_repr = ("logits", "hard", "temperature", "kl_weight")
 
     draws_in_training = True
     same_indices_in_training = False
@@ -84,7 +99,7 @@ class GumbelQuantizer(RowQuantizer):
         self.register_buffer("_temperature", torch.empty(()))
 
     def reset_parameters(self) -> None:
-        """Draw the codes from N(0, 1/code_dim), set temperature and scale back. The linear map resets itself."""
+        """Draw the codes from N(0, 1/code_dim), and reset temperature and scale. The linear map resets itself."""
         init_codes_(self.embedding)
         if self.log_scale is not None:
             nn.init.zeros_(self.log_scale)
@@ -106,23 +121,23 @@ class GumbelQuantizer(RowQuantizer):
 
     @torch.no_grad()
     def set_codebook(self, codes: Tensor) -> None:
-        """Replace all codes by `codes` [K, code_dim]. Raises: ValueError for another shape."""
+        """Replace all codes with `codes` [K, code_dim]. Raises: ValueError for another shape."""
         write(self, "embedding", check_codes(codes, self.codebook_size, self.code_dim))
 
     @property
     def has_table(self) -> bool:
-        """Whether a code is chosen by its distance; a row of the linear map would not move with it."""
+        """Whether codes are chosen by distance. With linear logits, the map would not move with a code."""
         return self.to_logits is None
 
     @torch.no_grad()
-    def move_codes(self, places: Tensor, targets: Tensor, shares: Tensor) -> None:
-        """See Quantizer."""
-        codes, targets = self.embedding[places], targets.to(self.embedding)
+    def move_codes(self, positions: Tensor, targets: Tensor, shares: Tensor) -> None:
+        """See `LearnedCodes`."""
+        codes, targets = self.embedding[positions], targets.to(self.embedding)
         moved = torch.lerp(codes, targets, shares.to(self.embedding)[:, None])
-        write_rows(self, "embedding", places, moved)
+        write_rows(self, "embedding", positions, moved)
 
     def _initialize(self, z: Tensor, process_group: ProcessGroup) -> None:
-        """Linear logits become those of the distance, 2z·e − ‖e‖² = ‖z‖² − ‖z − e‖²."""
+        """Also set linear logits to 2z·e − ‖e‖² = ‖z‖² − ‖z − e‖², by which the nearest code has the largest."""
         codes = kmeans(z, self.codebook_size, process_group=process_group)
         self.set_codebook(codes)
         if self.to_logits is not None:
@@ -130,7 +145,7 @@ class GumbelQuantizer(RowQuantizer):
             write(self.to_logits, "bias", -codes.square().sum(-1))
 
     def _keys(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Keys [K, D] and bias [K] with logits = z·key + bias, up to a constant a vector, which softmax drops."""
+        """Keys [K, D] and bias [K]: logits = z·key + bias, up to a constant per vector, which softmax ignores."""
         if self.to_logits is not None:
             keys, bias = (weights.to(dtype) for weights in self.to_logits())
         else:
@@ -143,7 +158,7 @@ class GumbelQuantizer(RowQuantizer):
 
     @property
     def value_is_code(self) -> bool:
-        """Whether samples are codes: True with `hard`."""
+        """Whether the value in training is a code: True with `hard`."""
         return self.hard
 
     def _quantize(self, rows: Rows) -> QuantizerOutput:
@@ -152,7 +167,8 @@ class GumbelQuantizer(RowQuantizer):
         codes = self.embedding.to(z.dtype)
         keys, bias = self._keys(z.dtype)
         seed = torch.randint(2**62, (), device=z.device) if self.training else None
-        # Where the value is a code, that code gets the gradient itself, and the relaxed sample only the logits'.
+        # Where the value is a code, the code gets its gradient directly, and the relaxed sample serves the logits
+        # alone.
         values = codes if relaxed else codes.detach()
         soft, sample, divergence = soft_codes(
             z, keys, bias, values, self._temperature.to(z.dtype, copy=True), seed

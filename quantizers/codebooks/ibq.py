@@ -23,33 +23,50 @@ from quantizers.kernels.vectors import normalize
 
 @register("ibq")
 class IBQ(VectorQuantizer):
-    """IBQ: p = softmax(z·e), value e_k of the largest, gradient that of (onehot(k) − sg[p] + p) E.
+    """IBQ: the code of the largest product z·e, with a gradient through the softmax over all codes.
+
+    Use it to train very large codebooks: every code gets a gradient in each step, chosen or not.
 
     Shi et al.: Scalable Image Tokenization with Index Backpropagation Quantization, 2024 (arXiv 2412.02692), and
-    its published code. Logits are the plain products z·e_j, with neither a temperature nor a normalisation, in
-    training and in evaluation: **the code is that of the largest product, not the nearest one**. Through p every
-    code gets a gradient in each step, chosen or not; the softmax is never held as an N × K matrix.
+    its published code:
 
-    loss = double_weight · mean (q − z)² + commitment_weight · mean (z − sg[e_k])² + codebook_weight ·
-    mean (sg[z] − e_k)², where q is the value above with its gradient through p: the paper's double quantization
-    loss. All three are means over vectors and channels. The published code weighs the codebook's term by ¼ and the
-    other two by 1, as the defaults here do. The paper's entropy penalty is
-    `quantizers.regularizers.Entropy`, given as one of the regularizers.
+        p = softmax_j(z·e_j), k = argmax_j z·e_j
+        q = (onehot(k) + p − sg[p]) E, whose value is e_k
+        loss = double_weight · mean (q − z)² + commitment_weight · mean (z − sg[e_k])²
+               + codebook_weight · mean (sg[z] − e_k)²
 
-    How sharp p is depends on the size of z and of the codes, and no option here changes it. Where a vector is so
-    long that rounding moves its logits by more than a nat (|z| · |e| > 1/ε over the largest components, 2²³ in
-    float32), p is a single code, and nothing but rounding would come through it: no gradient does.
+    with means over vectors and channels. The logits are the plain products, without a temperature or a
+    normalization, in training and in evaluation: **the code has the largest product and need not be the nearest**.
+    The softmax is never stored as an N × K matrix. The paper's entropy penalty is
+    `quantizers.regularizers.Entropy`, passed as one of the regularizers.
+
+    **The defaults of the weights are those of VQ, swapped**: commitment_weight=1 and codebook_weight=¼, where VQ
+    has ¼ and 1. The published code puts β = ¼ on the codebook term. Codes also learn through q, from the first
+    term and from the decoder.
+
+    How sharp p is depends on the lengths of z and of the codes, and no option changes it. Where rounding moves the
+    logits of a vector by more than a nat (max |z| · max |e| > 1/ε, the largest components; 2²³ in float32), p is a
+    single code and its gradient only rounding: such a vector passes no gradient through p.
+
+    Example:
+        >>> quantizer = IBQ(dim=16, codebook_size=64)
+        >>> quantized, indices, loss = quantizer(torch.randn(100, 16))
+        >>> quantized.sum().backward()
+        >>> bool((quantizer.embedding.grad != 0).any(1).all())  # also codes that no vector chose
+        True
 
     Args:
         dim: channels of x. codebook_size: K ≥ 1.
         code_dim: channels of a code, default `dim`. channel_dim: axis of x's channels.
-        commitment_weight, codebook_weight, double_weight: see above.
+        commitment_weight, codebook_weight, double_weight: see the loss.
         regularizers: as in VectorQuantizer.
 
     Shapes: x [..., dim] → quantized [..., dim], indices [...], loss [].
 
     Raises: ValueError for a size below 1.
     """
+
+    always_in_repr = (*VectorQuantizer.always_in_repr, "double_weight")
 
     @checked
     def __init__(
@@ -72,10 +89,10 @@ class IBQ(VectorQuantizer):
         self.double_weight = double_weight
 
     def _initialize(self, z: Tensor, process_group: ProcessGroup) -> None:
-        """Codes of one length in the directions of spherical k-means: then each has the largest product somewhere.
+        """Set codes of equal length in the directions that spherical k-means finds.
 
-        Those of k-means itself would not: a short code between long ones wins no product. The length is the
-        vectors' mean one.
+        Each of them then has the largest product for some vector. Centroids of plain k-means would not: a short
+        code between long ones never wins. The length is the mean length of the vectors.
         """
         directions = kmeans(z, self.codebook_size, distance="cosine", process_group=process_group)
         lengths = (z * normalize(z)).sum(-1)
@@ -90,15 +107,16 @@ class IBQ(VectorQuantizer):
         return QuantizerOutput(quantized, indices, loss + double)
 
     def _assign(self, z: Tensor, codebook: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self._looked_up(z, codebook, self._encode(z))
+        return self._codes_and_losses(z, codebook, self._encode(z))
 
     def _pass_gradient(self, z: Tensor, codes: Tensor) -> Tensor:
         keys = self.embedding.to(z.dtype)
         size = z.detach().abs().amax(-1, keepdim=True) * keys.detach().abs().amax((0, 1))
         resolved = size * torch.finfo(z.dtype).eps < 1
         zero, one = z.new_zeros(self.codebook_size), z.new_ones(())
-        # The chosen code gets the value's gradient itself, and the softmax only the logits': values without one.
-        # Zeros stand for vectors that get none through it: their logits may leave float32, which is NaN on a GPU.
+        # The chosen code gets the gradient of the value directly. The softmax passes on the gradient of the logits
+        # only, so its values are detached. Vectors without a gradient through it are replaced by zeros: their
+        # logits may leave float32, which gives NaN on a GPU.
         soft, _, _ = soft_codes(z.where(resolved, 0.0), keys, zero, keys.detach(), one)
         return exact_value(soft.where(resolved, 0.0), codes)
 

@@ -1,4 +1,4 @@
-"""Product quantization with learned codebooks, all of them searched in one call."""
+"""Product quantization with learned codebooks, which are all searched in one call."""
 
 from typing import ClassVar, Unpack
 
@@ -21,30 +21,43 @@ from quantizers.kernels.ops.nearest import nearest_code, nearest_lookup
 
 @register("multihead")
 class MultiHeadVectorQuantizer(NearestCodeQuantizer):
-    """z = [z_1 … z_H] by channels, a codebook for each: k_h = argmin_j ‖z_h − e_hj‖, value [e_1k_1 … e_Hk_H].
+    """Product quantization: equal shares of the channels, each with a learned codebook of its own.
 
-    Jégou, Douze, Schmid: Product Quantization for Nearest Neighbor Search, 2011, with codebooks learned as VQ's
-    (van den Oord et al. 2017, arXiv 1711.00937, equation 3). H heads of K codes make K^H values at the cost of a
-    search over K. The same as a GroupedQuantizer of H VectorQuantizers, in a single call of each operation: for
-    many small heads, where the calls cost more than the arithmetic.
+    Use it for many small heads, where the calls cost more than the arithmetic: it gives the same as a
+    GroupedQuantizer of H VectorQuantizers, with a single call of each operation.
 
-    loss = codebook_weight · mean (sg[z] − e)² + commitment_weight · mean (z − sg[e])², means over vectors and all
-    channels. With distance="cosine" each head's vectors and codes are on a unit sphere of their own.
+    Jégou, Douze, Schmid: Product Quantization for Nearest Neighbor Search, 2011, with codebooks that learn as
+    VQ's do (van den Oord et al. 2017, arXiv 1711.00937, equation 3). With z = [z_1 … z_H] split by channels,
+
+        k_h = argmin_j ‖z_h − e_hj‖, value [e_1k_1 … e_Hk_H]
+        loss = codebook_weight · mean (sg[z] − e)² + commitment_weight · mean (z − sg[e])²
+
+    with means over vectors and all channels. H heads of K codes give K^H values at the cost of a search over K.
+    With distance="cosine", the vectors and codes of each head lie on a unit sphere of their own.
+
+    Example:
+        >>> quantizer = MultiHeadVectorQuantizer(dim=16, codebook_size=64, num_heads=4)
+        >>> quantized, indices, loss = quantizer(torch.randn(2, 10, 16))
+        >>> quantized.shape, indices.shape, quantizer.codebook.shape
+        (torch.Size([2, 10, 16]), torch.Size([2, 10, 4]), torch.Size([4, 64, 4]))
 
     Args:
-        dim: channels of x, a multiple of num_heads. codebook_size: K ≥ 1, of each head. num_heads: H ≥ 1.
+        dim: channels of x, a multiple of num_heads. codebook_size: K ≥ 1, codes per head. num_heads: H ≥ 1.
         channel_dim: axis of x's channels.
-        distance: "euclidean", or "cosine".
-        gradient: "straight_through", "rotation", "reflection" or a function (z, codes) → [..., dim/H], a head.
-        commitment_weight, codebook_weight: see above. The first may be assigned at any time.
+        distance: "euclidean" or "cosine".
+        gradient: "straight_through", "rotation", "reflection" or a function (z, codes) → [..., dim/H], called with
+            all heads at once.
+        commitment_weight, codebook_weight: see the loss. The first may be assigned at any time.
         decoder_gradient: also pass the decoder's gradient to the chosen codes.
 
     State: embedding [H, K, dim/H].
 
     Shapes: x [..., dim] → quantized [..., dim], indices [..., H], loss []. `codebook` is [H, K, dim/H].
 
-    Raises: ValueError for a size below 1, heads that do not divide dim, an unknown distance or gradient.
+    Raises: ValueError for a size below 1, heads that do not divide dim, or an unknown distance or gradient.
     """
+
+    always_in_repr = (*NearestCodeQuantizer.always_in_repr, "num_heads")
 
     composed: ClassVar[bool] = True
 
@@ -53,9 +66,7 @@ class MultiHeadVectorQuantizer(NearestCodeQuantizer):
         self, dim: Size, codebook_size: Size, num_heads: Size = 2, **options: Unpack[HeadOptions]
     ) -> None:
         if options["distance"] == "angle":
-            raise ValueError(
-                "distance is 'angle', expected 'euclidean' or 'cosine': its heads are searched in one call"
-            )
+            raise ValueError("distance is 'angle', expected 'euclidean' or 'cosine': one call searches all heads")
         super().__init__(dim, codebook_size, **options)
         if dim % num_heads:
             raise ValueError(f"dim is {dim}, expected a multiple of num_heads, {num_heads}")
@@ -68,14 +79,14 @@ class MultiHeadVectorQuantizer(NearestCodeQuantizer):
 
     @torch.no_grad()
     def set_codebook(self, codes: Tensor) -> None:
-        """Replace all codes by `codes` [H, K, dim/H]. Raises: ValueError for another shape."""
+        """Replace all codes with `codes` [H, K, dim/H]. Raises: ValueError for another shape."""
         write(self, "embedding", check_codes(codes, *self.embedding.shape))
 
     def _initialize(self, z: Tensor, process_group: ProcessGroup) -> None:
-        """Each head by k-means on its own channels."""
-        shares = z.chunk(self.num_codebooks, -1)
+        """Initialize each head by k-means on its own channels."""
+        heads = z.chunk(self.num_codebooks, -1)
         books = [
-            kmeans(s, self.codebook_size, distance=self.distance, process_group=process_group) for s in shares
+            kmeans(head, self.codebook_size, distance=self.distance, process_group=process_group) for head in heads
         ]
         self.set_codebook(torch.stack(books))
 
@@ -88,7 +99,7 @@ class MultiHeadVectorQuantizer(NearestCodeQuantizer):
         codes, indices, losses = nearest_lookup(
             heads, self._codebook(), self.commitment_weight, self.codebook_weight
         )
-        # Divided first: the mean may fit float32 where the sum does not.
+        # Divide before the sum: the mean may fit float32 where the sum does not.
         loss = (losses.where(valid, 0.0) / (valid.sum().clamp(min=1) * self.dim)).sum(-1)
         quantized = self._pass_gradient(heads, codes)
         return QuantizerOutput(quantized.transpose(0, 1).flatten(1), indices.T.contiguous(), loss)
@@ -102,9 +113,6 @@ class MultiHeadVectorQuantizer(NearestCodeQuantizer):
         return codes.where((indices >= 0).reshape(-1, 1), 0.0).reshape(-1, self.dim)
 
     def _heads(self, z: Tensor) -> Tensor:
-        """Rows [N, dim] as [H, N, dim/H]."""
+        """Split rows [N, dim] into heads [H, N, dim/H]."""
         heads = z.reshape(-1, self.num_codebooks, self.dim // self.num_codebooks)
         return self._to_value_space(heads.transpose(0, 1))
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, num_heads={self.num_codebooks}, distance={self.distance!r}"

@@ -1,9 +1,8 @@
-"""The nearest code of a codebook, whoever holds it: shared by VQ, EMA VQ and SimVQ."""
+"""Search for the nearest code of a codebook: the base of VQ, EMA VQ, SimVQ and their variants."""
 
 import abc
-import itertools
 from collections.abc import Iterator
-from typing import Any, Unpack
+from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor
@@ -25,28 +24,36 @@ from quantizers.kernels.vectors import normalize
 
 
 class NearestCodeQuantizer(RowQuantizer):
-    """k = argmin_j ‖z − e_j‖, the lowest index on ties; value e_k.
+    """Replaces each vector by the nearest code of a codebook. Derive from it for methods that search one codebook.
 
-    A subclass says where the codes live (`_codes`) and what they learn from an assignment (`_observe`). It may
-    choose codes by another rule (`_assign`, `_encode`) and pass the gradient in another way (`_pass_gradient`).
+    k = argmin_j ‖z − e_j‖, the lowest index on ties; the value is e_k.
 
-    With distance="cosine" vectors and codes are divided by their norms first: codes, output and losses live
-    on the unit sphere, and the gradient passes the division. A zero vector has no direction; it takes the
-    code that rounding makes the nearest.
+    A subclass defines the codes (`_codes`), and `_observe` if they learn from assignments. It may also choose
+    codes by another rule (`_assign` and `_encode`), or pass the gradient in another way (`_pass_gradient`).
 
-    With distance="angle" only the search divides by the norms: k = argmin_j ‖z/‖z‖ − e_j/‖e_j‖‖, and codes keep
-    their length in output, losses and state. So DAC's stages search (Kumar et al. 2023, arXiv 2306.06546).
+    With distance="cosine", vectors and codes are first divided by their norms. Codes, output and losses then lie
+    on the unit sphere, and the gradient passes through the division. A zero vector has no direction: rounding
+    decides which code it takes.
+
+    With distance="angle", only the search divides by the norms: k = argmin_j ‖z/‖z‖ − e_j/‖e_j‖‖. Codes keep their
+    length in output, losses and state. The stages of DAC search this way (Kumar et al. 2023, arXiv 2306.06546).
 
     Args:
-        gradient: what the encoder gets, see `core.gradients`: a name or a function (z, codes) → [..., D].
-        commitment_weight: of mean (z − sg[e])², which moves the encoder. β, eq. 3 of van den Oord et al. 2017.
-            May be assigned at any time, as `quantizers.schedules` does.
-        codebook_weight: of mean (sg[z] − e)², which moves the chosen codes.
-        decoder_gradient: let the decoder's gradient reach the chosen codes too; with a function of your own, what
-            that function passes on to them.
-        regularizers: losses on the vectors and all codes that are added, see `quantizers.regularizers`, as the
-            search compares them: with distance="cosine" or "angle" on the unit sphere.
+        dim: channels of x. codebook_size: K ≥ 1.
+        code_dim: channels of a code, default `dim`. channel_dim: axis of x's channels.
+        distance: "euclidean", "cosine" or "angle".
+        gradient: the gradient that the encoder gets: the name of a function in `core.gradients`, or a function
+            (z, codes) → [..., D].
+        commitment_weight: weight of mean (z − sg[e])², which moves the encoder; β in equation 3 of van den Oord et
+            al. 2017 (arXiv 1711.00937). It may be assigned at any time, as `quantizers.schedules` does.
+        codebook_weight: weight of mean (sg[z] − e)², which moves the chosen codes.
+        decoder_gradient: also pass the decoder's gradient to the chosen codes; with a gradient function of your
+            own, what that function passes on to them.
+        regularizers: losses on the vectors and all codes, added to the loss, see `quantizers.regularizers`. They
+            see vectors and codes as the search compares them: on the unit sphere for "cosine" and "angle".
     """
+
+    always_in_repr: ClassVar[tuple[str, ...]] = ("distance", "gradient", "commitment_weight", "codebook_weight")
 
     @checked
     def __init__(
@@ -68,39 +75,42 @@ class NearestCodeQuantizer(RowQuantizer):
 
     @abc.abstractmethod
     def _codes(self) -> Tensor:
-        """The codes [K, code_dim], before any normalisation, attached to what they are learned through."""
+        """The codes [K, code_dim] before any normalization, attached to the parameters that they are computed
+        from."""
 
     def _assign(self, z: Tensor, codebook: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Codes [N, code_dim] of rows z, attached to the codebook, their indices [N], and the losses [N], summed
-        over channels. Rows that are not valid are zero, and what is returned for them is not used."""
+        """Choose codes for rows z.
+
+        Returns: codes [N, code_dim], attached to the codebook; their indices [N]; and the losses [N], summed over
+        channels. Rows that are not valid are zero, and their results are not used.
+        """
         if self.distance == "angle":
-            return self._looked_up(z, codebook, self._encode(z))
+            return self._codes_and_losses(z, codebook, self._encode(z))
         outputs = nearest_lookup(z[None], codebook[None], self.commitment_weight, self.codebook_weight)
         codes, indices, losses = (output[0] for output in outputs)
         return codes, indices, losses
 
-    def _looked_up(self, z: Tensor, codebook: Tensor, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """`_assign` for indices [N] that are known."""
+    def _codes_and_losses(self, z: Tensor, codebook: Tensor, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The result of `_assign` for given indices [N]."""
         codes = lookup(codebook.to(z.dtype), indices)
         return codes, indices, assignment_losses(z, codes, self.commitment_weight, self.codebook_weight)
 
     def _pass_gradient(self, z: Tensor, codes: Tensor) -> Tensor:
-        """The quantized rows [N, code_dim]: what the decoder gets, and how its gradient passes to z and codes."""
+        """The quantized rows [N, code_dim], through which the decoder's gradient reaches z and the codes."""
         return self.gradient(z, codes if self.decoder_gradient else codes.detach())
 
     @property
     def codebook(self) -> Tensor:
-        """All codes, [K, code_dim]; of unit norm for distance="cosine". Where they are the stored tensor itself
-        they can be written into; elsewhere that raises, and `set_codebook` sets them."""
-        codes = self._codebook()
-        return codes if any(codes is held for held in self._held()) else read_only(codes)
+        """All codes, [K, code_dim]; of unit norm for distance="cosine".
 
-    def _held(self) -> Iterator[Tensor]:
-        """The tensors of its own state."""
-        return itertools.chain(self.parameters(recurse=False), self.buffers(recurse=False))
+        Where this is the stored tensor itself, it can be modified in place. Elsewhere a modification raises; use
+        `set_codebook`.
+        """
+        codes = self._codebook()
+        return codes if any(codes is tensor for tensor in self._own_tensors().values()) else read_only(codes)
 
     def _codebook(self) -> Tensor:
-        """`codebook`, for reading."""
+        """`codebook`, for internal use: without the protection against writing."""
         return self._to_value_space(widened(self._codes()))
 
     @property
@@ -108,11 +118,11 @@ class NearestCodeQuantizer(RowQuantizer):
         return {"choice": "nearest", "distance": self.distance}
 
     def _to_value_space(self, vectors: Tensor) -> Tensor:
-        """Vectors or codes where values, losses and state live."""
+        """Map vectors or codes to the space of values, losses and state."""
         return normalize(vectors) if self.distance == "cosine" else vectors
 
     def _to_search_space(self, vectors: Tensor) -> Tensor:
-        """Vectors or codes, as `_to_value_space` gives them, where the search compares them."""
+        """Map vectors or codes from the value space to the space in which the search compares them."""
         return normalize(vectors) if self.distance == "angle" else vectors
 
     @property
@@ -125,7 +135,7 @@ class NearestCodeQuantizer(RowQuantizer):
         z = self._to_value_space(z)
         codebook = self._codebook()
         codes, indices, losses = self._assign(z, codebook, valid)
-        # Divided first: the mean may fit float32 where the sum does not.
+        # Divide before the sum: the mean may fit float32 where the sum does not.
         loss = (losses.where(valid, 0.0) / (valid.sum().clamp(min=1) * self.code_dim)).sum()
         for regularizer in self.regularizers:
             loss = loss + regularizer(self._to_search_space(z), valid, self._to_search_space(codebook))
@@ -133,10 +143,10 @@ class NearestCodeQuantizer(RowQuantizer):
         return QuantizerOutput(quantized, indices, loss)
 
     def learned_rows(self, rows: Rows, indices: Tensor) -> Iterator[tuple[LearnedCodes, Tensor, Tensor]]:
-        """As for any quantizer. Where directions are compared, a zero vector chooses nothing: it has none."""
-        for part, z, chosen in super().learned_rows(rows, indices):
+        """See `LearnedCodes`. Where directions are compared, a zero vector has none and chooses no code."""
+        for quantizer, z, chosen in super().learned_rows(rows, indices):
             z = self._to_value_space(z)
-            yield part, z, chosen if self.distance == "euclidean" else chosen.where((z != 0).any(-1), NO_CODE)
+            yield quantizer, z, chosen if self.distance == "euclidean" else chosen.where((z != 0).any(-1), NO_CODE)
 
     def _encode(self, z: Tensor) -> Tensor:
         return _search(self._to_search_space(self._to_value_space(z)), self._to_search_space(self._codebook()))
@@ -151,17 +161,19 @@ def _search(z: Tensor, codebook: Tensor) -> Tensor:
 
 
 def assignment_losses(z: Tensor, codes: Tensor, commitment_weight: float, codebook_weight: float) -> Tensor:
-    """commitment_weight · ‖z − sg[e]‖² + codebook_weight · ‖sg[z] − e‖² for rows z and codes [N, D], [N].
+    """The losses [N] of rows z and their codes e [N, D]:
 
-    `nearest_lookup` has it built in; this is for codes that are chosen by another rule.
+    commitment_weight · ‖z − sg[e]‖² + codebook_weight · ‖sg[z] − e‖².
+
+    `nearest_lookup` computes them itself; use this for codes that are chosen by another rule.
     """
     terms = ((commitment_weight, z, codes.detach()), (codebook_weight, z.detach(), codes))
     weighted = (weight * squared_distances(a, b) for weight, a, b in terms if weight)  # 0 · ∞ is NaN
-    nothing = z[:, :0].sum(-1) + codes[:, :0].sum(-1)  # zeros whose gradient is zero, where no term is left
+    nothing = z[:, :0].sum(-1) + codes[:, :0].sum(-1)  # zeros with a zero gradient, for weights of 0
     return sum(weighted, nothing)
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """‖a − b‖² of rows [N, D], [N]. A product, whose gradient is finite where the square is not."""
+    """‖a − b‖² [N] of rows [N, D]. The product has a finite gradient where `square` has none."""
     difference = a - b
     return (difference * difference).sum(-1)

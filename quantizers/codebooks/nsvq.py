@@ -1,4 +1,4 @@
-"""NSVQ: in training the quantization error is replaced by noise of the same length."""
+"""NSVQ: noise of the same length replaces the quantization error in training."""
 
 from typing import Unpack
 
@@ -16,25 +16,39 @@ from quantizers.kernels.vectors import normalize
 
 @register("nsvq")
 class NSVQ(VectorQuantizer):
-    """NSVQ: in training z + ‖e − z‖ · v/‖v‖ with v ~ N(0, I) and e the nearest code; in evaluation e.
+    """NSVQ: nearest code; in training, noise of the same length replaces the quantization error.
+
+    Use it to train codes by the decoder's gradient alone, where the decoder may see noisy values in training.
 
     Vali, Bäckström: NSVQ: Noise Substitution in Vector Quantization for Machine Learning, IEEE Access 10, 2022.
-    Vectors and codes both learn from the decoder's gradient g, through the length of the error; there is no loss
-    of its own. With d the direction of e − z and n that of v, z gets g − d (n·g) and the code d (n·g).
+    With e the nearest code,
 
-    **In training the value is no code, by definition**: it lies anywhere on the sphere around z through the code,
-    and decode(indices) gives the code instead. In evaluation the value is the code, and the gradient that of
-    z + ‖e − z‖ sg[d], with the error's own direction in the place of the noise.
+        q = z + ‖e − z‖ · v/‖v‖,  v ~ N(0, I), in training; q = e in evaluation
+
+    Let g be the decoder's gradient, d the direction of e − z and n the direction of v. Then z gets g − d (n·g) and
+    the code d (n·g): both learn through the length of the error, and the method has no loss of its own.
+
+    **In training the value is not a code, by definition**: it lies anywhere on the sphere around z through the
+    code, and decode(indices) gives the code instead. In evaluation the value is the code, with the gradient of z
+    + ‖e − z‖ sg[d]: the direction of the error takes the role of the noise.
+
+    Example:
+        >>> quantizer = NSVQ(dim=16, codebook_size=64)
+        >>> x = torch.randn(100, 16)
+        >>> quantized, indices, _ = quantizer(x)
+        >>> code = quantizer.decode(indices)
+        >>> torch.equal(quantized, code), torch.allclose((quantized - x).norm(dim=-1), (code - x).norm(dim=-1))
+        (False, True)
 
     Args:
         dim: channels of x. codebook_size: K ≥ 1.
         code_dim: channels of a code, default `dim`. channel_dim: axis of x's channels.
-        distance: "euclidean", "cosine" for codes on the unit sphere, which the value in training leaves, or
-            "angle" for a search by angle alone.
-        commitment_weight, codebook_weight: of VQ's losses, which the paper does without.
+        distance: "euclidean"; "cosine" for codes on the unit sphere, which values in training leave; or "angle"
+            for a search by angle alone.
+        commitment_weight, codebook_weight: of VQ's loss, which the paper does not use; 0 by default.
         regularizers: as in VectorQuantizer.
 
-    The noise follows the default generator of x's device: `torch.manual_seed` makes a run repeatable.
+    The noise comes from the default generator of x's device: `torch.manual_seed` makes a run repeatable.
 
     Shapes: x [..., dim] → quantized [..., dim], indices [...], loss [].
 

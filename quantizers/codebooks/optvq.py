@@ -1,4 +1,4 @@
-"""OptVQ: in training, codes are assigned by optimal transport, so that all of them are used equally."""
+"""OptVQ: codes that are assigned by optimal transport in training, so that all are used equally."""
 
 from typing import Unpack
 
@@ -16,33 +16,48 @@ from quantizers.kernels.ops.transport import sinkhorn_potentials
 
 @register("optvq")
 class OptVQ(VectorQuantizer):
-    """OptVQ: in training k = argmax_j (v_j − ‖z − e_j‖²/ε), v from Sinkhorn; in evaluation the nearest code.
+    """OptVQ: in training, codes are assigned by optimal transport, so that a batch uses all codes about equally.
+
+    Use it against codebook collapse when batches contain many more vectors than there are codes. Evaluation gives
+    the nearest code.
 
     Zhang, Zheng, Zhou, Lu: Preventing Local Pitfalls in Vector Quantization via Optimal Transport, 2024 (arXiv
-    2412.15195). The plan p(j|n) = softmax_j(v_j − ‖z_n − e_j‖²/ε) gives each code 1/K of the batch's mass, nearly:
-    `iterations` of Sinkhorn bring it there; the index is a vector's largest share. Loss and gradient are VQ's,
-    with the code so assigned. ε is `temperature` times the standard deviation of all squared distances between
-    the batch and the codebook, so that the scale of the vectors does not matter.
+    2412.15195). In training
 
-    **In training indices, values and loss are those of the transport, not of the nearest code, and a vector's
-    depend on the batch it is in.** `encode` and evaluation give the nearest code, which depends on nothing else.
-    In either mode decode(indices) is the value.
+        p(j|n) = softmax_j(v_j − ‖z_n − e_j‖²/ε), k_n = argmax_j p(j|n)
 
-    The published code iterates as often and at the same temperature (a factor of 10 there), but standardises
-    distances, not their squares, transports in evaluation too, and has a linear map behind its codes, which here
-    is SimVQ's. A single vector far out makes ε large, and the plan of the others in its batch vague. A batch with
-    fewer vectors than codes cannot use all of them.
+    where `iterations` steps of Sinkhorn choose the potentials v so that each code gets nearly 1/K of the batch's
+    mass. Loss and gradient are VQ's, with the code so assigned. ε is `temperature` times the standard deviation of
+    all squared distances between the batch and the codebook, so that the scale of the vectors does not matter.
+
+    **In training, indices, values and loss follow the transport plan, not the nearest code, and depend on the
+    other vectors of the batch.** `encode` and evaluation give the nearest code, which depends on nothing else. In
+    either mode decode(indices) is the value.
+
+    **The defaults of the weights are those of VQ, swapped**: commitment_weight=1 and codebook_weight=¼, where VQ
+    has ¼ and 1. The published code and its configurations put β = ¼ on the codebook term.
+
+    The published code also uses 5 iterations and this temperature (as a factor of 10). It differs in three points:
+    it standardizes distances instead of their squares, it transports in evaluation too, and it has a linear map
+    behind its codes, which here is SimVQ's. A single vector far from the others makes ε large, and the plan of
+    its whole batch vague. A batch with fewer vectors than codes cannot use all codes.
 
     Data parallel: each rank transports its own batch.
+
+    Example:
+        >>> quantizer = OptVQ(dim=2, codebook_size=4)
+        >>> x = torch.randn(400, 2) + 10  # far from all codes: one of them is the nearest code of most vectors
+        >>> bool(quantizer(x).indices.bincount(minlength=4).min() > 50)
+        True
 
     Args:
         dim: channels of x. codebook_size: K ≥ 1.
         code_dim: channels of a code, default `dim`. channel_dim: axis of x's channels.
         distance: "euclidean", "cosine" for codes on the unit sphere, or "angle" for a search by angle alone.
         gradient: "straight_through", "rotation", "reflection" or a function (z, codes) → [..., D].
-        temperature: > 0, see above; a lower one gives a plan of smaller distances, which takes more iterations.
-        iterations: of Sinkhorn, ≥ 1, each a pass over all N · K distances.
-        commitment_weight, codebook_weight: as in VectorQuantizer, with the defaults of the published code.
+        temperature: > 0, see above. A lower one gives a plan with smaller distances, which takes more iterations.
+        iterations: Sinkhorn iterations, ≥ 1; each passes over all N · K distances.
+        commitment_weight, codebook_weight: of VQ's loss, see above for the defaults.
         decoder_gradient: also pass the decoder's gradient to the assigned codes.
         regularizers: as in VectorQuantizer.
 
@@ -50,6 +65,8 @@ class OptVQ(VectorQuantizer):
 
     Raises: ValueError for a size or iterations below 1, temperature ≤ 0, an unknown distance or gradient.
     """
+
+    always_in_repr = (*VectorQuantizer.always_in_repr, "temperature", "iterations")
 
     index_depends_on_batch = True
     same_indices_in_training = False
@@ -82,40 +99,41 @@ class OptVQ(VectorQuantizer):
         if not self.training:
             return super()._assign(z, codebook, valid)
         compared = self._to_search_space(z.detach()), self._to_search_space(codebook.detach())
-        return self._looked_up(z, codebook, self._transport(*compared, valid))
+        return self._codes_and_losses(z, codebook, self._transport(*compared, valid))
 
     def _transport(self, z: Tensor, codebook: Tensor, valid: Tensor) -> Tensor:
-        """The indices [N] of the largest shares of the plan."""
-        x, codes = standardised(z, codebook, valid)
-        # ‖x − e‖² without ‖x‖², which moves no row's softmax and no argmax.
+        """The index [N] of the largest share of each vector in the transport plan."""
+        x, codes = standardized(z, codebook, valid)
+        # ‖x − e‖² without ‖x‖², which changes neither the softmax of a row nor its argmax.
         keys, bias = 2 / self.temperature * codes, -codes.square().sum(-1) / self.temperature
         potentials = sinkhorn_potentials(x, keys, bias, valid, self.iterations)
         return highest_score(x, keys, bias + potentials)
 
 
-def standardised(z: Tensor, codebook: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows [N, D] and codes [K, D], shifted and scaled alike, with squared distances of standard deviation 1.
+def standardized(z: Tensor, codebook: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Shift and scale rows [N, D] and codes [K, D] alike, to squared distances of standard deviation 1.
 
-    The deviation is that over all pairs of a valid row and a code. With z' = z − μ_z, e' = e − μ_e, m = μ_z − μ_e,
-    ‖z − e‖² = ‖m‖² + (‖z'‖² + 2m·z') + (‖e'‖² − 2m·e') − 2z'·e', whose three last terms are uncorrelated over the
-    pairs: Var = Var(‖z'‖² + 2m·z') + Var(‖e'‖² − 2m·e') + 4 tr(Σ_z Σ_e). All distances equal: divided by 1.
+    The deviation is taken over all pairs of a valid row and a code. With z' = z − μ_z, e' = e − μ_e and m = μ_z −
+    μ_e, ‖z − e‖² = ‖m‖² + (‖z'‖² + 2m·z') + (‖e'‖² − 2m·e') − 2z'·e'. The last three terms are uncorrelated over
+    the pairs: Var = Var(‖z'‖² + 2m·z') + Var(‖e'‖² − 2m·e') + 4 tr(Σ_z Σ_e). Where all distances are equal, the
+    scale is 1.
     """
     wide, codes = z.double(), codebook.double()
     mean, centre = _mean(wide, valid), codes.mean(0)
     rows, centred, offset = (wide - mean).where(valid[:, None], 0.0), codes - centre, mean - centre
-    of_rows = rows.square().sum(-1) + 2 * (rows @ offset)
-    of_codes = centred.square().sum(-1) - 2 * (centred @ offset)
+    row_terms = rows.square().sum(-1) + 2 * (rows @ offset)
+    code_terms = centred.square().sum(-1) - 2 * (centred @ offset)
     everywhere = torch.ones_like(codes[:, 0], dtype=torch.bool)
     spread = (_covariance(rows, valid) * _covariance(centred, everywhere)).sum()
-    variance = _variance(of_rows, valid) + _variance(of_codes, everywhere) + 4 * spread
+    variance = _variance(row_terms, valid) + _variance(code_terms, everywhere) + 4 * spread
     scale = variance.where(variance > 0, 1.0) ** 0.25
     return ((wide - centre) / scale).where(valid[:, None], 0.0).to(z.dtype), (centred / scale).to(z.dtype)
 
 
 def _mean(values: Tensor, valid: Tensor) -> Tensor:
-    """Over the valid of [N, ...] rows."""
-    kept = values.where(valid.view(-1, *[1] * (values.dim() - 1)), 0.0)
-    return kept.sum(0) / valid.sum().clamp(min=1)
+    """The mean over the valid rows of [N, ...]."""
+    counted = values.where(valid.view(-1, *[1] * (values.dim() - 1)), 0.0)
+    return counted.sum(0) / valid.sum().clamp(min=1)
 
 
 def _variance(values: Tensor, valid: Tensor) -> Tensor:
@@ -123,5 +141,5 @@ def _variance(values: Tensor, valid: Tensor) -> Tensor:
 
 
 def _covariance(rows: Tensor, valid: Tensor) -> Tensor:
-    """[D, D] of centred rows, zero where not valid."""
+    """The covariance [D, D] of centred rows, which are zero where not valid."""
     return rows.T @ rows / valid.sum().clamp(min=1)

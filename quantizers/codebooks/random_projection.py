@@ -1,4 +1,4 @@
-"""Random-projection quantization: a fixed projection and fixed codes, for targets that never change."""
+"""Random-projection quantization: a fixed projection and fixed codes, for constant targets."""
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from quantizers.kernels.vectors import normalize
 
 
 class FixedProjection(SelfInitialized):
-    """x ↦ xWᵀ in x's dtype. W [out_features, in_features] is a buffer, filled by its owner."""
+    """x ↦ xWᵀ in x's dtype. W [out_features, in_features] is a buffer that the quantizer fills."""
 
     weight: Tensor
 
@@ -29,7 +29,7 @@ class FixedProjection(SelfInitialized):
         self.register_buffer("weight", torch.zeros(out_features, in_features))
 
     def initialize_missing(self) -> None:
-        """Nothing: its owner draws it, with what belongs to it."""
+        """Do nothing: the quantizer draws W together with its codes."""
 
     def forward(self, rows: Tensor) -> Tensor:
         return F.linear(rows, self.weight.to(rows.dtype))
@@ -37,23 +37,35 @@ class FixedProjection(SelfInitialized):
 
 @register("random_projection")
 class RandomProjectionQuantizer(RowQuantizer):
-    """BEST-RQ: k = argmin_i ‖ e_i/‖e_i‖ − Ax/‖Ax‖ ‖, A and e drawn once; nothing is learned, the loss is zero.
+    """BEST-RQ: the index of the nearest of fixed random codes, after a fixed random projection.
+
+    Use it for the targets of masked prediction: nothing is learned, the loss is zero, and targets never change.
 
     Chiu, Qin, Zhang, Yu, Wu: Self-Supervised Learning with Random-Projection Quantizer for Speech Recognition,
-    2022 (arXiv 2202.01855), equation 1. A [code_dim, dim] is drawn by Xavier's uniform rule and the codes from
-    N(0, 1), both buffers of the checkpoint: targets are the same after a restart.
+    2022 (arXiv 2202.01855):
 
-    The paper uses the indices alone, as targets of masked prediction. It normalizes its input to mean 0 and
-    variance 1 first, without which few codes are used. **That is the caller's**, over the data or the utterance:
-    one vector does not know the others. The length of a vector does not matter.
+        k = argmin_i ‖ e_i/‖e_i‖ − Ax/‖Ax‖ ‖                (1)
 
-    Where vectors are wanted, quantized = A⁺ e_k/‖e_k‖ with the pseudo-inverse A⁺, the shortest vector that
-    projects to the unit code: a direction, without the length of x. With code_dim ≤ dim its index is k again. The
-    gradient of x is straight-through: that of A⁺Ax, bounded at any length of x.
+    A [code_dim, dim] is drawn by Xavier's uniform rule, the codes from N(0, 1). Both are buffers and part of
+    checkpoints, so that targets are the same after a restart.
+
+    The paper uses the indices alone. It first normalizes its input to mean 0 and variance 1, without which few
+    codes are used. **This normalization is left to the caller**, over the data or the utterance: one vector does
+    not contain the statistics. The length of a vector does not matter.
+
+    Where vectors are wanted, quantized = A⁺ e_k/‖e_k‖ with the pseudo-inverse A⁺: the shortest vector that
+    projects to the unit code. It is a direction, without the length of x. With code_dim ≤ dim its index is k
+    again. The gradient of x is straight-through: it is the gradient of A⁺Ax, bounded at any length of x.
+
+    Example:
+        >>> quantizer = RandomProjectionQuantizer(dim=80, codebook_size=8192)
+        >>> targets = quantizer.encode(torch.randn(2, 100, 80))
+        >>> targets.shape, quantizer.code_dim, sum(1 for _ in quantizer.parameters())
+        (torch.Size([2, 100]), 16, 0)
 
     Args:
         dim: channels of x. codebook_size: K ≥ 1 (8192 in the paper).
-        code_dim: channels of a code; default: 16 as in the paper, or `dim` where that is smaller.
+        code_dim: channels of a code. Default: 16 as in the paper, or `dim` if that is smaller.
         channel_dim: axis of x's channels.
 
     Shapes: x [..., dim] → quantized [..., dim], indices [...], loss [] (zero).
@@ -79,15 +91,15 @@ class RandomProjectionQuantizer(RowQuantizer):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draw the projection and the codes anew: other targets."""
+        """Draw a new projection and new codes, which gives other targets."""
         projection, back = self.get_buffer("project_in.weight"), self.get_buffer("project_out.weight")
         nn.init.xavier_uniform_(projection)
         back.copy_(torch.linalg.pinv(projection))
         nn.init.normal_(self.codes)
 
     def _drawn_together(self) -> tuple[SelfInitialized, ...]:
-        parts = (self, self.project_in, self.project_out)
-        return tuple(part for part in parts if isinstance(part, SelfInitialized))
+        modules = (self, self.project_in, self.project_out)
+        return tuple(module for module in modules if isinstance(module, SelfInitialized))
 
     @property
     def codebook(self) -> Tensor:

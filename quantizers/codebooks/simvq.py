@@ -1,4 +1,4 @@
-"""SimVQ: a codebook that moves as a whole, as a learned map of a fixed basis."""
+"""SimVQ: a codebook that is a learned map of a fixed basis, so that all codes move together."""
 
 import itertools
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ from quantizers.core.state.writing import write
 
 @configurable(arguments=lambda diagonal: {"dim": len(diagonal.weight)})
 class Diagonal(SelfInitialized):
-    """Scales each channel: c ↦ c ⊙ w, w [D] ones at the start."""
+    """Scales each channel: c ↦ c ⊙ w. w [D] starts as ones."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Diagonal(SelfInitialized):
 
 @configurable(arguments=lambda matrix: {"dim": matrix.in_features})
 class Matrix(Projection):
-    """c ↦ cW without bias, W the identity at the start, so that the first codes are the basis itself."""
+    """c ↦ cW without bias. The parameter `weight` is Wᵀ, as in nn.Linear; it starts as the identity."""
 
     def __init__(self, dim: int) -> None:
         super().__init__(dim, dim, bias=False)
@@ -55,12 +55,12 @@ class Matrix(Projection):
 
 @configurable(arguments=lambda affine: {"dim": len(affine.scale)})
 class Affine(SelfInitialized):
-    """Scales and shifts each channel: c ↦ c ⊙ s + m, s [D] ones and m [D] zeros at the start.
+    """Scales and shifts each channel: c ↦ c ⊙ s + m. s [D] starts as ones, m [D] as zeros.
 
-    Huh, Cheung, Agrawal, Isola: Straightening Out the Straight-Through Estimator, 2023 (arXiv 2305.08842): one s
-    and m for all codes, so that the gradient of either is a sum over the chosen codes, and a step on them moves
-    the whole codebook after the distribution of the vectors. For a learning rate of their own put
-    `quantizer.transform.parameters()` into a group of the optimizer.
+    Huh, Cheung, Agrawal, Isola: Straightening Out the Straight-Through Estimator, 2023 (arXiv 2305.08842). All
+    codes share s and m, so that their gradients are sums over the chosen codes, and a step on them moves the whole
+    codebook towards the distribution of the vectors. To give them a learning rate of their own, put
+    `quantizer.transform.parameters()` into a parameter group of the optimizer.
     """
 
     def __init__(self, dim: int) -> None:
@@ -82,28 +82,52 @@ class Affine(SelfInitialized):
 @register("affine_vq", transform="affine", learned_basis=True)
 @register("simvq")
 class SimVQ(NearestCodeQuantizer):
-    """SimVQ: codebook = C·W with C [K, D] drawn from N(0, 1/D) and frozen, W learned.
+    """SimVQ: nearest code of C·W, a fixed random basis C times a learned matrix W.
+
+    Use it for large codebooks: a step on W moves every code, chosen or not, so that codes do not die.
 
     Zhu et al.: Addressing Representation Collapse in Vector Quantized Models with One Linear Layer, 2024
-    (arXiv 2411.02038). A step on W moves every code, chosen or not, so that codes do not die. The losses are
-    those of VQ, on C·W. The diagonal variant is from J. Su's note of November 2024. With transform="affine" and
-    learned_basis=True this is the affine reparameterization of Huh et al. 2023, registered as "affine_vq".
+    (arXiv 2411.02038). With C [K, D] drawn from N(0, 1/D) and frozen, and c_k its row k:
+
+        k = argmin_j ‖z − c_j W‖, value c_k W
+        loss = codebook_weight · mean (sg[z] − c_k W)² + commitment_weight · mean (z − sg[c_k W])²
+
+    with means over vectors and channels. **Only the first term has a gradient for W**, summed over the chosen
+    codes; the second one moves the encoder alone. Straight-through, the decoder's gradient reaches z but not W;
+    with decoder_gradient=True it reaches W too, as do the gradients of regularizers. With learned_basis=True,
+    whatever reaches W reaches C.
+
+    **The parameter `transform.weight` is Wᵀ**, as in nn.Linear: codebook = basis @ transform.weight.T. There is no
+    bias. W starts as the identity, so that the first codes are the basis itself.
+
+    The diagonal variant is from J. Su's note of November 2024. With transform="affine" and learned_basis=True this
+    is the affine reparameterization of Huh et al. 2023, registered as "affine_vq"; with a `VQBridge` as the
+    transform it is FVQ, registered as "vqbridge".
+
+    Example:
+        >>> quantizer = SimVQ(dim=16, codebook_size=64)
+        >>> torch.allclose(quantizer.codebook, quantizer.basis @ quantizer.transform.weight.T)
+        True
+        >>> quantizer(torch.randn(100, 16)).loss.backward()
+        >>> quantizer.transform.weight.grad.shape, quantizer.basis.requires_grad
+        (torch.Size([16, 16]), False)
 
     Args:
         dim: channels of x. codebook_size: K ≥ 1.
         code_dim: channels of a code, default `dim`. channel_dim: axis of x's channels.
         transform: "linear" for a full W, "diagonal", "affine", or a module that maps [K, code_dim] to the same
-            shape. One of your own that is to start from data (`initialize_from`) has a method `to_identity`, which
-            makes it map codes to themselves.
+            shape. To start from data (`initialize_from`), a module of your own needs a method `to_identity` after
+            which it maps codes to themselves.
         learned_basis: learn C too.
         distance: "euclidean", "cosine" for codes on the unit sphere, or "angle" for a search by angle alone.
         gradient: "straight_through", "rotation", "reflection" or a function (z, codes) → [..., D].
-        commitment_weight, codebook_weight, decoder_gradient, regularizers: as in VectorQuantizer.
+        commitment_weight, codebook_weight: see the loss.
+        decoder_gradient, regularizers: as in VectorQuantizer.
 
     Shapes: x [..., dim] → quantized [..., dim], indices [...], loss [].
 
     Raises: ValueError for a size below 1, an unknown transform, distance or gradient, and, when used, for a
-    module that does not keep the shape [K, code_dim].
+    module that does not preserve the shape [K, code_dim].
     """
 
     basis: Tensor
@@ -126,7 +150,7 @@ class SimVQ(NearestCodeQuantizer):
             self.register_buffer("basis", basis)
         self.transform = _build_transform(transform, self.code_dim)
         if any(parameter.dtype != basis.dtype for parameter in self.transform.parameters()):
-            self.transform.to(basis.dtype)  # state: never in half
+            self.transform.to(basis.dtype)  # state is never in half precision
 
     def reset_parameters(self) -> None:
         """Draw the basis from N(0, 1/code_dim). The transform resets itself."""
@@ -134,7 +158,7 @@ class SimVQ(NearestCodeQuantizer):
 
     @torch.no_grad()
     def set_codebook(self, codes: Tensor) -> None:
-        """Make the codes `codes` [K, code_dim]: the basis becomes them, and the transform the identity.
+        """Replace all codes with `codes` [K, code_dim]: they become the basis, and the transform the identity.
 
         Raises: ValueError for another shape, and for a transform that cannot become the identity.
         """
@@ -142,8 +166,8 @@ class SimVQ(NearestCodeQuantizer):
         to_identity = getattr(self.transform, "to_identity", None)
         if to_identity is None:
             raise ValueError(
-                f"transform is {type(self.transform).__name__}, which has no method to_identity: the codes behind "
-                "it cannot be set; expected a transform that can become the identity"
+                f"transform is {type(self.transform).__name__}, which has no method to_identity, so the codes "
+                "cannot be set; expected a transform that can become the identity"
             )
         write(self, "basis", codes)
         to_identity()

@@ -20,31 +20,45 @@ from quantizers.core.state.writing import write, write_rows
 @register("rotation_vq", gradient="rotation")
 @register("vq")
 class VectorQuantizer(NearestCodeQuantizer):
-    """VQ: the codebook is a parameter, moved towards its vectors by a loss.
+    """VQ: nearest code, with a codebook that is a parameter and moves towards its vectors by a loss.
 
-    van den Oord, Vinyals, Kavukcuoglu: Neural Discrete Representation Learning, 2017 (arXiv 1711.00937),
-    equations 1 to 3: k = argmin_j ‖z − e_j‖, value e_k, the gradient of z is the gradient of e_k, and
-    loss = codebook_weight · mean (sg[z] − e_k)² + commitment_weight · mean (z − sg[e_k])². The paper sums over
-    channels; here both terms are means over vectors and channels, so that the weights mean the same at any D.
+    Use it as the baseline that every other method refines; with gradient="rotation" it is the rotation trick.
 
-    With gradient="rotation" this is the rotation trick (Fifty et al. 2024, arXiv 2410.06424), registered as
-    "rotation_vq".
+    van den Oord, Vinyals, Kavukcuoglu: Neural Discrete Representation Learning, 2017 (arXiv 1711.00937):
+
+        k = argmin_j ‖z − e_j‖                                                                   (1)
+        value e_k                                                                                (2)
+        loss = codebook_weight · mean (sg[z] − e_k)² + commitment_weight · mean (z − sg[e_k])²   (3)
+
+    The gradient of z is the gradient of e_k (§3.2). The first term moves the codes, the second one the encoder.
+    The paper sums over channels; here both terms are means over vectors and channels, so that the weights mean
+    the same at any D.
+
+    The rotation trick is that of Fifty et al. 2024 (arXiv 2410.06424), registered as "rotation_vq".
+
+    Example:
+        >>> quantizer = VectorQuantizer(dim=16, codebook_size=64)
+        >>> quantized, indices, loss = quantizer(torch.randn(2, 10, 16))
+        >>> quantized.shape, indices.shape, loss.shape
+        (torch.Size([2, 10, 16]), torch.Size([2, 10]), torch.Size([]))
+        >>> torch.equal(quantizer.decode(indices), quantized)
+        True
 
     Args:
         dim: channels of x. codebook_size: K ≥ 1.
         code_dim: channels of a code, default `dim`. channel_dim: axis of x's channels.
         distance: "euclidean", "cosine" for codes on the unit sphere, or "angle" for a search by angle alone.
         gradient: "straight_through", "rotation", "reflection" or a function (z, codes) → [..., D].
-        commitment_weight, codebook_weight: see above.
+        commitment_weight, codebook_weight: see equation 3.
         decoder_gradient: also pass the decoder's gradient to the chosen codes.
-        regularizers: losses on vectors and codes that are added, see `quantizers.regularizers`.
+        regularizers: losses on vectors and codes, added to the loss, see `quantizers.regularizers`.
 
     Shapes: x [..., dim] → quantized [..., dim], indices [...], loss [].
 
     Raises: ValueError for a size below 1 or an unknown distance or gradient.
     """
 
-    # Of quantizers that hold their codes in an nn.Embedding.
+    # For checkpoints of quantizers with an nn.Embedding.
     renamed: ClassVar[Mapping[str, str]] = {"embedding.weight": "embedding"}
 
     @checked
@@ -58,7 +72,7 @@ class VectorQuantizer(NearestCodeQuantizer):
 
     @torch.no_grad()
     def set_codebook(self, codes: Tensor) -> None:
-        """Replace all codes by `codes` [K, code_dim]. Raises: ValueError for another shape."""
+        """Replace all codes with `codes` [K, code_dim]. Raises: ValueError for another shape."""
         write(self, "embedding", check_codes(codes, self.codebook_size, self.code_dim))
 
     def _initialize(self, z: Tensor, process_group: ProcessGroup) -> None:
@@ -70,12 +84,12 @@ class VectorQuantizer(NearestCodeQuantizer):
         return True
 
     @torch.no_grad()
-    def move_codes(self, places: Tensor, targets: Tensor, shares: Tensor) -> None:
-        """See Quantizer; codes for distance="cosine" are of unit norm afterwards."""
+    def move_codes(self, positions: Tensor, targets: Tensor, shares: Tensor) -> None:
+        """See `LearnedCodes`; with distance="cosine" the moved codes have unit norm."""
         codes = torch.lerp(
-            self._codebook()[places], targets.to(self.embedding), shares.to(self.embedding)[:, None]
+            self._codebook()[positions], targets.to(self.embedding), shares.to(self.embedding)[:, None]
         )
-        write_rows(self, "embedding", places, self._to_value_space(codes))
+        write_rows(self, "embedding", positions, self._to_value_space(codes))
 
     def _codes(self) -> Tensor:
         return self.embedding

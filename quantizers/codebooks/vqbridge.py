@@ -30,29 +30,38 @@ def _architecture(bridge: "VQBridge") -> dict[str, Any]:
 
 @configurable("codebook_size", "dim", "patch_size", arguments=_architecture)
 class VQBridge(SelfInitialized):
-    """Codes C [K, D] ↦ C + γ ⊙ bridge(C), where the bridge compresses, processes and recovers the codebook.
+    """Maps the whole codebook through a small vision transformer: C ↦ C + γ ⊙ bridge(C), for SimVQ.
 
-    Chang et al.: Scalable Training for Vector-Quantized Networks with 100% Codebook Utilization (FVQ), 2025
-    (arXiv 2509.10140). Compress: p = patch_size consecutive codes make a token, ⌈K/p⌉ tokens of pD numbers, mapped
-    linearly to `width`. Process: learned positions, then `blocks` transformer blocks, in which each token attends
-    to all. Recover: a linear map back to pD numbers a token, [K, D]. Every code depends on every other, so that
+    Use it for large codebooks for which a matrix is too weak a map: every code depends on every other, so that
     each step moves all codes, chosen or not.
 
-    Ours are the addition of C and the gate γ [D], zeros at the start (ReZero, Bachlechner et al. 2020, arXiv
-    2003.04887): the first codes are the basis itself, as with SimVQ's other maps, and not the output of a
-    transformer that has learned nothing. A gate and not a zero in the last layer, because that layer has rows of
-    its own for each place in a patch: those of places that no vector chose would get no gradient, and their codes
-    would not move.
+    Chang et al.: Scalable Training for Vector-Quantized Networks with 100% Codebook Utilization (FVQ), 2025
+    (arXiv 2509.10140). The bridge works in three steps. Compress: p = patch_size consecutive codes form a token,
+    ⌈K/p⌉ tokens of pD numbers, mapped linearly to `width`. Process: learned positions, then `blocks` transformer
+    blocks, in which each token attends to all. Recover: a linear map back to pD numbers per token, [K, D].
 
-    Used as `SimVQ(dim, K, transform=VQBridge(K, dim), learned_basis=True)`, registered as "vqbridge". The map is
-    computed in each forward; for a decoder alone keep its result, `quantizer.codebook`.
+    The paper has neither the addition of C nor the gate γ [D], which starts at zero (ReZero, Bachlechner et al.
+    2020, arXiv 2003.04887). With them the first codes are the basis itself, as with SimVQ's other maps, and not
+    the output of an untrained transformer. A zero in the last layer would do the same, but that layer has rows of
+    its own for each position in a patch: rows for positions that no vector chose would get no gradient, and their
+    codes would not move.
+
+    Use it as `SimVQ(dim, K, transform=VQBridge(K, dim), learned_basis=True)`, registered as "vqbridge". Each
+    forward computes the map; for a decoder alone store its result, `quantizer.codebook`.
+
+    Example:
+        >>> bridge = VQBridge(codebook_size=64, dim=16, width=32)
+        >>> codes = torch.randn(64, 16)
+        >>> torch.equal(bridge(codes), codes)  # until the gate has learned
+        True
 
     Args:
         codebook_size: K ≥ 1. dim: D, channels of a code.
-        patch_size: p, codes a token. Attention costs (K/p)² · width operations; its memory is O(K/p · width) where
-            PyTorch has a fused kernel, as for float32 on CPUs and GPUs, and heads · (K/p)² numbers where not.
-        width: channels of a token, a multiple of `heads`. blocks: how many. heads: of the attention.
-        gate: γ at the start.
+        patch_size: p, codes per token. Attention takes (K/p)² · width operations. Its memory is O(K/p · width)
+        where
+            PyTorch has a fused kernel, as for float32 on CPUs and GPUs, and heads · (K/p)² numbers elsewhere.
+        width: channels of a token, a multiple of `heads`. blocks: number of blocks. heads: attention heads.
+        gate: initial value of γ.
 
     Shapes: codes [K, D] → [K, D], bit-equal from call to call on a CPU.
 
@@ -90,12 +99,12 @@ class VQBridge(SelfInitialized):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the positions from N(0, 0.02²) and set the gate back. The layers reset themselves."""
+        """Draw the positions from N(0, 0.02²) and reset the gate. The layers reset themselves."""
         nn.init.normal_(self.positions, std=0.02)
         nn.init.constant_(self.gate, self.initial_gate)
 
     def to_identity(self) -> None:
-        """Set the gate to zero, whatever it was at the start: codes are mapped to themselves."""
+        """Set the gate to zero, whatever its initial value: codes are mapped to themselves."""
         nn.init.zeros_(self.gate)
 
     def forward(self, codes: Tensor) -> Tensor:
@@ -114,7 +123,7 @@ class VQBridge(SelfInitialized):
 
 
 class Block(nn.Module):
-    """h ← h + attention(norm(h)), h ← h + MLP(norm(h)), of tokens h [T, width]: ViT's (arXiv 2010.11929)."""
+    """A block of ViT (arXiv 2010.11929): h ← h + attention(norm(h)), h ← h + MLP(norm(h)), tokens h [T, width]."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -131,10 +140,10 @@ class Block(nn.Module):
         return processed
 
     def _attend(self, tokens: Tensor) -> Tensor:
-        # Not nn.MultiheadAttention: without gradients it takes another path, with other last bits.
+        # nn.MultiheadAttention takes another path without gradients, which rounds differently.
         qkv = self.to_qkv(tokens).unflatten(-1, (3, self.heads, -1))  # [T, 3, heads, width / heads]
         query, key, value = qkv.permute(1, 2, 0, 3).unsqueeze(1).unbind(0)  # [1, heads, T, width / heads] each
-        # Which PyTorch differentiates once, and not forward.
+        # PyTorch differentiates this function once, and not in forward mode.
         first, second, third = undifferentiated(query, key, value)
         fused = F.scaled_dot_product_attention(first, second, third)
         attended = refined(fused, _attention, query, key, value)[0].transpose(0, 1).flatten(1)
@@ -143,7 +152,7 @@ class Block(nn.Module):
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Attention by its definition, with all T × T weights, for a derivative of its derivative."""
+    """Attention by its definition, with all T × T weights, for second derivatives."""
     weights = (query @ key.mT / query.shape[-1] ** 0.5).softmax(-1)
     attended: Tensor = weights @ value
     return attended

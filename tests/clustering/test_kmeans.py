@@ -284,7 +284,7 @@ def test_by_angle_codes_have_the_mean_length_of_their_vectors(
         (torch.zeros(3, 0), {}, ValueError, r"x has shape \(3, 0\), expected at least one channel"),
         (torch.zeros(0, 3), {}, ValueError, r"x has shape \(0, 3\), expected a vector on at least one rank"),
         (torch.zeros(5, 3), {"distance": "cosine"}, ValueError, "expected a vector that is not zero"),
-        (torch.tensor([[1.0], [torch.nan]]), {}, ValueError, "x holds 1 vectors that are not finite"),
+        (torch.tensor([[1.0], [torch.nan]]), {}, ValueError, "x contains 1 vectors that are not finite"),
         (torch.tensor([[1.0], [torch.inf]]), {"distance": "cosine", "size": 1}, ValueError, "not finite"),
         (torch.zeros(3, 3, dtype=torch.int64), {}, TypeError, "x has dtype torch.int64"),
         (torch.ones(3, 3), {"size": 0}, ValueError, "size is 0, expected an integer of at least 1"),

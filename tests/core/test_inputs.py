@@ -503,7 +503,7 @@ def test_another_device_is_named_and_nothing_moves(case: Case) -> None:
         with pytest.raises(ValueError, match="indices came on meta, expected cpu, where the quantizer is"):
             quantizer.decode(torch.zeros(index_shape(quantizer, 3), dtype=torch.int64, device="meta"))
     if hasattr(quantizer, "set_codebook"):
-        with pytest.raises(ValueError, match="codebook is on the meta device, expected one with values"):
+        with pytest.raises(ValueError, match="codebook is on the meta device, expected a tensor with values"):
             quantizer.set_codebook(quantizer.codebook.detach().to("meta"))
 
 

@@ -40,7 +40,7 @@ def test_the_function_gets_every_shared_option() -> None:
 def test_shared_options_are_checked_and_unknown_ones_are_named() -> None:
     with pytest.raises(ValueError, match="weight is -1, expected a finite number of at least 0"):
         collect(2, weight=-1)
-    with pytest.raises(UnknownOptionError, match="no option 'wieght', did you mean 'weight'.*own, weight, flag"):
+    with pytest.raises(UnknownOptionError, match=r"no option 'wieght', did you mean 'weight'.*own, weight, flag"):
         collect(2, wieght=1)
 
 

@@ -115,8 +115,8 @@ def test_averages_of_another_run_go_on() -> None:
     [
         (torch.ones(5), torch.ones(6, 3), r"cluster_size has shape \(5,\), expected \(6,\)"),
         (torch.ones(6), torch.ones(6, 2), r"embedding_sum has shape \(6, 2\), expected \(6, 3\)"),
-        (-torch.ones(6), torch.ones(6, 3), "cluster_size holds numbers below 0"),
-        (torch.ones(6), torch.full((6, 3), torch.nan), "embedding_sum holds values that are not finite"),
+        (-torch.ones(6), torch.ones(6, 3), "cluster_size contains numbers below 0"),
+        (torch.ones(6), torch.full((6, 3), torch.nan), "embedding_sum contains values that are not finite"),
     ],
 )
 def test_wrong_averages_are_refused(size: Tensor, total: Tensor, message: str) -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from quantizers import OptVQ, VectorQuantizer
-from quantizers.codebooks.optvq import standardised
+from quantizers.codebooks.optvq import standardized
 from quantizers.kernels.ops.transport import sinkhorn_potentials
 from tests.cases import normal
 from tests.kernels.test_transport import plan
@@ -27,7 +27,7 @@ def test_codes_are_used_equally_where_the_nearest_are_few() -> None:
     quantizer = OptVQ(4, size, temperature=temperature, iterations=iterations).double()
     z, valid = clustered(0, n), torch.ones(n, dtype=torch.bool)
     assigned = torch.bincount(quantizer(z).indices, minlength=size)
-    x, codes = standardised(z, quantizer.embedding.detach(), valid)
+    x, codes = standardized(z, quantizer.embedding.detach(), valid)
     keys, bias = 2 / temperature * codes, -codes.square().sum(-1) / temperature
     p = plan(x, keys, bias + sinkhorn_potentials(x, keys, bias, valid, iterations))
     spread = 2 * float((1 - p.amax(-1)).mean())
@@ -83,14 +83,14 @@ def test_evaluation_and_encode_give_the_nearest_code() -> None:
     offset=st.sampled_from([0.0, 1.0, 100.0]),
     exponent=st.sampled_from([-40, 0, 40]),
 )
-def test_squared_distances_are_standardised(
+def test_squared_distances_are_standardized(
     seed: int, shape: tuple[int, int, int], offset: float, exponent: int
 ) -> None:
     """Against the standard deviation of the whole N × K matrix, at any scale and offset."""
     n, size, dim = shape
     z, codebook = 2.0**exponent * (normal(seed, n, dim) + offset), 2.0**exponent * normal(seed + 1, size, dim)
     valid = torch.arange(n) % 4 != 1
-    x, codes = standardised(z, codebook, valid)
+    x, codes = standardized(z, codebook, valid)
     assert (x[~valid] == 0).all()
     distances, before = ((a[valid][:, None] - b).square().sum(-1) for a, b in ((x, codes), (z, codebook)))
     deviation = float(before.std(correction=0))

@@ -1,4 +1,4 @@
-"""Moving a quantizer's state in a forward, also in one that `torch.func` differentiates."""
+"""Write to a quantizer's state in a forward, also in one that `torch.func` differentiates."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from quantizers.kernels.modes import is_transformed
 
 
 def move(state: Tensor, value: Tensor) -> None:
-    """Write `value` into a buffer, in place, for all that comes after; without a gradient.
+    """Write `value` into a buffer, in place and without a gradient.
 
-    `torch.func.grad` and the like forbid that to PyTorch's own operations, for a buffer that is no argument of the
-    function that they differentiate; here it moves, as a batch norm's does.
+    `torch.func.grad` and other transforms forbid PyTorch's own operations to write into a buffer that is not an
+    argument of the differentiated function. This operation may, so that the buffer moves as a batch norm's does.
 
-    Raises: RuntimeError where `torch.vmap` gives a value to each sample, and the buffer is one.
+    Raises: RuntimeError where `torch.vmap` maps the value but not the buffer.
     """
     if is_transformed():
         _move(state, value)
@@ -37,8 +37,8 @@ def _(info: Any, in_dims: tuple[int | None, int | None], state: Tensor, value: T
     state_dim, value_dim = in_dims
     if state_dim is None:
         raise RuntimeError(
-            "torch.vmap runs a forward in training mode of a quantizer whose codes are moving averages: each "
-            "sample would move the one state to another value; call quantizer.eval() first, or map the buffers "
+            "torch.vmap runs a forward in training mode of a quantizer whose codes are moving averages, and each "
+            "sample would write another value to the same state; call quantizer.eval() first, or map the buffers "
             "too, as torch.func.stack_module_state does"
         )
     state.movedim(state_dim, 0).copy_(value if value_dim is None else value.movedim(value_dim, 0))

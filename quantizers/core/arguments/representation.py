@@ -1,0 +1,62 @@
+"""The options of a quantizer in its `repr`: the ones that differ from their defaults, at their current values."""
+
+import inspect
+from collections.abc import Collection
+from typing import Any
+
+from torch import Tensor, nn
+
+from quantizers.core.arguments.checks import plain
+from quantizers.core.arguments.construction import Construction, RecordedConstruction, Unserializable, serializable
+from quantizers.core.arguments.options import NAMED
+
+SIZES = ("dim", "codebook_size", "code_dim")
+"""`Quantizer.extra_repr` shows these first, from the attributes of these names."""
+
+
+def options_in_repr(quantizer: RecordedConstruction, always: Collection[str]) -> str:
+    """Options as `name=value, ...`: the ones in `always` that are not zero, and all that differ from their
+    defaults.
+
+    Modules are left out: the `repr` of a module lists them below.
+    """
+    recorded = _arguments(quantizer._construction)
+    shown = {name: _current(quantizer, name, value) for name, (value, _) in recorded.items()}
+    return ", ".join(
+        f"{name}={_text(shown[name])}"
+        for name, (_, default) in recorded.items()
+        if shown[name] != default or (name in always and shown[name] != 0)
+    )
+
+
+def _arguments(made: Construction) -> dict[str, tuple[Any, Any]]:
+    """The named arguments of a constructor without its sizes and modules, each with its default."""
+    signature = inspect.signature(made.of.__init__)
+    try:
+        bound = signature.bind(None, *made.positional, **made.named)
+    except TypeError:  # the constructor did not run: an old pickle
+        return {}
+    pairs = {}
+    for name, parameter in list(signature.parameters.items())[1:]:
+        if parameter.kind in NAMED and name not in SIZES:
+            default = serializable(parameter.default)
+            pairs[name] = bound.arguments.get(name, default), default
+    return {name: pair for name, pair in pairs.items() if not _has_module(pair[0])}
+
+
+def _has_module(value: Any) -> bool:
+    return isinstance(value, nn.Module) or (isinstance(value, list) and any(map(_has_module, value)))
+
+
+def _current(quantizer: RecordedConstruction, name: str, recorded: Any) -> Any:
+    """The value of a number that was assigned after construction; else the recorded one."""
+    value = getattr(quantizer, name, None)
+    if not isinstance(recorded, int | float) or (isinstance(value, Tensor) and value.is_meta):
+        return recorded
+    if isinstance(value, Tensor):  # state, such as a temperature in float32
+        return float(f"{value.item():.6g}")
+    return plain(value) if isinstance(plain(value), int | float) else recorded
+
+
+def _text(value: Any) -> str:
+    return value.what if isinstance(value, Unserializable) else repr(value)
