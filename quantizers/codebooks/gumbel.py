@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from quantizers.clustering.kmeans import kmeans
 from quantizers.core.arguments.checks import Positive, Size, Weight, check_as
 from quantizers.core.arguments.options import checked
+from quantizers.core.arguments.representation import options_in_repr
 from quantizers.core.codebook import check_codes, init_codes_, lookup
 from quantizers.core.gradients import exact_value
 from quantizers.core.layout import Rows
@@ -67,8 +68,6 @@ class GumbelQuantizer(RowQuantizer):
 
     Raises: ValueError for a size below 1, unknown logits, or temperature ≤ 0.
     """
-
-    always_in_repr = ("logits", "hard", "temperature", "kl_weight")
 
     draws_in_training = True
     same_indices_in_training = False
@@ -193,3 +192,6 @@ class GumbelQuantizer(RowQuantizer):
 
     def _decode(self, indices: Tensor) -> Tensor:
         return lookup(self.embedding, indices)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, {options_in_repr(self, ('logits', 'hard', 'temperature', 'kl_weight'))}"

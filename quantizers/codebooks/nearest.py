@@ -10,6 +10,7 @@ from torch import Tensor
 from quantizers.codebooks.options import CommitmentOptions
 from quantizers.core.arguments.checks import Size, Weight
 from quantizers.core.arguments.options import checked
+from quantizers.core.arguments.representation import options_in_repr
 from quantizers.core.codebook import lookup
 from quantizers.core.gradients import resolve_gradient
 from quantizers.core.layout import Rows
@@ -54,6 +55,7 @@ class NearestCodeQuantizer(RowQuantizer):
     """
 
     always_in_repr: ClassVar[tuple[str, ...]] = ("distance", "gradient", "commitment_weight", "codebook_weight")
+    """Options that `repr` shows even at their defaults, unless they are zero. It shows all others that differ."""
 
     @checked
     def __init__(
@@ -153,6 +155,9 @@ class NearestCodeQuantizer(RowQuantizer):
 
     def _decode(self, indices: Tensor) -> Tensor:
         return lookup(self._codebook(), indices)
+
+    def extra_repr(self) -> str:
+        return ", ".join(filter(None, [super().extra_repr(), options_in_repr(self, self.always_in_repr)]))
 
 
 def _search(z: Tensor, codebook: Tensor) -> Tensor:

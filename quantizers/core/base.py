@@ -11,7 +11,6 @@ from torch import Tensor
 from quantizers.core.arguments.checks import Count, Size
 from quantizers.core.arguments.construction import RecordedConstruction
 from quantizers.core.arguments.options import checked
-from quantizers.core.arguments.representation import options_in_repr
 from quantizers.core.code_hooks import CodeHooks, ForwardEvent
 from quantizers.core.code_indices import CodeIndices
 from quantizers.core.layout import Rows, from_rows, to_rows
@@ -45,9 +44,6 @@ class Quantizer(RecordedConstruction, CodeIndices, CodeHooks, LearnedCodes, abc.
 
     truncatable: ClassVar[bool] = False
     """Whether `forward` and `encode` take `num_codebooks`, and `decode` the indices of the first codebooks."""
-
-    always_in_repr: ClassVar[tuple[str, ...]] = ()
-    """Options that `repr` shows at their defaults too, unless they are zero; it shows all others that differ."""
 
     @property
     def value_is_code(self) -> bool:
@@ -173,9 +169,7 @@ class Quantizer(RecordedConstruction, CodeIndices, CodeHooks, LearnedCodes, abc.
         sizes = [f"dim={self.dim}", f"codebook_size={self.codebook_size}"]
         if self.code_dim != self.dim:
             sizes.append(f"code_dim={self.code_dim}")
-        if self.num_codebooks != 1:
-            sizes.append(f"num_codebooks={self.num_codebooks}")
-        return ", ".join(filter(None, [*sizes, options_in_repr(self, self.always_in_repr)]))
+        return ", ".join(sizes)
 
     def __dir__(self) -> list[str]:
         """Leave out a codebook that cannot be read: `torch.jit.trace`, for one, reads every attribute."""

@@ -15,10 +15,9 @@ SIZES = ("dim", "codebook_size", "code_dim")
 
 
 def options_in_repr(quantizer: RecordedConstruction, always: Collection[str]) -> str:
-    """Options as `name=value, ...`: the ones in `always` that are not zero, and all that differ from their
-    defaults.
+    """Format options as `name=value, ...`: nonzero ones in `always`, and all that differ from their defaults.
 
-    Modules are left out: the `repr` of a module lists them below.
+    Sizes and modules are left out, since the `repr` of a quantizer shows them anyway.
     """
     recorded = _arguments(quantizer._construction)
     shown = {name: _current(quantizer, name, value) for name, (value, _) in recorded.items()}
