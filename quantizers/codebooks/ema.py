@@ -24,17 +24,16 @@ LARGEST_ROUNDING = 2.0**-14  # relative to a code: one that is farther from its 
 
 @register("ema_vq")
 class EMAVectorQuantizer(NearestCodeQuantizer):
-    """EMA VQ: nearest code, with codes that are moving averages of the vectors that chose them, without a
-    gradient.
+    """EMA VQ: nearest code, with codes that are moving averages of the vectors that chose them.
 
-    Use it instead of VQ's codebook loss: the codes then follow the encoder at the rate that `decay` sets, whatever
-    the optimizer does.
+    Use it instead of VQ's codebook loss: the codes get no gradient and follow the encoder at the rate that
+    `decay` sets, whatever the optimizer does.
 
     van den Oord et al. 2017 (arXiv 1711.00937), appendix A.1, with the smoothing of Razavi et al. 2019 (arXiv
     1906.00446). Let n_i vectors of this batch, with the sum s_i, choose code i. Then
 
-        N_i ← γ N_i + (1 − γ) n_i                        (6)
-        m_i ← γ m_i + (1 − γ) s_i                        (7)
+        N_i ← γ N_i + (1 − γ) n_i                          (6)
+        m_i ← γ m_i + (1 − γ) s_i                          (7)
         e_i = m_i / N̂_i,  N̂_i = (N_i + ε) / (N + Kε) · N   (8, smoothed)
         loss = commitment_weight · mean (z − sg[e])²
 

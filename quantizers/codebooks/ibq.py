@@ -45,8 +45,8 @@ class IBQ(VectorQuantizer):
     term and from the decoder.
 
     How sharp p is depends on the lengths of z and of the codes, and no option changes it. Where rounding moves the
-    logits of a vector by more than a nat (max |z| · max |e| > 1/ε, the largest components; 2²³ in float32), p is a
-    single code and its gradient only rounding: such a vector passes no gradient through p.
+    logits of a vector by more than a nat (max |z| · max |e| > 1/ε over their components; 1/ε = 2²³ in float32), p
+    is a single code and its gradient only rounding: such a vector passes no gradient through p.
 
     Example:
         >>> quantizer = IBQ(dim=16, codebook_size=64)

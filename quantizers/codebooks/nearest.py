@@ -179,6 +179,6 @@ def assignment_losses(z: Tensor, codes: Tensor, commitment_weight: float, codebo
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """‖a − b‖² [N] of rows [N, D]. The product has a finite gradient where `square` has none."""
+    """‖a − b‖² [N] of rows [N, D]: a product, whose gradient stays finite where its value overflows."""
     difference = a - b
     return (difference * difference).sum(-1)

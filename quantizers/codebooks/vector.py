@@ -34,7 +34,7 @@ class VectorQuantizer(NearestCodeQuantizer):
     The paper sums over channels; here both terms are means over vectors and channels, so that the weights mean
     the same at any D.
 
-    The rotation trick is that of Fifty et al. 2024 (arXiv 2410.06424), registered as "rotation_vq".
+    The rotation trick is from Fifty et al. 2024 (arXiv 2410.06424), registered as "rotation_vq".
 
     Example:
         >>> quantizer = VectorQuantizer(dim=16, codebook_size=64)

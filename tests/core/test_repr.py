@@ -62,9 +62,10 @@ def test_repr_is_short() -> None:
 def test_values_assigned_later_are_shown() -> None:
     quantizer = EMAVectorQuantizer(4, 8)
     quantizer.decay = 0.5
+    quantizer.process_group = None
     gumbel = GumbelQuantizer(4, 8)
     gumbel.temperature = 0.1  # type: ignore[assignment]
-    assert "decay=0.5" in repr(quantizer)
+    assert "decay=0.5, process_group=None" in repr(quantizer)
     assert "temperature=0.1," in repr(gumbel)
 
 

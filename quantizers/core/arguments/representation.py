@@ -50,6 +50,8 @@ def _has_module(value: Any) -> bool:
 def _current(quantizer: RecordedConstruction, name: str, recorded: Any) -> Any:
     """The value of a number that was assigned after construction; else the recorded one."""
     value = getattr(quantizer, name, None)
+    if name == "process_group":  # as in a configuration, any group is "world"
+        return None if value is None else "world"
     if not isinstance(recorded, int | float) or (isinstance(value, Tensor) and value.is_meta):
         return recorded
     if isinstance(value, Tensor):  # state, such as a temperature in float32
