@@ -307,7 +307,7 @@ def test_what_derives_from_vq_takes_them_too(name: str) -> None:
 
 def test_averages_take_no_regularizer_of_codes() -> None:
     for regularizer in (Orthogonality(), Wasserstein(moves="codes")):
-        with pytest.raises(ValueError, match=r"which moves codes alone, and these are moving averages"):
+        with pytest.raises(ValueError, match=r"which moves codes alone, but these codes are moving averages"):
             quantizers.EMAVectorQuantizer(4, 8, regularizers=[Entropy(), regularizer])
 
 
