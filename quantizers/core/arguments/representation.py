@@ -7,7 +7,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from quantizers.core.arguments.checks import plain
-from quantizers.core.arguments.construction import Construction, RecordedConstruction, Unserializable, serializable
+from quantizers.core.arguments.construction import (
+    Construction,
+    RecordedConstruction,
+    Unserializable,
+    to_serializable,
+)
 from quantizers.core.arguments.options import NAMED
 
 SIZES = ("dim", "codebook_size", "code_dim")
@@ -38,7 +43,7 @@ def _arguments(made: Construction) -> dict[str, tuple[Any, Any]]:
     pairs = {}
     for name, parameter in list(signature.parameters.items())[1:]:
         if parameter.kind in NAMED and name not in SIZES:
-            default = serializable(parameter.default)
+            default = to_serializable(parameter.default)
             pairs[name] = bound.arguments.get(name, default), default
     return {name: pair for name, pair in pairs.items() if not _has_module(pair[0])}
 
@@ -60,4 +65,4 @@ def _current(quantizer: RecordedConstruction, name: str, recorded: Any) -> Any:
 
 
 def _text(value: Any) -> str:
-    return value.what if isinstance(value, Unserializable) else repr(value)
+    return value.description if isinstance(value, Unserializable) else repr(value)
