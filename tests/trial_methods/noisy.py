@@ -1,0 +1,36 @@
+"""A method that draws random numbers in training."""
+
+import torch
+from torch import Tensor
+
+from quantizers import VectorQuantizer
+from quantizers.core.arguments.checks import Size, Weight
+from quantizers.core.arguments.options import checked
+from quantizers.core.registry import register
+
+
+@register("trial_noisy")
+class NoisySearchQuantizer(VectorQuantizer):
+    """VQ that searches for the nearest code of z + noise · ε, ε ~ N(0, I), in training; of z in evaluation."""
+
+    draws_in_training = True
+    same_indices_in_training = False
+
+    @checked
+    def __init__(
+        self,
+        dim: Size,
+        codebook_size: Size,
+        *,
+        code_dim: Size | None = None,
+        channel_dim: int = -1,
+        noise: Weight = 0.5,
+    ) -> None:
+        super().__init__(dim, codebook_size, code_dim=code_dim, channel_dim=channel_dim)
+        self.noise = noise
+
+    def _assign(self, z: Tensor, codebook: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if not self.training:
+            return super()._assign(z, codebook, valid)
+        searched = z.detach() + self.noise * torch.randn_like(z)
+        return self._looked_up(z, codebook, self._encode(searched))
