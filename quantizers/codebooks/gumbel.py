@@ -71,6 +71,7 @@ class GumbelQuantizer(RowQuantizer):
 
     draws_in_training = True
     same_indices_in_training = False
+    same_loss_in_training = True  # the divergence does not depend on the sample
 
     _temperature: Tensor
 

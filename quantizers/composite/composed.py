@@ -82,6 +82,11 @@ class ComposedQuantizer(Quantizer):
         return any(part.observes for part in self.quantizers)
 
     @property
+    def initializes_from_data(self) -> bool:
+        """Whether a component does."""
+        return any(part.initializes_from_data for part in self.components)
+
+    @property
     def value_is_code(self) -> bool:
         """Whether this is so for every component."""
         return all(part.value_is_code for part in self.components)

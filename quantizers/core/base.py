@@ -70,6 +70,11 @@ class Quantizer(RecordedConstruction, CodeIndices, CodeHooks, LearnedCodes, abc.
         """Whether a forward in training gives the indices that `encode` gives."""
         return True
 
+    @property
+    def same_loss_in_training(self) -> bool:
+        """Whether a forward in training gives the loss that evaluation gives."""
+        return self.same_indices_in_training
+
     @checked
     def __init__(
         self, dim: Size, codebook_size: Count, *, code_dim: Size | None = None, channel_dim: int = -1

@@ -35,6 +35,11 @@ class LearnedCodes(CodeSpace):
         """Whether the codes are independent rows that `move_codes` can set one by one."""
         return False
 
+    @property
+    def initializes_from_data(self) -> bool:
+        """Whether `initialize_from` sets codes; by default, whether the class defines `_initialize`."""
+        return type(self)._initialize is not LearnedCodes._initialize
+
     def initialize_from(
         self, x: Tensor, mask: Tensor | None = None, *, process_group: ProcessGroup = "world"
     ) -> None:

@@ -50,6 +50,7 @@ class BernoulliQuantizer(GridQuantizer):
 
     draws_in_training = True
     same_indices_in_training = False
+    same_loss_in_training = True  # the divergence does not depend on the sample
 
     @checked
     def __init__(
