@@ -1,4 +1,4 @@
-"""The contract holds under the reference and under what a CPU takes by itself.
+"""The contract holds under the reference and under what a CPU takes by itself: for tests that use this fixture.
 
 The blocked search, which the reference's other operations go with, has the tests in tests/kernels and its turns in
 tests/robustness/test_fuzz.py.
@@ -11,7 +11,7 @@ import pytest
 from tests.implementations import under
 
 
-@pytest.fixture(autouse=True, params=["reference", "compiled"])
+@pytest.fixture(params=[pytest.param("reference", marks=pytest.mark.foundations), "compiled"])
 def implementation(request: pytest.FixtureRequest) -> Iterator[str]:
     with under(request.param):
         yield request.param

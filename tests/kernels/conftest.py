@@ -1,4 +1,4 @@
-"""Every test in this folder runs under every implementation that runs on a CPU."""
+"""Tests of the operations run under every implementation that runs on a CPU: those that use this fixture."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ import pytest
 from tests.implementations import IMPLEMENTATIONS, under
 
 
-@pytest.fixture(autouse=True, params=IMPLEMENTATIONS)
+@pytest.fixture(params=IMPLEMENTATIONS)
 def implementation(request: pytest.FixtureRequest) -> Iterator[str]:
     with under(request.param):
         yield request.param

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from quantizers.kernels.ops.levels import round_levels
 from quantizers.kernels.reference.levels import bound_levels, index_digits, level_values
 
+pytestmark = pytest.mark.usefixtures("implementation")
+
 levels_lists = st.lists(st.sampled_from([2, 3, 4, 5, 8, 16, 255, 1000, 1001]), min_size=1, max_size=6)
 
 

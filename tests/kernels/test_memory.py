@@ -18,6 +18,8 @@ from quantizers.kernels.reference import nearest as reference_nearest
 from quantizers.kernels.reference import soft as reference_soft
 from quantizers.kernels.reference import transport
 
+pytestmark = pytest.mark.usefixtures("implementation")
+
 
 @pytest.mark.parametrize("degenerate", [False, True], ids=["normal", "all codes equal"])
 def test_no_matrix_of_n_by_k(monkeypatch: pytest.MonkeyPatch, degenerate: bool) -> None:

@@ -12,6 +12,8 @@ from quantizers.kernels.reference import nearest as reference
 from tests.exact import assert_nearest
 from tests.vectors import few, finite, vectors
 
+pytestmark = pytest.mark.usefixtures("implementation")
+
 
 @settings(max_examples=500)
 @given(data=st.data(), dim=st.integers(1, 4), values=st.sampled_from([finite, few]))

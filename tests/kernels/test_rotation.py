@@ -10,6 +10,8 @@ from quantizers.kernels.ops.rotation import rotate_grad
 from quantizers.kernels.reference.rotation import LARGEST_RATIO
 from tests.vectors import finite, vectors
 
+pytestmark = pytest.mark.usefixtures("implementation")
+
 EPS = torch.finfo(torch.float32).eps
 
 

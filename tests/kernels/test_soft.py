@@ -13,6 +13,8 @@ from quantizers.kernels.ops.soft import soft_codes
 from quantizers.kernels.reference import soft as reference
 from quantizers.kernels.reference.noise import gumbel_noise
 
+pytestmark = pytest.mark.usefixtures("implementation")
+
 Results = tuple[Tensor, Tensor, Tensor]
 
 

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from quantizers.kernels.ops.sums import code_sums, ema_code_sums
 
+pytestmark = pytest.mark.usefixtures("implementation")
+
 
 @given(data=st.data(), heads=st.integers(1, 3), size=st.integers(1, 5), n=st.integers(0, 30))
 def test_code_sums_against_a_loop(data: st.DataObject, heads: int, size: int, n: int) -> None:
