@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import pytest
@@ -10,17 +11,14 @@ import torch
 from torch import Tensor, nn
 
 import quantizers
-from quantizers import EMAVectorQuantizer, Quantizer, VQBridge
+from quantizers import EMAVectorQuantizer, QINCo, Quantizer, VQBridge
 from quantizers.codebooks.random_projection import FixedProjection
 from quantizers.core.projection import Projection
+from quantizers.core.registry import parameters
 from quantizers.training.regularizers import Entropy, Orthogonality, Wasserstein
 
 DIM = 4
 SIZE = 32
-
-
-FIRST = ("vq", "ema_vq", "simvq", "rotation_vq", "fsq", "gumbel", "none")
-"""The methods on whose operations the others stand: these are tried with every option, everywhere."""
 
 SMALL: dict[str, dict[str, Any]] = {
     "residual": {"num_quantizers": 2},
@@ -32,59 +30,76 @@ SMALL: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Case:
-    """A quantizer to build, and the two places where the contract makes an exception."""
+    """A quantizer to build. What a test expects of it follows from its properties, never from its name."""
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
+    foundation: bool = field(default=False, compare=False)
+    """Whether other methods are built on its operations. `make test` runs every test on these cases; some tests
+    leave the other cases to `make fuzz`, see the marks `foundations` and `methods`."""
+
+    def __reduce__(self) -> tuple[Any, ...]:  # other processes build a sample of their own
+        return Case, (self.name, self.options, self.foundation)
 
     def build(self, **options: Any) -> Quantizer:
-        own = copy.deepcopy(self.options)  # modules in them belong to one quantizer each
+        own = copy.deepcopy(self.options)  # each quantizer gets modules of its own
         return quantizers.create(
             self.name, **{"dim": DIM, "codebook_size": SIZE, **SMALL.get(self.name, {}), **own, **options}
         )
 
+    @cached_property
+    def sample(self) -> Quantizer:
+        """A quantizer of this case, to read properties from and not to be run. Draws no random numbers."""
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            return self.build()
+
+    @property
+    def is_variation(self) -> bool:
+        """Whether options change what the method computes."""
+        return bool(self.options)
+
     @property
     def has_codes(self) -> bool:
-        """All but the unquantized baseline."""
-        return self.name != "none"
+        """Whether there is a codebook: everywhere but in the unquantized baseline."""
+        return self.sample.codebook_size > 0
 
     @property
     def trains_on_codes(self) -> bool:
-        """Whether the value in training is a code: no relaxed Gumbel sample, and no noise in its place."""
-        relaxed = self.name == "gumbel" and not self.options.get("hard")
-        noisy = self.name == "nsvq" or (self.name == "fsp" and self.samples)
-        return self.has_codes and not relaxed and not noisy
+        """Whether the value in training is a code."""
+        return self.has_codes and self.sample.value_is_code
 
     @property
-    def samples(self) -> bool:
-        """Whether training draws random numbers."""
-        draws = self.name in ("gumbel", "diveq", "nsvq", "bernoulli")
-        return draws or (self.name == "fsp" and self.options.get("quantize_probability") != 1) or self.drops
+    def has_tables(self) -> bool:
+        """Whether codes of it, or of a quantizer inside it, can be moved one by one."""
+        return any(module.has_table for module in self.sample.modules() if isinstance(module, Quantizer))
 
     @property
-    def drops(self) -> bool:
-        """Whether training leaves out stages, so that indices and loss are not those of evaluation."""
-        return "dropout" in self.options
+    def distance(self) -> str | None:
+        """The distance of the search; None where there is none, or only inside components."""
+        return getattr(self.sample, "distance", None)
 
     @property
-    def weighs_batches(self) -> bool:
-        """Whether the loss is of a batch's statistics, and so not the mean of what each vector would have."""
-        return self.name in ("lfq", "bsq") or "regularizers" in self.options
+    def choice(self) -> str | None:
+        """The rule by which evaluation chooses a code, as checkpoints record it: "nearest", "logits", "product".
+
+        None for implicit grids and compositions.
+        """
+        return self.sample._index_rule.get("choice")
 
     @property
-    def averages(self) -> int:
-        """How many codebooks in it are moving averages, which a forward in training moves."""
-        return sum(isinstance(module, EMAVectorQuantizer) for module in self.build().modules())
+    def takes_levels(self) -> bool:
+        """Whether `levels` can replace `codebook_size`."""
+        return "levels" in parameters(self.name)
 
     @property
-    def assigns_by_batch(self) -> bool:
-        """Whether a vector's index in training depends on the batch, and is another than in evaluation."""
-        return self.name == "optvq"
+    def moving_averages(self) -> int:
+        """How many codebooks in it are moving averages, which a forward in training updates."""
+        return sum(isinstance(module, EMAVectorQuantizer) for module in self.sample.modules())
 
     @property
-    def projects(self) -> bool:
-        """Whether a matrix product of vectors is on the way, which may round otherwise among other rows."""
-        return self.name == "qinco" or not isinstance(self.build().project_in, nn.Identity)
+    def multiplies(self) -> bool:
+        """Whether vectors go through a matrix product, which may round differently among other rows."""
+        return isinstance(self.sample, QINCo) or not isinstance(self.sample.project_in, nn.Identity)
 
     def __str__(self) -> str:
         return "-".join([self.name, *(f"{k}={_label(v)}" for k, v in self.options.items())])
@@ -102,33 +117,33 @@ def halved(z: Tensor, codes: Tensor) -> Tensor:
 
 
 def missing_of(case: "Case") -> dict[str, Any]:
-    """The options of a case that JSON cannot tell."""
+    """The options of a case that JSON cannot hold."""
     return {name: value for name, value in case.options.items() if value is halved}
 
 
 VARIANTS = [
-    Case("vq", {"distance": "cosine"}),
-    Case("vq", {"distance": "angle"}),
-    Case("vq", {"decoder_gradient": True}),
-    Case("vq", {"gradient": halved}),
-    Case("vq", {"code_dim": 2}),
+    Case("vq", {"distance": "cosine"}, foundation=True),
+    Case("vq", {"distance": "angle"}, foundation=True),
+    Case("vq", {"decoder_gradient": True}, foundation=True),
+    Case("vq", {"gradient": halved}, foundation=True),
+    Case("vq", {"code_dim": 2}, foundation=True),
     Case("vq", {"regularizers": [Orthogonality(10.0)]}),
     Case("vq", {"regularizers": [Entropy(0.1)]}),
     Case("vq", {"regularizers": [Wasserstein(0.5)]}),
     Case("ema_vq", {"distance": "cosine"}),
     Case("ema_vq", {"distance": "angle"}),
     Case("ema_vq", {"regularizers": [Entropy(0.1, temperature=1.0)]}),
-    Case("ema_vq", {"gradient": "rotation", "decay": 0.5}),
+    Case("ema_vq", {"gradient": "rotation", "decay": 0.5}, foundation=True),
     Case("ema_vq", {"code_dim": 3}),
-    Case("simvq", {"transform": "diagonal"}),
-    Case("simvq", {"learned_basis": True, "gradient": "rotation"}),
-    Case("simvq", {"transform": nn.Sequential(nn.Linear(DIM, 8), nn.GELU(), nn.Linear(8, DIM))}),
+    Case("simvq", {"transform": "diagonal"}, foundation=True),
+    Case("simvq", {"learned_basis": True, "gradient": "rotation"}, foundation=True),
+    Case("simvq", {"transform": nn.Sequential(nn.Linear(DIM, 8), nn.GELU(), nn.Linear(8, DIM))}, foundation=True),
     Case("simvq", {"distance": "cosine"}),
     Case("simvq", {"regularizers": [Orthogonality(10.0)]}),
     Case("rotation_vq", {"distance": "cosine"}),
-    Case("fsq", {"levels": (5, 4, 3, 2), "codebook_size": None}),
-    Case("fsq", {"levels": (7, 7, 7, 7), "codebook_size": None, "bound": "ifsq"}),
-    Case("fsq", {"levels": (8, 5, 6), "codebook_size": None, "gradient": "rotation"}),
+    Case("fsq", {"levels": (5, 4, 3, 2), "codebook_size": None}, foundation=True),
+    Case("fsq", {"levels": (7, 7, 7, 7), "codebook_size": None, "bound": "ifsq"}, foundation=True),
+    Case("fsq", {"levels": (8, 5, 6), "codebook_size": None, "gradient": "rotation"}, foundation=True),
     Case("fsp", {"levels": (5, 4, 3, 2), "codebook_size": None}),
     Case("fsp", {"levels": (5, 3, 4, 2), "codebook_size": None, "cdf": "tanh", "quantize_probability": 1}),
     Case("lfq", {"codebook_size": 2**DIM}),
@@ -140,11 +155,11 @@ VARIANTS = [
     Case("qinco", {"num_quantizers": 2, "hidden_dim": 8, "blocks": 1, "code_dim": 3}),
     Case("qinco", {"num_quantizers": 1}),
     Case("random_projection", {"code_dim": 6}),
-    Case("gumbel", {"hard": True}),
+    Case("gumbel", {"hard": True}, foundation=True),
     Case("gumbel", {"learned_scale": True}),
-    Case("gumbel", {"logits": "distance"}),
-    Case("gumbel", {"logits": "distance", "hard": True, "code_dim": 3}),
-    Case("fsq", {"levels": (5, 4, 3, 2), "codebook_size": None, "bound": "clamp"}),
+    Case("gumbel", {"logits": "distance"}, foundation=True),
+    Case("gumbel", {"logits": "distance", "hard": True, "code_dim": 3}, foundation=True),
+    Case("fsq", {"levels": (5, 4, 3, 2), "codebook_size": None, "bound": "clamp"}, foundation=True),
     Case("residual", {"quantizer": "ema_vq", "shared": True}),
     Case("residual", {"quantizer": "ema_vq", "dropout": 0.5, "dropout_by": "batch", "code_dim": 2}),
     Case("residual", {"quantizer": "rotation_vq", "num_quantizers": 2, "learn_scales": True}),
@@ -157,10 +172,27 @@ VARIANTS = [
     Case("diveq", {"distance": "cosine", "noise_variance": 0.0}),
     Case("nsvq", {"distance": "cosine"}),
 ]
-# All but a pyramid, whose indices are of cells, not of vectors: tests/methods/test_multiscale.py has its contract.
-NAMES = [name for name in quantizers.available() if name != "multiscale"]
-CASES = [*map(Case, NAMES), *VARIANTS]
+FOUNDATIONS = [
+    Case(name, foundation=True) for name in ("vq", "ema_vq", "simvq", "rotation_vq", "fsq", "gumbel", "none")
+]
+# Not the quantizers of whole maps, which have no index for each vector: tests/methods/test_multiscale.py has their
+# contract.
+METHODS = sorted(
+    [
+        *FOUNDATIONS,
+        *(
+            case
+            for case in map(Case, {*quantizers.available()} - {case.name for case in FOUNDATIONS})
+            if case.sample.per_vector
+        ),
+    ],
+    key=lambda case: case.name,
+)
+"""Every registered method without options."""
+NAMES = [case.name for case in METHODS]
+CASES = [*METHODS, *VARIANTS]
 
+every_method = pytest.mark.parametrize("case", METHODS, ids=str)
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 modes = pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 

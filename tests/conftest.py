@@ -1,7 +1,9 @@
 """Every test runs seeded, and with uninitialised memory poisoned: `torch.empty` gives NaN."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,26 +11,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
-from tests.cases import FIRST, NAMES, Case
-
-# Of each method one graph of forward and backward, one of encode and decode, and forward through a file.
-GRAPHS_OF_ALL = (
-    "test_one_graph_for_all_batch_sizes",
-    "test_encode_and_decode_compile",
-    "test_forward_runs_from_a_file",
-    "test_nothing_is_read_back",
-    "test_torch_func_gives",
-    "test_second_derivatives_are_the_same",
-    "test_gradients_of_each_sample",
-    "test_mapped_encode_decode",
-    "test_a_trace",
-    "test_without_values",
-    "test_script_says",
-)
-
-# What these do to a graph in vq they do in each quantizer that searches a codebook.
-SEARCHED = ("ema_vq", "rotation_vq", "simvq")
-OF_THE_SEARCH = {"distance", "code_dim"}
+from tests.cases import Case
 
 settings.register_profile(
     "default",
@@ -40,29 +23,50 @@ settings.register_profile("thorough", settings.get_profile("default"), max_examp
 settings.load_profile("default")
 
 
+LEFT = pytest.StashKey[Counter[str]]()
+"""How many tests are left to `make fuzz`, and why."""
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is tried of the methods that stand on the operations of others, beside the contract, takes its time."""
+    """Mark as long what the marks `foundations` and `methods` leave to `make fuzz`, and run slow tests first."""
     for item in items:
-        parameters = getattr(getattr(item, "callspec", None), "params", {})
-        case = parameters.get("case", parameters.get("name"))
-        if _is_tried_elsewhere(item.path.parent.name, item.name, parameters.get("implementation"), case):
-            item.add_marker(pytest.mark.long)
-    # The slow ones first: a worker that began one of them last would keep the others waiting for it.
+        case = getattr(getattr(item, "callspec", None), "params", {}).get("case")
+        if not isinstance(case, Case) or case.foundation:
+            continue
+        if item.get_closest_marker("foundations"):
+            item.add_marker(pytest.mark.long("a method that is built on a foundation"))
+        elif item.get_closest_marker("methods") and case.is_variation:
+            item.add_marker(pytest.mark.long("a variation of a method"))
+    # A worker that began a slow test last would keep the others waiting.
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
-def _is_tried_elsewhere(folder: str, test: str, implementation: object, case: object) -> bool:
-    name, options = (case.name, case.options) if isinstance(case, Case) else (case, {})
-    if folder == "graphs" and name in SEARCHED and options and options.keys() <= OF_THE_SEARCH:
-        return True
-    if name not in NAMES or (name in FIRST and not options.keys() & {"regularizers", "learned_scale"}):
-        return False
-    if folder == "contract":
-        return implementation == "reference"
-    if folder == "graphs":
-        return bool(options) or not test.startswith(GRAPHS_OF_ALL)
-    return folder == "triton" or (bool(options) and folder in ("precision", "robustness", "state"))
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[LEFT] = Counter()
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    for item in items:
+        if mark := item.get_closest_marker("long"):
+            item.config.stash[LEFT][mark.args[0] if mark.args else "a long search"] += 1
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):  # a worker of pytest-xdist, which tells the main process
+        session.config.workeroutput["left"] = dict(session.config.stash[LEFT])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    node.config.stash[LEFT] |= Counter(node.workeroutput.get("left", {}))  # each worker collects all tests
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    left = config.stash[LEFT]
+    if left:
+        reasons = ", ".join(f"{count} of {reason}" for reason, count in left.most_common())
+        terminalreporter.write_line(f"{left.total()} tests are left to `make fuzz`: {reasons}")
 
 
 @pytest.fixture(autouse=True)

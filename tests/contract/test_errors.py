@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from tests.cases import DIM, SIZE, Case, batch, cases_where, every_case, indices_for
 from tests.effort import for_each_case
 
+pytestmark = pytest.mark.usefixtures("implementation")
+
 # 12: errors are sentences
 
 

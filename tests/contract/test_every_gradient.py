@@ -11,13 +11,16 @@ import torch
 from torch import Tensor
 
 from quantizers import Quantizer
-from tests.cases import CASES, DIM, NAMES, Case, batch
+from quantizers.composite.composed import ComposedQuantizer
+from tests.cases import CASES, DIM, METHODS, Case, batch
+
+pytestmark = pytest.mark.usefixtures("implementation")
 
 WITHOUT_LOSS = {"codebook_weight": 0.0, "commitment_weight": 0.0}
-PARTS = [name for name in NAMES if name not in ("none", "residual", "grouped", "residual_fsq")]
+STAGES = [case.name for case in METHODS if case.has_codes and not isinstance(case.sample, ComposedQuantizer)]
 MORE = [
     Case("multiscale"),
-    *(Case("residual", {"quantizer": name, "num_quantizers": 3}) for name in PARTS),
+    *(Case("residual", {"quantizer": name, "num_quantizers": 3}) for name in STAGES),
     *(Case("grouped", {"quantizer": name}) for name in ("gumbel", "simvq", "lfq")),
     *(Case(name, WITHOUT_LOSS) for name in ("vq", "simvq", "multihead", "qinco", "optvq")),
     Case("qinco", {"codebook_weight": 0.0}),

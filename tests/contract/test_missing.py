@@ -2,6 +2,7 @@
 
 import copy
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +22,8 @@ from tests.cases import (
     state_of,
 )
 from tests.effort import for_each_case
+
+pytestmark = pytest.mark.usefixtures("implementation")
 
 # 5: masks
 
@@ -53,11 +56,12 @@ def test_what_stands_under_a_mask_leaves_no_trace(
 
 
 # Not where a projection rounds in an order that may depend on the number of rows.
-@cases_where(lambda case: not case.projects)
+@cases_where(lambda case: not case.multiplies)
 @for_each_case
 @given(mask=masks, training=st.booleans())
 def test_a_masked_batch_is_the_batch_of_its_unmasked_vectors(case: Case, mask: Tensor, training: bool) -> None:
-    training = training and not case.samples  # there the draws of the rows before move those of the rows after
+    # Random draws for one row shift those for the rows after it.
+    training = training and not case.sample.draws_in_training
     whole = case.build().train(training)
     part = copy.deepcopy(whole)
     x = batch(len(mask))

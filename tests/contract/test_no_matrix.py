@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ import torch
 from benchmarks.allocations import largest_allocation
 from benchmarks.kernels.memory import resident_peak
 from quantizers import Quantizer
+from quantizers.core.registry import _BUILDERS, parameters
 from quantizers.kernels.dispatch import use_implementation
 from quantizers.kernels.reference import implicit as reference_implicit
 from quantizers.kernels.reference import nearest as reference_nearest
@@ -41,9 +43,9 @@ CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
 def build(case: Case, size: int) -> Quantizer:
-    takes_levels = case.name in ("fsq", "fsp", "residual_fsq")
-    options = {"levels": LEVELS[size], "codebook_size": None} if takes_levels else {"codebook_size": size}
-    if case.name == "optvq":
+    levels = {"levels": LEVELS[size], "codebook_size": None}
+    options: dict[str, Any] = levels if case.takes_levels else {"codebook_size": size}
+    if "iterations" in parameters(case.name):
         options["iterations"] = 1  # as large as many, and quicker
     quantizer = case.build(**options)
     assert quantizer.codebook_size == (size if case.has_codes else 0)
@@ -147,8 +149,12 @@ def _growth(work: Callable[[], object]) -> int:
 @pytest.mark.skipif(not CLEAR_REFS.exists(), reason="no /proc/self/clear_refs: no high-water mark to reset")
 def test_no_quantizer_takes_the_memory_of_a_matrix() -> None:
     """Less than one byte for each of N × K, by the fastest implementation, in a process that does nothing else."""
-    program = "import json; from tests.contract.test_no_matrix import growths; print(json.dumps(growths()))"
-    command, environment = [sys.executable, "-c", program], os.environ | {"PYTHONPATH": str(ROOT)}
+    builders = [getattr(builder, "func", builder) for builder in _BUILDERS.values()]
+    modules = sorted({builder.__module__ for builder in builders})  # those that register the methods
+    program = f"import json, {', '.join(modules)}; from tests.contract.test_no_matrix import growths; "
+    program += "print(json.dumps(growths()))"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    command = [sys.executable, "-c", program]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     grown = json.loads(done.stdout.splitlines()[-1])
     assert grown.pop("matrix") >= 3 * N * K  # four bytes an element, less what was free before

@@ -21,10 +21,13 @@ from tests.cases import (
 )
 from tests.effort import for_each_case
 
-# 7: the nearest code, wherever a vector stands (exactness itself is tested in test_reference.py)
+pytestmark = pytest.mark.usefixtures("implementation")
+
+# 7: the nearest code, wherever a vector lies (tests/kernels/test_nearest.py tests that the search is exact)
 
 
-@cases_where(lambda case: case.has_codes and not case.projects)  # a projection's rounding may depend on the batch
+# The rounding of a matrix product may depend on the batch.
+@cases_where(lambda case: case.has_codes and not case.multiplies)
 @settings(max_examples=10)  # each example encodes 64 vectors one by one
 @given(seed=st.integers(0, 99), offset=st.sampled_from([0.0, 1.0, 1000.0]))
 def test_index_does_not_depend_on_the_batch(case: Case, seed: int, offset: float) -> None:

@@ -4,6 +4,7 @@ The law, over every registered name and every option that it has: an option give
 builds the same quantizer, whose configuration, attributes and folder hold Python's own numbers.
 """
 
+import contextlib
 import copy
 import enum
 import inspect
@@ -36,7 +37,8 @@ from quantizers import (
     SimVQ,
     VectorQuantizer,
 )
-from quantizers.core.arguments.options import UnknownOptionError, option_names
+from quantizers.core.arguments.checks import check_for
+from quantizers.core.arguments.options import UnknownOptionError, option_names, signature_of
 from quantizers.core.registry import _BUILDERS
 from quantizers.serialization.configuration import configuration, rebuild
 from quantizers.training.regularizers import Entropy, Orthogonality, Wasserstein
@@ -144,6 +146,19 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "none": {**SIZES, "code_dim": 3},
 }
+LISTED = tuple(OPTIONS)
+"""The names whose options are listed above: all that the library itself registers."""
+
+
+def options_by_signature(name: str) -> dict[str, Any]:
+    """Options for a method that is not listed: values listed for options of the same name, else the defaults."""
+    known = {option: value for options in OPTIONS.values() for option, value in options.items()}
+    parameters = signature_of(_BUILDERS[name]).parameters
+    chosen = {option: SIZES.get(option, known.get(option, p.default)) for option, p in parameters.items()}
+    return {option: value for option, value in chosen.items() if value is not inspect.Parameter.empty}
+
+
+OPTIONS |= {name: options_by_signature(name) for name in quantizers.available() if name not in LISTED}
 every_name = pytest.mark.parametrize("name", list(OPTIONS))
 
 TAKERS: dict[str, list[Any]] = {
@@ -318,6 +333,17 @@ NONSENSE: dict[type, list[Any]] = {
 OPTIONAL = {"code_dim", "stage_dim", "entry", "blend", "process_group"}
 
 
+def accepts(name: str, option: str, value: object) -> bool:
+    """Whether the annotation of an option accepts a value; asked only where no list here says it."""
+    check = None if name in LISTED else check_for(signature_of(_BUILDERS[name]).parameters[option].annotation)
+    if check is None:
+        return False
+    with contextlib.suppress(TypeError, ValueError):
+        check(option, value)
+        return True
+    return False
+
+
 def nonsense_for(name: str, option: str) -> list[Any]:
     value = OPTIONS[name][option]
     values = [*NONSENSE.get(type(value), [3, "tanh", [nn.Tanh()], nn.Tanh, object()])]
@@ -328,6 +354,7 @@ def nonsense_for(name: str, option: str) -> list[Any]:
         values += [-0.5, np.float32(-1), -math.inf]
     default_is_none = option in OPTIONAL or (option == "temperature" and name == "bsq") or option == "scales"
     default_is_none |= (name, option) in (("none", "codebook_size"), ("residual", "num_quantizers"))
+    values = [bad for bad in values if not accepts(name, option, bad)]
     return [bad for bad in values if not (bad is None and default_is_none)]
 
 

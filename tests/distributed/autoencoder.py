@@ -5,14 +5,25 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 
+from quantizers import EMAVectorQuantizer
 from tests.cases import CASES, DIM, Case
 
 CHANNELS = 6
 RATE = 0.1
+
+
+def depends_on_shards(case: Case) -> bool:
+    """Whether a step on shards differs from a step on the whole batch: by draws, or by a batch's statistics."""
+    sample = case.sample
+    return sample.draws_in_training or sample.loss_depends_on_batch or sample.index_depends_on_batch
+
+
 # Those whose forward moves state by sums over the vectors of all ranks alone.
-EMA_CASES = [case for case in CASES if case.name == "ema_vq" and not case.weighs_batches]
-# Stages that drop out by chance, and averages behind a loss of each rank's own batch, are others in one process.
-WHOLE_CASES = [case for case in CASES if not case.drops and not (case.weighs_batches and case.averages)]
+EMA_CASES = [
+    case for case in CASES if isinstance(case.sample, EMAVectorQuantizer) and not case.sample.loss_depends_on_batch
+]
+# One process takes the shards one by one where a step depends on them, and would move averages after each.
+WHOLE_CASES = [case for case in CASES if not (case.moving_averages and depends_on_shards(case))]
 
 
 class Autoencoder(nn.Module):

@@ -61,7 +61,7 @@ def collectives_of(quantizer: Quantizer, x: Tensor) -> dict[str, Counter[str]]:
 def test_one_all_reduce_a_step_and_none_else(ranks: Ranks) -> None:
     for counts_of_rank in ranks.run(2, count):
         for case, counts in zip(CASES, counts_of_rank, strict=True):
-            expected = {"c10d::allreduce_": case.averages} if case.averages else {}
+            expected = {"c10d::allreduce_": case.moving_averages} if case.moving_averages else {}
             assert counts["training"] == expected, f"{case}: {counts}"
             assert not counts["evaluation"], f"{case}: {counts}"
             assert not counts["encode in training mode"], f"{case}: {counts}"
@@ -91,7 +91,7 @@ def plain_and_checkpointed(
 def test_the_second_forward_of_checkpointing_reduces_nothing(ranks: Ranks, reentrant: bool) -> None:
     for results in ranks.run(2, checkpointed, reentrant):
         for case, (plain, other, gradient, other_gradient, counts) in zip(CASES, results, strict=True):
-            assert counts.total() == case.averages, f"{case}: {counts}"
+            assert counts.total() == case.moving_averages, f"{case}: {counts}"
             assert_same_state(plain, other)
             assert torch.equal(gradient, other_gradient), f"{case}: the gradient differs"
 

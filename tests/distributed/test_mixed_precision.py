@@ -14,7 +14,7 @@ from torch.distributed.fsdp import (
 )
 
 from quantizers import QuantizerOutput
-from tests.cases import CASES, FIRST, Case
+from tests.cases import CASES, Case
 from tests.distributed.autoencoder import Autoencoder, shards, whole_state, write_state
 from tests.distributed.ranks import Ranks, World
 
@@ -69,7 +69,7 @@ def test_a_quantizer_sharded_by_itself_is_that_of_one_process(ranks: Ranks) -> N
                     assert torch.equal(part, of_one), f"{where}: {name} differs"
                 if not training:
                     assert torch.equal(encoded, output.indices), f"{where}: encode differs"
-                    if decoded is not None and not case.projects:
+                    if decoded is not None and not case.multiplies:
                         assert decoded.dtype == torch.float32
                         assert torch.equal(decoded.bfloat16(), output.quantized), f"{where}: decode differs"
 
@@ -105,7 +105,7 @@ def steps(case: Case, how: str, world: World) -> list[str]:
 @pytest.mark.parametrize("how", POLICIES)
 def test_codes_that_are_rounded_are_told_once_a_quantizer(ranks: Ranks, how: str) -> None:
     """It trains, and says what to set where a policy rounds its state: parameters, and of FSDP1 buffers too."""
-    cases = [case for case in CASES if how == "fully_shard" or case.name in FIRST]
+    cases = [case for case in CASES if how == "fully_shard" or case.foundation]
     for results in ranks.run(2, sharded_with_the_rest, how, cases):
         for case, messages in zip(cases, results, strict=True):
             quantizer = case.build()

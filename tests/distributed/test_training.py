@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from tests.cases import FIRST, Case
+from tests.cases import Case
 from tests.distributed.autoencoder import (
     EMA_CASES,
     WHOLE_CASES,
     Autoencoder,
+    depends_on_shards,
     descend,
     shards,
     whole_state,
@@ -46,7 +47,7 @@ def noise_seed(step: int, rank: int) -> int:
 
 def cases_of(how: str, size: int) -> list[Case]:
     """All on two ranks under DDP; otherwise those on whose operations the others stand."""
-    return [case for case in WHOLE_CASES if (how, size) == ("ddp", 2) or case.name in FIRST or case.averages]
+    return [case for case in WHOLE_CASES if (how, size) == ("ddp", 2) or case.foundation or case.moving_averages]
 
 
 def train(world: World, how: str) -> list[list[State]]:
@@ -74,8 +75,7 @@ def step_of_one_process(case: Case, before: State, step: int, size: int) -> Stat
     model = Autoencoder(case).double()
     write_state(model, before)
     parts = shards(step, size, torch.float64)
-    depends = case.samples or case.weighs_batches or case.assigns_by_batch
-    parts = parts if depends else (torch.cat(parts),)
+    parts = parts if depends_on_shards(case) else (torch.cat(parts),)
     for rank, part in enumerate(parts):
         torch.manual_seed(noise_seed(step, rank))
         (model(part) / len(parts)).backward()

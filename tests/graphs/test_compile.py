@@ -15,12 +15,12 @@ from quantizers import Quantizer
 from quantizers.training.schedules import LinearCommitment
 from tests.cases import (
     DIM,
-    NAMES,
     Case,
     assert_same_state,
     batch,
     cases_where,
     every_case,
+    every_method,
     has_index,
     indices_for,
     rounding_tolerance,
@@ -35,7 +35,6 @@ pytestmark = [
 ]
 
 EPS = torch.finfo(torch.float32).eps
-registered = pytest.mark.parametrize("name", NAMES)
 
 
 @pytest.fixture(autouse=True)
@@ -62,14 +61,16 @@ def step(module: nn.Module, quantizer: Quantizer, rows: int = 30) -> list[Tensor
     return [part.detach() for part in (*out, x.grad, *gradients, *state_of(quantizer).values())]
 
 
+@pytest.mark.methods
 @every_case
 def test_one_graph_for_all_batch_sizes_computes_what_eager_mode_does(case: Case) -> None:
     assert_one_graph(case.build())
 
 
-@registered
-def test_so_it_is_in_evaluation(name: str) -> None:
-    assert_one_graph(Case(name).build().eval())
+@pytest.mark.foundations
+@every_method
+def test_so_it_is_in_evaluation(case: Case) -> None:
+    assert_one_graph(case.build().eval())
 
 
 def assert_one_graph(eager: Quantizer) -> None:
@@ -84,11 +85,12 @@ def assert_one_graph(eager: Quantizer) -> None:
     assert graphs == graphs[:1] * 3
 
 
-@registered
+@pytest.mark.foundations
+@every_method
 @inductor.patch(fallback_random=True)  # the noise's seed by eager mode's generator
-def test_inductor_computes_what_eager_mode_does(name: str) -> None:
+def test_inductor_computes_what_eager_mode_does(case: Case) -> None:
     """Up to the order in which 30 losses are added, and products that its fused code does not round."""
-    eager = Case(name).build()
+    eager = case.build()
     traced = copy.deepcopy(eager)
     expected, actual = step(eager, eager), step(torch.compile(traced, fullgraph=True), traced)
     assert torch.equal(actual[1], expected[1])
@@ -97,28 +99,31 @@ def test_inductor_computes_what_eager_mode_does(name: str) -> None:
         torch.testing.assert_close(a, b, rtol=0, atol=float(tolerance), equal_nan=True)
 
 
-@registered
-def test_a_second_batch_size_is_the_last_that_compiles(name: str) -> None:
+@pytest.mark.foundations
+@every_method
+def test_a_second_batch_size_is_the_last_that_compiles(case: Case) -> None:
     """What `torch.compile` does unasked: one graph for the first size, one for all others above one."""
     counter = CompileCounterWithBackend("aot_eager")
-    compiled = torch.compile(Case(name).build(), fullgraph=True, backend=counter)
+    compiled = torch.compile(case.build(), fullgraph=True, backend=counter)
     for rows in (7, 12, 64, 33, 2, 100):
         compiled(batch(rows))
     assert counter.frame_count == 2
 
 
-@registered
+@pytest.mark.foundations
+@every_method
 @pytest.mark.parametrize("rows", [0, 1])
-def test_a_compiled_graph_takes_batches_of_one_and_none(name: str, rows: int) -> None:
-    eager = Case(name).build()
+def test_a_compiled_graph_takes_batches_of_one_and_none(case: Case, rows: int) -> None:
+    eager = case.build()
     compiled = torch.compile(copy.deepcopy(eager), fullgraph=True, backend="aot_eager")
     for a, b in zip(seeded(compiled, batch(rows)), seeded(eager, batch(rows)), strict=True):
         assert torch.equal(a, b)
 
 
-@registered
-def test_switching_modes_compiles_each_once(name: str) -> None:
-    quantizer = Case(name).build()
+@pytest.mark.foundations
+@every_method
+def test_switching_modes_compiles_each_once(case: Case) -> None:
+    quantizer = case.build()
     counter = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(quantizer, fullgraph=True, backend=counter)
     for _ in range(3):
@@ -147,6 +152,7 @@ def test_a_moving_commitment_weight_compiles_once_more(name: str) -> None:
     assert counter.frame_count == 2
 
 
+@pytest.mark.methods
 @cases_where(lambda case: case.has_codes and not case.options.keys() & {"gradient", "decoder_gradient", "hard"})
 def test_encode_and_decode_compile(case: Case) -> None:
     quantizer = case.build()
@@ -159,7 +165,8 @@ def test_encode_and_decode_compile(case: Case) -> None:
     assert gap <= rounding_tolerance(quantizer)
 
 
-@cases_where(lambda case: case.has_codes and case == Case(case.name))
+@pytest.mark.foundations
+@cases_where(lambda case: case.has_codes and not case.is_variation)
 def test_a_compiled_decode_marks_what_is_no_index(case: Case) -> None:
     """It cannot raise; it must not give another code in silence."""
     quantizer = case.build()
@@ -200,6 +207,7 @@ class Checkpointed(nn.Module):
         return value
 
 
+@pytest.mark.foundations
 @cases_where(lambda case: case == Case("ema_vq"))
 @pytest.mark.parametrize("reentrant", [True, False], ids=["reentrant", "non-reentrant"])
 @pytest.mark.parametrize("compiled", ["inside", "outside"])

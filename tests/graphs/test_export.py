@@ -75,16 +75,19 @@ def assert_runs_from_a_file(module: nn.Module) -> None:
         assert_equal_with_nan(a, b)
 
 
-@cases_where(lambda case: case == Case(case.name) or "distance" in case.options or case.projects)
+@pytest.mark.methods
+@cases_where(lambda case: not case.is_variation or "distance" in case.options or case.multiplies)
 def test_forward_runs_from_a_file_at_other_shapes(case: Case) -> None:
     assert_runs_from_a_file(case.build().eval())
 
 
+@pytest.mark.foundations
 @codes_cases
 def test_encode_runs_from_a_file_at_other_shapes(case: Case) -> None:
     assert_runs_from_a_file(Encode(case.build()))
 
 
+@pytest.mark.foundations
 @codes_cases
 def test_decode_runs_from_a_file_at_other_shapes(case: Case) -> None:
     quantizer = case.build()
@@ -171,7 +174,7 @@ def test_what_has_no_plain_form_is_named() -> None:
         plain(export(Case("optvq").build(), batch(2, 5)))
 
 
-@pytest.mark.parametrize("name", ["vq", "gumbel", "qinco"])
+@pytest.mark.parametrize("name", ["vq", "gumbel", pytest.param("qinco", marks=pytest.mark.long)])
 def test_a_plain_program_of_the_whole_forward_agrees(name: str) -> None:
     quantizer = Case(name).build().eval()
     program = plain(export(quantizer, batch(2, 5)))

@@ -70,6 +70,7 @@ def flat(gradients: tuple[Tensors, Tensor]) -> tuple[Tensor, ...]:
     return (gradients[1], *gradients[0].values())
 
 
+@pytest.mark.methods
 @every_case
 @modes
 def test_torch_func_gives_the_values_and_gradients_of_eager_mode(case: Case, training: bool) -> None:
@@ -89,6 +90,7 @@ def test_torch_func_gives_the_values_and_gradients_of_eager_mode(case: Case, tra
         assert torch.equal(a.nan_to_num(7.0), b.nan_to_num(7.0))
 
 
+@pytest.mark.methods
 @twice
 @modes
 def test_second_derivatives_are_the_same_by_autograd_and_by_torch_func(case: Case, training: bool) -> None:
@@ -118,7 +120,8 @@ def test_second_derivatives_are_the_same_by_autograd_and_by_torch_func(case: Cas
     close(grad(along, argnums=tuple(range(len(arguments))))(*arguments), expected)
 
 
-@cases_where(lambda case: not case.samples)
+@pytest.mark.methods
+@cases_where(lambda case: not case.sample.draws_in_training)
 @modes
 def test_gradients_of_each_sample_are_those_of_a_loop(case: Case, training: bool) -> None:
     quantizer, parameters, x = built(case, training)
@@ -132,6 +135,7 @@ def test_gradients_of_each_sample_are_those_of_a_loop(case: Case, training: bool
         close(tuple(each[sample] for each in mapped), in_eager_mode(quantizer, parameters, v))
 
 
+@pytest.mark.methods
 @coded
 def test_mapped_encode_decode_and_forward_are_those_of_a_loop(case: Case) -> None:
     quantizer, x = case.build().eval(), batch(3, 5)
@@ -140,14 +144,15 @@ def test_mapped_encode_decode_and_forward_are_those_of_a_loop(case: Case) -> Non
         vmap(lambda v: quantizer(v).quantized, in_dims=1, out_dims=1)(x),
     )
     assert torch.equal(indices, torch.stack([quantizer.encode(v) for v in x]))
-    close(quantized, quantizer(x).quantized, rtol=0, atol=1e-5 if case.projects else 0)
+    close(quantized, quantizer(x).quantized, rtol=0, atol=1e-5 if case.multiplies else 0)
     decoded = vmap(quantizer.decode)(indices)
-    close(decoded, quantizer.decode(indices), rtol=0, atol=1e-5 if case.projects else 0)
+    close(decoded, quantizer.decode(indices), rtol=0, atol=1e-5 if case.multiplies else 0)
     strange = vmap(quantizer.decode)(indices_for(quantizer, torch.tensor([[quantizer.codebook_size, -1]])))
     assert strange[0, 0].isnan().all()  # for a transform there is no value to raise for
     assert (strange[0, 1] == 0).all()
 
 
+@pytest.mark.foundations
 @coded
 @modes
 def test_randomness_is_drawn_for_each_sample_or_once(case: Case, training: bool) -> None:
@@ -156,12 +161,13 @@ def test_randomness_is_drawn_for_each_sample_or_once(case: Case, training: bool)
         return
     same = vmap(quantizer, randomness="same")(x)
     different = vmap(quantizer, randomness="different")(x)
-    tolerance = 1e-5 if case.projects else 0
+    tolerance = 1e-5 if case.multiplies else 0
     close(same.quantized[0], same.quantized[1], rtol=0, atol=tolerance)
-    noisy = case.samples and training
+    noisy = case.sample.draws_in_training and training
     assert torch.allclose(different.quantized[0], different.quantized[1], rtol=0, atol=tolerance) != noisy
 
 
+@pytest.mark.foundations
 @every_case
 def test_forward_mode_without_torch_func_is_that_of_torch_func(case: Case) -> None:
     quantizer, _, x = built(case, training=False)

@@ -10,6 +10,7 @@ from tests.cases import Case, batch, every_case, modes
 from tests.synchronisation import NoSynchronisation
 
 
+@pytest.mark.methods
 @every_case
 @modes
 def test_nothing_is_read_back(case: Case, training: bool) -> None:

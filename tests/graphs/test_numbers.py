@@ -28,7 +28,8 @@ def moving(quantizer: Quantizer) -> list[tuple[Quantizer, str]]:
     return [(part, name) for part in parts for name in names if hasattr(part, name)]
 
 
-@cases_where(lambda case: case == Case(case.name))
+@pytest.mark.foundations
+@cases_where(lambda case: not case.is_variation)
 def test_moving_every_number_compiles_once_more(case: Case) -> None:
     """At its second value, where PyTorch makes it an input of the graph."""
     quantizer = case.build()

@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import quantizers
 from quantizers import Quantizer, QuantizerOutput
-from tests.cases import DIM, FIRST, NAMES, Case, batch, every_case, index_shape, indices_for, modes
+from tests.cases import DIM, FOUNDATIONS, Case, batch, every_case, every_method, index_shape, indices_for, modes
 
 pytestmark = [
     # What PyTorch warns of: TorchScript as a whole, and our checks of shapes, which a trace holds for constant.
@@ -45,6 +45,7 @@ def traced(module: nn.Module, *example: Tensor, gradients: bool) -> torch.jit.Sc
     return torch.jit.load(file)
 
 
+@pytest.mark.methods
 @every_case
 def test_a_trace_is_saved_and_gives_the_same_at_other_shapes(case: Case) -> None:
     quantizer, x = case.build().eval(), batch(3, 7, seed=4)
@@ -61,9 +62,10 @@ def test_a_trace_is_saved_and_gives_the_same_at_other_shapes(case: Case) -> None
     assert "quantizers::" not in str(loaded.inlined_graph)  # it runs where this library is not
 
 
-@pytest.mark.parametrize("name", FIRST)
-def test_a_trace_without_gradients_is_saved(name: str) -> None:
-    quantizer = Case(name).build().eval()
+@pytest.mark.methods
+@pytest.mark.parametrize("case", FOUNDATIONS, ids=str)
+def test_a_trace_without_gradients_is_saved(case: Case) -> None:
+    quantizer = case.build().eval()
     assert_same_outputs(traced(quantizer, batch(2, 5), gradients=False), quantizer, batch(3, 7, seed=4))
 
 
@@ -97,9 +99,10 @@ def test_a_trace_runs_in_a_process_without_the_library(tmp_path: Path) -> None:
     assert torch.equal(indices, model(x)[1])
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_script_says_what_to_do_instead(name: str) -> None:
-    for module in (Case(name).build(), Autoencoder(Case(name).build())):
+@pytest.mark.methods
+@every_method
+def test_script_says_what_to_do_instead(case: Case) -> None:
+    for module in (case.build(), Autoencoder(case.build())):
         with pytest.raises(TypeError, match=r"trace the model instead, in evaluation mode: torch\.jit\.trace"):
             torch.jit.script(module)
 
@@ -120,14 +123,15 @@ def test_onnx_of_a_model_as_it_is() -> None:
     assert_onnx_gives_the_same("vq")
 
 
+@pytest.mark.foundations
 @pytest.mark.long
-@pytest.mark.parametrize("name", sorted(set(NAMES) - {"vq"}))
-def test_onnx_of_a_model_with_any_quantizer(name: str) -> None:
-    assert_onnx_gives_the_same(name)
+@every_method
+def test_onnx_of_a_model_with_any_quantizer(case: Case) -> None:
+    assert_onnx_gives_the_same(case.name)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("name", ["vq", "ibq"])
+@pytest.mark.parametrize("name", ["vq", pytest.param("ibq", marks=pytest.mark.long)])
 def test_onnx_by_the_older_exporter(name: str) -> None:
     assert_onnx_gives_the_same(name, dynamo=False)
 
@@ -136,6 +140,7 @@ def assert_same_form(a: Tensor, b: Tensor) -> None:
     assert (a.shape, a.dtype) == (b.shape, b.dtype)
 
 
+@pytest.mark.methods
 @every_case
 @modes
 def test_without_values_shapes_and_dtypes_are_there(case: Case, training: bool) -> None:

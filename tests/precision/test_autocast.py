@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from quantizers import QuantizerOutput
+from quantizers import GumbelQuantizer, QuantizerOutput
 from quantizers.codebooks.nearest import NearestCodeQuantizer
 from quantizers.core.projection import Projection
 from tests.cases import (
@@ -22,6 +22,8 @@ from tests.cases import (
     seeded,
     state_of,
 )
+
+pytestmark = pytest.mark.methods
 
 NO_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 devices = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, NO_CUDA])])
@@ -97,7 +99,7 @@ def test_an_encoder_under_autocast_gets_what_its_values_get_in_float32(
 @devices
 @halves
 @modes
-@cases_where(lambda case: case.has_codes and not case.projects)
+@cases_where(lambda case: case.has_codes and not case.multiplies)
 def test_decode_under_autocast_is_the_quantized_vector(
     case: Case, training: bool, dtype: torch.dtype, device: str
 ) -> None:
@@ -115,7 +117,7 @@ def test_decode_under_autocast_is_the_quantized_vector(
         assert torch.equal(decoded.to(x.dtype), quantized)
 
 
-@cases_where(lambda case: case.has_codes and not case.projects)
+@cases_where(lambda case: case.has_codes and not case.multiplies)
 @halves
 @modes
 def test_decode_rounded_to_half_is_the_quantized_vector(case: Case, training: bool, dtype: torch.dtype) -> None:
@@ -152,7 +154,7 @@ def multiplies(case: Case) -> bool:
 # PyTorch's own matrix products round to half in a backward under autocast; where there is none, nothing may.
 @devices
 @halves
-@cases_where(lambda case: not case.projects and not multiplies(case))
+@cases_where(lambda case: not case.multiplies and not multiplies(case))
 def test_a_backward_under_autocast_gives_the_gradients_of_float32(
     case: Case, dtype: torch.dtype, device: str
 ) -> None:
@@ -197,7 +199,7 @@ def test_no_loss_of_half_precision_vectors_overflows(
     x = at_the_end_of_the_range(60, dtype, largest).requires_grad_()
     out = quantizer(x)
     assert out.loss.isfinite()
-    assert out.loss >= 0 or case.weighs_batches  # whose entropies have both signs
+    assert out.loss >= 0 or case.sample.loss_depends_on_batch  # whose entropies have both signs
     (out.quantized.float().sum() + out.loss).backward()
     assert x.grad.isfinite().all()
     assert all(tensor.isfinite().all() for tensor in state_of(quantizer).values())
@@ -207,8 +209,8 @@ def test_no_loss_of_half_precision_vectors_overflows(
 @cases_where(
     lambda case: (
         isinstance(case.build(), NearestCodeQuantizer)
-        and not case.projects
-        and case.options.get("distance") != "cosine"
+        and not case.multiplies
+        and case.distance != "cosine"
         and "regularizers" not in case.options
     )
 )
@@ -230,7 +232,7 @@ def test_the_loss_at_the_end_of_the_range_is_that_of_float64(
     assert (out.loss.double() - expected).abs() <= 1.01 * roundings * unit * expected
 
 
-@cases_where(lambda case: case.options.get("distance") == "cosine")
+@cases_where(lambda case: case.distance == "cosine")
 @largest_values
 def test_the_cosine_loss_does_not_depend_on_the_range(case: Case, dtype: torch.dtype, largest: float) -> None:
     """Of vectors whose direction is the same: a power of two is exact, 65504 is none."""
@@ -242,7 +244,7 @@ def test_the_cosine_loss_does_not_depend_on_the_range(case: Case, dtype: torch.d
     assert torch.equal(far.loss, near.loss)
 
 
-@cases_where(lambda case: case.name == "gumbel")
+@cases_where(lambda case: isinstance(case.sample, GumbelQuantizer))
 @largest_values
 def test_the_divergence_is_at_most_that_of_a_single_code(case: Case, dtype: torch.dtype, largest: float) -> None:
     """ln K nats, whatever the size of the logits; N terms of that size round once each."""

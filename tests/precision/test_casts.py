@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from quantizers import Quantizer
 from tests.cases import DIM, Case, assert_same_state, batch, cases_where, every_case, modes, seeded, state_of
 
+pytestmark = pytest.mark.methods
+
 CASTS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "half": nn.Module.half,
     "bfloat16": nn.Module.bfloat16,

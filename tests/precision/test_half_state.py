@@ -19,6 +19,8 @@ from quantizers import Quantizer
 from quantizers.core.state.half_state import is_half
 from tests.cases import DIM, Case, batch, every_case, modes, seeded
 
+pytestmark = pytest.mark.methods
+
 
 def tensors(module: nn.Module, buffers: bool = True) -> list[Tensor]:
     held = [*module.parameters(), *(module.buffers() if buffers else ())]

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from quantizers import EMAVectorQuantizer, Quantizer
-from quantizers.scalar.grid import GridQuantizer
 from tests.cases import DIM, Case, assert_same_state, batch, cases_where, every_case, seeded, state_of
 from tests.robustness.training import Training
+
+pytestmark = pytest.mark.methods
 
 
 def pickled(module: nn.Module) -> nn.Module:
@@ -60,8 +61,7 @@ def test_a_shallow_copy_shares_its_state(case: Case) -> None:
     assert_same_state(state_of(quantizer), state_of(shallow))
     assert (
         not before
-        or (isinstance(shallow, GridQuantizer) and not case.projects)  # nothing to learn
-        or case.name == "random_projection"
+        or not (list(shallow.parameters()) or shallow.observes)  # nothing to learn
         or any(not torch.equal(value, before[name]) for name, value in state_of(quantizer).items())
     )
     shallow.eval()
@@ -189,7 +189,7 @@ def test_a_forward_moves_state_as_much_without_a_gradient(case: Case) -> None:
     assert_same_state(state_of(with_gradient), state_of(unfinished))
 
 
-@cases_where(lambda case: case.name == "ema_vq" and not case.projects)
+@cases_where(lambda case: isinstance(case.sample, EMAVectorQuantizer) and not case.multiplies)
 def test_accumulated_gradients_move_the_averages_with_each_micro_batch(case: Case) -> None:
     """Four micro-batches before one step of the optimizer are four steps of the averages, not one."""
     encoder = nn.Linear(DIM, DIM)

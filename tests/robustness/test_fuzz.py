@@ -16,6 +16,8 @@ from tests.cases import NAMES, Case, assert_same_state, batch, normal, rounding_
 from tests.implementations import under
 from tests.methods.test_ema import smoothed
 
+pytestmark = pytest.mark.methods
+
 FUZZED = [
     *map(Case, NAMES),
     Case("ema_vq", {"distance": "cosine"}),

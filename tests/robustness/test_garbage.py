@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from quantizers import Quantizer, QuantizerOutput, VectorQuantizer, use_implementation
+from quantizers import BSQ, QINCo, Quantizer, QuantizerOutput, VectorQuantizer, use_implementation
+from quantizers.scalar.grid import GridQuantizer
 from tests.cases import (
     DIM,
     Case,
@@ -24,6 +25,8 @@ from tests.cases import (
     seeded,
     state_of,
 )
+
+pytestmark = pytest.mark.methods
 
 LARGEST = torch.finfo(torch.float32).max
 
@@ -91,7 +94,7 @@ def take_step(case: Case, quantizer: Quantizer, x: Tensor) -> Step:
     torch.autograd.backward(roots, [torch.ones_like(root) for root in roots])
     gradients = [p.grad for p in quantizer.parameters() if p.grad is not None]
     # Products of weights that a step has moved to 10²⁹ are beyond float32, in any network.
-    bears_a_step = case.name != "qinco" or bool((x.detach().nan_to_num().abs() < 1e10).all())
+    bears_a_step = not isinstance(quantizer, QINCo) or bool((x.detach().nan_to_num().abs() < 1e10).all())
     finite = all(gradient.isfinite().all() for gradient in gradients)
     if quantizer.training and gradients and finite and bears_a_step:
         torch.optim.SGD(quantizer.parameters(), lr=0.1).step()
@@ -121,10 +124,10 @@ def assert_gradients_are_finite(step: Step, arriving: str) -> None:
     assert gradient is not None
     assert not gradient.isnan().any()
     # The gradient of z/‖z‖ is of the size of 1/‖z‖, which for a denormal is beyond float32.
-    normalized = step.case.name == "bsq" or step.case.options.get("distance") == "cosine"
+    normalized = isinstance(step.before, BSQ) or step.case.distance == "cosine"
     assert gradient.isfinite().all() or (arriving in TINY and normalized)
     assert (gradient[~step.x.isfinite().all(-1)] == 0).all()
-    if step.case.projects and arriving in HUGE:  # the gradient of its weight holds squares of x
+    if step.case.multiplies and arriving in HUGE:  # the gradient of its weight holds squares of x
         return
     assert all(p.grad.isfinite().all() for p in step.after.parameters() if p.grad is not None)
 
@@ -151,11 +154,9 @@ def test_what_arrives_breaks_neither_outputs_nor_gradients_nor_state(case: Case,
 @every_case
 def test_the_smallest_codebook_does_all_of_it_too(case: Case) -> None:
     """One code; of an implicit grid, whose channels have two levels at least, two."""
-    smallest: dict[str, Any] = {"codebook_size": 1}
-    if case.name in ("fsq", "fsp", "residual_fsq"):
+    smallest: dict[str, Any] = {"codebook_size": 2 if isinstance(case.sample, GridQuantizer) else 1}
+    if case.takes_levels:
         smallest = {"levels": (2,), "codebook_size": None}
-    elif case.name in ("lfq", "bsq", "bernoulli"):
-        smallest = {"codebook_size": 2}
     for arriving, vectors in ARRIVALS.items():
         torch.manual_seed(0)
         step = take_step(case, case.build(**smallest), vectors())
@@ -167,8 +168,8 @@ def test_the_smallest_codebook_does_all_of_it_too(case: Case) -> None:
 
 
 def has_nearest_codes(case: Case) -> bool:
-    """Of those whose codes can be set. SimVQ's are a map of its basis."""
-    return case.name in ("vq", "rotation_vq", "ema_vq") or case.options.get("logits") == "distance"
+    """Whether codes can be set one by one, and evaluation chooses the nearest. SimVQ's are a map of its basis."""
+    return case.sample.has_table and case.choice == "nearest"
 
 
 @cases_where(has_nearest_codes)
@@ -194,18 +195,18 @@ def test_of_equal_codes_the_lowest_is_chosen(case: Case, seed: int, copies: int)
     quantizer.set_codebook(codes.repeat(copies, 1))
     x = torch.cat([batch(20, seed=seed), torch.zeros(1, DIM), 1e-40 * batch(5)])
     assert (quantizer.encode(x) < 6).all()
-    if not case.samples:
+    if quantizer.same_indices_in_training:
         assert (quantizer(x).indices < 6).all()
 
 
-@cases_where(lambda case: has_nearest_codes(case) and not case.projects)
+@cases_where(lambda case: has_nearest_codes(case) and not case.multiplies)
 @pytest.mark.parametrize("scale", [1e6, 1e15, 1e20, 1e30, 1e38])
 def test_a_vector_far_out_gets_the_code_that_is_the_nearest(case: Case, scale: float) -> None:
     """Where ‖z − e‖ is equal for all e in float64, it is z·e − ½‖e‖² that tells them apart."""
     quantizer = case.build()
     x = scale * batch(20).clamp(-3, 3)
     z, codes = x.double(), quantizer.codebook.detach().double()
-    if "distance" in case.options:
+    if case.distance in ("cosine", "angle"):
         z, codes = (rows / torch.linalg.vector_norm(rows, dim=-1, keepdim=True) for rows in (z, codes))
     scores = z @ codes.T - codes.square().sum(-1) / 2
     best, second = scores.topk(2).values.unbind(-1)

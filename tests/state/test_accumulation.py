@@ -12,7 +12,9 @@ from torch.utils.checkpoint import checkpoint
 from quantizers import EMAVectorQuantizer, Quantizer
 from tests.cases import DIM, Case, assert_same_state, batch, cases_where, state_of
 
-averaged = cases_where(lambda case: case.averages > 0 and not case.samples)
+pytestmark = pytest.mark.methods
+
+averaged = cases_where(lambda case: case.moving_averages > 0 and not case.sample.draws_in_training)
 
 
 def assert_near(a: Quantizer, b: Quantizer, terms: int) -> None:

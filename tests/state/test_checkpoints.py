@@ -10,6 +10,8 @@ from torch import Tensor
 from quantizers import FSQ, MultiScaleQuantizer, Quantizer, ResidualQuantizer, VectorQuantizer
 from tests.cases import CASES, DIM, Case, assert_same_state, batch, every_case, indices_for, seeded, state_of
 
+pytestmark = pytest.mark.methods
+
 INDEX_FORMAT = "index_format"
 
 

@@ -10,6 +10,8 @@ from torch import nn
 from quantizers import MultiScaleQuantizer, Quantizer, SimVQ, VectorQuantizer
 from tests.cases import Case, assert_same_state, batch, every_case, seeded, state_of
 
+pytestmark = pytest.mark.methods
+
 halves = pytest.mark.parametrize("half", [torch.bfloat16, torch.float16], ids=str)
 
 

@@ -12,8 +12,10 @@ from torch.nn.utils import parametrize, prune
 from quantizers import EMAVectorQuantizer, Quantizer, VectorQuantizer
 from tests.cases import DIM, Case, assert_same_state, batch, cases_where, every_case, seeded, state_of
 
+pytestmark = pytest.mark.methods
+
 settable = cases_where(
-    lambda case: hasattr(case.build(), "set_codebook") and not isinstance(case.options.get("transform"), nn.Module)
+    lambda case: hasattr(case.sample, "set_codebook") and not isinstance(case.options.get("transform"), nn.Module)
 )
 
 
@@ -51,7 +53,7 @@ def test_codes_are_set_or_refused(case: Case, put: Callable[[Quantizer, Tensor],
     """And where they are set, a step on the codes themselves leaves them where they are."""
     quantizer = case.build()
     before, codes = state_of(quantizer), torch.randn_like(quantizer.codebook.detach())
-    if case.options.get("distance") == "cosine":
+    if case.distance == "cosine":
         codes = nn.functional.normalize(codes, dim=-1)
     derived = all(quantizer.codebook is not tensor for tensor in (*quantizer.parameters(), *quantizer.buffers()))
     if derived and put in (put_into_codebook, put_into_a_view, put_into_data):
@@ -208,8 +210,8 @@ class WithoutInverse(nn.Module):
 
 
 def holds_codes_in_a_parameter(case: Case) -> bool:
-    quantizer = case.build()
-    return hasattr(quantizer, "set_codebook") and isinstance(getattr(quantizer, "embedding", None), nn.Parameter)
+    embedding = getattr(case.sample, "embedding", None)
+    return hasattr(case.sample, "set_codebook") and isinstance(embedding, nn.Parameter)
 
 
 @cases_where(holds_codes_in_a_parameter)
@@ -222,9 +224,7 @@ def test_a_parametrized_codebook_is_set_where_it_is_read(case: Case) -> None:
     if quantizer.has_table:
         quantizer.move_codes(torch.tensor([1, 3]), torch.ones(2, quantizer.code_dim), torch.ones(2))
         expected = torch.ones(2, quantizer.code_dim)
-        expected = (
-            expected if case.options.get("distance") != "cosine" else nn.functional.normalize(expected, dim=-1)
-        )
+        expected = expected if case.distance != "cosine" else nn.functional.normalize(expected, dim=-1)
         torch.testing.assert_close(quantizer.embedding[[1, 3]].detach(), expected)
     quantizer.freeze()
     before = quantizer.embedding.detach().clone()

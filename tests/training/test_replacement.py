@@ -20,12 +20,7 @@ from tests.cases import DIM, SIZE, Case, assert_same_state, batch, cases_where, 
 EPS = torch.finfo(torch.float32).eps
 REFUSED = "has no codes that can be replaced"
 
-
-def takes_part(case: Case) -> bool:
-    if case.name == "gumbel":
-        return case.options.get("logits") == "distance"
-    held = case.options.get("quantizer", "vq") if case.name in ("residual", "grouped") else case.name
-    return held in ("vq", "rotation_vq", "ema_vq", "diveq", "nsvq", "ibq", "optvq", "residual")
+with_tables = cases_where(lambda case: case.has_tables)
 
 
 def optimizer_of(model: nn.Module) -> torch.optim.Optimizer:
@@ -118,7 +113,7 @@ def test_a_code_without_use_dies_when_the_decay_says_so(threshold: float, decay:
         assert replacement.step() == (step == steps)
 
 
-@cases_where(takes_part)
+@with_tables
 def test_every_table_takes_part(case: Case) -> None:
     """By itself or within others; the replaced codes are vectors that reach it, and get used."""
     torch.manual_seed(0)
@@ -134,11 +129,11 @@ def test_every_table_takes_part(case: Case) -> None:
     tables = replacement._tables.values()
     assert 0 < replaced[0] <= sum(table.codebook_size for table in tables)
     assert all(table.codebook.isfinite().all() for table in tables)
-    if case.name != "ibq":  # the largest product goes to few codes, wherever they stand
+    if case.choice != "product":  # the largest product goes to few codes, wherever they stand
         assert used[-1] > used[0]
 
 
-@cases_where(lambda case: takes_part(case) and case.name not in ("residual", "grouped"))
+@cases_where(lambda case: case.sample.has_table)
 def test_replaced_codes_are_vectors_in_code_space(case: Case) -> None:
     torch.manual_seed(0)
     quantizer = case.build()
@@ -162,7 +157,7 @@ def test_replaced_codes_are_vectors_in_code_space(case: Case) -> None:
 
 @every_case
 def test_others_are_refused(case: Case) -> None:
-    if takes_part(case):
+    if case.has_tables:
         return
     quantizer = case.build()
     with pytest.raises(ValueError, match=REFUSED):
@@ -197,7 +192,7 @@ def test_stages_get_residuals_and_scales_get_cells(shared: bool) -> None:
             assert rows_among(part.codebook[moved].detach(), torch.cat([z for of, z in met if of is part]))
 
 
-@cases_where(takes_part)
+@with_tables
 def test_frozen_codes_stay_until_they_are_unfrozen(case: Case) -> None:
     torch.manual_seed(0)
     quantizer = case.build()

@@ -4,15 +4,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from quantizers.kernels.dispatch import use_implementation
-from tests.cases import CASES, NAMES, Case
+from quantizers.kernels.dispatch import UNIVERSAL, use_implementation
+from tests.cases import CASES, NAMES, Case, every_case
 from tests.triton.interpreter import device, runs_kernels
 
 pytestmark = runs_kernels
 
 
-def step(case: Case, implementation: str) -> tuple[list[Tensor], set[str]]:
-    """A training step's outputs and gradients, its final state, evaluation indices, and the implementations."""
+def step(case: Case, implementation: str) -> tuple[list[Tensor], set[tuple[str, str]]]:
+    """A training step's outputs and gradients, its final state and indices, and (operation, implementation)
+    pairs."""
     torch.manual_seed(1)
     quantizer = case.build().to(device())
     x = torch.randn(2, 9, quantizer.dim).to(device()).requires_grad_()
@@ -22,23 +23,16 @@ def step(case: Case, implementation: str) -> tuple[list[Tensor], set[str]]:
         (out.quantized.sin().sum() + out.loss).backward()
         found = [x.grad, *(p.grad for p in quantizer.parameters()), *quantizer.state_dict().values()]
         found += [*out, quantizer.eval().encode(x)]
-    return [tensor.detach().cpu() for tensor in found if tensor is not None], {name for _, name in counts}
+    return [tensor.detach().cpu() for tensor in found if tensor is not None], set(counts)
 
 
-def needs_operations(case: Case) -> bool:
-    """Whether an operation of this library is in its step."""
-    return (
-        case.name not in ("none", "lfq", "bsq", "bernoulli", "fsp", "residual_fsq")
-        and case.options.get("bound") != "clamp"
-    )
-
-
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.foundations
+@every_case
 def test_agrees_with_the_reference(case: Case) -> None:
     actual, executed = step(case, "triton")
-    expected, _ = step(case, "reference")
-    assert executed <= ({"triton", "reference"} if case.name == "optvq" else {"triton"})  # `dispatch.UNIVERSAL`
-    assert executed or not needs_operations(case)
+    expected, in_reference = step(case, "reference")
+    assert {name for operation, name in executed if operation not in UNIVERSAL} <= {"triton"}
+    assert {operation for operation, _ in executed} == {operation for operation, _ in in_reference}
     for a, b in zip(actual, expected, strict=True):
         # float32's default, 1.3e-6 relative and 1e-5 absolute: a handful of roundings of numbers near 1
         torch.testing.assert_close(a, b)
