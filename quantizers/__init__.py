@@ -30,20 +30,22 @@ from quantizers.composite.grouped import GroupedQuantizer
 from quantizers.composite.multiscale import MultiScaleQuantizer
 from quantizers.composite.qinco import QINCo
 from quantizers.composite.residual import ResidualQuantizer
+from quantizers.composite.residual_fsq import residual_fsq as _residual_fsq  # noqa: F401 - registers the name
 from quantizers.core.arguments.configurable import configurable
 from quantizers.core.base import Quantizer
 from quantizers.core.gradients import reflection, rotation, straight_through
 from quantizers.core.identity import Identity
 from quantizers.core.map_quantizer import MapQuantizer
 from quantizers.core.output import QuantizerOutput
-from quantizers.core.registry import available, create, register
+from quantizers.core.registry import available, create, options, register
 from quantizers.core.row_quantizer import RowQuantizer
 from quantizers.kernels.dispatch import use_implementation
 from quantizers.monitoring import metrics
 from quantizers.scalar.bernoulli import BernoulliQuantizer
 from quantizers.scalar.bsq import BSQ
 from quantizers.scalar.fsp import FSP
-from quantizers.scalar.fsq import FSQ, levels_for
+from quantizers.scalar.fsq import FSQ
+from quantizers.scalar.levels import levels_for
 from quantizers.scalar.lfq import LFQ
 from quantizers.serialization.configuration import configuration, rebuild
 from quantizers.serialization.saving import load, save
@@ -91,6 +93,7 @@ __all__ = [
     "levels_for",
     "load",
     "metrics",
+    "options",
     "plug_in",
     "rebuild",
     "reflection",

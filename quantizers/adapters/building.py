@@ -6,7 +6,6 @@ from typing import Any
 from torch import nn
 
 from quantizers.adapters.bases.spec import QuantizerSpec
-from quantizers.composite.builders import grouped, residual
 from quantizers.composite.grouped import GroupedQuantizer
 from quantizers.composite.residual import ResidualQuantizer
 from quantizers.core.base import Quantizer
@@ -74,13 +73,15 @@ def _grouped(
         inner = {name: value for name, value in options.items() if name == "quantizer"}
         options = {**options, "quantizer": quantizer}
 
-    def create_group(group: str | Builder, dim: int, **own: Any) -> Quantizer:
+    kind = options.get("quantizer", "vq")
+
+    def group(dim: int, **own: Any) -> Quantizer:
         return build(
-            spec._replace(dim=dim, channel_dim=-1, num_groups=None), group, {**own, **inner}, keep_codebook
+            spec._replace(dim=dim, channel_dim=-1, num_groups=None), kind, {**own, **inner}, keep_codebook
         )
 
-    own = {"num_groups": groups, "shared": spec.shared_codebook, **options}
-    made = grouped(create_group, width, channel_dim=spec.channel_dim, **own)
+    own = {"num_groups": groups, "shared": spec.shared_codebook, **options, "quantizer": group}
+    made = GroupedQuantizer.from_options(width, channel_dim=spec.channel_dim, **own)
     return GroupedQuantizer(spec.dim, made.components, channel_dim=spec.channel_dim) if projects else made
 
 
@@ -97,7 +98,8 @@ def _residual(
         return quantizer, _accepted(known, quantizer)
     if quantizer == "residual_fsq":
         return quantizer, _accepted(known, quantizer, ResidualQuantizer)
-    return "residual", {"quantizer": stage, **_accepted(known, residual, ResidualQuantizer, stage)}
+    own = _accepted(known, ResidualQuantizer.from_options, ResidualQuantizer, stage)
+    return "residual", {"quantizer": stage, **own}
 
 
 def _accepted(known: Mapping[str, Any], *quantizers: str | Builder) -> dict[str, Any]:

@@ -6,11 +6,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from quantizers.codebooks.simvq import SimVQ
 from quantizers.core.arguments.checks import Finite, Size
 from quantizers.core.arguments.configurable import configurable
+from quantizers.core.arguments.forwarding import check_forwarded, forwards, split_options
 from quantizers.core.arguments.options import checked
 from quantizers.core.gradients import refined
 from quantizers.core.projection import Norm, Projection
+from quantizers.core.registry import register
 from quantizers.core.state.initialization import SelfInitialized
 from quantizers.core.state.quantizer_state import float32_by_default
 from quantizers.kernels.modes import undifferentiated
@@ -156,3 +159,19 @@ def _attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     weights = (query @ key.mT / query.shape[-1] ** 0.5).softmax(-1)
     attended: Tensor = weights @ value
     return attended
+
+
+@register("vqbridge")
+@forwards(VQBridge, SimVQ, without=("transform",))
+@checked
+def bridged_simvq(
+    dim: Size, codebook_size: Size, code_dim: Size | None = None, learned_basis: bool = True, **options: Any
+) -> SimVQ:
+    """Build a SimVQ whose transform is a VQBridge of its size.
+
+    Args: options: further arguments of VQBridge and, apart from `transform`, of SimVQ.
+    """
+    check_forwarded(bridged_simvq, options)
+    own, others = split_options(VQBridge, options)
+    bridge = VQBridge(codebook_size, dim if code_dim is None else code_dim, **own)
+    return SimVQ(dim, codebook_size, code_dim=code_dim, transform=bridge, learned_basis=learned_basis, **others)

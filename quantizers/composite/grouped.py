@@ -1,17 +1,21 @@
 """Product quantization: the channels in groups, each with its own code."""
 
 from collections.abc import Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from quantizers.composite.composed import ComposedQuantizer, all_valid, check_component, joined
+from quantizers.composite.repetition import STAGE_OPTIONS, repeated
 from quantizers.core.arguments.checks import Size
+from quantizers.core.arguments.forwarding import forwarding, forwards
 from quantizers.core.arguments.options import checked
 from quantizers.core.base import Quantizer
 from quantizers.core.layout import Rows
 from quantizers.core.output import QuantizerOutput
 from quantizers.core.parallel import ProcessGroup
+from quantizers.core.registry import Builder, create, register
 from quantizers.core.row_quantizer import RowQuantizer
 from quantizers.kernels.vectors import are_finite
 
@@ -44,6 +48,35 @@ class GroupedQuantizer(ComposedQuantizer, RowQuantizer):
         super().__init__(
             dim, groups, code_dim=sum(check_component(group).dim for group in groups), channel_dim=channel_dim
         )
+
+    @classmethod
+    @forwards(others=f"each group; {STAGE_OPTIONS}")
+    @checked
+    def from_options(
+        cls,
+        dim: Size,
+        *,
+        quantizer: str | Builder = "vq",
+        num_groups: Size = 2,
+        shared: bool = False,
+        channel_dim: int = -1,
+        **options: Any,
+    ) -> Self:
+        """Build `num_groups` quantizers of one kind, each for an equal share of the channels.
+
+        Args:
+            quantizer: the name, class or function of each group's quantizer, as for `create`.
+            num_groups: how many groups; it divides `dim`.
+            shared: one quantizer for all groups.
+            options: all go to each group.
+
+        Raises: ValueError if `num_groups` does not divide `dim`.
+        """
+        if dim % num_groups:
+            raise ValueError(f"dim is {dim}, expected a multiple of num_groups, {num_groups}")
+        with forwarding(cls.from_options):
+            groups = repeated(lambda: create(quantizer, dim // num_groups, **options), num_groups, shared)
+        return cls(dim, groups, channel_dim=channel_dim)
 
     @property
     def groups(self) -> Sequence[Quantizer]:
@@ -110,3 +143,6 @@ class GroupedQuantizer(ComposedQuantizer, RowQuantizer):
 
     def _unfolded(self, indices: Tensor) -> Tensor:
         return indices.reshape(-1, self.num_codebooks)
+
+
+register("grouped", GroupedQuantizer.from_options)

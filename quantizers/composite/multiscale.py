@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +18,16 @@ from quantizers.composite.pyramid import (
     pyramid_sizes,
     spread,
 )
+from quantizers.composite.repetition import STAGE_OPTIONS, repeated
 from quantizers.core.arguments.checks import Size, check_size
+from quantizers.core.arguments.forwarding import forwarding, forwards, split_options
 from quantizers.core.arguments.options import checked
 from quantizers.core.base import Quantizer
 from quantizers.core.layout import Rows, from_rows
 from quantizers.core.map_quantizer import MapQuantizer
 from quantizers.core.output import NO_CODE, QuantizerOutput
 from quantizers.core.parallel import ProcessGroup
+from quantizers.core.registry import Builder, create, register
 from quantizers.core.requests import through_forward
 from quantizers.core.row_quantizer import RowQuantizer
 from quantizers.core.state.half_state import call_widened
@@ -89,6 +92,32 @@ class MultiScaleQuantizer(MapQuantizer, ComposedQuantizer):
         self.axes = axes
         self.interpolation: Interpolation = interpolation
         self.blend = blend
+
+    @classmethod
+    @forwards(others=f"the quantizer of each scale; {STAGE_OPTIONS}")
+    @checked
+    def from_options(
+        cls,
+        dim: Size,
+        *,
+        quantizer: str | Builder = "vq",
+        scales: Sequence[float] = (0.25, 0.5, 1.0),
+        axes: int = 2,
+        shared: bool = True,
+        channel_dim: int = -1,
+        **options: Any,
+    ) -> Self:
+        """Build one quantizer for all scales, as in VAR, or one of the same kind for each scale.
+
+        Args:
+            quantizer: the name, class or function of the scales' quantizer, as for `create`.
+            shared: one quantizer for all scales.
+            options: further arguments of the constructor; all others go to the quantizer of each scale.
+        """
+        own, inner = split_options(cls, options)
+        with forwarding(cls.from_options):
+            built = repeated(lambda: create(quantizer, dim, **inner), len(scales), shared)
+        return cls(dim, built, scales=scales, axes=axes, channel_dim=channel_dim, **own)
 
     @property
     def _index_rule(self) -> dict[str, Any]:
@@ -222,3 +251,6 @@ class MultiScaleQuantizer(MapQuantizer, ComposedQuantizer):
         if min(size) < 1:
             raise ValueError(f"x has size {size}, expected at least 1 on each axis")
         return size
+
+
+register("multiscale", MultiScaleQuantizer.from_options)

@@ -4,7 +4,7 @@ import functools
 import math
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +12,23 @@ from torch import Tensor, nn
 from quantizers.codebooks.nearest import squared_distances
 from quantizers.composite.beam import beam_search
 from quantizers.composite.composed import ComposedQuantizer, Fit, all_valid, check_component, joined
-from quantizers.core.arguments.checks import Probability, Size, check_at_least, check_integer, check_numbers
+from quantizers.composite.repetition import STAGE_OPTIONS, repeated
+from quantizers.core.arguments.checks import (
+    Probability,
+    Size,
+    check_at_least,
+    check_integer,
+    check_numbers,
+    elements,
+)
+from quantizers.core.arguments.forwarding import forwarding, forwards, split_options
 from quantizers.core.arguments.options import checked
 from quantizers.core.base import Quantizer
 from quantizers.core.code_hooks import ForwardEvent
 from quantizers.core.layout import Rows, to_rows
 from quantizers.core.output import QuantizerOutput
 from quantizers.core.parallel import ProcessGroup
+from quantizers.core.registry import Builder, create, register
 from quantizers.core.requests import Request, through_forward
 from quantizers.core.row_quantizer import RowQuantizer
 from quantizers.core.state.half_state import call_widened, widened
@@ -92,6 +102,46 @@ class ResidualQuantizer(ComposedQuantizer, RowQuantizer):
             self.log_scales = nn.Parameter(torch.empty(len(stages), dims[0]))
         else:
             self.register_buffer("log_scales", torch.empty(len(stages), dims[0]))
+
+    @classmethod
+    @forwards(others=f"each stage; {STAGE_OPTIONS}")
+    @checked
+    def from_options(
+        cls,
+        dim: Size,
+        *,
+        quantizer: str | Builder = "vq",
+        num_quantizers: Size | None = None,
+        stage_dim: Size | None = None,
+        shared: bool = False,
+        channel_dim: int = -1,
+        **options: Any,
+    ) -> Self:
+        """Build stages of one kind.
+
+        Args:
+            quantizer: the name, class or function of the stages, as for `create`.
+            num_quantizers: how many stages. Default: one for each size in `codebook_size`, or 4 if that is a
+                single number.
+            stage_dim: channels of the vectors that the stages quantize, default `dim`. Where it differs, x is
+                projected once, in front of the first stage; with `code_dim` each stage projects instead.
+            shared: one codebook for all stages.
+            options: further arguments of the constructor; all others (codebook_size, code_dim, decay, ...) go to
+                each stage. `codebook_size` may be a sequence with one size for each stage.
+
+        Raises: ValueError unless there is one size per stage, and for several sizes of a shared codebook.
+        """
+        own, inner = split_options(cls, options)
+        stage_dim = dim if stage_dim is None else stage_dim
+        with forwarding(cls.from_options):
+            sizes = elements(inner.get("codebook_size"))
+            if sizes is None:
+                stages = repeated(lambda: create(quantizer, stage_dim, **inner), num_quantizers or 4, shared)
+            else:
+                del inner["codebook_size"]
+                sizes = _sizes_by_stage(sizes, num_quantizers, shared)
+                stages = [create(quantizer, stage_dim, size, **inner) for size in sizes]
+        return cls(dim, stages, channel_dim=channel_dim, **own)
 
     def reset_parameters(self) -> None:
         """Set the scales back. The stages reset themselves."""
@@ -336,3 +386,22 @@ def _check_scales(scales: Scales | None, stages: int, dim: int) -> list[list[flo
             if not 0 < scale < math.inf:
                 raise ValueError(f"scales hold {scale!r}, expected finite numbers above 0")
     return rows
+
+
+def _sizes_by_stage(sizes: list[Any], num_quantizers: int | None, shared: bool) -> list[Any]:
+    """`sizes`, if there is one for each stage."""
+    if shared:
+        raise ValueError(
+            f"codebook_size is {sizes}, expected one number where shared=True: the stages have one codebook"
+        )
+    if not sizes:
+        raise ValueError("codebook_size is empty, expected one size for each stage")
+    if num_quantizers not in (None, len(sizes)):
+        raise ValueError(
+            f"codebook_size has {len(sizes)} sizes for num_quantizers={num_quantizers} stages, expected one for "
+            "each"
+        )
+    return sizes
+
+
+register("residual", ResidualQuantizer.from_options)

@@ -1,5 +1,7 @@
 """No quantization, behind the same interface."""
 
+from typing import Self
+
 import torch
 from torch import Tensor
 
@@ -26,6 +28,14 @@ class Identity(RowQuantizer):
     def __init__(self, dim: Size, *, code_dim: Size | None = None, channel_dim: int = -1) -> None:
         super().__init__(dim, 0, code_dim=code_dim, channel_dim=channel_dim)
 
+    @classmethod
+    @checked
+    def from_options(
+        cls, dim: Size, codebook_size: Count | None = None, *, code_dim: Size | None = None, channel_dim: int = -1
+    ) -> Self:
+        """Build one from the options that every quantizer takes; `codebook_size` is ignored."""
+        return cls(dim, code_dim=code_dim, channel_dim=channel_dim)
+
     @property
     def codebook(self) -> Tensor:
         """Raises ValueError: there is none."""
@@ -42,10 +52,4 @@ class Identity(RowQuantizer):
         raise ValueError("Identity does not quantize: there is nothing to decode; pass on its output instead")
 
 
-@register("none")
-@checked
-def _identity(
-    dim: Size, codebook_size: Count | None = None, *, code_dim: Size | None = None, channel_dim: int = -1
-) -> Identity:
-    """Identity; it has no codes, and a codebook size that stands in the configuration is left aside."""
-    return Identity(dim, code_dim=code_dim, channel_dim=channel_dim)
+register("none", Identity.from_options)

@@ -1,18 +1,52 @@
 """Quantizers by name."""
 
 import difflib
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from quantizers.core.arguments.checks import plain, shown
-from quantizers.core.arguments.options import bind, checked, signature_of
+from quantizers.core.arguments.forwarding import builder_name, forwarding_of, options_of
+from quantizers.core.arguments.options import UnknownOptionError, bind, checked, signature_of
 from quantizers.core.base import Quantizer
 
 Builder = Callable[..., Quantizer]
 B = TypeVar("B", bound=Builder)
 
 _BUILDERS: dict[str, Builder] = {}
+
+ALIASES: dict[str, str] = {
+    **dict.fromkeys(("vqvae", "vq_vae", "standard"), "vq"),
+    **dict.fromkeys(("rvq", "rq", "residual_vq"), "residual"),
+    **dict.fromkeys(("pq", "product", "product_quantization", "gvq", "grvq"), "grouped"),
+    **dict.fromkeys(("var", "multi_scale", "msvq"), "multiscale"),
+    **dict.fromkeys(("rfsq", "residualfsq"), "residual_fsq"),
+    **dict.fromkeys(("lookup_free", "magvit2"), "lfq"),
+    **dict.fromkeys(("binary_spherical",), "bsq"),
+    **dict.fromkeys(("free_transformer",), "bernoulli"),
+    **dict.fromkeys(("gumbel_softmax", "gumbel_vq", "dvae"), "gumbel"),
+    **dict.fromkeys(("best_rq", "bestrq"), "random_projection"),
+    **dict.fromkeys(("fvq",), "vqbridge"),
+    **dict.fromkeys(("identity", "continuous"), "none"),
+}
+"""Other names for methods, which `create` answers with the registered one."""
+
+
+class _NotGiven:
+    def __repr__(self) -> str:
+        return "not given"
+
+
+class Required:
+    """Stands for the default of an option that has none."""
+
+    def __repr__(self) -> str:
+        return "required"
+
+
+NOT_GIVEN = _NotGiven()
+REQUIRED = Required()
 
 
 def available() -> tuple[str, ...]:
@@ -26,14 +60,17 @@ def register(name: str, builder: Builder | None = None, /, **preset: object) -> 
     A class registers itself as a decorator; anything else that can be called is passed in:
 
         @register("my_vq")
-        class MyQuantizer(Quantizer): ...
+        class MyQuantizer(RowQuantizer): ...
 
         register("my_rotation_vq", VectorQuantizer, gradient="rotation")
+
+    A class or function that is defined again, in a notebook cell that runs twice or by `importlib.reload`,
+    replaces its first definition.
 
     Args:
         name: any string that is not taken.
         builder: a Quantizer class, a partial, or a function that returns a quantizer.
-        preset: options of the builder that are settled by the name.
+        preset: options of the builder that have other defaults under this name.
 
     Returns: a decorator that registers what it decorates and returns it unchanged.
 
@@ -53,44 +90,136 @@ def register(name: str, builder: Builder | None = None, /, **preset: object) -> 
 def _add(name: str, builder: Builder, preset: dict[str, object]) -> None:
     if not isinstance(name, str) or not callable(builder):
         raise TypeError(f"register got {name!r} and {builder!r}, expected a name and what to call")
-    if name in _BUILDERS:
+    if name in _BUILDERS and not _is_defined_again(_BUILDERS[name], builder):
         raise ValueError(f"a quantizer named {name!r} is registered already")
     _BUILDERS[name] = partial(builder, **preset) if preset else builder
 
 
+def _is_defined_again(old: Builder, new: Builder) -> bool:
+    """Whether two builders are different objects of one definition: a class, a classmethod or a function."""
+    if isinstance(new, partial):
+        return False
+    old = old.func if isinstance(old, partial) else old
+    if getattr(old, "__self__", old) is getattr(new, "__self__", new):
+        return False
+    return None not in _source(new) and _source(old) == _source(new)
+
+
+def _source(builder: Builder) -> tuple[object, ...]:
+    """Module and name of a class or function; of a classmethod those of its class, and its own name."""
+    owner = getattr(builder, "__self__", builder)
+    module, qualified = (getattr(owner, name, None) for name in ("__module__", "__qualname__"))
+    return module, qualified, getattr(builder, "__name__", None)
+
+
 @checked
-def create(quantizer: str | Builder, /, **options: object) -> Quantizer:
+def create(
+    quantizer: str | Builder, /, dim: Any = NOT_GIVEN, codebook_size: Any = NOT_GIVEN, **options: object
+) -> Quantizer:
     """Build a quantizer from its name, its class, or a partial of it.
 
-        create("simvq", dim=256, codebook_size=8192, channel_dim=1)
+        create("simvq", 256, 8192, channel_dim=1)
+
+    `quantizers.options(name)` lists the options of a name with their defaults, and `available()` the names.
 
     Args:
         quantizer: one of `available()`, or what to call.
-        options: its constructor's arguments. Every name takes dim, codebook_size and channel_dim.
+        dim: the number of channels of x.
+        codebook_size: K, the number of codes.
+        options: all other arguments of the constructor, by name. Every quantizer takes channel_dim.
 
-    Raises: ValueError for an unknown name, with those that are near it, and for an option's value that does not
-        fit; TypeError for what is no name, an option that does not exist, with those that do, one that is missing,
-        and where the result is no Quantizer.
+    Raises: ValueError for an unknown name, with the names near it, and for an option with an unsuitable value;
+        TypeError if `quantizer` is neither a name nor callable, for an option that does not exist, with the
+        options near it, for a missing option, and if the result is no Quantizer.
     """
     builder = _builder(quantizer)
-    label = str(plain(quantizer)) if not callable(quantizer) else _name(builder)
+    label = builder_name(builder) if callable(quantizer) else str(plain(quantizer))
+    sizes = {"dim": dim, "codebook_size": codebook_size}
+    options = {**{name: size for name, size in sizes.items() if size is not NOT_GIVEN}, **options}
     bind(label, signature_of(builder), **options)
-    made = builder(**options)
+    try:
+        made = builder(**options)
+    except UnknownOptionError as error:
+        if error.option not in options:
+            raise
+        raise error.taken_by(label, options_of(builder), instead_of=builder_name(builder)) from None
     if not isinstance(made, Quantizer):
         raise TypeError(f"{label} made {type(made).__name__}, expected a Quantizer")
     return made
 
 
-def _name(builder: Builder) -> str:
-    function = builder.func if isinstance(builder, partial) else builder
-    return getattr(function, "__name__", type(function).__name__)
+class Options(Mapping[str, object]):
+    """The options of a quantizer with their defaults; its repr lists one option per line.
+
+    Attributes: name: the quantizer's. others: where options that are not listed go, in words; empty if every
+        option is listed.
+    """
+
+    def __init__(self, name: str, defaults: Mapping[str, object], others: str) -> None:
+        self.name = name
+        self.others = others
+        self._defaults = dict(defaults)
+
+    def __getitem__(self, option: str) -> object:
+        return self._defaults[option]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._defaults)
+
+    def __len__(self) -> int:
+        return len(self._defaults)
+
+    def __repr__(self) -> str:
+        width = max(map(len, self), default=0)
+        lines = [f"options of {self.name!r}:", *(f"  {key:{width}}  {value!r}" for key, value in self.items())]
+        if self.others:
+            lines.append(f"Other options go to {self.others}.")
+        return "\n".join(lines)
+
+
+def options(quantizer: str | Builder, /) -> Options:
+    """The options of a quantizer with their defaults, for reading or as a mapping.
+
+        >>> import quantizers
+        >>> quantizers.options("grouped")
+        options of 'grouped':
+          dim          required
+          quantizer    'vq'
+          num_groups   2
+          shared       False
+          channel_dim  -1
+        Other options go to each group; options('vq') lists them for quantizer='vq'.
+        >>> quantizers.options("ema_vq")["decay"]
+        0.99
+
+    Args: quantizer: as for `create`.
+
+    Returns: a mapping from each name to its default, `REQUIRED` where it has none. Options that a composition
+        forwards to the class that it builds are included.
+
+    Raises: ValueError for an unknown name; TypeError if `quantizer` is neither a name nor callable.
+    """
+    builder = _builder(quantizer)
+    name = builder_name(builder) if callable(quantizer) else str(plain(quantizer))
+    empty = inspect.Parameter.empty
+    defaults = {key: REQUIRED if value is empty else value for key, value in options_of(builder).items()}
+    return Options(name, defaults, _others(builder))
+
+
+def _others(builder: Builder) -> str:
+    forwarding = forwarding_of(builder)
+    if forwarding.others:
+        return forwarding.others
+    kinds = [parameter.kind for parameter in signature_of(builder).parameters.values()]
+    takes_more = inspect.Parameter.VAR_KEYWORD in kinds and not forwarding.constructors
+    return f"what {builder_name(builder)} builds" if takes_more else ""
 
 
 def _builder(quantizer: object) -> Builder:
     name = plain(quantizer)
     if isinstance(name, str):
         if name not in _BUILDERS:
-            near = difflib.get_close_matches(name.lower(), _BUILDERS, n=3, cutoff=0.4)
+            near = _near(name.lower())
             hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
             raise ValueError(f"no quantizer is named {name!r}; {hint}there are {', '.join(available())}")
         return _BUILDERS[name]
@@ -101,8 +230,17 @@ def _builder(quantizer: object) -> Builder:
     return quantizer
 
 
+def _near(name: str) -> list[str]:
+    """Registered names that are near a word, an alias or the name of a class among them."""
+    presets_first = sorted(_BUILDERS.items(), key=lambda item: not isinstance(item[1], partial))
+    classes = {builder_name(builder).lower(): key for key, builder in presets_first}
+    words = {**classes, **{alias: key for alias, key in ALIASES.items() if key in _BUILDERS}}
+    exact = [words[name]] if name in words else []
+    return list(dict.fromkeys([*exact, *difflib.get_close_matches(name, _BUILDERS, n=3, cutoff=0.4)]))[:3]
+
+
 def parameters(quantizer: str | Builder) -> frozenset[str]:
-    """The options that a name, class or partial leaves open; those that a builder passes on are not seen."""
+    """The options that a name, class or partial leaves open, without those that a builder forwards."""
     builder = quantizer if callable(quantizer) else _BUILDERS.get(quantizer)
     if builder is None:
         return frozenset()

@@ -1,17 +1,20 @@
 """Finite scalar perturbation: equally likely levels, and in training noise of the size of their bins."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
 
 from quantizers.core.arguments.checks import Level, Share, Size
+from quantizers.core.arguments.forwarding import check_forwarded, forwards
 from quantizers.core.arguments.options import checked
 from quantizers.core.gradients import exact_value
 from quantizers.core.layout import Rows
 from quantizers.core.output import QuantizerOutput
+from quantizers.core.registry import register
 from quantizers.scalar.grid import GridQuantizer
+from quantizers.scalar.levels import levels_from
 
 
 def _normal_cdf(z: Tensor) -> Tensor:
@@ -75,6 +78,21 @@ class FSP(GridQuantizer):
         self.cdf = cdf
         self.quantize_probability = quantize_probability
 
+    @classmethod
+    @forwards()
+    @checked
+    def from_options(
+        cls, dim: Size, codebook_size: int | None = None, levels: Sequence[Level] | None = None, **options: Any
+    ) -> Self:
+        """Build one from `levels`, or from a codebook size by `levels_for`.
+
+        Args: options: further arguments of the constructor.
+
+        Raises: ValueError unless exactly one of levels and codebook_size is given; as the constructor.
+        """
+        check_forwarded(cls.from_options, options)
+        return cls(dim, levels_from("fsp", codebook_size, levels), **options)
+
     @property
     def value_is_code(self) -> bool:
         """Whether training adds no noise."""
@@ -118,3 +136,6 @@ class FSP(GridQuantizer):
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}, levels={self.level_counts}, cdf={self.cdf!r}"
+
+
+register("fsp", FSP.from_options)

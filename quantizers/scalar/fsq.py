@@ -1,18 +1,18 @@
 """Finite scalar quantization: each channel rounded to a few levels, the codebook an implicit grid."""
 
-import itertools
-import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
 
-from quantizers.core.arguments.checks import Level, Size, check_at_least
+from quantizers.core.arguments.checks import Level, Size
+from quantizers.core.arguments.forwarding import check_forwarded, forwards
 from quantizers.core.arguments.options import checked
 from quantizers.core.gradients import Gradient, resolve_gradient, straight_through
 from quantizers.core.layout import Rows
 from quantizers.core.output import QuantizerOutput
+from quantizers.core.registry import register
 from quantizers.kernels.ops.levels import round_levels
 from quantizers.kernels.reference.levels import (
     bound_levels,
@@ -21,17 +21,9 @@ from quantizers.kernels.reference.levels import (
     round_bounded,
 )
 from quantizers.scalar.grid import GridQuantizer
+from quantizers.scalar.levels import levels_from
 
 SLOPES = {"tanh": 1.0, "ifsq": 0.8}  # 2σ(1.6 z) − 1 = tanh(0.8 z)
-
-# Table 1 of the paper.
-PROPOSED_LEVELS = {
-    2**8: (8, 6, 5),
-    2**10: (8, 5, 5, 5),
-    2**12: (7, 5, 5, 5, 5),
-    2**14: (8, 8, 8, 6, 5),
-    2**16: (8, 8, 8, 5, 5, 5),
-}
 
 
 class FSQ(GridQuantizer):
@@ -79,6 +71,21 @@ class FSQ(GridQuantizer):
         self.bound = bound
         self.gradient = resolve_gradient(gradient)
 
+    @classmethod
+    @forwards()
+    @checked
+    def from_options(
+        cls, dim: Size, codebook_size: int | None = None, levels: Sequence[Level] | None = None, **options: Any
+    ) -> Self:
+        """Build one from `levels`, or from a codebook size by `levels_for`.
+
+        Args: options: further arguments of the constructor.
+
+        Raises: ValueError unless exactly one of levels and codebook_size is given; as the constructor.
+        """
+        check_forwarded(cls.from_options, options)
+        return cls(dim, levels_from("fsq", codebook_size, levels), **options)
+
     def _quantize(self, rows: Rows) -> QuantizerOutput:
         z = rows.vectors
         if self.bound == "clamp":
@@ -108,34 +115,4 @@ class FSQ(GridQuantizer):
         return f"dim={self.dim}, levels={self.level_counts}, bound={self.bound!r}"
 
 
-def levels_for(codebook_size: int) -> tuple[int, ...]:
-    """Level counts whose product is near a codebook size.
-
-    The paper's own for 2⁸, 2¹⁰, 2¹², 2¹⁴ and 2¹⁶ (its table 1); else, by its rule of at least five levels a
-    channel, the counts from 5 to 8 whose product is nearest in ratio, the fewest channels first. Below 25 codes,
-    where two such channels are too many, one channel up to eight codes and two of three to five above.
-
-    Raises: ValueError for a size below 2 or above 2⁶³.
-    """
-    codebook_size = check_at_least("codebook_size", codebook_size, 2)
-    if codebook_size > 2**63:
-        raise ValueError(f"codebook_size is {codebook_size}, expected at most 2**63")
-    if codebook_size in PROPOSED_LEVELS:
-        return PROPOSED_LEVELS[codebook_size]
-    if codebook_size <= 8:
-        return (codebook_size,)
-    choices, channels = ((5, 4, 3), [2]) if codebook_size < 25 else ((8, 7, 6, 5), _channel_counts(codebook_size))
-    candidates = (
-        levels
-        for count in channels
-        for levels in itertools.combinations_with_replacement(choices, count)
-        if math.prod(levels) <= 2**63
-    )
-    return min(candidates, key=lambda levels: abs(math.log(math.prod(levels) / codebook_size)))
-
-
-def _channel_counts(codebook_size: int) -> list[int]:
-    """How many channels of five to eight levels can come near that many codes."""
-    fewest = math.floor(math.log(codebook_size, 8))
-    most = math.ceil(math.log(codebook_size, 5))
-    return list(range(max(fewest, 1), most + 1))
+register("fsq", FSQ.from_options)

@@ -434,8 +434,8 @@ def test_what_is_no_name_is_named() -> None:
             create(wrong, dim=4, codebook_size=8)
         with pytest.raises(TypeError, match=r"quantizer is .*, expected a class, a function, or one of affine_vq"):
             create("residual", quantizer=wrong, dim=4, codebook_size=8)
-    with pytest.raises(TypeError, match=r"create got 3 positional arguments, expected at most 1, quantizer"):
-        create("vq", 4, 8)
+    with pytest.raises(TypeError, match=r"create got 4 positional arguments, expected at most 3, quantizer, dim"):
+        create("vq", 4, 8, 1)
     with pytest.raises(TypeError, match=r"create is missing quantizer"):
         create(dim=4)
     with pytest.raises(TypeError, match=r"Linear made Linear, expected a Quantizer"):

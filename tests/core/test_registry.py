@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 import quantizers
 from quantizers import metrics
-from quantizers.core.registry import _BUILDERS
+from quantizers.core.arguments.forwarding import Computed
+from quantizers.core.arguments.hints import LEARNED, SYNONYMS
+from quantizers.core.registry import _BUILDERS, ALIASES
 
 
 def test_names() -> None:
@@ -25,7 +27,15 @@ def test_one_line_of_configuration_builds_them_all(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "near"), [("sim_vq", "simvq"), ("VQ", "vq"), ("ema", "ema_vq"), ("rotation", "rotation_vq")]
+    ("wrong", "near"),
+    [
+        ("sim_vq", "simvq"),
+        ("VQ", "vq"),
+        ("ema", "ema_vq"),
+        ("rotation", "rotation_vq"),
+        ("rvq", "residual"),
+        ("EMAVectorQuantizer", "ema_vq"),
+    ],
 )
 def test_unknown_names_answer_with_near_ones(wrong: str, near: str) -> None:
     with pytest.raises(ValueError, match=f"no quantizer is named {wrong!r}; did you mean .*{near!r}") as error:
@@ -53,6 +63,135 @@ def test_register(monkeypatch: pytest.MonkeyPatch) -> None:
     assert quantizers.create("cosine_vq", dim=4, codebook_size=8).distance == "cosine"
     with pytest.raises(ValueError, match="'vq' is registered already"):
         quantizers.register("vq", quantizers.VectorQuantizer)
+
+
+def test_a_class_that_is_defined_again_replaces_its_registration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quantizers.core.registry._BUILDERS", dict(_BUILDERS))
+
+    def define(name: str) -> type[quantizers.VectorQuantizer]:
+        @quantizers.register(f"{name}_rotation", gradient="rotation")
+        @quantizers.register(name)
+        class Again(quantizers.VectorQuantizer):
+            pass
+
+        return Again
+
+    first, second = define("again"), define("again")
+    assert first is not second
+    assert type(quantizers.create("again", 4, 8)) is second
+    assert type(quantizers.create("again_rotation", 4, 8)) is second
+    quantizers.register("again_residual", quantizers.ResidualQuantizer.from_options)
+    for name in ("vq", "residual", "rotation_vq"):
+        with pytest.raises(ValueError, match=f"'{name}' is registered already"):
+            quantizers.register(name, second)
+        with pytest.raises(ValueError, match=f"'{name}' is registered already"):
+            quantizers.register(name, partial(quantizers.VectorQuantizer, distance="cosine"))
+    Residual = type("Residual", (quantizers.ResidualQuantizer,), {})
+    with pytest.raises(ValueError, match="'residual' is registered already"):
+        quantizers.register("residual", Residual.from_options)
+
+
+def test_dim_and_codebook_size_by_position() -> None:
+    for name in quantizers.available():
+        assert repr(quantizers.create(name, 6, 64)) == repr(quantizers.create(name, dim=6, codebook_size=64))
+    with pytest.raises(TypeError, match="create got 4 positional arguments, expected at most 3"):
+        quantizers.create("vq", 6, 64, 1)  # type: ignore[call-arg, misc]
+    with pytest.raises(TypeError, match="create got dim twice, by its position and by its name"):
+        quantizers.create("vq", 6, dim=6)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", quantizers.available())
+def test_options_are_those_that_create_takes(name: str) -> None:
+    options = quantizers.options(name)
+    assert repr(options["dim"]) == "required"
+    text = repr(options)
+    assert text.startswith(f"options of '{name}':")
+    assert all(f"  {option} " in text for option in options)
+    assert ("Other options go to" in text) == (name in ("residual", "grouped", "multiscale"))
+    given = {option: value for option, value in options.items() if "required" not in repr(value)}
+    given = {option: value for option, value in given.items() if not isinstance(value, Computed)}
+    explicit = quantizers.create(name, **{**given, "dim": 6, "codebook_size": 64})
+    assert repr(explicit) == repr(quantizers.create(name, 6, 64))
+    with pytest.raises(quantizers.core.arguments.options.UnknownOptionError) as raised:
+        quantizers.create(name, 6, 64, no_such_option=1)
+    assert list(raised.value.takes[name]) == list(options)
+
+
+def test_options_of_presets_and_callables() -> None:
+    assert quantizers.options("rotation_vq")["gradient"] == "rotation"
+    assert quantizers.options("residual_fsq")["dropout"] == 0.0
+    assert "transform" not in quantizers.options("vqbridge")
+    assert {"patch_size", "decoder_gradient"} <= quantizers.options("vqbridge").keys()
+    assert quantizers.options(quantizers.FSQ).keys() == {"dim", "levels", "channel_dim", "bound", "gradient"}
+    with pytest.raises(ValueError, match="no quantizer is named 'rvq'; did you mean 'residual'"):
+        quantizers.options("rvq")
+
+
+@pytest.mark.parametrize(
+    ("name", "word", "answer"),
+    [
+        ("vq", "num_embeddings", ", did you mean 'codebook_size'?"),
+        ("rotation_vq", "n_e", ", did you mean 'codebook_size'?"),
+        ("fsq", "n_embed", ", did you mean 'codebook_size'?"),
+        ("vq", "embedding_dim", ", did you mean 'dim' or 'code_dim'?"),
+        ("fsq", "embedding_dim", ", did you mean 'dim'?"),
+        ("vq", "codebook_dim", ", did you mean 'code_dim'?"),
+        ("ema_vq", "beta", ", did you mean 'commitment_weight'?"),
+        ("residual", "commitment_cost", ", did you mean 'commitment_weight'?"),
+        ("fsq", "beta", "."),
+        ("vq", "decay", ": 'ema_vq' takes decay: its codes are moving averages."),
+        ("ema_vq", "ema_decay", ", did you mean 'decay'?"),
+        ("gumbel", "tau", ", did you mean 'temperature'?"),
+        ("vq", "tau", "."),
+        ("residual", "n_codebooks", ", did you mean 'num_quantizers'?"),
+        ("qinco", "n_q", ", did you mean 'num_quantizers'?"),
+        ("grouped", "n_codebooks", ", did you mean 'num_groups'?"),
+        ("vq", "rotation_trick", ': pass gradient="rotation".'),
+        ("nsvq", "rotation_trick", "."),
+        ("simvq", "use_cosine_sim", ': pass distance="cosine".'),
+        ("lfq", "use_cosine_sim", "."),
+        ("simvq", "kmeans_init", ": call quantizers.warm_start(model, batches) before training."),
+        ("fsq", "kmeans_init", "."),
+        ("ema_vq", "threshold_ema_dead_code", ": call quantizers.DeadCodeReplacement(model, optimizer).step()"),
+        ("simvq", "threshold_ema_dead_code", "."),
+        ("bsq", "accept_image_fmap", ": pass channel_dim=1 for x of shape [B, C, H, W]."),
+    ],
+)
+def test_words_of_other_libraries_are_answered_where_their_target_exists(
+    name: str, word: str, answer: str
+) -> None:
+    with pytest.raises(TypeError) as raised:
+        quantizers.create(name, 4, 8, **{word: 1})
+    assert str(raised.value).startswith(
+        f"there is no option '{word}'{answer} "[: -1 if answer[-1] == ")" else None]
+    )
+    assert f"{name} takes" in str(raised.value)
+
+
+def test_hints_name_options_that_exist() -> None:
+    existing = {option for name in quantizers.available() for option in quantizers.options(name)}
+    assert {option for meant in SYNONYMS.values() for option in meant} <= existing
+    assert set(ALIASES.values()) <= set(quantizers.available())
+    learned = {
+        "vq",
+        "ema_vq",
+        "simvq",
+        "gumbel",
+        "multihead",
+        "qinco",
+        "ibq",
+        "optvq",
+        "diveq",
+        "nsvq",
+        "vqbridge",
+    }
+    for name in quantizers.available():
+        if name not in ("residual", "grouped", "multiscale"):
+            options = quantizers.options(name).keys()
+            assert (not LEARNED.isdisjoint(options)) == (name in learned | {"rotation_vq", "affine_vq"})
+            assert ("regularizers" in options and "learned_basis" not in options) == (
+                quantizers.create(name, 4, 8).has_table
+            )
 
 
 # metrics

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 import quantizers
 from quantizers import EMAVectorQuantizer, ResidualQuantizer, VectorQuantizer
-from quantizers.composite.builders import FINEST_STEP, LEAST_FALL
+from quantizers.composite.residual_fsq import FINEST_STEP, LEAST_FALL
 from quantizers.serialization.configuration import configuration, rebuild
 from tests.cases import assert_same_state, normal, state_of
 

@@ -1,14 +1,13 @@
 """Calls of constructors and builders: options that do not exist or are missing are named, the others checked."""
 
-import difflib
 import functools
 import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import ParamSpec, TypeVar
 
 from quantizers.core.arguments.checks import Check, check_for
+from quantizers.core.arguments.hints import hint_for, meant_by
 from quantizers.core.arguments.shared import expanded_signature
 
 P = ParamSpec("P")
@@ -20,11 +19,11 @@ REQUIRED = (inspect.Parameter.POSITIONAL_ONLY, *NAMED)
 
 
 class UnknownOptionError(TypeError):
-    """An option that nothing on the way of the options takes.
+    """An option that neither a quantizer nor anything it forwards its options to takes.
 
     Args:
         option: its name.
-        takes: who was asked, and the options that each takes, from the inside out.
+        takes: the options of everything that the option reached, by name, from the inside out.
     """
 
     def __init__(self, option: str, takes: Mapping[str, Collection[str]]) -> None:
@@ -33,11 +32,14 @@ class UnknownOptionError(TypeError):
         self.takes = takes
 
     def __str__(self) -> str:
-        names = dict.fromkeys(name for taken in self.takes.values() for name in taken)
-        near = difflib.get_close_matches(self.option, names, n=3)
-        hint = f", did you mean {' or '.join(map(repr, near))}?" if near else "."
+        names = list(dict.fromkeys(name for taken in self.takes.values() for name in taken))
         lists = "; ".join(f"{taker} takes {', '.join(taken)}" for taker, taken in self.takes.items())
-        return f"there is no option {self.option!r}{hint} {lists}"
+        return f"there is no option {self.option!r}{hint_for(self.option, names)} {lists}"
+
+    def taken_by(self, taker: str, names: Collection[str], instead_of: str = "") -> "UnknownOptionError":
+        """The same error with one more taker outside the others, under its own name or `instead_of` another."""
+        inner = {name: taken for name, taken in self.takes.items() if name not in (taker, instead_of)}
+        return UnknownOptionError(self.option, {**inner, taker: names})
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
@@ -115,15 +117,6 @@ def option_names(*functions: Callable[..., object], keyword_only: bool = False) 
     return list(dict.fromkeys(name for name, parameter in parameters if parameter.kind in kinds))
 
 
-@contextmanager
-def passed_on(taker: str, names: Collection[str]) -> Iterator[None]:
-    """Name `taker` and its own options too, where those that it passes on have one that does not exist."""
-    try:
-        yield
-    except UnknownOptionError as error:
-        raise UnknownOptionError(error.option, {**error.takes, taker: names}) from None
-
-
 def _make_plain(bound: inspect.BoundArguments, checks: Mapping[str, Check | None]) -> None:
     for name, value in bound.arguments.items():
         check = checks.get(name)
@@ -165,8 +158,8 @@ def _check_missing(
     needed = [item.name for item in parameters if item.default is item.empty and item.kind in REQUIRED]
     missing = [name for name in needed if name not in given]
     if missing:
-        near = difflib.get_close_matches(missing[0], kwargs.keys() - {item.name for item in parameters}, 1, 0.8)
-        hint = f" (did you mean it by {near[0]!r}?)" if near else ""
+        near = meant_by(missing[0], kwargs.keys() - {item.name for item in parameters})
+        hint = f" (perhaps given as {near!r})" if near else ""
         got = ", ".join(kwargs) or "no option by name"
         raise TypeError(
             f"{taker} is missing {' and '.join(missing)}{hint}; it got {got}, expected {', '.join(needed)}"
