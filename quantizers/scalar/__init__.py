@@ -1,1 +1,1 @@
-"""Quantizers that round each channel by itself, on an implicit grid of codes."""
+"""Quantizers that round each channel independently, on an implicit grid of codes."""

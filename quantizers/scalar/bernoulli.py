@@ -1,4 +1,4 @@
-"""Bits that are sampled: the binary mapper of the Free Transformer."""
+"""Sampled bits: the binary mapper of the Free Transformer."""
 
 import math
 from typing import Any
@@ -22,30 +22,47 @@ LN_2 = math.log(2)
 
 @register("bernoulli")
 class BernoulliQuantizer(GridQuantizer):
-    """Bit i of L = log₂ K is one with probability σ(z_i); a code is ±1 a channel, index = Σ 2^i · bit_i, i from 0.
+    """The binary mapper of the Free Transformer: each of L = log₂ K channels is a logit from which a bit is drawn.
 
-    Fleuret: The Free Transformer, 2025 (arXiv 2510.17558), the binary mapper and, in equation (5), its free
-    bits. In training the bits are drawn, each by itself; in evaluation a bit is the likelier one, and zero where
-    both are as likely. The drawn bits are the indices too: decode(indices) == quantized in both modes.
+    In training each bit is drawn on its own; in evaluation it is the likelier value, and zero if both are equally
+    likely. A code is ±1 per channel, and decode(indices) == quantized in both modes.
 
-    The gradient is that of the code's mean, 2σ(z) − 1, in both modes. The paper's mapper gives a one-hot vector of
-    2^L entries, with the gradient of their probabilities Π_i σ(±z_i); multiplied by the table of all codes, value
-    and gradient are those of here, and no table is needed.
+    With p_i = σ(z_i):
 
-    loss = kl_weight · mean_n max(0, KL_n − free_nats), in nats a vector, the same in both modes. KL_n is that
-    of the bits' distribution to the uniform one over all codes, Σ_i (ln 2 − H(σ(z_ni))) ≤ L ln 2: a sum over bits,
-    finite at any logit. A vector may say free_nats at no cost; one that says less gets no gradient of the loss.
+        P(bit_i = 1) = p_i, q_i = 2 bit_i − 1, index = Σ_i 2^i · bit_i, i from 0
+        KL_n = Σ_i (ln 2 − H(p_ni)) ≤ L ln 2
+        loss = kl_weight · mean_n max(0, KL_n − free_nats)    (equation (5) of the paper, its free bits)
 
-    A code has L channels; where `dim` differs, x is projected. Draws follow the default generator of x's device.
+    The loss is in nats per vector and the same in both modes. KL_n is the divergence of the bits' distribution
+    from the uniform one over all codes, a sum over bits that is finite at any logit. A vector may carry free_nats
+    at no cost; one that carries less gets no gradient from the loss.
+
+    The gradient is that of the code's mean, 2σ(z) − 1, in both modes. The paper's mapper returns a one-hot vector
+    of 2^L entries with the gradient of their probabilities Π_i σ(±z_i); multiplied by the table of all codes, that
+    has the value and the gradient computed here, without a table.
+
+    Example:
+        >>> import torch
+        >>> from quantizers import BernoulliQuantizer
+        >>> quantizer = BernoulliQuantizer(3, codebook_size=8).eval()
+        >>> quantized, indices, loss = quantizer(torch.tensor([[0.2, -3.0, 1.5]]))
+        >>> quantized, indices
+        (tensor([[ 1., -1.,  1.]]), tensor([5]))
 
     Args:
-        dim: channels of x. codebook_size: K, a power of two from 2 to 2⁶³. channel_dim: axis of x's channels.
-        kl_weight: of the divergence, ≥ 0.
+        dim: channels of x. A code has L channels; where `dim` differs, x is projected.
+        codebook_size: K, a power of two from 2 to 2⁶³.
+        channel_dim: axis of x's channels.
+        kl_weight: weight of the divergence, ≥ 0.
         free_nats: see above, ≥ 0; ln 2 is one bit. From L ln 2 on the loss is zero.
+
+    Draws come from the default generator of x's device.
 
     Shapes: x [..., dim] → quantized [..., dim], indices [...], loss [].
 
     Raises: ValueError for another codebook size, a negative kl_weight or free_nats.
+
+    Source: Fleuret: The Free Transformer, 2025 (arXiv 2510.17558).
     """
 
     draws_in_training = True
@@ -69,14 +86,14 @@ class BernoulliQuantizer(GridQuantizer):
     def log_prob(self, x: Tensor, indices: Tensor) -> Tensor:
         """The log-probability in nats of drawing `indices` [...] for x: float32 [...] (float64 for float64 x).
 
-        NaN where the vector is not finite or the index is −1. Its gradient reaches x, and not where it is NaN.
+        It is NaN for vectors that are not finite and for index −1. Its gradient reaches x, except where it is NaN.
 
         Raises: ValueError where the shapes differ; TypeError or IndexError as `decode`.
         """
         rows = to_rows(x, None, self.dim, self.channel_dim)
         if check_tensor("indices", indices).shape != rows.shape:
             raise ValueError(
-                f"indices have shape {tuple(indices.shape)}, expected {tuple(rows.shape)}, one a vector"
+                f"indices have shape {tuple(indices.shape)}, expected {tuple(rows.shape)}, one per vector"
             )
         flat = self._check_indices(indices).reshape(-1)
         with without_autocast(x.device):
@@ -88,7 +105,9 @@ class BernoulliQuantizer(GridQuantizer):
     def _quantize(self, rows: Rows) -> QuantizerOutput:
         z, valid = rows.vectors, rows.valid
         p = torch.sigmoid(z)
-        bits = torch.rand_like(z) < p if self.training else z > 0  # rand in [0, 1): no bit against a p of 0 or 1
+        bits = (
+            torch.rand_like(z) < p if self.training else z > 0
+        )  # rand is in [0, 1), so p = 0 and p = 1 are certain
         digits = bits.to(torch.int64)
         quantized = exact_value(2 * p - 1, self._values(digits, z.dtype))
         return QuantizerOutput(quantized, self._index(digits), self._loss(z, valid))
@@ -100,6 +119,9 @@ class BernoulliQuantizer(GridQuantizer):
 
     def _encode(self, z: Tensor) -> Tensor:
         return self._index((z > 0).to(torch.int64))
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, kl_weight={self.kl_weight:.4g}, free_nats={self.free_nats:.4g}"
 
     @property
     def _index_rule(self) -> dict[str, Any]:

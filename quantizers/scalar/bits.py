@@ -1,10 +1,10 @@
-"""Codes of one bit a channel: their signs, their entropies, and the loss that LFQ and BSQ share.
+"""Codes of one bit per channel: their signs, their entropies, and the loss that LFQ and BSQ share.
 
-softmax over all 2^L codes c ∈ {−v, v}^L of −‖z − c‖² / T is a product over channels: the terms z² and c² = v² are
-the same for all codes, and what is left, 2 z·c / T, is a sum over channels. So p(c|z) = Π_i σ(ℓ_i)^{b_i}
-σ(−ℓ_i)^{1−b_i} with bits b_i and logits ℓ_i = 4 v z_i / T, the entropy of p(·|z) is the sum of the bits'
-entropies, and no table of 2^L codes is needed. The mean of such products over a batch is no product; the sum of
-its bits' entropies is an upper bound of its entropy, which is met where bits are independent.
+Softmax over all 2^L codes c ∈ {−v, v}^L of −‖z − c‖² / T is a product over channels: the terms z² and c² = v² are
+the same for all codes, and what remains, 2 z·c / T, is a sum over channels. So p(c|z) = Π_i σ(ℓ_i)^{b_i}
+σ(−ℓ_i)^{1−b_i} with bits b_i and logits ℓ_i = 4 v z_i / T. The entropy of p(·|z) is the sum of the bits'
+entropies, and no table of 2^L codes is needed. The mean of such products over a batch is not a product; the sum
+of its bits' entropies is an upper bound of its entropy, which it attains if the bits are independent.
 """
 
 import abc
@@ -19,34 +19,35 @@ from quantizers.core.arguments.options import checked
 from quantizers.core.gradients import Gradient, resolve_gradient
 from quantizers.core.layout import Rows
 from quantizers.core.output import QuantizerOutput
-from quantizers.scalar.grid import GridQuantizer
+from quantizers.scalar.grid import GridQuantizer, name_of
 
-SATURATED = 1000.0  # a logit at which σ(−ℓ) is zero in float64 too: larger ones, ∞ included, differ in nothing
+SATURATED = 1000.0  # a logit at which σ(−ℓ) is zero even in float64, as for all larger ones and ∞
 
 
 def bit_entropy(logits: Tensor) -> Tensor:
-    """The entropy in nats of bits that are one with probability σ(ℓ): ln(1 + e^−|ℓ|) + |ℓ| σ(−|ℓ|)."""
+    """The entropy in nats of a bit that is one with probability σ(ℓ): ln(1 + e^−|ℓ|) + |ℓ| σ(−|ℓ|)."""
     size = logits.abs().clamp(max=SATURATED)
     return F.softplus(-size) + size * torch.sigmoid(-size)
 
 
 def marginal_bit_entropy(logits: Tensor, valid: Tensor) -> Tensor:
-    """Σ_i of the entropy in nats of bit i over the batch: of mean_n σ(ℓ_ni).
+    """The sum over bits i of the entropy in nats of mean_n σ(ℓ_ni), the frequency of bit i in the batch.
 
     Args:
-        logits: [N, L]. valid: [N] bool, rows that count.
+        logits: [N, L].
+        valid: [N] bool, the rows that count.
 
-    Returns: 0-d; zero where no row counts. A probability that underflows has neither entropy nor gradient left.
+    Returns: 0-d; zero if no row counts. A probability that underflows contributes neither entropy nor gradient.
     """
     weight = valid / valid.sum().clamp(min=1).to(logits.dtype)
-    # The rarer side is summed as it is: as 1 − p, with p near 1, it has lost its digits.
+    # Sum the rarer side itself: computed as 1 − p with p near 1 it would have lost its digits.
     rare = (torch.stack([logits, -logits]).sigmoid() * weight[:, None]).sum(1).amin(0)
     positive = rare.where(rare > 0, 1.0)
     return -(positive * positive.log() + (1 - rare) * torch.log1p(-rare)).sum()
 
 
 def bits_for(codebook_size: int) -> int:
-    """log₂ of a codebook size. Raises: ValueError for one that is not a power of two from 2 to 2⁶³."""
+    """log₂ of a codebook size. Raises: ValueError unless it is a power of two from 2 to 2⁶³."""
     codebook_size = check_at_least("codebook_size", codebook_size, 2)
     if codebook_size > 2**63:
         raise ValueError(f"codebook_size is {codebook_size}, expected at most 2**63, int64's range")
@@ -60,12 +61,13 @@ def bits_for(codebook_size: int) -> int:
 
 
 class BinaryQuantizer(GridQuantizer):
-    """Code v · sign(u) of a vector u, where a subclass says u and v; index Σ 2^i · [u_i > 0], i from 0.
+    """The code v · sign(u) of a vector u, where a subclass defines u and v; index = Σ_i 2^i · [u_i > 0], i from 0.
 
-    loss = entropy_weight · (mean_n H(p_n) − diversity · Σ_i H(mean_n p_ni)) + commitment_weight · mean (u −
-    sg[q])², with p_n the softmax of −‖u_n − c‖² / T over all codes c, p_ni its bit i and H in nats; sums are over
-    the channels of a vector, the last mean is over vectors and channels. The memory is O(N·L), whatever the
-    codebook's size.
+        loss = entropy_weight · (mean_n H(p_n) − diversity · Σ_i H(mean_n p_ni))
+               + commitment_weight · mean (u − sg[q])²
+
+    p_n is the softmax of −‖u_n − c‖² / T over all codes c, p_ni is its bit i, and H is in nats. The sums are over
+    the channels of a vector, the last mean is over vectors and channels. Memory is O(N·L) for any codebook size.
     """
 
     @checked
@@ -91,11 +93,11 @@ class BinaryQuantizer(GridQuantizer):
     @property
     @abc.abstractmethod
     def _value(self) -> float:
-        """v > 0, the size of a code's channels."""
+        """v > 0, the magnitude of each channel of a code."""
 
     @abc.abstractmethod
     def _vectors(self, z: Tensor) -> Tensor:
-        """What is quantized, u [N, L], of z [N, L]."""
+        """The vectors u [N, L] that are quantized for z [N, L]."""
 
     def _quantize(self, rows: Rows) -> QuantizerOutput:
         z, valid = rows.vectors, rows.valid
@@ -112,9 +114,14 @@ class BinaryQuantizer(GridQuantizer):
 
     def _commitment_loss(self, u: Tensor, codes: Tensor, valid: Tensor) -> Tensor:
         error = u - codes
-        # Divided first: the mean may fit float32 where the sum does not, and no weight meets an infinite square.
+        # Divide first: the mean may fit float32 where the sum does not, and 0 · ∞ would be NaN.
         weight = self.commitment_weight / (valid.sum().clamp(min=1) * self.code_dim).to(error.dtype)
         return (weight * error * error).where(valid[:, None], 0.0).sum()
+
+    def extra_repr(self) -> str:
+        weights = ("entropy_weight", "diversity", "temperature", "commitment_weight")
+        shown = ", ".join(f"{name}={getattr(self, name):.4g}" for name in weights)
+        return f"{super().extra_repr()}, gradient={name_of(self.gradient)!r}, {shown}"
 
     @property
     def _index_rule(self) -> dict[str, Any]:

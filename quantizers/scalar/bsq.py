@@ -12,33 +12,51 @@ from quantizers.scalar.bits import BinaryQuantizer, bits_for
 
 @register("bsq")
 class BSQ(BinaryQuantizer):
-    """BSQ: u = z / ‖z‖, q = sign(u) / √L with L = log₂ K channels; vectors, codes and losses on the unit sphere.
+    """Binary spherical quantization: divide z by its norm, and take the sign of each of its L = log₂ K channels.
 
-    Zhao, Xiong, Krähenbühl: Image and Video Tokenization with Binary Spherical Quantization, 2024 (arXiv
-    2406.07548), equations (7) to (10). index = Σ 2^i · [u_i > 0], i from 0. A channel at zero, of either sign,
-    goes to −1/√L, as the bit that the paper gives it (its sign of zero is +1); a zero vector has no direction and
-    takes index 0. The gradient of q goes to u, by `gradient`, and through the division to z. The error is bounded,
-    which LFQ's is not: ‖u − q‖² = 2 − 2‖u‖₁ / √L ≤ 2 − 2/√L.
+    Vectors, codes and losses live on the unit sphere. There is no codebook to learn, and the error is bounded,
+    which LFQ's is not.
 
-    loss = entropy_weight · (mean_n H(p_n) − diversity · Σ_i H(mean_n p_ni)) + commitment_weight · mean (u −
-    sg[q])², in nats a vector, where p_n is the softmax of −‖u_n − c‖² / T = 2 u_n·c / T + const over all 2^L codes
-    c: a product of σ(±4 u_i / (√L T)) over channels. The paper's τ is 2/T. The first term is exact
-    (`scalar.bits`). **The second is the paper's approximation**, an upper bound of the entropy of the mean of
-    p_n, which takes bits for independent over the batch. That mean is of this process's vectors: data parallel,
-    each rank balances the bits of its own batch.
+    Equations (7) to (10) of the paper:
 
-    A code has L channels; where `dim` differs, x is projected.
+        u = z / ‖z‖, q = sign(u) / √L, index = Σ_i 2^i · [u_i > 0], i from 0
+        ‖u − q‖² = 2 − 2‖u‖₁ / √L ≤ 2 − 2/√L
+        p_n = softmax over all 2^L codes c of −‖u_n − c‖² / T = 2 u_n·c / T + const
+        loss = entropy_weight · (mean_n H(p_n) − diversity · Σ_i H(mean_n p_ni))
+               + commitment_weight · mean (u − sg[q])²
+
+    in nats per vector. p_n is a product of σ(±4 u_i / (√L T)) over channels, and p_ni is its bit i; the paper's τ
+    is 2/T. The first term is exact (see `quantizers.scalar.bits`). **The second is the paper's approximation**,
+    an upper bound of the entropy of the mean of p_n, which takes bits for independent over the batch. The mean is
+    over the vectors of this process: with data parallelism each rank balances the bits of its own batch.
+
+    A channel at zero, of either sign, gets −1/√L, the bit that the paper gives it (whose sign of zero is +1); a
+    zero vector has no direction and gets index 0. The gradient of q reaches u through `gradient`, and z through
+    the division.
+
+    Example:
+        >>> import torch
+        >>> from quantizers import BSQ
+        >>> quantizer = BSQ(4, codebook_size=16)
+        >>> quantized, indices, loss = quantizer(torch.tensor([[0.2, -3.0, 1.5, 7.0]]))
+        >>> quantized, indices
+        (tensor([[ 0.5000, -0.5000,  0.5000,  0.5000]]), tensor([13]))
 
     Args:
-        dim: channels of x. codebook_size: K, a power of two from 2 to 2⁶³. channel_dim: axis of x's channels.
+        dim: channels of x. A code has L channels; where `dim` differs, x is projected.
+        codebook_size: K, a power of two from 2 to 2⁶³.
+        channel_dim: axis of x's channels.
         gradient: "straight_through", "rotation", "reflection" or a function (u, codes) → [..., L].
         entropy_weight, diversity: see above.
-        temperature: T > 0. Default: 1/L, at which a channel at its code has probability σ(4) of it for any L.
-        commitment_weight: see above; the paper has no such term.
+        temperature: T > 0. Default: 1/L, at which a channel at its code has probability σ(4) of that bit for any
+        L. commitment_weight: see above; the paper has no such term.
 
     Shapes: x [..., dim] → quantized [..., dim], indices [...], loss [] (which may be negative).
 
     Raises: ValueError for another codebook size, temperature ≤ 0, an unknown gradient.
+
+    Source: Zhao, Xiong, Krähenbühl: Image and Video Tokenization with Binary Spherical Quantization, 2024 (arXiv
+        2406.07548).
     """
 
     loss_depends_on_batch = True

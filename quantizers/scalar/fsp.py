@@ -1,4 +1,4 @@
-"""Finite scalar perturbation: equally likely levels, and in training noise of the size of their bins."""
+"""Finite scalar perturbation: equally likely levels, and noise of the size of their bins in training."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Self
@@ -29,24 +29,39 @@ CDFS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class FSP(GridQuantizer):
-    """FSP: u = CDF(z) in each channel, L_i bins of equal width; no codebook to learn, no loss.
+    """Finite scalar perturbation: map each channel to (0, 1) by a CDF, and divide that into L_i equal bins.
 
-    Zhai et al.: VP-VAE: Rethinking Vector Quantization via Adaptive Vector Perturbation, 2026 (arXiv 2602.17133),
-    §3.3, equations (13) to (18). Where z has the distribution whose CDF it is, u is uniform and all levels are
-    equally likely. The code of a bin is its centre, (⌊u L⌋ + ½) / L in (0, 1), the best for uniform u and within
-    1/2L of it; index = Σ ⌊u_i L_i⌋ · Π_{j<i} L_j. z = 0 is u = ½, and with an even L the lower end of a bin.
+    In training, some vectors get noise of the size of a bin instead of their code. Nothing about the codebook is
+    learned, and the loss is zero.
 
-    In training, with probability quantize_probability a vector is its code, as in evaluation; else each channel is
-    u + ε with ε ~ U(−1/2L, 1/2L), which has the range of the code's error, or u itself where that leaves [0, 1].
-    That step keeps uniform u uniform. The gradient of u is in all cases the decoder's, and that of z the density
-    times it: a channel far out gets none.
+    Equations (13) to (18) of the paper, §3.3: with u_i = CDF(z_i),
 
-    **An exception to decode(indices) == quantized**: in training, and unless quantize_probability is 1, the value
-    is no code. The indices are those of evaluation. The noise follows the default generator of x's device.
+        q_i = (⌊u_i L_i⌋ + ½) / L_i
+        index = Σ_i ⌊u_i L_i⌋ · Π_{j<i} L_j
 
-    The paper draws the mixture in each forward, and adds a loss that keeps the batch's mean and variance of z at
-    those of the CDF (its equation (14)). Here each vector draws for itself, and **that loss is left to the
-    caller**.
+    Where z has the distribution of that CDF, u is uniform and all levels are equally likely. The code of a bin is
+    its center in (0, 1), the best one for uniform u and within 1/(2 L_i) of it. z = 0 gives u = ½, which for an
+    even L is the lower end of a bin.
+
+    In training a vector is its code with probability quantize_probability, as in evaluation. Otherwise each
+    channel is u + ε with ε ~ U(−1/(2L), 1/(2L)), the range of the code's error, or u itself if u + ε leaves
+    [0, 1]; that step leaves a uniform u uniform. The gradient of u is the decoder's gradient in all cases, and
+    the gradient of z is that times the density: a channel far out gets none.
+
+    **An exception to decode(indices) == quantized**: in training, unless quantize_probability is 1, the value is
+    not a code. The indices are the same as in evaluation. The noise comes from the default generator of x's
+    device.
+
+    The paper draws the mixture once per forward, and adds a loss that holds the batch's mean and variance of z at
+    those of the CDF (equation (14)). Here each vector draws for itself, and **that loss is left to the caller**.
+
+    Example:
+        >>> import torch
+        >>> from quantizers import FSP
+        >>> quantizer = FSP(2, levels=[4, 5]).eval()
+        >>> quantized, indices, loss = quantizer(torch.tensor([[9.0, 0.0]]))
+        >>> quantized, indices
+        (tensor([[0.8750, 0.5000]]), tensor([11]))
 
     Args:
         dim: channels of x.
@@ -54,15 +69,18 @@ class FSP(GridQuantizer):
             A code has len(levels) channels; where `dim` differs, x is projected.
         channel_dim: axis of x's channels.
         cdf: "normal" (of variance 1), "logistic" (1/(1 + e^−z), variance π²/3) or "tanh" ((tanh z + 1)/2, π²/12).
-        quantize_probability: see above; the paper's is ½.
+        quantize_probability: see above; ½ in the paper.
 
     Shapes: x [..., dim] → quantized [..., dim], indices [...], loss [] (zero).
 
     Raises: ValueError for empty levels, a level outside [2, 2²³], a product above 2⁶³, an unknown cdf, a
-    probability outside [0, 1].
+        probability outside [0, 1].
+
+    Source: Zhai et al.: VP-VAE: Rethinking Vector Quantization via Adaptive Vector Perturbation, 2026 (arXiv
+        2602.17133).
     """
 
-    largest_level = 2**23  # float32 tells no more centres apart
+    largest_level = 2**23  # float32 represents the centers of no more bins
 
     @checked
     def __init__(
@@ -113,14 +131,14 @@ class FSP(GridQuantizer):
         return QuantizerOutput(exact_value(u, value), self._index(digits), z.new_zeros(()))
 
     def _perturb(self, u: Tensor, codes: Tensor) -> Tensor:
-        """Each row [d] of u with noise, or of the codes."""
+        """For each row [d], either u with noise or the code."""
         moved = u + (torch.rand_like(u) - 0.5) / self._levels(u)
         moved = moved.where((moved >= 0) & (moved <= 1), u)
         quantized = torch.rand_like(u[:, :1]) < self.quantize_probability
         return codes.where(quantized, moved)
 
     def _digits(self, u: Tensor) -> Tensor:
-        # u is 1 itself where a CDF rounds to it.
+        # A CDF may round to 1, which belongs to the last bin.
         levels = self._levels(u)
         return (u * levels).floor().to(torch.int64).minimum(levels - 1)
 
@@ -135,7 +153,8 @@ class FSP(GridQuantizer):
         return {**super()._index_rule, "cdf": self.cdf}
 
     def extra_repr(self) -> str:
-        return f"dim={self.dim}, levels={self.level_counts}, cdf={self.cdf!r}"
+        quantized = f"quantize_probability={self.quantize_probability}"
+        return f"dim={self.dim}, levels={self.level_counts}, cdf={self.cdf!r}, {quantized}"
 
 
 register("fsp", FSP.from_options)

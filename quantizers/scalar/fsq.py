@@ -1,4 +1,4 @@
-"""Finite scalar quantization: each channel rounded to a few levels, the codebook an implicit grid."""
+"""Finite scalar quantization: each channel is rounded to a few levels; the codebook is an implicit grid."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, Self
@@ -20,29 +20,45 @@ from quantizers.kernels.reference.levels import (
     level_values,
     round_bounded,
 )
-from quantizers.scalar.grid import GridQuantizer
+from quantizers.scalar.grid import GridQuantizer, name_of
 from quantizers.scalar.levels import levels_from
 
 SLOPES = {"tanh": 1.0, "ifsq": 0.8}  # 2σ(1.6 z) − 1 = tanh(0.8 z)
 
 
 class FSQ(GridQuantizer):
-    """FSQ: bound d channels, round each to L_i levels; no codebook to learn, no loss.
+    """Finite scalar quantization: bound each of d channels, and round it to one of a few levels.
 
-    Mentzer et al.: Finite Scalar Quantization: VQ-VAE Made Simple, 2023 (arXiv 2309.15505). Channel i becomes
-    u_i = ((L_i − 1)/2 · (1 + 10⁻³) · tanh(z_i + shift) − offset) / ⌊L_i/2⌋, with offset ½ for even L_i and the
-    shift that maps 0 to 0; the code is the nearest multiple of 1/⌊L_i/2⌋; index = Σ digit_i · Π_{j<i} L_j.
-    Two levels are the one case where the paper's shift is left out: it would put the threshold at z = −3.8.
+    The codebook is the grid of all combinations of levels. Nothing about it is learned, and the loss is zero.
 
-    bound="ifsq" puts 2σ(1.6 z) − 1 in the place of tanh (arXiv 2601.17124), which for Gaussian z is closer to
-    uniform. The levels are so only from about a hundred on: the outermost ones have bins of half the width, and
-    tanh's heavier tails fill those (for N(0, 1) and five levels 2.31 bits with tanh, 2.22 with ifsq, of 2.32;
-    for 256 levels 7.96 and 7.97, of 8).
+    With L_i levels in channel i, half = ⌊L_i/2⌋, an offset of ½ for even L_i (else 0), and the shift that maps
+    z_i = 0 to 0:
 
-    bound="clamp" cuts z off at the outermost levels and is linear between them: for vectors that are bounded
-    already, as in the later stages of residual quantization.
+        u_i = ((L_i − 1)/2 · (1 + 10⁻³) · tanh(z_i + shift_i) − offset_i) / half_i
+        q_i = round(u_i · half_i) / half_i
+        index = Σ_i digit_i · Π_{j<i} L_j, where digit_i = q_i · half_i + half_i
 
-    With gradient="straight_through" the gradient of z is the bound's derivative times the decoder's gradient.
+    For two levels alone the paper's shift is left out: it would put the threshold at z = −3.8. With
+    gradient="straight_through" the gradient of z is the decoder's gradient times the derivative of the bound.
+
+    Bounds:
+        "tanh": the equation above.
+        "ifsq": 2σ(1.6 z) − 1 instead of tanh (arXiv 2601.17124), which is closer to uniform for Gaussian z. The
+            levels are equally likely only from about a hundred levels on, because the outermost bins have half
+            the width, and tanh's heavier tails fill them: for N(0, 1) and five levels, tanh gives 2.31 bits and
+            ifsq 2.22, of 2.32; for 256 levels 7.96 and 7.97, of 8.
+        "clamp": cuts z off at the outermost levels and is linear between them, for vectors that are bounded
+            already, such as those of the later stages of residual quantization.
+
+    Example:
+        >>> import torch
+        >>> from quantizers import FSQ
+        >>> quantizer = FSQ(3, levels=[7, 5, 5])
+        >>> quantized, indices, loss = quantizer(torch.tensor([[0.0, 9.0, -9.0]]))
+        >>> quantized, indices
+        (tensor([[ 0.,  1., -1.]]), tensor([31]))
+        >>> torch.equal(quantizer.decode(indices), quantized)
+        True
 
     Args:
         dim: channels of x.
@@ -55,6 +71,8 @@ class FSQ(GridQuantizer):
     Shapes: x [..., dim] → quantized [..., dim], indices [...], loss [] (zero).
 
     Raises: ValueError for empty levels, a level outside [2, 2²⁴], a product above 2⁶³, an unknown bound.
+
+    Source: Mentzer et al.: Finite Scalar Quantization: VQ-VAE Made Simple, 2023 (arXiv 2309.15505).
     """
 
     @checked
@@ -94,7 +112,7 @@ class FSQ(GridQuantizer):
             codes, indices = round_bounded(bounded.detach(), levels)
             return QuantizerOutput(self.gradient(bounded, codes), indices, z.new_zeros(()))
         codes, indices = round_levels(z, self.level_counts, SLOPES[self.bound])
-        if self.gradient is not straight_through:  # which the operation's own gradient is
+        if self.gradient is not straight_through:  # the gradient of the operation itself
             codes = self.gradient(bound_levels(z, self._levels(z), SLOPES[self.bound]), codes.detach())
         return QuantizerOutput(codes, indices, z.new_zeros(()))
 
@@ -112,7 +130,8 @@ class FSQ(GridQuantizer):
         return {**super()._index_rule, "bound": self.bound}
 
     def extra_repr(self) -> str:
-        return f"dim={self.dim}, levels={self.level_counts}, bound={self.bound!r}"
+        gradient = name_of(self.gradient)
+        return f"dim={self.dim}, levels={self.level_counts}, bound={self.bound!r}, gradient={gradient!r}"
 
 
 register("fsq", FSQ.from_options)

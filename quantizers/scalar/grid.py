@@ -1,4 +1,4 @@
-"""An implicit codebook: a grid of a few levels in each channel, whose index is a number in mixed radix."""
+"""An implicit codebook: a grid with a few levels per channel, whose index is a number in mixed radix."""
 
 import abc
 import itertools
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from quantizers.core.arguments.checks import Level, Size
 from quantizers.core.arguments.options import checked
+from quantizers.core.gradients import Gradient
 from quantizers.core.row_quantizer import RowQuantizer
 from quantizers.core.state.read_only import read_only
 from quantizers.kernels.vectors import integers
@@ -20,10 +21,10 @@ LARGEST_TABLE = 2**24  # values in a codebook that is built on demand: 64 MiB
 
 
 class GridQuantizer(RowQuantizer):
-    """Codes are all combinations of L_i levels in channel i; index = Σ digit_i · Π_{j<i} L_j. No table, no state.
+    """The codes are all combinations of L_i levels in channel i; index = Σ digit_i · Π_{j<i} L_j.
 
-    A subclass says which level a vector takes in each channel (`_quantize`, `_encode`), and which value a level
-    has (`_values`).
+    There is no table and no state. A subclass defines which level a vector gets in each channel (`_quantize`,
+    `_encode`), and which value a level has (`_values`).
 
     Args:
         dim: channels of x.
@@ -34,7 +35,7 @@ class GridQuantizer(RowQuantizer):
     """
 
     largest_level: ClassVar[int] = 2**24
-    """So many values float32 tells apart."""
+    """float32 distinguishes no more values."""
 
     @checked
     def __init__(self, dim: Size, levels: Sequence[Level], *, channel_dim: int) -> None:
@@ -58,7 +59,7 @@ class GridQuantizer(RowQuantizer):
         return {"levels": list(self.level_counts)}
 
     def _levels(self, like: Tensor) -> Tensor:
-        """L_i, [d] int64, where `like` is."""
+        """L_i, [d] int64, on the device of `like`."""
         return integers(self.level_counts, like.device)
 
     @property
@@ -81,3 +82,8 @@ class GridQuantizer(RowQuantizer):
     def _decode(self, indices: Tensor) -> Tensor:
         digits = indices[..., None] // integers(self.digit_weights, indices.device) % self._levels(indices)
         return self._values(digits, self._dtype)
+
+
+def name_of(gradient: Gradient) -> str:
+    """The name of a gradient function, for a repr."""
+    return getattr(gradient, "__name__", type(gradient).__name__)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from quantizers.core.arguments.checks import check_at_least
 
-# Table 1 of the paper.
+# Table 1 of Mentzer et al. 2023.
 PROPOSED_LEVELS = {
     2**8: (8, 6, 5),
     2**10: (8, 5, 5, 5),
@@ -19,9 +19,13 @@ PROPOSED_LEVELS = {
 def levels_for(codebook_size: int) -> tuple[int, ...]:
     """Level counts whose product is near a codebook size.
 
-    The paper's own for 2⁸, 2¹⁰, 2¹², 2¹⁴ and 2¹⁶ (its table 1); else, by its rule of at least five levels a
-    channel, the counts from 5 to 8 whose product is nearest in ratio, the fewest channels first. Below 25 codes,
-    where two such channels are too many, one channel up to eight codes and two of three to five above.
+    For 2⁸, 2¹⁰, 2¹², 2¹⁴ and 2¹⁶ these are the levels of table 1 in the FSQ paper (Mentzer et al. 2023, arXiv
+    2309.15505). Otherwise, by the paper's rule of at least five levels per channel, they are the counts from 5 to
+    8 whose product is nearest in ratio, with the fewest channels on ties. Below 25 codes two such channels are
+    too many: up to eight codes get one channel, more codes get two channels of three to five levels.
+
+        >>> levels_for(1024), levels_for(1000), levels_for(6)
+        ((8, 5, 5, 5), (8, 5, 5, 5), (6,))
 
     Raises: ValueError for a size below 2 or above 2⁶³.
     """
@@ -43,7 +47,7 @@ def levels_for(codebook_size: int) -> tuple[int, ...]:
 
 
 def _channel_counts(codebook_size: int) -> list[int]:
-    """How many channels of five to eight levels can come near that many codes."""
+    """The numbers of channels of five to eight levels that can give about that many codes."""
     fewest = math.floor(math.log(codebook_size, 8))
     most = math.ceil(math.log(codebook_size, 5))
     return list(range(max(fewest, 1), most + 1))
@@ -55,4 +59,4 @@ def levels_from(name: str, codebook_size: int | None, levels: Sequence[int] | No
         return levels_for(codebook_size)
     if levels is not None and codebook_size is None:
         return levels
-    raise ValueError(f"{name} takes either levels or codebook_size, and one of them is needed")
+    raise ValueError(f"{name} takes either levels or codebook_size: expected exactly one of them")

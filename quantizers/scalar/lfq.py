@@ -11,31 +11,47 @@ from quantizers.scalar.bits import BinaryQuantizer
 
 @register("lfq")
 class LFQ(BinaryQuantizer):
-    """LFQ: q = sign(z) in each of L = log₂ K channels; no codebook to learn, an entropy loss that uses it all.
+    """Lookup-free quantization: the code of a vector is the sign of each of its L = log₂ K channels.
 
-    Yu et al.: Language Model Beats Diffusion – Tokenizer is Key to Visual Generation, 2023 (arXiv 2310.05737),
-    §3.1. A channel at zero, of either sign, goes to −1 and bit 0. index = Σ 2^i · [z_i > 0], i from 0.
+    There is no codebook to learn; an entropy loss makes each assignment certain and all codes equally frequent.
 
-    loss = entropy_weight · (mean_n H(p_n) − diversity · Σ_i H(mean_n p_ni)) + commitment_weight · mean (z −
-    sg[q])², in nats a vector, where p_n is the softmax of −‖z_n − c‖² / T over all 2^L codes c. The first term is
-    exact, a sum over bits (`quantizers.scalar.bits`): it makes assignments sure. The second makes codes equally
-    frequent; the paper has the entropy of the mean of p_n there, which takes a table of 2^L probabilities. **The
-    sum of the bits' entropies stands for it, an upper bound**: it balances each bit and does not see that bits go
-    together. The mean over vectors is that of this process: data parallel, each rank balances the bits of its own
-    batch.
+    §3.1 of the paper, with logits over all 2^L codes c:
 
-    A code has L channels; where `dim` differs, x is projected.
+        q_i = sign(z_i), index = Σ_i 2^i · [z_i > 0], i from 0
+        p_n = softmax over c of −‖z_n − c‖² / T
+        loss = entropy_weight · (mean_n H(p_n) − diversity · Σ_i H(mean_n p_ni))
+               + commitment_weight · mean (z − sg[q])²
+
+    in nats per vector, where p_ni is bit i of p_n. A channel at zero, of either sign, gets −1 and bit 0. The first
+    term is exact, a sum over bits (see `quantizers.scalar.bits`), and makes assignments certain. The second makes
+    codes equally frequent; the paper takes the entropy of the mean of p_n, which needs a table of 2^L
+    probabilities. **Here it is the sum of the bits' entropies, an upper bound**: it balances each bit and does not
+    see correlations between bits. The mean is over the vectors of this process: with data parallelism each rank
+    balances the bits of its own batch.
+
+    Example:
+        >>> import torch
+        >>> from quantizers import LFQ
+        >>> quantizer = LFQ(3, codebook_size=8)
+        >>> quantized, indices, loss = quantizer(torch.tensor([[0.2, -3.0, 1.5]]))
+        >>> quantized, indices
+        (tensor([[ 1., -1.,  1.]]), tensor([5]))
 
     Args:
-        dim: channels of x. codebook_size: K, a power of two from 2 to 2⁶³. channel_dim: axis of x's channels.
+        dim: channels of x. A code has L channels; where `dim` differs, x is projected.
+        codebook_size: K, a power of two from 2 to 2⁶³.
+        channel_dim: axis of x's channels.
         gradient: "straight_through", "rotation", "reflection" or a function (z, codes) → [..., L].
         entropy_weight, diversity, commitment_weight: see above.
-        temperature: T > 0. A channel at its code has probability σ(4 / T) of it. Elsewhere 0.01 is common, at
-            which the entropies' gradient ends at |z| of about 0.03.
+        temperature: T > 0. A channel at its code has probability σ(4/T) of that bit. Other implementations often
+            use 0.01, at which the entropies have no gradient beyond |z| of about 0.03.
 
     Shapes: x [..., dim] → quantized [..., dim], indices [...], loss [] (which may be negative).
 
     Raises: ValueError for another codebook size, temperature ≤ 0, an unknown gradient.
+
+    Source: Yu et al.: Language Model Beats Diffusion – Tokenizer is Key to Visual Generation, 2023 (arXiv
+        2310.05737).
     """
 
     loss_depends_on_batch = True
