@@ -5,20 +5,27 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-BLOCK = 2**21  # distances at a time
+BLOCK = 2**21  # the number of distances that are computed at once
 
 
 def beam_search(z: Tensor, codebooks: Sequence[Tensor], width: int) -> Tensor:
-    """Indices whose codes sum to nearly z: of all that were tried, those with the smallest ‖z − Σ q_i‖².
+    """Find indices whose codes sum to nearly z: of all sums that the search tries, the one nearest to z.
 
-    After each stage the `width` best sums of codes go on, each with all codes of the next stage (Liu, Lu, Shao:
-    Improved Residual Vector Quantization, 2015, arXiv 1509.05195: multi-path encoding). Of n stages of K codes,
-    K^(n−1) beams lose no sum. Fewer may end farther away than the search that takes the nearest code of each
-    stage, so that the caller compares.
+    After each stage the `width` best sums of codes continue, each with all codes of the next stage (Liu, Lu, Shao:
+    Improved Residual Vector Quantization, 2015, arXiv 1509.05195: multi-path encoding). With n stages of K codes,
+    a width of K^(n−1) loses no sum. A smaller width may end farther from z than a search that takes the nearest
+    code of each stage, so the caller compares the two.
+
+        >>> codebooks = [torch.tensor([[0.0], [6.0]]), torch.tensor([[0.0], [4.0]])]
+        >>> beam_search(torch.tensor([[3.5]]), codebooks, width=1)  # 6 + 0, an error of 2.5
+        tensor([[1, 0]])
+        >>> beam_search(torch.tensor([[3.5]]), codebooks, width=2)  # 0 + 4, an error of 0.5
+        tensor([[0, 1]])
 
     Args:
-        z: [N, D]. codebooks: of each stage [K, D], in z's dtype. width: ≥ 1. Memory:
-            O(N · width · (D + stages)) and a block of distances.
+        z: [N, D].
+        codebooks: one [K, D] for each stage, in z's dtype.
+        width: ≥ 1. Memory is O(N · width · (D + stages)) and one block of distances.
 
     Returns: [N, stages] int64.
     """
@@ -40,8 +47,8 @@ def _search(z: Tensor, codebooks: Sequence[Tensor], width: int) -> Tensor:
 
 
 def _extend(residuals: Tensor, codebook: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """The best pairs of a beam and a code, the best first, [N, ≤ width] each."""
-    # Flat: of a batch of codebooks, if an expanded one, cdist would make a copy.
+    """The best pairs of a beam and a code, best first, [N, ≤ width] each."""
+    # Flattened, because cdist would copy a batch of codebooks, even an expanded one.
     distances = torch.cdist(residuals.flatten(0, 1), codebook, compute_mode="donot_use_mm_for_euclid_dist")
     flat = distances.reshape(len(residuals), -1)
     best = flat.topk(min(width, flat.shape[1]), largest=False, sorted=True).indices

@@ -1,4 +1,4 @@
-"""Quantizers that hold quantizers."""
+"""Quantizers that contain other quantizers."""
 
 import abc
 from collections.abc import Callable, Iterator, Sequence
@@ -18,68 +18,74 @@ from quantizers.core.state.read_only import read_only
 from quantizers.core.wrappers import named_modules
 from quantizers.kernels.vectors import are_finite
 
-Fit = Callable[[RowQuantizer, Tensor], None]  # tells a part the vectors [N, part.dim] that it meets
-Walk = Callable[
-    [Rows, Fit], None
-]  # through the components in their order, `fit` before the codes of each are used
+Initialize = Callable[[RowQuantizer, Tensor], None]
+"""Initializes a component from the vectors [N, component.dim] that reach it."""
+
+Walk = Callable[[Rows, Initialize], None]
+"""Goes through the components in their order, and calls `Initialize` before the codes of each are used."""
 
 
 class ComposedQuantizer(Quantizer):
-    """A vector has one index from each codebook of each part, on the last axis, in the order of the parts.
+    """A quantizer whose vectors have one index from each codebook of each component.
 
-    The same object may stand several times among the parts: then those share it, codes, gradients and averages;
-    averages move once a step, by the vectors of all places.
+    The indices are on the last axis, in the order of the components. The same object may appear at several
+    positions among the components: its codes, gradients and averages are then shared, and its averages move once
+    per step, by the vectors of all its positions.
+
+    `codebook` is [num_codebooks, K, component.code_dim]. If the components differ in size, it raises ValueError;
+    then `quantizers`, the distinct components, have a codebook each.
 
     Args:
-        dim: channels of x. code_dim: channels that the parts share out; where it differs, x is projected.
-        parts: quantizers of vectors [..., part.dim], each with its channels last.
+        dim: channels of x.
+        components: quantizers of vectors [..., component.dim], each with its channels last.
+        code_dim: channels that the components share; where it differs from `dim`, x is projected.
         channel_dim: axis of x's channels.
 
-    `codebook` is [num_codebooks, K, part.code_dim]; where the parts differ in size it is a ValueError, and
-    `quantizers`, the distinct parts, have one each.
-
-    Raises: ValueError for a part without codes or with its channels elsewhere; TypeError for one that is no
-    Quantizer.
+    Raises: ValueError for a component without codes or with its channels on another axis; TypeError for one that
+        is not a Quantizer.
     """
 
     composed: ClassVar[bool] = True
 
     @checked
-    def __init__(self, dim: Size, parts: Sequence[Quantizer], *, code_dim: int, channel_dim: int) -> None:
-        components = [check_component(part) for part in parts]
-        sizes = [component.codebook_size for component in components]
+    def __init__(self, dim: Size, components: Sequence[Quantizer], *, code_dim: int, channel_dim: int) -> None:
+        accepted = [check_component(component) for component in components]
+        sizes = [component.codebook_size for component in accepted]
         super().__init__(dim, max(sizes), code_dim=code_dim, channel_dim=channel_dim)
-        distinct = list(dict.fromkeys(components))
+        distinct = list(dict.fromkeys(accepted))
         self.quantizers = nn.ModuleList(distinct)
-        self.order = tuple(distinct.index(component) for component in components)
-        self.num_codebooks = sum(component.num_codebooks for component in components)
+        self.order = tuple(distinct.index(component) for component in accepted)
+        self.num_codebooks = sum(component.num_codebooks for component in accepted)
         self._sizes_differ = len(set(sizes)) > 1
 
     @property
     def components(self) -> list[RowQuantizer]:
-        """The quantizers in their order, a shared one at each of its places."""
-        return [self.quantizers[place] for place in self.order]  # type: ignore[misc]
+        """The quantizers in their order; a shared one appears at each of its positions."""
+        return [self.quantizers[position] for position in self.order]  # type: ignore[misc]
 
     @property
     def codebook(self) -> Tensor:
-        """All codes, [num_codebooks, K, part.code_dim]. Raises: ValueError where the parts differ in size."""
-        books = [part.codebook if part.composed else part.codebook[None] for part in self.components]
+        """All codes, [num_codebooks, K, component.code_dim].
+
+        Raises: ValueError if the components differ in size.
+        """
+        books = [item.codebook if item.composed else item.codebook[None] for item in self.components]
         shapes = {tuple(book.shape[1:]) for book in books}
         if len(shapes) > 1:
             raise ValueError(
-                f"the codebooks differ in shape, {sorted(shapes)}: read those of .quantizers, one by one"
+                f"the codebooks differ in shape, {sorted(shapes)}: read the codebook of each of .quantizers"
             )
         return read_only(torch.cat(books))
 
     @property
     def codebook_sizes(self) -> tuple[int, ...]:
         """The number of codes in each codebook, in the order of the indices."""
-        return tuple(size for part in self.components for size in part.codebook_sizes)
+        return tuple(size for component in self.components for size in component.codebook_sizes)
 
     @property
     def observes(self) -> bool:
-        """Whether a part moves state in training."""
-        return any(part.observes for part in self.quantizers)
+        """Whether a forward in training changes the state of any component other than through gradients."""
+        return any(component.observes for component in self.quantizers)
 
     @property
     def initializes_from_data(self) -> bool:
@@ -88,45 +94,47 @@ class ComposedQuantizer(Quantizer):
 
     @property
     def value_is_code(self) -> bool:
-        """Whether this is so for every component."""
-        return all(part.value_is_code for part in self.components)
+        """Whether training returns the code of each index in every component."""
+        return all(component.value_is_code for component in self.components)
 
     @property
     def draws_in_training(self) -> bool:
-        """Whether a component does."""
-        return any(part.draws_in_training for part in self.components)
+        """Whether a forward in training draws random numbers in any component."""
+        return any(component.draws_in_training for component in self.components)
 
     @property
     def loss_depends_on_batch(self) -> bool:
-        """Whether the loss of a component does."""
-        return any(part.loss_depends_on_batch for part in self.components)
+        """Whether the loss of any component is a statistic of the batch."""
+        return any(component.loss_depends_on_batch for component in self.components)
 
     @property
     def index_depends_on_batch(self) -> bool:
-        """Whether an index of a component does."""
-        return any(part.index_depends_on_batch for part in self.components)
+        """Whether an index of any component depends on the other vectors of the batch in training."""
+        return any(component.index_depends_on_batch for component in self.components)
 
     @property
     def same_indices_in_training(self) -> bool:
-        """Whether this is so for every component."""
-        return all(part.same_indices_in_training for part in self.components)
+        """Whether every component gives the same indices in training as `encode` does."""
+        return all(component.same_indices_in_training for component in self.components)
 
     @property
     def _index_rule(self) -> dict[str, Any]:
-        return {"parts": list(self.order), "dims": [part.dim for part in self.components]}
+        # "parts" is the key that checkpoints are compared by.
+        return {"parts": list(self.order), "dims": [component.dim for component in self.components]}
 
     def _columns(self, indices: Tensor) -> list[Tensor]:
-        """Indices [N, ...] of the first parts, as many as there are columns for."""
+        """Split indices [N, ...] by component, for as many of the first components as there are columns."""
         columns, start = [], 0
-        for part in self.components:
+        for component in self.components:
             if start == indices.shape[1]:
                 break
-            columns.append(indices[:, start : start + part.num_codebooks] if part.composed else indices[:, start])
-            start += part.num_codebooks
+            stop = start + component.num_codebooks
+            columns.append(indices[:, start:stop] if component.composed else indices[:, start])
+            start = stop
         return columns
 
     def _rows_still_valid(self, valid: Tensor, indices: Tensor) -> Tensor:
-        return valid & (indices >= 0).any(-1)  # a part may meet what left float32 on the way to it
+        return valid & (indices >= 0).any(-1)  # a vector may overflow float32 before it reaches a component
 
     def _check_indices(self, indices: Tensor) -> Tensor:
         indices = super()._check_indices(indices)
@@ -134,97 +142,104 @@ class ComposedQuantizer(Quantizer):
         return indices
 
     def _check_component_indices(self, indices: Sequence[Tensor]) -> None:
-        """Where the parts differ in size, each checks the indices that are its own."""
+        """If the components differ in size, have each of them check its own indices."""
         if self._sizes_differ:
-            for part, own in zip(self.components, indices, strict=False):
-                part._check_indices(own)
+            for component, own in zip(self.components, indices, strict=False):
+                component._check_indices(own)
 
     @abc.abstractmethod
     def _component_inputs(self, projected: Rows, indices: Tensor) -> list[tuple[RowQuantizer, Tensor, Tensor]]:
         """Each component with the vectors [N, component.dim] that it got, and the indices that it gave them."""
 
     def learned_rows(self, rows: Rows, indices: Tensor) -> Iterator[tuple[LearnedCodes, Tensor, Tensor]]:
-        """As for any quantizer: those of the parts, with the codes of now between one part and the next."""
-        for part, vectors, column in self._component_inputs(self._project_in(rows), indices):
-            yield from part.learned_rows(all_valid(vectors), column)
+        """See `LearnedCodes.learned_rows`. Residuals between components are computed from the current codes."""
+        for component, vectors, column in self._component_inputs(self._project_in(rows), indices):
+            yield from component.learned_rows(all_valid(vectors), column)
 
     @torch.no_grad()
     def observe_rows(self, rows: Rows, indices: Tensor) -> None:
         """Learn from a forward in training: from rows [N, dim] and the indices that it gave them."""
         self._observe_components(self._component_inputs(self._project_in(rows), indices))
 
-    def _observe_components(self, seen: Sequence[tuple[RowQuantizer, Tensor, Tensor]]) -> None:
-        """Each part learns once, from all vectors [N, part.dim] and indices of its places.
+    def _observe_components(self, inputs: Sequence[tuple[RowQuantizer, Tensor, Tensor]]) -> None:
+        """Let each component learn once, from the vectors [N, component.dim] and indices of all its positions.
 
-        One that saw nothing does so from an empty batch: other ranks may sum with it what theirs saw.
+        A component that saw nothing learns from an empty batch, because other ranks may sum over all ranks.
         """
-        for part in dict.fromkeys(self.components):
-            if part.observes:
-                own = [(vectors, column) for of, vectors, column in seen if of is part]
-                vectors, columns = zip(*(own or [_nothing_for(part, seen[0][1])]), strict=True)
-                part.observe_rows(all_valid(torch.cat(vectors)), torch.cat(columns))
+        for component in dict.fromkeys(self.components):
+            if component.observes:
+                own = [(vectors, column) for item, vectors, column in inputs if item is component]
+                vectors, columns = zip(*(own or [_empty_batch(component, inputs[0][1])]), strict=True)
+                component.observe_rows(all_valid(torch.cat(vectors)), torch.cat(columns))
 
     def _initialize_in_order(self, projected: Rows, walk: Walk, process_group: ProcessGroup) -> None:
-        """Each part after the vectors that those before it leave; one at several places a second time, after those
-        of all its places, which only its first codes tell."""
+        """Initialize each component from the vectors that the components before it leave.
+
+        The vectors of a shared component's later positions depend on its first codes. So if any is shared, a
+        second walk initializes it from the vectors that the first walk found at all its positions.
+        """
         seen: dict[RowQuantizer, list[Tensor]] = {}
         for _ in range(1 if len(self.quantizers) == len(self.order) else 2):
             known, seen = seen, {}
-            walk(projected, _fitting(known, seen, process_group))
+            walk(projected, _initializer(known, seen, process_group))
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}, num_codebooks={self.num_codebooks}, codebook_size={self.codebook_size}"
 
 
-def _nothing_for(part: RowQuantizer, like: Tensor) -> tuple[Tensor, Tensor]:
-    """No vectors [0, part.dim], of the dtype and device of others, and their indices."""
-    shape = (0, part.num_codebooks) if part.composed else (0,)
-    return like.new_empty(0, part.dim), torch.empty(shape, dtype=torch.int64, device=like.device)
+def _empty_batch(component: RowQuantizer, like: Tensor) -> tuple[Tensor, Tensor]:
+    """No vectors, [0, component.dim] with the dtype and device of `like`, and their indices."""
+    shape = (0, component.num_codebooks) if component.composed else (0,)
+    return like.new_empty(0, component.dim), torch.empty(shape, dtype=torch.int64, device=like.device)
 
 
-def _fitting(
+def _initializer(
     known: dict[RowQuantizer, list[Tensor]], seen: dict[RowQuantizer, list[Tensor]], process_group: ProcessGroup
-) -> Fit:
-    """Initializes a part where it is met first, after its `known` vectors if there are any; `seen` gets all."""
+) -> Initialize:
+    """Initialize a component at its first position, from its `known` vectors if there are any; `seen` collects
+    the vectors of every position."""
 
-    def fit(part: RowQuantizer, vectors: Tensor) -> None:
-        if part not in seen:
-            rows = all_valid(torch.cat(known.get(part, [vectors])))
-            part.initialize_rows(rows._replace(valid=are_finite(rows.vectors)), process_group)
-        seen.setdefault(part, []).append(vectors)
+    def initialize(component: RowQuantizer, vectors: Tensor) -> None:
+        if component not in seen:
+            rows = all_valid(torch.cat(known.get(component, [vectors])))
+            component.initialize_rows(rows._replace(valid=are_finite(rows.vectors)), process_group)
+        seen.setdefault(component, []).append(vectors)
 
-    return fit
+    return initialize
 
 
 def outermost(model: nn.Module) -> dict[str, Quantizer]:
-    """The quantizers in a model by name, without those inside another; of a model that is one, it, by ''.
+    """The quantizers in a model by name, except those inside another one. A model that is a quantizer has the name ''.
 
     Names are those of the model without DistributedDataParallel, torch.compile or another wrapper around it.
     """
-    quantizers = {name: part for name, part in named_modules(model) if isinstance(part, Quantizer)}
-    inner = {part for outer in quantizers.values() for part in outer.modules() if part is not outer}
-    return {name: part for name, part in quantizers.items() if part not in inner}
+    quantizers = {name: module for name, module in named_modules(model) if isinstance(module, Quantizer)}
+    inner = {module for outer in quantizers.values() for module in outer.modules() if module is not outer}
+    return {name: module for name, module in quantizers.items() if module not in inner}
 
 
 def all_valid(vectors: Tensor) -> Rows:
-    """Vectors [N, D] as rows of which each counts."""
+    """Vectors [N, D] as rows that all count."""
     valid = torch.ones(vectors.shape[:1], dtype=torch.bool, device=vectors.device)
     return Rows(vectors, valid, valid, vectors.shape[:1])
 
 
 def joined(columns: Sequence[Tensor]) -> Tensor:
-    """Indices [N] or [N, n] of several parts, side by side."""
+    """Indices [N] or [N, n] of several components, side by side."""
     return torch.cat([column if column.dim() > 1 else column[:, None] for column in columns], -1)
 
 
-def check_component(part: object) -> RowQuantizer:
-    """`part`, if it can be held; else a sentence that says why not."""
-    if not isinstance(part, Quantizer):
-        raise TypeError(f"a part is {part!r}, expected a Quantizer")
-    if part.channel_dim != -1:
-        raise ValueError(f"a part has channel_dim={part.channel_dim}, expected −1: it gets rows of vectors")
-    if not isinstance(part, RowQuantizer):
-        raise ValueError(f"a part is {type(part).__name__}, which quantizes maps, not single vectors")
-    if part.codebook_size < 1:
-        raise ValueError(f"a part is {type(part).__name__}, which has no codes to give indices of")
-    return part
+def check_component(component: object) -> RowQuantizer:
+    """Return `component` if a composed quantizer can contain it; otherwise raise a sentence that says why not."""
+    if not isinstance(component, Quantizer):
+        raise TypeError(f"a component is {component!r}, expected a Quantizer")
+    if component.channel_dim != -1:
+        raise ValueError(
+            f"a component has channel_dim={component.channel_dim}, expected −1: it gets vectors with channels last"
+        )
+    name = type(component).__name__
+    if not isinstance(component, RowQuantizer):
+        raise ValueError(f"a component is {name}, which quantizes maps; expected a quantizer of single vectors")
+    if component.codebook_size < 1:
+        raise ValueError(f"a component is {name}, which has no codes; expected a quantizer with codes")
+    return component

@@ -1,4 +1,4 @@
-"""Product quantization: the channels in groups, each with its own code."""
+"""Product quantization: groups of channels with a code each."""
 
 from collections.abc import Sequence
 from typing import Any, Self
@@ -21,24 +21,36 @@ from quantizers.kernels.vectors import are_finite
 
 
 class GroupedQuantizer(ComposedQuantizer, RowQuantizer):
-    """z = [z_1 … z_G] by channels, value [Q_1(z_1) … Q_G(z_G)].
+    """Product quantization: split the channels into groups, and quantize each with a quantizer of its own.
 
-    Jégou et al.: Product Quantization for Nearest Neighbor Search, 2011; in codecs, HiFi-Codec (Yang et al.
-    2023, arXiv 2305.02765). The loss is the mean of the groups' losses, weighted by their channels: with VQ in
-    each group that of VQ on the whole vector, at any number of groups.
+    G groups with K codes each represent K^G values at the cost of G searches over K codes.
 
-    With the same quantizer in every place (a shared codebook) all groups are quantized in one call, as rows of
-    one batch.
+        z = [z_1 … z_G] by channels, value [Q_1(z_1) … Q_G(z_G)]
+        loss = Σ_g (channels of group g / all channels) · loss_g
+
+    So with VQ in each group the loss is that of VQ on the whole vector, for any number of groups. If the same
+    quantizer is at every position (a shared codebook), all groups are quantized in one call, as rows of one batch.
+
+    Example:
+        >>> import torch
+        >>> from quantizers import FSQ, GroupedQuantizer
+        >>> quantizer = GroupedQuantizer(4, [FSQ(2, [3, 3]), FSQ(2, [5, 5])])
+        >>> quantized, indices, loss = quantizer(torch.tensor([[9.0, 0.0, -9.0, 9.0]]))
+        >>> quantized, indices
+        (tensor([[ 1.,  0., -1.,  1.]]), tensor([[ 5, 20]]))
 
     Args:
-        dim: channels of x; where it differs from the sum of the groups', x is projected.
+        dim: channels of x; where it differs from the sum of the groups' channels, x is projected.
         groups: at least one quantizer, each for the next `group.dim` channels. The same object several times is a
             shared codebook.
         channel_dim: axis of x's channels.
 
     Shapes: x [..., dim] → quantized [..., dim], indices [..., num_codebooks], loss [].
 
-    Raises: ValueError for no group.
+    Raises: ValueError if `groups` is empty.
+
+    Source: Jégou, Douze, Schmid: Product Quantization for Nearest Neighbor Search, 2011; in codecs, HiFi-Codec
+        (Yang et al. 2023, arXiv 2305.02765).
     """
 
     @checked
@@ -93,15 +105,15 @@ class GroupedQuantizer(ComposedQuantizer, RowQuantizer):
             codes, indices = codes.reshape(rows.vectors.shape), self._unfolded(indices)
         else:
             outputs = [
-                part.nested_quantize(rows._replace(vectors=vectors))
-                for part, vectors in zip(self.components, self._split(rows.vectors), strict=True)
+                group.nested_quantize(rows._replace(vectors=vectors))
+                for group, vectors in zip(self.components, self._split(rows.vectors), strict=True)
             ]
             codes = torch.cat([output.quantized for output in outputs], -1)
             indices = joined([output.indices for output in outputs])
-            shares = [part.dim / self.code_dim for part in self.components]
+            shares = [group.dim / self.code_dim for group in self.components]
             loss = torch.stack([s * o.loss.sum() for s, o in zip(shares, outputs, strict=True)])
-        whole = are_finite(codes)
-        return QuantizerOutput(codes.where(whole[:, None], 0.0), self._mark_missing(indices, whole), loss)
+        valid = are_finite(codes)
+        return QuantizerOutput(codes.where(valid[:, None], 0.0), self._mark_missing(indices, valid), loss)
 
     def _encode(self, z: Tensor) -> Tensor:
         rows = all_valid(z)
@@ -109,32 +121,35 @@ class GroupedQuantizer(ComposedQuantizer, RowQuantizer):
             indices = self._unfolded(self.components[0].nested_encode(self._folded(rows)))
             return self._mark_missing(indices, (indices >= 0).all(-1))
         pairs = zip(self.components, self._split(z), strict=True)
-        indices = joined([part.nested_encode(rows._replace(vectors=vectors)) for part, vectors in pairs])
+        indices = joined([group.nested_encode(rows._replace(vectors=vectors)) for group, vectors in pairs])
         return self._mark_missing(indices, (indices >= 0).all(-1))
 
     def _decode(self, indices: Tensor) -> Tensor:
         if self._is_shared:
-            part = self.components[0]
-            folded = indices.reshape(-1, part.num_codebooks) if part.composed else indices.reshape(-1)
-            return part.nested_decode(folded).reshape(len(indices), self.code_dim)
+            group = self.components[0]
+            folded = indices.reshape(-1, group.num_codebooks) if group.composed else indices.reshape(-1)
+            return group.nested_decode(folded).reshape(len(indices), self.code_dim)
         pairs = zip(self.components, self._columns(indices), strict=True)
-        return torch.cat([part.nested_decode(column) for part, column in pairs], -1)
+        return torch.cat([group.nested_decode(column) for group, column in pairs], -1)
 
     def _component_inputs(self, projected: Rows, indices: Tensor) -> list[tuple[RowQuantizer, Tensor, Tensor]]:
         return list(zip(self.components, self._split(projected.vectors), self._columns(indices), strict=True))
 
     def _initialize(self, z: Tensor, process_group: ProcessGroup) -> None:
-        """Each part after the channels of all its places, which wait for no other part's codes."""
+        """Initialize each group's quantizer from the channels of all its positions; no group waits for another."""
         pairs = list(zip(self.components, self._split(z), strict=True))
-        for part in dict.fromkeys(self.components):
-            vectors = torch.cat([vectors for of, vectors in pairs if of is part])
-            part.initialize_rows(all_valid(vectors), process_group)
+        for group in dict.fromkeys(self.components):
+            vectors = torch.cat([vectors for item, vectors in pairs if item is group])
+            group.initialize_rows(all_valid(vectors), process_group)
 
     def _split(self, z: Tensor) -> Sequence[Tensor]:
-        return torch.split(z, [part.dim for part in self.components], -1)
+        return torch.split(z, [group.dim for group in self.components], -1)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, num_groups={len(self.order)}, shared={self._is_shared}"
 
     def _folded(self, rows: Rows) -> Rows:
-        """The groups of each row as rows of their own, [N · G, group.dim]."""
+        """Reshape the groups of each row into rows, [N · G, group.dim]."""
         groups = len(self.order)
         valid, unmasked = (flag[:, None].expand(-1, groups).reshape(-1) for flag in (rows.valid, rows.unmasked))
         return Rows(

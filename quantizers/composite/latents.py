@@ -1,9 +1,9 @@
-"""Vectors in code space: what a quantizer, or each stage of a residual one, looks up codes for, and those codes.
+"""Latents: the vectors in code space that a quantizer, or each stage of a residual one, looks up codes for.
 
-A stage's latent is its input (the residual, behind `entry` and divided by `scales`), projected to code_dim; its
-code is the one before the projection out and the scales. Those of several stages stand one after another on the
-channel axis, Σ code_dim channels. Of a quantizer without stages, also of one with several codebooks, the latent is
-the one vector that all its indices come from.
+A stage's latent is its input (the residual, after `entry` and divided by `scales`), projected to code_dim; its
+code is taken before the projection out and the scales. The latents of several stages lie side by side on the
+channel axis, Σ code_dim channels. A quantizer without stages, even one with several codebooks, has one latent,
+from which all its indices come.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,21 +22,22 @@ from quantizers.kernels.dispatch import without_autocast
 
 
 def latents_of(quantizer: Quantizer, x: Tensor, indices: Tensor) -> Tensor:
-    """What codes were looked up for, [..., Σ code_dim] on x's channel axis; NaN where x is not finite.
+    """The latents that codes were looked up for, [..., Σ code_dim] on x's channel axis; NaN where x is not finite.
 
-    A residual is what the codes of now leave: where a forward in training has moved averages, those after it.
-    Behind a stage that dropout left out it stays what it was.
+    Residuals are computed from the current codes: if a forward in training has moved averages, from the codes
+    after it. After a stage that dropout left out the residual is unchanged.
 
     Args:
-        x: as of forward. indices: those that it was given, perhaps of the first codebooks alone.
+        x: the input of a forward.
+        indices: the indices that the forward gave x, of all codebooks or only the first.
 
     Raises: ValueError or TypeError where x does not fit.
     """
     rows = to_rows(x, None, quantizer.dim, quantizer.channel_dim)
     with without_autocast(x.device):
         projected = [
-            _ask(part, type(part)._project_in, met).vectors
-            for part, met in _stage_inputs(quantizer, rows, indices)
+            _call(stage, type(stage)._project_in, inputs).vectors
+            for stage, inputs in _stage_inputs(quantizer, rows, indices)
         ]
         latents = torch.cat(projected, -1).where(rows.valid[:, None], torch.nan).to(x.dtype)
     return from_rows(latents, rows.shape, quantizer.channel_dim)
@@ -54,30 +55,30 @@ def latent_codes(quantizer: Quantizer, indices: Tensor) -> Tensor:
     columns = _columns(quantizer, flat)
     with without_autocast(indices.device):
         pairs = zip(quantizer.stages, columns, strict=False)
-        codes = torch.cat([_codes(part, column) for part, column in pairs], -1)
+        codes = torch.cat([_codes(stage, column) for stage, column in pairs], -1)
     return from_rows(codes, shape, quantizer.channel_dim)
 
 
 @torch.no_grad()
 def encode_latents(quantizer: Quantizer, latents: Tensor) -> Tensor:
-    """The indices of latents, each stage's by itself: [...], or [..., codebooks]; −1 where one is not finite.
+    """The indices of latents, for each stage independently: [...] or [..., codebooks]; −1 if one is not finite.
 
     Args: latents: [..., Σ code_dim] of the first stages, with channels on the quantizer's channel axis.
 
-    Raises: ValueError for channels that no first stages have together.
+    Raises: ValueError unless the first stages together have that many channels, for some number of stages.
     """
     channels = latents.shape[quantizer.channel_dim]
-    parts = _with_channels(quantizer, channels)
+    stages = _stages_with_channels(quantizer, channels)
     rows = to_rows(latents, None, channels, quantizer.channel_dim)
     with without_autocast(latents.device):
-        vectors = torch.split(rows.vectors, [part.code_dim for part in parts], -1)
-        columns = [_ask(part, type(part)._encode, own) for part, own in zip(parts, vectors, strict=True)]
+        vectors = torch.split(rows.vectors, [stage.code_dim for stage in stages], -1)
+        columns = [_call(stage, type(stage)._encode, own) for stage, own in zip(stages, vectors, strict=True)]
     indices = joined(columns) if quantizer.composed else columns[0]
     return quantizer._reshape_indices(quantizer._mark_missing(indices, rows.valid), rows.shape)
 
 
 def _stage_inputs(quantizer: Quantizer, rows: Rows, indices: Tensor) -> list[tuple[Quantizer, Rows]]:
-    """Each part with the vectors that it got."""
+    """Each stage with the vectors that it got."""
     if not quantizer.truncatable:
         return [(quantizer, rows)]
     staged: Any = quantizer
@@ -86,30 +87,30 @@ def _stage_inputs(quantizer: Quantizer, rows: Rows, indices: Tensor) -> list[tup
 
 
 def _columns(quantizer: Any, indices: Tensor) -> Sequence[Tensor]:
-    """Indices of each stage."""
+    """The indices of each stage."""
     columns: Sequence[Tensor] = quantizer._columns(indices) if quantizer.truncatable else [indices]
     return columns
 
 
-def _codes(part: Any, column: Tensor) -> Tensor:
-    """[N, code_dim] of indices [N], or [N, codebooks]."""
+def _codes(stage: Any, column: Tensor) -> Tensor:
+    """The codes [N, code_dim] of indices [N] or [N, codebooks]."""
     has_code = column != NO_CODE
-    codes: Tensor = _ask(part, type(part)._decode, column.where(has_code, part._missing_index))
-    return codes.where((has_code.any(-1) if part.composed else has_code)[:, None], 0.0)
+    codes: Tensor = _call(stage, type(stage)._decode, column.where(has_code, stage._missing_index))
+    return codes.where((has_code.any(-1) if stage.composed else has_code)[:, None], 0.0)
 
 
-def _ask(part: Quantizer, method: Callable[..., Any], *arguments: Any) -> Any:
-    """What a method of a part returns, by way of a call of the part: what brings its weights there sees it."""
-    return part(Request(method, arguments, {}))
+def _call(stage: Quantizer, method: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a method of a stage through a call of the module, so that hooks that bring its weights run."""
+    return stage(Request(method, arguments, {}))
 
 
-def _with_channels(quantizer: Quantizer, channels: int) -> Sequence[Any]:
-    """The first parts, whose codes have that many channels together."""
-    parts = quantizer.stages
-    counts = list(accumulate(part.code_dim for part in parts))
+def _stages_with_channels(quantizer: Quantizer, channels: int) -> Sequence[Any]:
+    """The first stages whose codes together have that many channels."""
+    stages: Sequence[Any] = quantizer.stages
+    counts = list(accumulate(stage.code_dim for stage in stages))
     if channels not in counts:
-        raise ValueError(f"latents have {channels} channels, expected one of {counts}, those of the first stages")
-    return parts[: counts.index(channels) + 1]
+        raise ValueError(f"latents have {channels} channels, expected one of {counts}, by the number of stages")
+    return stages[: counts.index(channels) + 1]
 
 
 def _flat(indices: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from quantizers.composite.composed import ComposedQuantizer, Fit, check_component
+from quantizers.composite.composed import ComposedQuantizer, Initialize, check_component
 from quantizers.composite.pyramid import (
     Interpolation,
     check_scales,
@@ -16,7 +16,7 @@ from quantizers.composite.pyramid import (
     full_size,
     pool,
     pyramid_sizes,
-    spread,
+    upsample,
 )
 from quantizers.composite.repetition import STAGE_OPTIONS, repeated
 from quantizers.core.arguments.checks import Size, check_size
@@ -33,37 +33,60 @@ from quantizers.core.row_quantizer import RowQuantizer
 from quantizers.core.state.half_state import call_widened
 from quantizers.kernels.dispatch import without_autocast
 
-Answer = tuple[Tensor, Tensor]  # codes and indices of a scale's cells
+CodesAndTokens = tuple[Tensor, Tensor]
+"""Codes and indices of the cells of one scale."""
+
+QuantizeCells = Callable[[int, RowQuantizer, Rows], CodesAndTokens]
+"""Quantizes the cells of one scale, given the scale's position, its quantizer and the cells as rows."""
 
 
 class MultiScaleQuantizer(MapQuantizer, ComposedQuantizer):
-    """Coarse to fine: r_0 = z; at each scale k the mean of r over coarse cells is quantized, its codes u_k are
-    interpolated to full size, and r_{k+1} = r_k − u_k; value Σ u_k.
+    """Multi-scale quantization: quantize the residual of a map on coarse to fine grids, as VAR does.
 
-    Tian et al.: Visual Autoregressive Modeling, 2024 (arXiv 2404.02905), algorithms 1 and 2; in one dimension,
-    SNAC (Siuzdak et al. 2024, arXiv 2410.14411). VAR passes the interpolated codes through a convolution: `blend`.
+    At each scale the mean of the residual over the cells of a grid is quantized, and the codes are interpolated to
+    full size and subtracted from the residual. The value is the sum of all interpolated codes.
+
+    Algorithms 1 and 2 of the paper, with r_0 = z and scales k from the coarsest to the finest:
+
+        u_k = blend(interpolate(Q_k(mean of r_k over each cell)))
+        r_{k+1} = r_k − u_k
+        value = Σ_k u_k, loss = Σ_k loss_k
+
+    VAR passes the interpolated codes through a convolution: `blend`. Gradients follow the chain rule through these
+    equations, as in ResidualQuantizer.
 
     x has `axes` spatial axes, the last of its leading ones: [..., T], [..., H, W] or [..., T, H, W] beside its
     channels. **Indices** are [..., L]: the tokens of all scales, the coarsest first, each in row-major order, as
-    an autoregressive model reads them; `split` takes them apart. A cell whose positions are all masked or not
-    finite has −1.
+    an autoregressive model reads them; `split` separates them. A cell gets −1 if all its positions are masked or
+    not finite.
 
-    Gradients and loss follow ResidualQuantizer: the chain rule, and the sum of the scales' losses.
+    Example:
+        >>> import torch
+        >>> from quantizers import FSQ, MultiScaleQuantizer
+        >>> quantizer = MultiScaleQuantizer(2, [FSQ(2, [5, 5])] * 2, scales=[0.5, 1.0], axes=2)
+        >>> quantized, indices, loss = quantizer(torch.zeros(1, 4, 4, 2))
+        >>> quantized.shape, indices.shape
+        (torch.Size([1, 4, 4, 2]), torch.Size([1, 20]))
+        >>> [tokens.shape for tokens in quantizer.split(indices, (4, 4))]
+        [torch.Size([1, 2, 2]), torch.Size([1, 4, 4])]
 
     Args:
-        dim: channels of x; where it differs from the quantizers', x is projected.
+        dim: channels of x; where it differs from the quantizers' dim, x is projected.
         quantizers: one for each scale, all of one `dim`. The same object several times is a shared codebook (VAR).
-        scales: of each level, relative to x's own size, rising to 1; VAR's for 16 × 16 are n/16 for n in
+        scales: the size of each level relative to x's own, rising to 1. VAR's for 16 × 16 are n/16 for n in
             1, 2, 3, 4, 5, 6, 8, 10, 13, 16.
         axes: 1, 2 or 3 spatial axes.
         channel_dim: axis of x's channels.
         interpolation: "linear" or "nearest" (SNAC).
-        blend: a module [B, dim, *size] → the same, behind the interpolation.
+        blend: a module [B, dim, *size] → the same shape, after the interpolation.
 
     Shapes: x [..., *size, dim] → quantized the same, indices [..., L], loss [].
 
     Raises: ValueError for scales that do not rise to 1, another number of axes or quantizers, an unknown
-    interpolation, and where x has too few axes.
+        interpolation, and if x has too few axes.
+
+    Source: Tian et al.: Visual Autoregressive Modeling, 2024 (arXiv 2404.02905); in one dimension, SNAC (Siuzdak
+        et al. 2024, arXiv 2410.14411).
     """
 
     @checked
@@ -80,15 +103,17 @@ class MultiScaleQuantizer(MapQuantizer, ComposedQuantizer):
     ) -> None:
         self.scales = check_scales(scales)
         if len(quantizers) != len(self.scales):
-            raise ValueError(f"there are {len(quantizers)} quantizers and {len(scales)} scales, expected as many")
+            raise ValueError(f"got {len(quantizers)} quantizers for {len(scales)} scales; expected one per scale")
         dims = sorted({check_component(quantizer).dim for quantizer in quantizers})
         if len(dims) != 1:
             raise ValueError(f"quantizers have dims {dims}, expected one dim for all")
         if axes not in (1, 2, 3):
             raise ValueError(f"axes is {axes!r}, expected 1, 2 or 3")
         super().__init__(dim, quantizers, code_dim=dims[0], channel_dim=channel_dim)
-        if any(part.composed for part in self.components):
-            raise ValueError("quantizers hold one with several codebooks, expected one index a cell from each")
+        if any(component.composed for component in self.components):
+            raise ValueError(
+                "quantizers contain one with several codebooks, expected one index per cell from each"
+            )
         self.axes = axes
         self.interpolation: Interpolation = interpolation
         self.blend = blend
@@ -129,7 +154,7 @@ class MultiScaleQuantizer(MapQuantizer, ComposedQuantizer):
         return {**super()._index_rule, **own}
 
     def split(self, indices: Tensor, size: Sequence[int]) -> list[Tensor]:
-        """Indices [..., L] as one map [..., *level] for each scale. size: of x, [axes]."""
+        """Split indices [..., L] into one map [..., *level] for each scale. Args: size: that of x, [axes]."""
         levels = pyramid_sizes(check_size("size", size), self.scales)
         maps = torch.split(indices, [count_cells(level) for level in levels], -1)
         return [tokens.reshape((*indices.shape[:-1], *level)) for tokens, level in zip(maps, levels, strict=True)]
@@ -143,14 +168,13 @@ class MultiScaleQuantizer(MapQuantizer, ComposedQuantizer):
     def decode(self, indices: Tensor, size: Sequence[int] | None = None) -> Tensor:
         """The quantized vectors of indices [..., L]: [..., *size, dim], the channels on `channel_dim`.
 
-        Zero where the finest scale has −1.
+        They are zero where the finest scale has index −1.
 
-        Args:
-            size: of x's spatial axes; default: all equal.
+        Args: size: the size of x's spatial axes. Default: all equal.
 
-        Raises: as Quantizer.decode; ValueError where the number of tokens is not that of the size.
+        Raises: as Quantizer.decode; ValueError if the number of tokens does not fit the size.
         """
-        indices = MapQuantizer._check_indices(self, indices)  # the parts' own once it is known which are theirs
+        indices = MapQuantizer._check_indices(self, indices)  # the components check their own below
         if size is None:
             size = full_size(indices.shape[-1], self.axes, self.scales)
         size = check_size("size", size)
@@ -163,83 +187,89 @@ class MultiScaleQuantizer(MapQuantizer, ComposedQuantizer):
         self._check_component_indices(maps)
         with without_autocast(indices.device):
             pairs = zip(self.components, maps, strict=True)
-            spreads = [
-                self._spread(part.nested_decode(tokens.reshape(-1)), tokens, size) for part, tokens in pairs
+            values = [
+                self._upsample(component.nested_decode(tokens.reshape(-1)), tokens, size)
+                for component, tokens in pairs
             ]
-            total = functools.reduce(torch.add, spreads)
+            total = functools.reduce(torch.add, values)
             rows = self._project(self.project_out, total.movedim(1, -1).reshape(-1, self.code_dim))
         rows = rows.where((maps[-1].reshape(-1) != NO_CODE)[:, None], 0.0)
         return from_rows(rows, torch.Size((*indices.shape[:-1], *size)), self.channel_dim)
 
     def encode_rows(self, rows: Rows) -> Tensor:
-        """`encode` on rows, with the shape of their batch."""
+        """See `Quantizer.encode_rows`; the rows have the shape of their batch."""
 
-        def nearest(place: int, part: RowQuantizer, cells: Rows) -> Answer:
-            tokens = part.nested_encode(cells)
-            return part.nested_decode(tokens), tokens
+        def encode(position: int, component: RowQuantizer, cells: Rows) -> CodesAndTokens:
+            tokens = component.nested_encode(cells)
+            return component.nested_decode(tokens), tokens
 
-        return self._descend(self._project_in(rows), nearest)[1]
+        return self._quantize_pyramid(self._project_in(rows), encode)[1]
 
     def _component_inputs(self, projected: Rows, indices: Tensor) -> list[tuple[RowQuantizer, Tensor, Tensor]]:
         maps = self.split(indices, self._size(projected))
-        seen = []
+        inputs = []
 
-        def given(place: int, part: RowQuantizer, cells: Rows) -> Answer:
-            tokens = maps[place].reshape(-1)
-            seen.append((part, cells.vectors, tokens))
-            return part.nested_decode(tokens), tokens
+        def replay(position: int, component: RowQuantizer, cells: Rows) -> CodesAndTokens:
+            tokens = maps[position].reshape(-1)
+            inputs.append((component, cells.vectors, tokens))
+            return component.nested_decode(tokens), tokens
 
-        self._descend(projected, given)
-        return seen
+        self._quantize_pyramid(projected, replay)
+        return inputs
 
     def _initialize_batch(self, projected: Rows, process_group: ProcessGroup) -> None:
-        self._initialize_in_order(projected, self._fit_components, process_group)
+        self._initialize_in_order(projected, self._initialize_components, process_group)
 
-    def _fit_components(self, projected: Rows, fit: Fit) -> None:
-        def fitted(place: int, part: RowQuantizer, cells: Rows) -> Answer:
-            fit(part, cells.vectors[cells.valid])
-            tokens = part.nested_encode(cells)
-            return part.nested_decode(tokens), tokens
+    def _initialize_components(self, projected: Rows, initialize: Initialize) -> None:
+        def initialize_and_encode(position: int, component: RowQuantizer, cells: Rows) -> CodesAndTokens:
+            initialize(component, cells.vectors[cells.valid])
+            tokens = component.nested_encode(cells)
+            return component.nested_decode(tokens), tokens
 
-        self._descend(projected, fitted)
+        self._quantize_pyramid(projected, initialize_and_encode)
 
     def _quantize(self, rows: Rows) -> QuantizerOutput:
         losses = []
 
-        def quantized(place: int, part: RowQuantizer, cells: Rows) -> Answer:
-            codes, tokens, loss = part.nested_quantize(cells)
+        def quantize(position: int, component: RowQuantizer, cells: Rows) -> CodesAndTokens:
+            codes, tokens, loss = component.nested_quantize(cells)
             losses.append(loss)
             return codes, tokens
 
-        total, indices = self._descend(rows, quantized)
+        total, indices = self._quantize_pyramid(rows, quantize)
         return QuantizerOutput(total.movedim(1, -1).reshape(-1, self.code_dim), indices, torch.stack(losses))
 
-    def _descend(self, projected: Rows, ask: Callable[[int, RowQuantizer, Rows], Answer]) -> tuple[Tensor, Tensor]:
-        """From the coarsest scale to the finest: the value [B, code_dim, *size], and the indices [B, L].
+    def _quantize_pyramid(self, projected: Rows, quantize_cells: QuantizeCells) -> tuple[Tensor, Tensor]:
+        """Go from the coarsest scale to the finest: the value [B, code_dim, *size], and the indices [B, L].
 
-        Args: ask: gives the codes and indices of a scale's cells, as rows; a cell without an index counts as zero.
+        A cell without an index adds zero.
         """
         size = self._size(projected)
         leading = math.prod(projected.shape[: -self.axes])
         residual = projected.vectors.reshape(leading, *size, self.code_dim).movedim(-1, 1)
         counts = projected.valid.reshape(leading, 1, *size)
         weight = counts.to(residual.dtype)
-        maps, parts = [], []
-        for place, level in enumerate(pyramid_sizes(size, self.scales)):
+        maps, values = [], []
+        for position, level in enumerate(pyramid_sizes(size, self.scales)):
             means, filled = pool(residual, weight, level)
             valid = filled.reshape(-1)
             vectors = means.movedim(1, -1).reshape(-1, self.code_dim).where(valid[:, None], 0.0)
             cells = Rows(vectors, valid, valid, torch.Size((leading, *level)))
-            codes, tokens = ask(place, self.components[place], cells)
-            parts.append(self._spread(codes, tokens.reshape(leading, *level), size))
-            residual = (residual - parts[-1]).where(counts, 0.0)
+            codes, tokens = quantize_cells(position, self.components[position], cells)
+            values.append(self._upsample(codes, tokens.reshape(leading, *level), size))
+            residual = (residual - values[-1]).where(counts, 0.0)
             maps.append(tokens.reshape(leading, count_cells(level)))
-        return functools.reduce(torch.add, parts), torch.cat(maps, -1)
+        return functools.reduce(torch.add, values), torch.cat(maps, -1)
 
-    def _spread(self, codes: Tensor, tokens: Tensor, size: tuple[int, ...]) -> Tensor:
-        """Codes [cells, code_dim] of a map of tokens [B, *level] at full size, [B, code_dim, *size]."""
+    def extra_repr(self) -> str:
+        scales = ", ".join(map(str, self.scales))
+        own = f"scales=({scales}), axes={self.axes}, interpolation={self.interpolation!r}"
+        return f"{super().extra_repr()}, {own}"
+
+    def _upsample(self, codes: Tensor, tokens: Tensor, size: tuple[int, ...]) -> Tensor:
+        """The codes [cells, code_dim] of a map of tokens [B, *level] at full size, [B, code_dim, *size]."""
         codes = codes.where((tokens >= 0).reshape(-1)[:, None], 0.0)
-        full = spread(codes.reshape(*tokens.shape, self.code_dim).movedim(-1, 1), size, self.interpolation)
+        full = upsample(codes.reshape(*tokens.shape, self.code_dim).movedim(-1, 1), size, self.interpolation)
         return full if self.blend is None else call_widened(self.blend, full)
 
     def _size(self, projected: Rows) -> tuple[int, ...]:

@@ -17,10 +17,7 @@ LINEAR = ("linear", "bilinear", "trilinear")  # PyTorch's names by the number of
 
 
 def check_scales(scales: Sequence[float]) -> tuple[Fraction, ...]:
-    """Scales as fractions, if they rise to 1.
-
-    Raises: ValueError.
-    """
+    """The scales as fractions. Raises: ValueError unless they rise to 1."""
     scales = check_as(Sequence[float], "scales", scales)
     finite = all(map(math.isfinite, scales))
     fractions = tuple(Fraction(scale).limit_denominator(1024) for scale in scales) if finite else ()
@@ -31,14 +28,18 @@ def check_scales(scales: Sequence[float]) -> tuple[Fraction, ...]:
 
 
 def pyramid_sizes(full: Sequence[int], scales: Sequence[Fraction]) -> list[tuple[int, ...]]:
-    """The size of each level of the pyramid: scale · size rounded, at least 1, on each axis."""
+    """The size of each level of the pyramid: scale · size, rounded and at least 1, on each axis.
+
+    >>> pyramid_sizes((16, 10), check_scales([0.25, 0.5, 1.0]))
+    [(4, 3), (8, 5), (16, 10)]
+    """
     return [tuple(_rounded(size, scale) for size in full) for scale in scales]
 
 
 def full_size(tokens: int, axes: int, scales: Sequence[Fraction]) -> tuple[int, ...]:
-    """The size whose levels, with all axes equal, have that many cells together.
+    """The size, with all axes equal, whose levels together have that many cells.
 
-    Raises: ValueError where there is none.
+    Raises: ValueError if there is none.
     """
     size, count = 0, 0
     while count < tokens:
@@ -52,14 +53,17 @@ def full_size(tokens: int, axes: int, scales: Sequence[Fraction]) -> tuple[int, 
 
 
 def count_cells(size: Sequence[int]) -> int:
-    """The cells of a level."""
-    return math.prod(size)  # torch.Size.numel would hold an exported graph to one size
+    """The number of cells of a level."""
+    return math.prod(size)  # torch.Size.numel would tie an exported graph to one size
 
 
 def pool(grid: Tensor, weight: Tensor, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """The mean of each cell over its positions that count, and whether it has any.
 
-    Args: grid: [B, C, *full], zero where weight [B, 1, *full], of zeros and ones, is zero. size: of the level.
+    Args:
+        grid: [B, C, *full], zero where `weight` is zero.
+        weight: zeros and ones, [B, 1, *full].
+        size: the size of the level.
 
     Returns: [B, C, *size], and bool [B, 1, *size].
     """
@@ -67,8 +71,8 @@ def pool(grid: Tensor, weight: Tensor, size: tuple[int, ...]) -> tuple[Tensor, T
     return F.interpolate(grid, size=size, mode="area") / share.where(share > 0, 1.0), share > 0
 
 
-def spread(grid: Tensor, size: tuple[int, ...], interpolation: Interpolation) -> Tensor:
-    """[B, C, *level] brought to a size; at its own size it is what it was."""
+def upsample(grid: Tensor, size: tuple[int, ...], interpolation: Interpolation) -> Tensor:
+    """Interpolate [B, C, *level] to a size; a grid of that size is returned unchanged."""
     if tuple(grid.shape[2:]) == size:
         return grid
     if interpolation == "nearest":

@@ -1,4 +1,4 @@
-"""QINCo: residual quantization whose codes depend on what is reconstructed already."""
+"""QINCo: residual quantization whose codes depend on the reconstruction so far."""
 
 from collections.abc import Iterator
 from typing import ClassVar
@@ -27,7 +27,7 @@ from quantizers.kernels.ops.nearest import nearest_code
 
 
 class PlainCodes(SelfInitialized):
-    """A stage of residual quantization: codes c [K, D] of any x̂, drawn from N(0, 1/D)."""
+    """A stage of plain residual quantization: codes c [K, D] for any x̂, drawn from N(0, 1/D)."""
 
     def __init__(self, codebook_size: int, dim: int) -> None:
         super().__init__()
@@ -35,32 +35,32 @@ class PlainCodes(SelfInitialized):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the codes anew. Layers reset themselves."""
+        """Draw the codes again. The layers reset themselves."""
         init_codes_(self.codes)
 
     def start_from(self, codes: Tensor) -> None:
-        """Make the codes of any x̂ these, [K, D]."""
+        """Make these the codes [K, D] for any x̂."""
         write(self, "codes", codes)
 
     def forward(self, indices: Tensor | Request, context: Tensor | None = None) -> Tensor:
-        """The codes of indices [N] where x̂ [N, D] is reconstructed already: [N, D], in x̂'s dtype."""
+        """The codes [N, D] of indices [N], given the reconstruction so far x̂ [N, D], in x̂'s dtype."""
         if isinstance(indices, Request):
             return indices.answer(self)  # type: ignore[no-any-return]
         assert context is not None
         return self._values(indices, context)
 
     def _values(self, indices: Tensor, context: Tensor) -> Tensor:
-        """`forward` of indices."""
+        """See `forward`."""
         return lookup(self.codes, indices).to(context.dtype)
 
     @through_forward
     def nearest(self, targets: Tensor, context: Tensor) -> Tensor:
-        """The indices [N] of the codes nearest to targets [N, D] where x̂ [N, D] is reconstructed already."""
+        """The indices [N] of the codes nearest to targets [N, D], given the reconstruction so far x̂ [N, D]."""
         return torch.squeeze(nearest_code(targets[None], self.codes[None])[0], 0)
 
 
 class ImplicitCodes(PlainCodes):
-    """A stage whose codes are f(c, x̂) = h_L, h_0 = c + W [c; x̂] + b, h_l = h_{l−1} + V_l relu(U_l h_{l−1})."""
+    """A stage with codes f(c, x̂) = h_L, where h_0 = c + W [c; x̂] + b and h_l = h_{l−1} + V_l relu(U_l h_{l−1})."""
 
     def __init__(self, codebook_size: int, dim: int, hidden_dim: int, blocks: int) -> None:
         super().__init__(codebook_size, dim)
@@ -69,7 +69,7 @@ class ImplicitCodes(PlainCodes):
         self.down = nn.ModuleList(Weights(hidden_dim, dim, bias=False) for _ in range(blocks))
 
     def start_from(self, codes: Tensor) -> None:
-        """Make the codes of any x̂ these, [K, D]: W, b and V_l zero. Their gradients are not."""
+        """Make these the codes [K, D] for any x̂, by zeros in W, b and V_l, whose gradients are not zero."""
         super().start_from(codes)
         for layer in (self.concatenation, *self.down):
             for parameter in layer.parameters():
@@ -97,35 +97,54 @@ class ImplicitCodes(PlainCodes):
 
 @register("qinco")
 class QINCo(RowQuantizer):
-    """QINCo: x̂_m = x̂_{m−1} + f_m(c_m^{k_m}, x̂_{m−1}), k_m = argmin_k ‖z − x̂_{m−1} − f_m(c_m^k, x̂_{m−1})‖.
+    """Residual quantization with implicit neural codebooks: a network adapts each codebook to each vector.
 
-    Huijben, Douze, Muckley, van Sloun, Verbeek: Residual Quantization with Implicit Neural Codebooks, 2024
-    (arXiv 2401.14732). x̂_0 = 0, and f_1 is the code itself. With f_m(c, x̂) = c this is residual quantization; a
-    network in its place gives each reconstruction a codebook of its own. quantized is x̂_M with a straight-through
-    gradient. Summed over stages, as in the paper, so that the first m indices are a code by themselves,
+    With f_m(c, x̂) = c this is plain residual quantization. A network f_m instead gives each reconstruction x̂ its
+    own codebook.
 
-        loss = Σ_m codebook_weight · mean (sg[z] − x̂_m)² + commitment_weight · mean (z − sg[x̂_m])².
+    From x̂_0 = 0, for stages m = 1 … M:
 
-    The paper has fixed data and the first term alone; the second moves an encoder, as in VQ. It starts from the
-    codebooks of a fitted residual quantizer, where we draw codes; the network starts as PyTorch's layers do, as
-    theirs. `initialize_from` gives such codebooks, by k-means stage after stage, and sets f_m(c, x̂) = c: what it
-    leaves is that residual quantizer, and training takes the network from there. `decode` takes index −1 for a
-    stage that adds nothing: set the last ones to −1 for a lower rate.
+        k_m = argmin_k ‖z − x̂_{m−1} − f_m(c_m^k, x̂_{m−1})‖
+        x̂_m = x̂_{m−1} + f_m(c_m^{k_m}, x̂_{m−1}), where f_1 is the code itself
+        loss = Σ_m codebook_weight · mean (sg[z] − x̂_m)² + commitment_weight · mean (z − sg[x̂_m])²
 
-    A search computes f for each vector and each code: work O(N·K·D·(D + blocks·hidden_dim)) a stage. Memory beyond
-    some MiB is O(N·D + K·hidden_dim). Which of two codes is nearer is told as exactly as float32 tells their f.
-    ONNX has no form of it.
+    `quantized` is x̂_M with a straight-through gradient. The loss is summed over stages, as in the paper, so that
+    the first m indices are a code on their own. The paper has fixed data and the first term alone; the second
+    moves an encoder, as in VQ.
+
+    The paper starts from the codebooks of a fitted residual quantizer, where this class draws random codes; the
+    networks start as PyTorch's layers do, as in the paper's code. `initialize_from` sets such codebooks by
+    k-means, stage after stage, and f_m(c, x̂) = c; training takes the networks from there. `decode` takes index
+    −1 for a stage that adds nothing: set the last ones to −1 for a lower rate.
+
+    A search computes f for each vector and each code: work is O(N·K·D·(D + blocks·hidden_dim)) per stage. Beyond
+    some MiB, memory is O(N·D + K·hidden_dim). The nearer of two codes is chosen as exactly as float32 represents
+    their f. ONNX cannot represent this search.
+
+    Example:
+        >>> import torch
+        >>> from quantizers import QINCo
+        >>> quantizer = QINCo(8, codebook_size=16, num_quantizers=3, hidden_dim=32)
+        >>> quantized, indices, loss = quantizer(torch.randn(5, 8))
+        >>> quantized.shape, indices.shape, quantizer.codebook.shape
+        (torch.Size([5, 8]), torch.Size([5, 3]), torch.Size([3, 16, 8]))
 
     Args:
-        dim: channels of x. codebook_size: K ≥ 1, of each stage.
+        dim: channels of x.
+        codebook_size: K ≥ 1, of each stage.
         num_quantizers: M ≥ 1, stages.
-        hidden_dim: of the residual blocks, h in the paper. blocks: how many, L ≥ 0.
-        code_dim: channels of a code, default `dim`. channel_dim: axis of x's channels.
+        hidden_dim: channels inside the residual blocks, h in the paper.
+        blocks: the number of residual blocks, L ≥ 0.
+        code_dim: channels of a code, default `dim`.
+        channel_dim: axis of x's channels.
         commitment_weight, codebook_weight: see above.
 
-    Shapes: x [..., dim] → quantized [..., dim], indices [..., M], loss []. codebook [M, K, code_dim]: the c.
+    Shapes: x [..., dim] → quantized [..., dim], indices [..., M], loss []. `codebook` is [M, K, code_dim], the c.
 
     Raises: ValueError for a size below 1.
+
+    Source: Huijben, Douze, Muckley, van Sloun, Verbeek: Residual Quantization with Implicit Neural Codebooks, 2024
+        (arXiv 2401.14732).
     """
 
     composed: ClassVar[bool] = True
@@ -154,7 +173,7 @@ class QINCo(RowQuantizer):
 
     @property
     def codebook(self) -> Tensor:
-        """The codes c that f starts from, [M, K, code_dim]; those of the first stage are what it chooses from."""
+        """The codes c that f starts from, [M, K, code_dim]; the first stage chooses from its codes directly."""
         return read_only(torch.stack([stage.get_parameter("codes") for stage in self.steps]))
 
     def _code_parameters(self) -> Iterator[nn.Parameter]:
@@ -162,7 +181,7 @@ class QINCo(RowQuantizer):
 
     def _quantize(self, rows: Rows) -> QuantizerOutput:
         z, valid = rows.vectors, rows.valid
-        # Its root divides each error, so that neither a square nor a gradient overflows before the mean would.
+        # Divide each error by the root of the count: no square or gradient overflows before the mean would.
         count = (valid.sum().clamp(min=1) * self.code_dim).to(z.dtype).sqrt()
         loss, found = z.new_zeros(()), []
         reconstruction = torch.zeros_like(z)
@@ -176,7 +195,7 @@ class QINCo(RowQuantizer):
                 if weight:  # 0 · ∞ is NaN
                     loss = loss + weight * (error.where(valid[:, None], 0.0) / count).square().sum()
             found.append(indices)
-        loss = loss + reconstruction[:, :0].sum()  # zero, with a gradient of zero where no term is left
+        loss = loss + reconstruction[:, :0].sum()  # zero, with a gradient of zero if all weights are zero
         return QuantizerOutput(straight_through(z, reconstruction.detach()), torch.stack(found, -1), loss)
 
     def _initialize(self, z: Tensor, process_group: ProcessGroup) -> None:
@@ -207,4 +226,5 @@ class QINCo(RowQuantizer):
         return reconstruction
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, num_quantizers={self.num_codebooks}"
+        weights = f"commitment_weight={self.commitment_weight:.4g}, codebook_weight={self.codebook_weight:.4g}"
+        return f"{super().extra_repr()}, num_quantizers={self.num_codebooks}, {weights}"

@@ -1,4 +1,4 @@
-"""Residual quantization: each stage quantizes what the ones before it left."""
+"""Residual quantization: each stage quantizes what the stages before it left."""
 
 import functools
 import math
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from quantizers.codebooks.nearest import squared_distances
 from quantizers.composite.beam import beam_search
-from quantizers.composite.composed import ComposedQuantizer, Fit, all_valid, check_component, joined
+from quantizers.composite.composed import ComposedQuantizer, Initialize, all_valid, check_component, joined
 from quantizers.composite.repetition import STAGE_OPTIONS, repeated
 from quantizers.core.arguments.checks import (
     Probability,
@@ -39,36 +39,57 @@ Scales = Sequence[float] | Sequence[Sequence[float]]
 
 
 class ResidualQuantizer(ComposedQuantizer, RowQuantizer):
-    """RVQ: r_0 = z, q_i = Q_i(r_i), r_{i+1} = r_i − q_i; value Σ q_i.
+    """Residual quantization: each stage quantizes what the stages before it left, and the values add up.
 
-    Zeghidour et al.: SoundStream, 2021 (arXiv 2107.03312), algorithm 1. Any quantizers may be the stages.
-    Gradients follow the chain rule through these equations: with straight-through stages z gets g itself, and the
-    commitment of the first stage; with stages that project (Kumar et al. 2023, arXiv 2306.06546) that of all.
-    loss = Σ of the stages' losses, each a mean over the vectors that reached the stage; `forward_stages` gives
-    them one by one.
+    Any quantizers of single vectors can be the stages.
 
-    **Bitrate.** With `num_codebooks=n` forward and `encode` stop after n codebooks; `decode` takes indices of the
-    first n. A model learns to work with fewer by dropout: with probability `dropout` a sample (or the whole batch)
-    keeps only its first n stages in a forward in training, n drawn uniformly from 1 to all; the stages left out
-    have index −1, add zero, and learn nothing from it (`dropout=0.5` by sample: Kumar et al. 2023, §3.3). Stages
-    that are left out are computed all the same, so that ranks never wait for each other and a graph stays one.
+    Algorithm 1 of SoundStream, with r_0 = z, or entry(z), and s_i = 1 without `scales`:
 
-    **Bounded quantizers** (FSQ, LFQ) cannot follow residuals that shrink: `scales` divides the residual in front
-    of a stage and multiplies its code; `entry` bounds z before the first stage. See "residual_fsq".
+        q_i = s_i · Q_i(r_i / s_i)
+        r_{i+1} = r_i − q_i
+        value = Σ_i q_i, loss = Σ_i loss_i
+
+    Each stage's loss is a mean over the vectors that reached the stage; `forward_stages` returns them one by one.
+    Gradients follow the chain rule through these equations. With straight-through stages z gets the decoder's
+    gradient itself and the commitment of the first stage; with stages that project (Kumar et al. 2023, arXiv
+    2306.06546) it gets the commitment of all.
+
+    **Bitrate.** With `num_codebooks=n`, forward and `encode` stop after n codebooks; `decode` takes indices of the
+    first n. A model learns to work with fewer by dropout: in a forward in training, with probability `dropout`, a
+    sample (or the whole batch) uses only its first n stages, n drawn uniformly from 1 to all. The stages left out
+    have index −1, add zero, and learn nothing from it (`dropout=0.5` by sample: Kumar et al. 2023, §3.3). They are
+    computed all the same, so that ranks never wait for each other and a graph stays one graph.
+
+    **Bounded quantizers** (FSQ, LFQ) cannot follow residuals that shrink: `scales` divides the residual before a
+    stage and multiplies its code; `entry` bounds z before the first stage. See "residual_fsq".
+
+    Example:
+        >>> import torch
+        >>> from quantizers import FSQ, ResidualQuantizer
+        >>> stages = [FSQ(1, [3], bound="clamp"), FSQ(1, [3], bound="clamp")]
+        >>> quantizer = ResidualQuantizer(1, stages, scales=[1.0, 0.25])
+        >>> quantized, indices, loss = quantizer(torch.tensor([[0.8], [-0.2]]))
+        >>> quantized, indices
+        (tensor([[ 0.7500],
+                [-0.2500]]), tensor([[2, 0],
+                [1, 0]]))
 
     Args:
-        dim: channels of x; where it differs from the stages', x is projected.
+        dim: channels of x; where it differs from the stages' dim, x is projected.
         stages: at least one quantizer, all of one `dim`. The same object several times is a shared codebook.
         channel_dim: axis of x's channels.
-        entry: a module in front of the first stage, as nn.Tanh(); the value approximates what it gives.
-        scales: s_i > 0 for each stage, or for each channel of each stage: q_i = s_i · Q_i(r_i / s_i).
-        learn_scales: make log s a parameter; ones at the start where `scales` is None.
-        dropout: probability in [0, 1]. dropout_by: "sample", the first axis of x, or "batch".
+        entry: a module before the first stage, such as nn.Tanh(); the value approximates its output.
+        scales: s_i > 0 for each stage, or for each channel of each stage.
+        learn_scales: make log s a parameter; s starts at one if `scales` is None.
+        dropout: a probability in [0, 1].
+        dropout_by: "sample", the first axis of x, or "batch".
 
     Shapes: x [..., dim] → quantized [..., dim], indices [..., num_codebooks], loss [].
 
-    Raises: ValueError for no stage, stages of different dim, scales that do not fit or are not above 0, dropout
-    outside [0, 1], and for more codebooks than there are.
+    Raises: ValueError for no stage, stages that differ in dim, scales that do not fit or are not above 0, dropout
+        outside [0, 1], and for more codebooks than there are.
+
+    Source: Zeghidour et al.: SoundStream, 2021 (arXiv 2107.03312).
     """
 
     truncatable: ClassVar[bool] = True
@@ -144,7 +165,7 @@ class ResidualQuantizer(ComposedQuantizer, RowQuantizer):
         return cls(dim, stages, channel_dim=channel_dim, **own)
 
     def reset_parameters(self) -> None:
-        """Set the scales back. The stages reset themselves."""
+        """Reset the scales. The stages reset themselves."""
         if self.log_scales is not None:
             write(self, "log_scales", torch.tensor(self.initial_scales).log())
 
@@ -155,7 +176,7 @@ class ResidualQuantizer(ComposedQuantizer, RowQuantizer):
 
     @property
     def same_indices_in_training(self) -> bool:
-        """Whether every stage takes part in training and gives the same index."""
+        """Whether training uses every stage, and each gives the same indices as `encode`."""
         return self.dropout == 0 and super().same_indices_in_training
 
     @property
@@ -171,22 +192,23 @@ class ResidualQuantizer(ComposedQuantizer, RowQuantizer):
         return self.components
 
     def _code_parameters(self) -> Iterator[nn.Parameter]:
-        return iter(())  # a scale is no code
+        return iter(())  # scales are not codes
 
     def forward(
         self, x: Tensor, mask: Tensor | None = None, *, num_codebooks: int | None = None
     ) -> QuantizerOutput:
-        """Quantize x, as any quantizer does, with the first codebooks.
+        """Quantize x with the first codebooks.
 
         Args:
             x, mask: see Quantizer.
-            num_codebooks: how many codebooks to use, from the first; default all. The stages behind them take no
-                part: indices [..., num_codebooks], and neither loss nor state of theirs. It may be drawn for each
-                step, and on each rank another. In training the parameters of the stages left out get a gradient of
-                zero, as with `dropout`, so that DistributedDataParallel needs no `find_unused_parameters`; the
-                moments of an optimizer and its weight decay move them all the same.
+            num_codebooks: how many codebooks to use, from the first; default all. The later stages are left out:
+                indices are [..., num_codebooks], and these stages add no loss and do not change their state. The
+                number may differ from step to step and from rank to rank. In training the parameters of the stages
+                left out get a gradient of zero, as with `dropout`, so that DistributedDataParallel needs no
+                `find_unused_parameters`; an optimizer's moments and weight decay still move them.
 
-        Raises: as Quantizer; ValueError where no whole stages have that many codebooks.
+        Raises: as Quantizer; ValueError unless the first stages together have that many codebooks, for some number
+            of stages.
         """
         if isinstance(x, Request):
             return x.answer(self)
@@ -197,7 +219,7 @@ class ResidualQuantizer(ComposedQuantizer, RowQuantizer):
     def forward_stages(
         self, x: Tensor, mask: Tensor | None = None, *, num_codebooks: int | None = None
     ) -> QuantizerOutput:
-        """`forward`, with the losses of the stages one by one: loss [stages that take part]."""
+        """`forward` with one loss for each stage used: loss [stages]."""
         return self._forward_stages(x, mask, num_codebooks)
 
     def _forward_stages(self, x: Tensor, mask: Tensor | None, num_codebooks: int | None) -> QuantizerOutput:
@@ -206,9 +228,9 @@ class ResidualQuantizer(ComposedQuantizer, RowQuantizer):
 
     @through_forward
     def decode_stages(self, indices: Tensor) -> Tensor:
-        """What each stage adds to the value, before it is projected: [stages, ..., code_dim].
+        """The contribution of each stage to the value, before the projection out: [stages, ..., code_dim].
 
-        Args: indices: as of `decode`, of all codebooks or the first. Index −1 adds zero.
+        Args: indices: as for `decode`, of all codebooks or only the first. Index −1 adds zero.
 
         Raises: as `decode`.
         """
@@ -226,11 +248,11 @@ class ResidualQuantizer(ComposedQuantizer, RowQuantizer):
 
         Args:
             num_codebooks: how many codebooks to use, from the first; default all.
-            beam_width: of a beam search over the stages, see `composite.beam`. 1 takes the best code of each
-                stage, as `forward` does; with more a vector takes what the search finds where that is nearer,
-                in the space of the stages.
+            beam_width: the width of a beam search over the stages, see `composite.beam`. 1 takes the best code of
+                each stage, as `forward` does. With a larger width a vector takes the result of the search where
+                that is nearer in the space of the stages.
 
-        Raises: ValueError for more codebooks than there are, or a beam over stages with several codebooks.
+        Raises: ValueError for more codebooks than there are, and for a beam over stages with several codebooks.
         """
         stages = self._first_stages(num_codebooks)
         rows = to_rows(x, mask, self.dim, self.channel_dim)
@@ -238,7 +260,7 @@ class ResidualQuantizer(ComposedQuantizer, RowQuantizer):
             projected = self._project_in(rows)
             indices = self._greedy(projected.vectors, stages)
             if (beam_width := check_at_least("beam_width", beam_width, 1)) > 1:
-                indices = self._improved(indices, projected.vectors, stages, beam_width)
+                indices = self._improve_by_beam(indices, projected.vectors, stages, beam_width)
             indices = self._reshape_indices(self._mark_missing(indices, projected.valid), rows.shape)
         return self._notify_code_hooks(ForwardEvent(x, mask, indices, by_forward=False))
 
@@ -247,32 +269,32 @@ class ResidualQuantizer(ComposedQuantizer, RowQuantizer):
 
     def _quantize_with(self, stages: Sequence[RowQuantizer], projected: Rows) -> QuantizerOutput:
         residual, total = self._apply_entry(projected.vectors), torch.zeros_like(projected.vectors)
-        kept = self._kept_stages(projected)
-        whole = projected.valid
+        depths = self._draw_depths(projected)
+        valid = projected.valid
         columns, losses = [], []
-        for place, stage in enumerate(stages):
-            reached = whole if kept is None else whole & (kept > place)
-            scaled = self._divided(residual, place).where(reached[:, None], 0.0)
+        for position, stage in enumerate(stages):
+            reached = valid if depths is None else valid & (depths > position)
+            scaled = self._scale_down(residual, position).where(reached[:, None], 0.0)
             codes, column, loss = stage.nested_quantize(projected._replace(vectors=scaled, valid=reached))
             coded = _has_codes(column)
-            codes = self._multiplied(codes.where(coded[:, None], 0.0), place)
+            codes = self._scale_up(codes.where(coded[:, None], 0.0), position)
             total, residual = total + codes, residual - codes
-            whole = whole & (coded | ~reached)  # a residual that left float32 has no code
+            valid = valid & (coded | ~reached)  # a residual that overflows float32 has no code
             columns.append(column)
             losses.append(loss.sum())
-        every = torch.stack(losses) + self._zero_of_others(stages, projected.vectors)
-        return QuantizerOutput(total, self._mark_missing(joined(columns), whole), every)
+        stage_losses = torch.stack(losses) + self._zero_loss_of_unused(stages, projected.vectors)
+        return QuantizerOutput(total, self._mark_missing(joined(columns), valid), stage_losses)
 
-    def _zero_of_others(self, stages: Sequence[RowQuantizer], z: Tensor) -> Tensor:
-        """0-d zero, with a gradient of zero for what the stages left out learn, from a call without vectors.
+    def _zero_loss_of_unused(self, stages: Sequence[RowQuantizer], z: Tensor) -> Tensor:
+        """0-d zero with a zero gradient for the parameters of unused stages, from calls with an empty batch.
 
-        Parameters that get none would keep DistributedDataParallel waiting, and stages that only some ranks call
-        those that shard them.
+        Without a gradient for them DistributedDataParallel would wait, and without the calls so would ranks that
+        share sharded stages.
         """
-        others = (
+        unused = (
             [stage for stage in dict.fromkeys(self.components) if stage not in stages] if self.training else []
         )
-        outputs = [stage.nested_quantize(all_valid(z[:0])) for stage in others]
+        outputs = [stage.nested_quantize(all_valid(z[:0])) for stage in unused]
         return sum((o.quantized.sum() + o.loss.flatten()[:0].sum() for o in outputs), z.new_zeros(()))
 
     def _encode(self, z: Tensor) -> Tensor:
@@ -281,21 +303,21 @@ class ResidualQuantizer(ComposedQuantizer, RowQuantizer):
     def _greedy(self, z: Tensor, stages: Sequence[RowQuantizer]) -> Tensor:
         residual, columns = self._apply_entry(z), []
         valid = torch.ones(z.shape[:1], dtype=torch.bool, device=z.device)
-        for place, stage in enumerate(stages):
-            columns.append(stage.nested_encode(all_valid(self._divided(residual, place))))
+        for position, stage in enumerate(stages):
+            columns.append(stage.nested_encode(all_valid(self._scale_down(residual, position))))
             valid = valid & _has_codes(columns[-1])
-            codes = self._multiplied(stage.nested_decode(columns[-1]), place)
+            codes = self._scale_up(stage.nested_decode(columns[-1]), position)
             residual = (residual - codes).where(valid[:, None], 0.0)
         return self._mark_missing(joined(columns), valid)
 
-    def _improved(self, greedy: Tensor, z: Tensor, stages: Sequence[RowQuantizer], width: int) -> Tensor:
-        """Indices [N, stages] of a beam search, where their value is nearer than that of the greedy ones."""
+    def _improve_by_beam(self, greedy: Tensor, z: Tensor, stages: Sequence[RowQuantizer], width: int) -> Tensor:
+        """The indices [N, stages] of a beam search for vectors that it brings nearer, else the greedy ones."""
         if any(stage.composed for stage in stages):
             raise ValueError("a stage has several codebooks, expected one in each for a beam search")
         target = self._apply_entry(z)
-        every = [torch.arange(stage.codebook_size, device=z.device) for stage in stages]
-        values = [stage.nested_decode(indices) for stage, indices in zip(stages, every, strict=True)]
-        books = [self._multiplied(codes, place).to(z.dtype) for place, codes in enumerate(values)]
+        all_indices = [torch.arange(stage.codebook_size, device=z.device) for stage in stages]
+        values = [stage.nested_decode(indices) for stage, indices in zip(stages, all_indices, strict=True)]
+        books = [self._scale_up(codes, position).to(z.dtype) for position, codes in enumerate(values)]
         found = beam_search(target, books, width)
         errors = [squared_distances(target, self._decode(indices)) for indices in (found, greedy)]
         return found.where((errors[0] < errors[1])[:, None], greedy)
@@ -304,58 +326,64 @@ class ResidualQuantizer(ComposedQuantizer, RowQuantizer):
         return functools.reduce(torch.add, self._stage_codes(indices))
 
     def _stage_codes(self, indices: Tensor) -> list[Tensor]:
-        """What each stage adds, [N, code_dim], for indices [N, num_codebooks]."""
+        """The contribution [N, code_dim] of each stage for indices [N, num_codebooks]."""
         pairs = zip(self.components, self._columns(indices), strict=False)
         return [
-            self._multiplied(stage.nested_decode(column), place) for place, (stage, column) in enumerate(pairs)
+            self._scale_up(stage.nested_decode(column), position) for position, (stage, column) in enumerate(pairs)
         ]
 
     def _component_inputs(self, projected: Rows, indices: Tensor) -> list[tuple[RowQuantizer, Tensor, Tensor]]:
         residual, inputs = self._apply_entry(projected.vectors), []
-        for place, (stage, column) in enumerate(zip(self.components, self._columns(indices), strict=False)):
-            inputs.append((stage, self._divided(residual, place), column))
-            residual = residual - self._multiplied(stage.nested_decode(column), place)
+        for position, (stage, column) in enumerate(zip(self.components, self._columns(indices), strict=False)):
+            inputs.append((stage, self._scale_down(residual, position), column))
+            residual = residual - self._scale_up(stage.nested_decode(column), position)
         return inputs
 
     def _initialize_batch(self, projected: Rows, process_group: ProcessGroup) -> None:
-        self._initialize_in_order(projected, self._fit_components, process_group)
+        self._initialize_in_order(projected, self._initialize_components, process_group)
 
-    def _fit_components(self, projected: Rows, fit: Fit) -> None:
+    def _initialize_components(self, projected: Rows, initialize: Initialize) -> None:
         residual = self._apply_entry(projected.vectors[projected.valid])
-        for place, stage in enumerate(self.components):
-            inputs = self._divided(residual, place)
-            fit(stage, inputs)
+        for position, stage in enumerate(self.components):
+            inputs = self._scale_down(residual, position)
+            initialize(stage, inputs)
             codes = stage.nested_decode(stage.nested_encode(all_valid(inputs)))
-            residual = residual - self._multiplied(codes, place)
+            residual = residual - self._scale_up(codes, position)
 
     def _check_columns(self, indices: Tensor) -> None:
         if not indices.ndim:
             super()._check_columns(indices)
-        self._count_stages(indices.shape[-1])
+        columns, counts = indices.shape[-1], self._codebook_counts()
+        if columns not in counts:
+            raise ValueError(f"indices have {columns} columns on the last axis, expected one of {counts}")
 
     def _first_stages(self, num_codebooks: int | None) -> list[RowQuantizer]:
-        """Those that have that many codebooks together; all for None."""
+        """The first stages that together have that many codebooks; all for None."""
         return self.components[: None if num_codebooks is None else self._count_stages(num_codebooks)]
 
     def _count_stages(self, num_codebooks: int) -> int:
-        """How many stages have that many codebooks together."""
+        """How many of the first stages together have that many codebooks."""
         num_codebooks = check_integer("num_codebooks", num_codebooks)
-        counts = list(accumulate(stage.num_codebooks for stage in self.components))
+        counts = self._codebook_counts()
         if num_codebooks not in counts:
-            raise ValueError(f"{num_codebooks} codebooks are asked for, expected one of {counts}")
+            raise ValueError(f"num_codebooks is {num_codebooks}, expected one of {counts}")
         return counts.index(num_codebooks) + 1
+
+    def _codebook_counts(self) -> list[int]:
+        """The number of codebooks of the first stage, the first two stages, and so on."""
+        return list(accumulate(stage.num_codebooks for stage in self.components))
 
     def _apply_entry(self, z: Tensor) -> Tensor:
         return z if self.entry is None else call_widened(self.entry, z)
 
-    def _divided(self, residual: Tensor, place: int) -> Tensor:
-        return residual if self.log_scales is None else residual / widened(self.log_scales[place]).exp()
+    def _scale_down(self, residual: Tensor, position: int) -> Tensor:
+        return residual if self.log_scales is None else residual / widened(self.log_scales[position]).exp()
 
-    def _multiplied(self, codes: Tensor, place: int) -> Tensor:
-        return codes if self.log_scales is None else codes * widened(self.log_scales[place]).exp()
+    def _scale_up(self, codes: Tensor, position: int) -> Tensor:
+        return codes if self.log_scales is None else codes * widened(self.log_scales[position]).exp()
 
-    def _kept_stages(self, projected: Rows) -> Tensor | None:
-        """How many stages each row keeps, [N] int64; None for all."""
+    def _draw_depths(self, projected: Rows) -> Tensor | None:
+        """How many stages each row uses, [N] int64; None for all."""
         if not self.training or self.dropout == 0:
             return None
         per_sample = self.dropout_by == "sample" and len(projected.shape) > 0
@@ -366,22 +394,33 @@ class ResidualQuantizer(ComposedQuantizer, RowQuantizer):
         rows_each = projected.shape[1:].numel() if per_sample else projected.valid.shape[0]
         return drawn[:, None].expand(samples, rows_each).reshape(-1)
 
+    def extra_repr(self) -> str:
+        shown = [super().extra_repr(), f"num_quantizers={len(self.order)}"]
+        if self.log_scales is not None:
+            kind = "learned" if isinstance(self.log_scales, nn.Parameter) else "fixed"
+            shown.append(f"scales={kind}")
+        if self.dropout:
+            shown.append(f"dropout={self.dropout:.4g}, dropout_by={self.dropout_by!r}")
+        return ", ".join(shown)
+
 
 def _has_codes(column: Tensor) -> Tensor:
-    """Whether rows have an index in each codebook of a stage; int64 [N] or [N, n]. With dropout inside: in one."""
+    """Whether rows have any index in a stage's indices [N] or [N, n]; a stage with dropout may lack some."""
     return column >= 0 if column.dim() == 1 else (column >= 0).any(-1)
 
 
 def _check_scales(scales: Scales | None, stages: int, dim: int) -> list[list[float]]:
-    """Scales as [stages][dim]; ones for None."""
+    """The scales as [stages][dim]; ones for None."""
     if scales is None:
         return [[1.0] * dim] * stages
     if len(scales) != stages:
-        raise ValueError(f"there are {len(scales)} scales and {stages} stages, expected as many")
+        raise ValueError(f"got {len(scales)} scales for {stages} stages; expected one per stage")
     rows = [[float(scale)] * dim if isinstance(scale, int | float) else [*map(float, scale)] for scale in scales]
     for row in rows:
         if len(row) != dim:
-            raise ValueError(f"a stage has {len(row)} scales, expected one, or one for each of {dim} channels")
+            raise ValueError(
+                f"scales hold {len(row)} numbers for a stage; expected one, or one for each of {dim} channels"
+            )
         for scale in row:
             if not 0 < scale < math.inf:
                 raise ValueError(f"scales hold {scale!r}, expected finite numbers above 0")
@@ -392,7 +431,7 @@ def _sizes_by_stage(sizes: list[Any], num_quantizers: int | None, shared: bool) 
     """`sizes`, if there is one for each stage."""
     if shared:
         raise ValueError(
-            f"codebook_size is {sizes}, expected one number where shared=True: the stages have one codebook"
+            f"codebook_size is {sizes}, expected one number where shared=True: the stages share one codebook"
         )
     if not sizes:
         raise ValueError("codebook_size is empty, expected one size for each stage")

@@ -15,9 +15,9 @@ from quantizers.scalar.fsq import FSQ
 from quantizers.scalar.levels import levels_from
 
 # A change of z's last bit moves tanh(z) by up to 0.45 · 2⁻²³, and each of the two tanh rounds by up to 2⁻²⁴:
-# together below 2⁻²²·⁴. A boundary of a channel's code lies within that of a uniform tanh(z) with probability
-# 2⁻²²·⁴ / step; summed over this stage and those before, whose steps are larger by f each, 2⁻⁸·⁴ · f / (f − 1) <
-# 1.5 %.
+# together below 2⁻²²·⁴. A uniform tanh(z) lies that near to a boundary of a channel's code with probability
+# 2⁻²²·⁴ / step. Summed over this stage and the earlier ones, whose steps are larger by f each, that is
+# 2⁻⁸·⁴ · f / (f − 1) < 1.5 %.
 FINEST_STEP = 2.0**-14
 LEAST_FALL = 1.25
 
@@ -34,53 +34,68 @@ def residual_fsq(
     channel_dim: int = -1,
     **options: Any,
 ) -> ResidualQuantizer:
-    """Residual FSQ whose grids become finer: each stage's spans the cell of the one before.
+    """Build a residual quantizer whose stages are ever finer FSQ grids.
 
-    FSQ bounds what it gets, so that stages of it, one after another, would take the tanh of ever smaller residuals
-    and round it on the same coarse grid. Here z is bounded once; stage i divides by s_i, where s_0 = 1 and
-    s_{i+1} = s_i / (2⌊L/2⌋), half a step of the grid before, and rounds without a bound. After n stages of odd
-    level counts |tanh(z) − value| ≤ s_n. With `learn_scales=True` the scales adapt (Zhu et al.: Robust Residual
-    Finite Scalar Quantization, 2025, arXiv 2508.15860).
+    FSQ bounds its input, so plain FSQ stages would take the tanh of ever smaller residuals and round it on the
+    same coarse grid. Here z is bounded once, each grid spans one cell of the grid before it, and the stages round
+    without a bound.
 
-    **Many stages.** float32 has 2⁻²⁴ between the numbers below one, and its tanh rounds: steps that are not far
-    above that would give codes of rounding. So the last step, s_{n−1} / ⌊L/2⌋, is at least 2⁻¹⁴. Where n stages
-    would go below it, as six of eight levels, their scales fall by less, s_{i+1} = s_i / f with one f for all of
-    them: the grids overlap, and each stage adds log₂ f bits a channel. Stages that would need f < 1.25 are
-    refused; with eight levels more than 38.
+    With L levels in a channel, stage i divides its residual by s_i:
+
+        s_0 = 1, s_{i+1} = s_i / (2⌊L/2⌋), half a step of the grid before
+
+    After n stages with odd level counts |tanh(z) − value| ≤ s_n. With `learn_scales=True` the scales adapt.
+
+    **Many stages.** float32 has 2⁻²⁴ between the numbers below one, and its tanh rounds: with steps not far above
+    that the codes would be those of rounding errors. So the last step, s_{n−1} / ⌊L/2⌋, is at least 2⁻¹⁴. If n
+    stages would go below it, such as six stages of eight levels, their scales fall by less, s_{i+1} = s_i / f with
+    one f for all of them: the grids overlap, and each stage adds log₂ f bits per channel. Stages that would need
+    f < 1.25 are refused; with eight levels, more than 38 stages.
+
+    Example:
+        >>> import torch, quantizers
+        >>> quantizer = quantizers.create("residual_fsq", 2, levels=[5, 5], num_quantizers=3)
+        >>> x = torch.tensor([[0.3, -1.2]])
+        >>> torch.tanh(x), quantizer(x).quantized
+        (tensor([[ 0.2913, -0.8337]]), tensor([[ 0.2812, -0.8438]]))
 
     Args:
         dim: channels of x; where it differs from len(levels), x is projected.
-        codebook_size, levels: of each stage, one of the two, as for "fsq".
-        options: of ResidualQuantizer; with `scales` those above are not used.
+        codebook_size, levels: for each stage, exactly one of the two, as for "fsq".
+        num_quantizers: how many stages.
+        options: further arguments of ResidualQuantizer; `scales` replaces the scales above, `entry` the tanh.
 
-    Raises: ValueError for more stages, or more levels, than float32 tells apart, and as ResidualQuantizer.
+    Raises: ValueError for more stages, or more levels, than float32 can distinguish, and as ResidualQuantizer.
+
+    Source: Zhu et al.: Robust Residual Finite Scalar Quantization, 2025 (arXiv 2508.15860).
     """
     check_forwarded(residual_fsq, options)
     chosen = tuple(levels_from("residual_fsq", codebook_size, levels))
     stages = [FSQ(len(chosen), chosen, bound="clamp") for _ in range(num_quantizers)]
     if "scales" not in options:
         falls = [_fall(level, num_quantizers) for level in chosen]
-        options = {**options, "scales": [[fall**-place for fall in falls] for place in range(num_quantizers)]}
+        options = {**options, "scales": [[fall**-stage for fall in falls] for stage in range(num_quantizers)]}
     return ResidualQuantizer(dim, stages, channel_dim=channel_dim, **{"entry": nn.Tanh(), **options})
 
 
 def _fall(level: int, stages: int) -> float:
-    """By what the scale of a channel falls from stage to stage: 2⌊L/2⌋, or less, so that no step is too fine.
+    """The factor by which a channel's scale falls from stage to stage: 2⌊L/2⌋, or less where a step would be too
+    fine.
 
-    Raises: ValueError for more levels than there are finest steps, and where the fall would be below LEAST_FALL.
+    Raises: ValueError if the first step is finer than FINEST_STEP, or if the factor would be below LEAST_FALL.
     """
     half = level // 2
-    room = 1 / (half * FINEST_STEP)  # of the first step over the finest
-    if room < 1:
+    ratio = 1 / (half * FINEST_STEP)  # of the first step to the finest
+    if ratio < 1:
         raise ValueError(
-            f"levels holds {level}, expected at most {int(2 / FINEST_STEP) + 1}: float32 does not tell the "
-            "codes of more from its rounding"
+            f"levels holds {level}, expected at most {int(2 / FINEST_STEP) + 1}: float32 cannot "
+            "distinguish the codes of more levels from its own rounding"
         )
-    most = 1 + math.floor(math.log(room, LEAST_FALL))
+    most = 1 + math.floor(math.log(ratio, LEAST_FALL))
     if stages > most:
         raise ValueError(
-            f"num_quantizers is {stages}, of {level} levels in a channel: expected at most {most}, for float32 "
-            "does not tell the codes of more stages from its rounding. Take fewer stages, or 'residual', whose "
+            f"num_quantizers is {stages} with {level} levels in a channel, expected at most {most}: float32 "
+            "cannot distinguish the codes of more stages from its own rounding. Use fewer stages, or 'residual', whose "
             "codes follow the residuals"
         )
-    return min(2.0 * half, room ** (1 / (stages - 1))) if stages > 1 else 2.0 * half
+    return min(2.0 * half, ratio ** (1 / (stages - 1))) if stages > 1 else 2.0 * half

@@ -1,4 +1,4 @@
-"""No quantization, behind the same interface."""
+"""No quantization, with the interface of a quantizer."""
 
 from typing import Self
 
@@ -14,14 +14,29 @@ from quantizers.core.row_quantizer import RowQuantizer
 
 
 class Identity(RowQuantizer):
-    """The unquantized baseline: quantized is x, the loss is zero.
+    """The unquantized baseline: `quantized` is x, and the loss is zero.
 
-    For comparisons (what the bottleneck costs without quantization) and for warming up an autoencoder. It has
-    no codes: `codebook_size` is 0, every index is −1, and `decode` and `codebook` say so. Masked vectors
-    become zero and vectors that are not finite become NaN, as everywhere.
+    Use it to measure what the bottleneck costs without quantization, or to warm up an autoencoder.
+
+    It has no codes: `codebook_size` is 0, every index is −1, and `decode` and `codebook` raise ValueError. Masked
+    vectors become zero and vectors that are not finite become NaN, as in every quantizer.
+
+    Example:
+        >>> import torch
+        >>> from quantizers import Identity
+        >>> quantizer = Identity(2)
+        >>> quantized, indices, loss = quantizer(torch.tensor([[0.5, -2.0]]))
+        >>> quantized, indices, loss
+        (tensor([[ 0.5000, -2.0000]]), tensor([-1]), tensor(0.))
 
     Args:
-        dim: channels of x. code_dim: width of the bottleneck, default `dim`. channel_dim: axis of x's channels.
+        dim: channels of x.
+        code_dim: width of the bottleneck, default `dim`. Where it differs, x is projected in and out.
+        channel_dim: axis of x's channels.
+
+    Shapes: x [..., dim] → quantized [..., dim], indices [...] (all −1), loss [] (zero).
+
+    Raises: ValueError for a size below 1.
     """
 
     @checked
@@ -38,7 +53,7 @@ class Identity(RowQuantizer):
 
     @property
     def codebook(self) -> Tensor:
-        """Raises ValueError: there is none."""
+        """Raises ValueError, because there is no codebook."""
         raise ValueError("Identity does not quantize: it has no codebook")
 
     def _quantize(self, rows: Rows) -> QuantizerOutput:
@@ -49,7 +64,7 @@ class Identity(RowQuantizer):
         return torch.full(z.shape[:1], NO_CODE, dtype=torch.int64, device=z.device)
 
     def _decode(self, indices: Tensor) -> Tensor:
-        raise ValueError("Identity does not quantize: there is nothing to decode; pass on its output instead")
+        raise ValueError("Identity does not quantize: there is nothing to decode; use its output instead")
 
 
 register("none", Identity.from_options)

@@ -293,7 +293,7 @@ def test_what_is_not_in_stages_is_named() -> None:
         with pytest.raises(ValueError, match="QINCo has 3 codebooks that are not stages"):
             ask()
     plug_in(model, "vq")
-    with pytest.raises(ValueError, match=r"4 codebooks are asked for, expected one of \[1, 2, 3\]"):
+    with pytest.raises(ValueError, match=r"num_codebooks is 4, expected one of \[1, 2, 3\]"):
         model(x, n_quantizers=4)
 
 

@@ -201,7 +201,7 @@ def test_options_that_do_not_fit_are_named(options: dict[str, Any], message: str
 def test_parts_that_do_not_fit_are_named() -> None:
     with pytest.raises(ValueError, match="groups is empty"):
         GroupedQuantizer(4, [])
-    with pytest.raises(ValueError, match="a part has channel_dim=1, expected −1"):
+    with pytest.raises(ValueError, match="a component has channel_dim=1, expected −1"):
         GroupedQuantizer(4, [VectorQuantizer(4, 8, channel_dim=1)])
     with pytest.raises(TypeError, match=r"groups\[0\] is Linear.*expected a Quantizer"):
         GroupedQuantizer(4, [nn.Linear(4, 4)])  # type: ignore[list-item]

@@ -115,5 +115,5 @@ def test_wrong_arguments_are_named() -> None:
             encode_latents(quantizer, torch.zeros(5, channels))
     with pytest.raises(IndexError, match="expected 0 to 7"):
         latent_codes(quantizer, torch.tensor([[0, 8]]))
-    with pytest.raises(ValueError, match=r"3 codebooks are asked for, expected one of \[1, 2\]"):
+    with pytest.raises(ValueError, match=r"indices have 3 columns on the last axis, expected one of \[1, 2\]"):
         latent_codes(quantizer, torch.zeros(5, 3, dtype=torch.int64))

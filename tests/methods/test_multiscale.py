@@ -448,7 +448,7 @@ def test_options_that_do_not_fit_are_named(options: dict[str, Any], message: str
 
 
 def test_parts_that_do_not_fit_are_named() -> None:
-    with pytest.raises(ValueError, match="there are 1 quantizers and 2 scales, expected as many"):
+    with pytest.raises(ValueError, match="got 1 quantizers for 2 scales; expected one per scale"):
         MultiScaleQuantizer(DIM, [VectorQuantizer(DIM, 4)], scales=(0.5, 1.0), axes=1)
     with pytest.raises(ValueError, match=r"quantizers have dims \[2, 3\], expected one dim"):
         MultiScaleQuantizer(DIM, [VectorQuantizer(2, 4), VectorQuantizer(3, 4)], scales=(0.5, 1.0), axes=1)

@@ -126,11 +126,13 @@ def test_only_whole_stages_can_be_asked_for() -> None:
     quantizer, x = ResidualQuantizer(4, pairs), torch.randn(5, 4)
     assert torch.equal(quantizer.encode(x, num_codebooks=2), quantizer.encode(x)[:, :2])
     for count in (0, 1, 3, 5):
-        with pytest.raises(ValueError, match=rf"{count} codebooks are asked for, expected one of \[2, 4\]"):
+        with pytest.raises(ValueError, match=rf"num_codebooks is {count}, expected one of \[2, 4\]"):
             quantizer.encode(x, num_codebooks=count)
-        with pytest.raises(ValueError, match=rf"{count} codebooks are asked for, expected one of \[2, 4\]"):
+        with pytest.raises(ValueError, match=rf"num_codebooks is {count}, expected one of \[2, 4\]"):
             quantizer(x, num_codebooks=count)
-        with pytest.raises(ValueError, match=rf"{count} codebooks are asked for, expected one of \[2, 4\]"):
+        with pytest.raises(
+            ValueError, match=rf"indices have {count} columns on the last axis, expected one of \[2, 4\]"
+        ):
             quantizer.decode(torch.zeros(5, count, dtype=torch.int64))
 
 
@@ -337,13 +339,13 @@ def test_codes_of_many_stages_are_not_those_of_rounding(seed: int, stages: int, 
 @pytest.mark.parametrize(("levels", "stages", "most"), [((8,), 39, 38), ((3, 3), 45, 44), ((2**15,), 2, 1)])
 def test_more_stages_than_float32_tells_apart_are_refused(levels: tuple[int, ...], stages: int, most: int) -> None:
     with pytest.raises(
-        ValueError, match=f"num_quantizers is {stages}, of {levels[0]} levels .* at most {most}, for"
+        ValueError, match=f"num_quantizers is {stages} with {levels[0]} levels .* at most {most}: fl"
     ):
         quantizers.create("residual_fsq", dim=len(levels), levels=levels, num_quantizers=stages)
     quantizers.create("residual_fsq", dim=len(levels), levels=levels, num_quantizers=most)
     with pytest.raises(ValueError, match="levels holds 65536, expected at most 32769"):
         quantizers.create("residual_fsq", dim=1, levels=(2**16,))
-    scales = [1.0 / (place + 1) for place in range(stages)]  # of one's own are one's own
+    scales = [1.0 / (place + 1) for place in range(stages)]  # given scales are taken as they are
     own = quantizers.create("residual_fsq", dim=len(levels), levels=levels, num_quantizers=stages, scales=scales)
     assert isinstance(own, ResidualQuantizer)
     assert own.initial_scales[-1] == [scales[-1]] * len(levels)
@@ -380,8 +382,11 @@ def test_scales_divide_and_multiply() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"scales": [1.0]}, "there are 1 scales and 3 stages"),
-        ({"scales": [[1.0]] * 3}, "a stage has 1 scales, expected one, or one for each of 3 channels"),
+        ({"scales": [1.0]}, "got 1 scales for 3 stages; expected one per stage"),
+        (
+            {"scales": [[1.0]] * 3},
+            "scales hold 1 numbers for a stage; expected one, or one for each of 3 channels",
+        ),
         ({"scales": [1.0, 0.0, 1.0]}, "scales hold 0.0, expected finite numbers above 0"),
         ({"scales": [1.0, [1.0, float("nan"), 1.0], 1.0]}, "scales hold nan"),
         ({"scales": [1.0, float("inf"), 1.0]}, "scales hold inf"),
@@ -402,7 +407,7 @@ def test_options_that_do_not_fit_are_named(options: dict[str, Any], message: str
         residual(**options)
 
 
-# Which parts
+# Which components
 
 
 @pytest.mark.parametrize(
@@ -410,7 +415,7 @@ def test_options_that_do_not_fit_are_named(options: dict[str, Any], message: str
     [
         ("none", {}, "Identity, which has no codes"),
         ("multiscale", {"codebook_size": 8}, "MultiScaleQuantizer, which quantizes maps"),
-        ("vq", {"codebook_size": 8, "channel_dim": 1}, "a part has channel_dim=1, expected −1"),
+        ("vq", {"codebook_size": 8, "channel_dim": 1}, "a component has channel_dim=1, expected −1"),
     ],
 )
 def test_parts_that_do_not_fit_are_named(name: str, options: dict[str, Any], message: str) -> None:
