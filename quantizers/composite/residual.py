@@ -397,8 +397,9 @@ class ResidualQuantizer(ComposedQuantizer, RowQuantizer):
     def extra_repr(self) -> str:
         shown = [super().extra_repr(), f"num_quantizers={len(self.order)}"]
         if self.log_scales is not None:
-            kind = "learned" if isinstance(self.log_scales, nn.Parameter) else "fixed"
-            shown.append(f"scales={kind}")
+            scales = [f"{row[0]:.3g}" if len(set(row)) == 1 else "by channel" for row in self.initial_scales]
+            shown.append(f"scales=({', '.join(scales)})")
+            shown.append(f"learn_scales={isinstance(self.log_scales, nn.Parameter)}")
         if self.dropout:
             shown.append(f"dropout={self.dropout:.4g}, dropout_by={self.dropout_by!r}")
         return ", ".join(shown)

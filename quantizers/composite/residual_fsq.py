@@ -95,7 +95,7 @@ def _fall(level: int, stages: int) -> float:
     if stages > most:
         raise ValueError(
             f"num_quantizers is {stages} with {level} levels in a channel, expected at most {most}: float32 "
-            "cannot distinguish the codes of more stages from its own rounding. Use fewer stages, or 'residual', whose "
-            "codes follow the residuals"
+            "cannot distinguish the codes of more stages from its own rounding. Use fewer stages, or 'residual', "
+            "whose codes follow the residuals"
         )
     return min(2.0 * half, ratio ** (1 / (stages - 1))) if stages > 1 else 2.0 * half
