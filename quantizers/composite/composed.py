@@ -211,7 +211,8 @@ def _initializer(
 def outermost(model: nn.Module) -> dict[str, Quantizer]:
     """The quantizers in a model by name, except those inside another one.
 
-    If the model is itself a quantizer, its name is ''. Names are those of the model without DistributedDataParallel, torch.compile or another wrapper around it.
+    If the model is itself a quantizer, its name is ''. Names are those of the model without
+    DistributedDataParallel, torch.compile or another wrapper around it.
     """
     quantizers = {name: module for name, module in named_modules(model) if isinstance(module, Quantizer)}
     inner = {module for outer in quantizers.values() for module in outer.modules() if module is not outer}

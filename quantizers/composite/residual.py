@@ -1,7 +1,6 @@
 """Residual quantization: each stage quantizes what the stages before it left."""
 
 import functools
-import math
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -13,6 +12,7 @@ from quantizers.codebooks.nearest import squared_distances
 from quantizers.composite.beam import beam_search
 from quantizers.composite.composed import ComposedQuantizer, Initialize, all_valid, check_component, joined
 from quantizers.composite.repetition import STAGE_OPTIONS, repeated
+from quantizers.composite.stage_options import Scales, check_sizes, check_stage_scales
 from quantizers.core.arguments.checks import (
     Probability,
     Size,
@@ -34,8 +34,6 @@ from quantizers.core.row_quantizer import RowQuantizer
 from quantizers.core.state.half_state import call_widened, widened
 from quantizers.core.state.writing import write
 from quantizers.kernels.dispatch import without_autocast
-
-Scales = Sequence[float] | Sequence[Sequence[float]]
 
 
 class ResidualQuantizer(ComposedQuantizer, RowQuantizer):
@@ -116,7 +114,7 @@ class ResidualQuantizer(ComposedQuantizer, RowQuantizer):
         self.entry = entry
         self.dropout = dropout
         self.dropout_by = dropout_by
-        self.initial_scales = _check_scales(scales, len(stages), dims[0])
+        self.initial_scales = check_stage_scales(scales, len(stages), dims[0])
         if scales is None and not learn_scales:
             self.log_scales = None
         elif learn_scales:
@@ -160,7 +158,7 @@ class ResidualQuantizer(ComposedQuantizer, RowQuantizer):
                 stages = repeated(lambda: create(quantizer, stage_dim, **inner), num_quantizers or 4, shared)
             else:
                 del inner["codebook_size"]
-                sizes = _sizes_by_stage(sizes, num_quantizers, shared)
+                sizes = check_sizes(sizes, num_quantizers, shared)
                 stages = [create(quantizer, stage_dim, size, **inner) for size in sizes]
         return cls(dim, stages, channel_dim=channel_dim, **own)
 
@@ -399,7 +397,8 @@ class ResidualQuantizer(ComposedQuantizer, RowQuantizer):
         if self.log_scales is not None:
             scales = [f"{row[0]:.3g}" if len(set(row)) == 1 else "by channel" for row in self.initial_scales]
             shown.append(f"scales=({', '.join(scales)})")
-            shown.append(f"learn_scales={isinstance(self.log_scales, nn.Parameter)}")
+        if isinstance(self.log_scales, nn.Parameter):
+            shown.append("learn_scales=True")
         if self.dropout:
             shown.append(f"dropout={self.dropout:.4g}, dropout_by={self.dropout_by!r}")
         return ", ".join(shown)
@@ -408,40 +407,6 @@ class ResidualQuantizer(ComposedQuantizer, RowQuantizer):
 def _has_codes(column: Tensor) -> Tensor:
     """Whether rows have any index in a stage's indices [N] or [N, n]; a stage with dropout may lack some."""
     return column >= 0 if column.dim() == 1 else (column >= 0).any(-1)
-
-
-def _check_scales(scales: Scales | None, stages: int, dim: int) -> list[list[float]]:
-    """The scales as [stages][dim]; ones for None."""
-    if scales is None:
-        return [[1.0] * dim] * stages
-    if len(scales) != stages:
-        raise ValueError(f"got {len(scales)} scales for {stages} stages; expected one per stage")
-    rows = [[float(scale)] * dim if isinstance(scale, int | float) else [*map(float, scale)] for scale in scales]
-    for row in rows:
-        if len(row) != dim:
-            raise ValueError(
-                f"scales hold {len(row)} numbers for a stage; expected one, or one for each of {dim} channels"
-            )
-        for scale in row:
-            if not 0 < scale < math.inf:
-                raise ValueError(f"scales hold {scale!r}, expected finite numbers above 0")
-    return rows
-
-
-def _sizes_by_stage(sizes: list[Any], num_quantizers: int | None, shared: bool) -> list[Any]:
-    """`sizes`, if there is one for each stage."""
-    if shared:
-        raise ValueError(
-            f"codebook_size is {sizes}, expected one number where shared=True: the stages share one codebook"
-        )
-    if not sizes:
-        raise ValueError("codebook_size is empty, expected one size for each stage")
-    if num_quantizers not in (None, len(sizes)):
-        raise ValueError(
-            f"codebook_size has {len(sizes)} sizes for num_quantizers={num_quantizers} stages, expected one for "
-            "each"
-        )
-    return sizes
 
 
 register("residual", ResidualQuantizer.from_options)

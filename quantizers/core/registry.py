@@ -2,12 +2,13 @@
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
 from quantizers.core.arguments.checks import plain, shown
 from quantizers.core.arguments.forwarding import builder_name, forwarding_of, options_of
+from quantizers.core.arguments.listing import Options
 from quantizers.core.arguments.options import UnknownOptionError, bind, checked, signature_of
 from quantizers.core.base import Quantizer
 
@@ -38,15 +39,7 @@ class _NotGiven:
         return "not given"
 
 
-class Required:
-    """Stands for the default of an option that has none."""
-
-    def __repr__(self) -> str:
-        return "required"
-
-
 NOT_GIVEN = _NotGiven()
-REQUIRED = Required()
 
 
 def available() -> tuple[str, ...]:
@@ -148,35 +141,6 @@ def create(
     return made
 
 
-class Options(Mapping[str, object]):
-    """The options of a quantizer with their defaults; its repr lists one option per line.
-
-    Attributes: name: the quantizer's. others: where options that are not listed go, in words; empty if every
-        option is listed.
-    """
-
-    def __init__(self, name: str, defaults: Mapping[str, object], others: str) -> None:
-        self.name = name
-        self.others = others
-        self._defaults = dict(defaults)
-
-    def __getitem__(self, option: str) -> object:
-        return self._defaults[option]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._defaults)
-
-    def __len__(self) -> int:
-        return len(self._defaults)
-
-    def __repr__(self) -> str:
-        width = max(map(len, self), default=0)
-        lines = [f"options of {self.name!r}:", *(f"  {key:{width}}  {value!r}" for key, value in self.items())]
-        if self.others:
-            lines.append(f"Other options go to {self.others}.")
-        return "\n".join(lines)
-
-
 def options(quantizer: str | Builder, /) -> Options:
     """The options of a quantizer with their defaults, for reading or as a mapping.
 
@@ -201,9 +165,7 @@ def options(quantizer: str | Builder, /) -> Options:
     """
     builder = _builder(quantizer)
     name = builder_name(builder) if callable(quantizer) else str(plain(quantizer))
-    empty = inspect.Parameter.empty
-    defaults = {key: REQUIRED if value is empty else value for key, value in options_of(builder).items()}
-    return Options(name, defaults, _others(builder))
+    return Options(name, options_of(builder), _others(builder))
 
 
 def _others(builder: Builder) -> str:
