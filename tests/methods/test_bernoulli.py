@@ -166,7 +166,7 @@ def test_log_prob_has_the_axes_of_the_indices_and_nan_where_there_is_none() -> N
     assert slope.isfinite().all()
     assert (slope[1, :, 3] == 0).all()
     assert (slope[0, :, 2] == 0).all()
-    with pytest.raises(ValueError, match=r"indices have shape \(5,\), expected \(2, 5\), one a vector"):
+    with pytest.raises(ValueError, match=r"indices have shape \(5,\), expected \(2, 5\), one per vector"):
         quantizer.log_prob(x, indices[0])
     with pytest.raises(IndexError, match="expected 0 to 7"):
         quantizer.log_prob(x, indices + 8)

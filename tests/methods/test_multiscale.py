@@ -438,7 +438,7 @@ def test_forward_exports_for_any_batch(axes: int) -> None:
         ({"scales": (float("nan"), 1.0)}, "expected numbers above 0 that rise to 1"),
         ({"axes": 4}, "axes is 4, expected 1, 2 or 3"),
         ({"interpolation": "cubic"}, "interpolation is 'cubic', expected 'linear' or 'nearest'"),
-        ({"quantizer": "residual"}, "quantizers hold one with several codebooks"),
+        ({"quantizer": "residual"}, "quantizers contain one with several codebooks"),
         ({"quantizer": "multiscale"}, "MultiScaleQuantizer, which quantizes maps"),
     ],
 )

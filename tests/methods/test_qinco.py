@@ -26,7 +26,7 @@ def small(seed: int = 0, **options: int | float) -> QINCo:
 def dense(quantizer: QINCo, z: Tensor, chosen: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
     """The indices and the reconstruction after each stage, all K codes of all vectors in one tensor."""
     reconstruction, found, reconstructions = torch.zeros_like(z), [], []
-    for number, stage in enumerate(quantizer.stages):
+    for number, stage in enumerate(quantizer.steps):
         codes = stage.codes.expand(len(z), -1, -1)
         if number:
             context = reconstruction[:, None].expand_as(codes)
@@ -61,7 +61,7 @@ def test_a_vector_gets_the_nearest_of_its_own_codes(seed: int, n: int, blocks: i
 def test_equal_codes_go_to_the_lowest_index(seed: int) -> None:
     quantizer = small(seed)
     with torch.no_grad():
-        for stage in quantizer.stages:
+        for stage in quantizer.steps:
             stage.codes.copy_(stage.codes[:4].repeat(2, 1))
     assert (quantizer.encode(normal(seed, 20, 3)) < 4).all()
 
@@ -70,7 +70,7 @@ def test_equal_codes_go_to_the_lowest_index(seed: int) -> None:
 def test_the_search_is_exact_at_any_offset(offset: float) -> None:
     """In float32: what is far away takes the code that lies furthest in its direction, argmax t·f − ‖f‖²/2."""
     torch.manual_seed(0)
-    stage = QINCo(3, 50, num_quantizers=2, hidden_dim=5).stages[1]
+    stage = QINCo(3, 50, num_quantizers=2, hidden_dim=5).steps[1]
     targets, context = batch(20)[:, :3] + offset, batch(20, seed=1)[:, :3]
     with torch.no_grad():
         codes = torch.stack([stage(torch.full((20,), k), context) for k in range(50)], 1).double()
@@ -139,7 +139,7 @@ def test_the_loss_and_its_gradient_are_those_of_every_stage(
 def test_a_step_moves_the_codes_that_nobody_chose() -> None:
     """Not c, but f(c, x̂): the network is one for all codes of its stage. The first stage has none."""
     quantizer, z = small(), normal(1, 2, 3)
-    stage, context = quantizer.stages[1], normal(2, 1, 3).expand(8, 3)
+    stage, context = quantizer.steps[1], normal(2, 1, 3).expand(8, 3)
     unused = torch.bincount(quantizer.encode(z)[:, 1], minlength=8) == 0
     before, first = stage(torch.arange(8), context).detach(), quantizer.codebook[0].detach().clone()
     indices = quantizer.encode(z)[:, 0]
@@ -158,7 +158,7 @@ def test_a_step_moves_the_codes_that_nobody_chose() -> None:
 def test_without_its_network_it_is_residual_quantization(seed: int) -> None:
     quantizer = small(seed)
     with torch.no_grad():
-        for stage in quantizer.stages[1:]:
+        for stage in quantizer.steps[1:]:
             for weight in (*stage.concatenation.parameters(), *stage.down.parameters()):
                 weight.zero_()
     z = normal(seed, 20, 3)
@@ -186,7 +186,7 @@ def test_the_first_indices_are_a_code_of_a_lower_rate() -> None:
     assert (quantizer.decode(torch.full((2, 3), -1)) == 0).all()
     skipped = quantizer.decode(torch.tensor([[1, -1, 2]]))
     first = quantizer.codebook[0, 1:2]
-    torch.testing.assert_close(skipped, first + quantizer.stages[2](torch.tensor([2]), first))
+    torch.testing.assert_close(skipped, first + quantizer.steps[2](torch.tensor([2]), first))
 
 
 def test_decode_names_what_does_not_fit() -> None:
