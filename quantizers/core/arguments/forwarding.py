@@ -24,7 +24,7 @@ class Forwarding:
     """Where a builder forwards the options that its own signature does not name.
 
     Args:
-        constructors: classes that get those of their keyword-only options.
+        constructors: classes; each gets its own keyword-only options.
         without: options of these classes that the builder sets itself.
         defaults: options for which the builder has another default than the class.
         others: what gets all other options, in words; empty if there are no others.
