@@ -1,7 +1,7 @@
 """Residual quantization: each stage quantizes what the stages before it left."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from quantizers.codebooks.nearest import squared_distances
 from quantizers.composite.beam import beam_search
-from quantizers.composite.composed import ComposedQuantizer, Initialize, all_valid, check_component, joined
+from quantizers.composite.composed import Initialize, all_valid, check_component, joined
 from quantizers.composite.repetition import STAGE_OPTIONS, repeated
-from quantizers.composite.stage_options import Scales, check_sizes, check_stage_scales
+from quantizers.composite.scaled_stages import ScaledStages
+from quantizers.composite.stage_dropout import draw_depths
+from quantizers.composite.stage_options import Scales, check_sizes
 from quantizers.core.arguments.checks import (
     Probability,
     Size,
@@ -31,12 +33,10 @@ from quantizers.core.parallel import ProcessGroup
 from quantizers.core.registry import Builder, create, register
 from quantizers.core.requests import Request, through_forward
 from quantizers.core.row_quantizer import RowQuantizer
-from quantizers.core.state.half_state import call_widened, widened
-from quantizers.core.state.writing import write
 from quantizers.kernels.dispatch import without_autocast
 
 
-class ResidualQuantizer(ComposedQuantizer, RowQuantizer):
+class ResidualQuantizer(ScaledStages):
     """Residual quantization: each stage quantizes what the stages before it left, and the values add up.
 
     Any quantizers of single vectors can be the stages.
@@ -92,8 +92,6 @@ class ResidualQuantizer(ComposedQuantizer, RowQuantizer):
 
     truncatable: ClassVar[bool] = True
 
-    log_scales: Tensor | None
-
     @checked
     def __init__(
         self,
@@ -110,17 +108,17 @@ class ResidualQuantizer(ComposedQuantizer, RowQuantizer):
         dims = sorted({check_component(stage).dim for stage in stages})
         if len(dims) != 1:
             raise ValueError(f"stages have dims {dims}, expected at least one stage, and one dim for all")
-        super().__init__(dim, stages, code_dim=dims[0], channel_dim=channel_dim)
-        self.entry = entry
+        super().__init__(
+            dim,
+            stages,
+            code_dim=dims[0],
+            channel_dim=channel_dim,
+            entry=entry,
+            scales=scales,
+            learn_scales=learn_scales,
+        )
         self.dropout = dropout
         self.dropout_by = dropout_by
-        self.initial_scales = check_stage_scales(scales, len(stages), dims[0])
-        if scales is None and not learn_scales:
-            self.log_scales = None
-        elif learn_scales:
-            self.log_scales = nn.Parameter(torch.empty(len(stages), dims[0]))
-        else:
-            self.register_buffer("log_scales", torch.empty(len(stages), dims[0]))
 
     @classmethod
     @forwards(others=f"each stage; {STAGE_OPTIONS}")
@@ -162,11 +160,6 @@ class ResidualQuantizer(ComposedQuantizer, RowQuantizer):
                 stages = [create(quantizer, stage_dim, size, **inner) for size in sizes]
         return cls(dim, stages, channel_dim=channel_dim, **own)
 
-    def reset_parameters(self) -> None:
-        """Reset the scales. The stages reset themselves."""
-        if self.log_scales is not None:
-            write(self, "log_scales", torch.tensor(self.initial_scales).log())
-
     @property
     def draws_in_training(self) -> bool:
         """Whether dropout or a stage draws random numbers."""
@@ -178,19 +171,9 @@ class ResidualQuantizer(ComposedQuantizer, RowQuantizer):
         return self.dropout == 0 and super().same_indices_in_training
 
     @property
-    def _index_rule(self) -> dict[str, Any]:
-        entry = None if self.entry is None else type(self.entry).__name__
-        fixed = self.log_scales is not None and not isinstance(self.log_scales, nn.Parameter)
-        scales = self.initial_scales if fixed else None
-        return {**super()._index_rule, "entry": entry, "scales": scales}
-
-    @property
     def stages(self) -> Sequence[Quantizer]:
         """The quantizers whose values add up, in their order."""
         return self.components
-
-    def _code_parameters(self) -> Iterator[nn.Parameter]:
-        return iter(())  # scales are not codes
 
     def forward(
         self, x: Tensor, mask: Tensor | None = None, *, num_codebooks: int | None = None
@@ -371,37 +354,15 @@ class ResidualQuantizer(ComposedQuantizer, RowQuantizer):
         """The number of codebooks of the first stage, the first two stages, and so on."""
         return list(accumulate(stage.num_codebooks for stage in self.components))
 
-    def _apply_entry(self, z: Tensor) -> Tensor:
-        return z if self.entry is None else call_widened(self.entry, z)
-
-    def _scale_down(self, residual: Tensor, position: int) -> Tensor:
-        return residual if self.log_scales is None else residual / widened(self.log_scales[position]).exp()
-
-    def _scale_up(self, codes: Tensor, position: int) -> Tensor:
-        return codes if self.log_scales is None else codes * widened(self.log_scales[position]).exp()
-
     def _draw_depths(self, projected: Rows) -> Tensor | None:
         """How many stages each row uses, [N] int64; None for all."""
         if not self.training or self.dropout == 0:
             return None
-        per_sample = self.dropout_by == "sample" and len(projected.shape) > 0
-        samples = projected.shape[0] if per_sample else 1
-        device, stages = projected.valid.device, len(self.order)
-        drawn = torch.randint(1, stages + 1, (samples,), device=device)
-        drawn = drawn.where(torch.rand(samples, device=device) < self.dropout, stages)
-        rows_each = projected.shape[1:].numel() if per_sample else projected.valid.shape[0]
-        return drawn[:, None].expand(samples, rows_each).reshape(-1)
+        return draw_depths(projected, len(self.order), self.dropout, self.dropout_by == "sample")
 
     def extra_repr(self) -> str:
-        shown = [super().extra_repr(), f"num_quantizers={len(self.order)}"]
-        if self.log_scales is not None:
-            scales = [f"{row[0]:.3g}" if len(set(row)) == 1 else "by channel" for row in self.initial_scales]
-            shown.append(f"scales=({', '.join(scales)})")
-        if isinstance(self.log_scales, nn.Parameter):
-            shown.append("learn_scales=True")
-        if self.dropout:
-            shown.append(f"dropout={self.dropout:.4g}, dropout_by={self.dropout_by!r}")
-        return ", ".join(shown)
+        dropout = f", dropout={self.dropout:.4g}, dropout_by={self.dropout_by!r}" if self.dropout else ""
+        return super().extra_repr() + dropout
 
 
 def _has_codes(column: Tensor) -> Tensor:
