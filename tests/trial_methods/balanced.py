@@ -1,8 +1,11 @@
 """A method whose assignment depends on the batch."""
 
+from typing import Unpack
+
 from torch import Tensor
 
 from quantizers import VectorQuantizer
+from quantizers.codebooks.options import VQOptions
 from quantizers.core.arguments.checks import Size, Weight
 from quantizers.core.arguments.options import checked
 from quantizers.core.registry import register
@@ -22,11 +25,10 @@ class BalancedQuantizer(VectorQuantizer):
         dim: Size,
         codebook_size: Size,
         *,
-        code_dim: Size | None = None,
-        channel_dim: int = -1,
         balance: Weight = 8.0,
+        **options: Unpack[VQOptions],
     ) -> None:
-        super().__init__(dim, codebook_size, code_dim=code_dim, channel_dim=channel_dim)
+        super().__init__(dim, codebook_size, **options)
         self.balance = balance
 
     def _assign(self, z: Tensor, codebook: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -36,4 +38,4 @@ class BalancedQuantizer(VectorQuantizer):
         counts = codes.new_zeros(len(codes)).index_add(0, self._encode(x), valid.to(codes.dtype))
         shares = counts / valid.sum().clamp(min=1)
         indices = highest_score(x, 2 * codes, -codes.square().sum(-1) - self.balance * shares)
-        return self._looked_up(z, codebook, indices)
+        return self._codes_and_losses(z, codebook, indices)

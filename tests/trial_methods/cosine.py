@@ -1,9 +1,21 @@
 """A method whose class fixes the distance."""
 
+from typing import TypedDict, Unpack
+
 from quantizers import VectorQuantizer
-from quantizers.core.arguments.checks import Size, Weight
+from quantizers.codebooks.options import ChannelDim, CodeDim, CommitmentWeight, Regularizers
+from quantizers.core.arguments.checks import Size
 from quantizers.core.arguments.options import checked
 from quantizers.core.registry import register
+
+
+class CosineOptions(TypedDict, total=False):
+    """The options of VQ that make sense on the unit sphere."""
+
+    code_dim: CodeDim
+    channel_dim: ChannelDim
+    regularizers: Regularizers
+    commitment_weight: CommitmentWeight
 
 
 @register("trial_cosine")
@@ -11,20 +23,5 @@ class CosineVectorQuantizer(VectorQuantizer):
     """VQ on the unit sphere: k = argmax_j z·e_j / (‖z‖ ‖e_j‖), value e_k / ‖e_k‖."""
 
     @checked
-    def __init__(
-        self,
-        dim: Size,
-        codebook_size: Size,
-        *,
-        code_dim: Size | None = None,
-        channel_dim: int = -1,
-        commitment_weight: Weight = 0.25,
-    ) -> None:
-        super().__init__(
-            dim,
-            codebook_size,
-            code_dim=code_dim,
-            channel_dim=channel_dim,
-            distance="cosine",
-            commitment_weight=commitment_weight,
-        )
+    def __init__(self, dim: Size, codebook_size: Size, **options: Unpack[CosineOptions]) -> None:
+        super().__init__(dim, codebook_size, distance="cosine", **options)

@@ -1,9 +1,12 @@
 """A method that draws random numbers in training."""
 
+from typing import Unpack
+
 import torch
 from torch import Tensor
 
 from quantizers import VectorQuantizer
+from quantizers.codebooks.options import VQOptions
 from quantizers.core.arguments.checks import Size, Weight
 from quantizers.core.arguments.options import checked
 from quantizers.core.registry import register
@@ -22,15 +25,14 @@ class NoisySearchQuantizer(VectorQuantizer):
         dim: Size,
         codebook_size: Size,
         *,
-        code_dim: Size | None = None,
-        channel_dim: int = -1,
         noise: Weight = 0.5,
+        **options: Unpack[VQOptions],
     ) -> None:
-        super().__init__(dim, codebook_size, code_dim=code_dim, channel_dim=channel_dim)
+        super().__init__(dim, codebook_size, **options)
         self.noise = noise
 
     def _assign(self, z: Tensor, codebook: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if not self.training:
             return super()._assign(z, codebook, valid)
         searched = z.detach() + self.noise * torch.randn_like(z)
-        return self._looked_up(z, codebook, self._encode(searched))
+        return self._codes_and_losses(z, codebook, self._encode(searched))
