@@ -90,7 +90,7 @@ class ComposedQuantizer(Quantizer):
     @property
     def initializes_from_data(self) -> bool:
         """Whether a component does."""
-        return any(part.initializes_from_data for part in self.components)
+        return any(component.initializes_from_data for component in self.components)
 
     @property
     def value_is_code(self) -> bool:
@@ -119,8 +119,7 @@ class ComposedQuantizer(Quantizer):
 
     @property
     def _index_rule(self) -> dict[str, Any]:
-        # "parts" is the key that checkpoints are compared by.
-        return {"parts": list(self.order), "dims": [component.dim for component in self.components]}
+        return {"order": list(self.order), "dims": [component.dim for component in self.components]}
 
     def _columns(self, indices: Tensor) -> list[Tensor]:
         """Split indices [N, ...] by component, for as many of the first components as there are columns."""
