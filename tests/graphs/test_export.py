@@ -33,9 +33,7 @@ codes_cases = cases_where(
 )
 # ONNX has to know each operation in them: which codes they are read from is nothing to it, and the products of a
 # network of codes are those of a projection.
-(NETWORK,) = [
-    case for case in CASES if case.name == "simvq" and isinstance(case.options.get("transform"), nn.Module)
-]
+(NETWORK,) = [case for case in CASES if isinstance(case.options.get("transform"), nn.Module)]
 DECODED = [Case("vq"), Case("fsq"), NETWORK]
 ENCODED = [*DECODED, Case("gumbel"), Case("vq", {"distance": "cosine"})]
 
