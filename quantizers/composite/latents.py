@@ -16,8 +16,8 @@ from torch import Tensor
 from quantizers.composite.composed import all_valid, joined
 from quantizers.core.base import Quantizer
 from quantizers.core.layout import Rows, from_rows, to_rows
+from quantizers.core.method_calls import MethodCall
 from quantizers.core.output import NO_CODE
-from quantizers.core.requests import Request
 from quantizers.kernels.dispatch import without_autocast
 
 
@@ -101,7 +101,7 @@ def _codes(stage: Any, column: Tensor) -> Tensor:
 
 def _call(stage: Quantizer, method: Callable[..., Any], *arguments: Any) -> Any:
     """Call a method of a stage through a call of the module, so that hooks that bring its weights run."""
-    return stage(Request(method, arguments, {}))
+    return stage(MethodCall(method, arguments, {}))
 
 
 def _stages_with_channels(quantizer: Quantizer, channels: int) -> Sequence[Any]:

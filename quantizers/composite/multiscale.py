@@ -25,10 +25,10 @@ from quantizers.core.arguments.options import checked
 from quantizers.core.base import Quantizer
 from quantizers.core.layout import Rows, from_rows
 from quantizers.core.map_quantizer import MapQuantizer
+from quantizers.core.method_calls import through_forward
 from quantizers.core.output import NO_CODE, QuantizerOutput
 from quantizers.core.parallel import ProcessGroup
 from quantizers.core.registry import Builder, create, register
-from quantizers.core.requests import through_forward
 from quantizers.core.row_quantizer import RowQuantizer
 from quantizers.core.state.half_state import call_widened
 from quantizers.kernels.dispatch import without_autocast

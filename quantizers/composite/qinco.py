@@ -13,11 +13,11 @@ from quantizers.core.arguments.options import checked
 from quantizers.core.codebook import init_codes_, lookup
 from quantizers.core.gradients import straight_through
 from quantizers.core.layout import Rows
+from quantizers.core.method_calls import MethodCall, through_forward
 from quantizers.core.output import NO_CODE, QuantizerOutput
 from quantizers.core.parallel import ProcessGroup
 from quantizers.core.projection import Weights
 from quantizers.core.registry import register
-from quantizers.core.requests import Request, through_forward
 from quantizers.core.row_quantizer import RowQuantizer
 from quantizers.core.state.initialization import SelfInitialized
 from quantizers.core.state.read_only import read_only
@@ -42,10 +42,10 @@ class PlainCodes(SelfInitialized):
         """Make these the codes [K, D] for any x̂."""
         write(self, "codes", codes)
 
-    def forward(self, indices: Tensor | Request, context: Tensor | None = None) -> Tensor:
+    def forward(self, indices: Tensor | MethodCall, context: Tensor | None = None) -> Tensor:
         """The codes [N, D] of indices [N], given the reconstruction so far x̂ [N, D], in x̂'s dtype."""
-        if isinstance(indices, Request):
-            return indices.answer(self)  # type: ignore[no-any-return]
+        if isinstance(indices, MethodCall):
+            return indices.run(self)  # type: ignore[no-any-return]
         assert context is not None
         return self._values(indices, context)
 

@@ -28,10 +28,10 @@ from quantizers.core.arguments.options import checked
 from quantizers.core.base import Quantizer
 from quantizers.core.code_hooks import ForwardEvent
 from quantizers.core.layout import Rows, to_rows
+from quantizers.core.method_calls import MethodCall, through_forward
 from quantizers.core.output import QuantizerOutput
 from quantizers.core.parallel import ProcessGroup
 from quantizers.core.registry import Builder, create, register
-from quantizers.core.requests import Request, through_forward
 from quantizers.core.row_quantizer import RowQuantizer
 from quantizers.kernels.dispatch import without_autocast
 
@@ -191,8 +191,8 @@ class ResidualQuantizer(ScaledStages):
         Raises: as Quantizer; ValueError unless the first stages together have that many codebooks, for some number
             of stages.
         """
-        if isinstance(x, Request):
-            return x.answer(self)
+        if isinstance(x, MethodCall):
+            return x.run(self)
         quantized, indices, loss = self._forward_stages(x, mask, num_codebooks)
         return QuantizerOutput(quantized, indices, loss.sum())
 

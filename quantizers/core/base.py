@@ -15,8 +15,8 @@ from quantizers.core.code_hooks import CodeHooks, ForwardEvent
 from quantizers.core.code_indices import CodeIndices
 from quantizers.core.layout import Rows, from_rows, to_rows
 from quantizers.core.learned_codes import LearnedCodes
+from quantizers.core.method_calls import MethodCall, through_forward
 from quantizers.core.output import QuantizerOutput
-from quantizers.core.requests import Request, through_forward
 from quantizers.kernels.dispatch import without_autocast
 
 
@@ -133,8 +133,8 @@ class Quantizer(RecordedConstruction, CodeIndices, CodeHooks, LearnedCodes, abc.
 
         Raises: ValueError or TypeError where x or mask do not fit.
         """
-        if isinstance(x, Request):
-            return x.answer(self)
+        if isinstance(x, MethodCall):
+            return x.run(self)
         quantized, indices, loss = self._forward(x, mask, self._quantize)
         return QuantizerOutput(quantized, indices, loss.sum() if self.composed else loss)
 

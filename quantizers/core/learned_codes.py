@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from quantizers.core.arguments.checks import check_at_least
 from quantizers.core.code_space import CodeSpace
 from quantizers.core.layout import Rows, to_rows
+from quantizers.core.method_calls import through_forward
 from quantizers.core.output import NO_CODE
 from quantizers.core.parallel import ProcessGroup
-from quantizers.core.requests import through_forward
 from quantizers.kernels.dispatch import without_autocast
 from quantizers.kernels.vectors import are_finite
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from quantizers.core.base import Quantizer
 from quantizers.core.layout import Rows, from_rows
+from quantizers.core.method_calls import MethodCall, through_forward
 from quantizers.core.output import NO_CODE, QuantizerOutput
-from quantizers.core.requests import Request, through_forward
 from quantizers.core.state.half_state import widened
 from quantizers.kernels.dispatch import without_autocast
 
@@ -62,7 +62,7 @@ class RowQuantizer(Quantizer):
 
     def nested_quantize(self, rows: Rows) -> QuantizerOutput:
         """`quantize_rows` through a call of this module, so that its hooks run; for quantizers that contain it."""
-        output: QuantizerOutput = self(Request(type(self).quantize_rows, (rows,), {}))
+        output: QuantizerOutput = self(MethodCall(type(self).quantize_rows, (rows,), {}))
         return output
 
     def nested_encode(self, rows: Rows) -> Tensor:
@@ -75,5 +75,5 @@ class RowQuantizer(Quantizer):
 
     def _through_forward(self, method: Any, argument: Any) -> Tensor:
         forward: Any = self.forward
-        result: Tensor = forward(Request(method, (argument,), {}))
+        result: Tensor = forward(MethodCall(method, (argument,), {}))
         return result

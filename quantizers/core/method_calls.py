@@ -3,14 +3,14 @@
 Some tools move a module's weights to where they are needed only while the module runs. Offloading (accelerate)
 replaces the attribute `forward`; FSDP gathers its shards in hooks, which run when the module itself is called. A
 plain call of another method bypasses both, and would find weights on the meta device, or shards. So a method that
-reads weights is called through `forward`: the caller passes a `Request` instead of a tensor, and `forward` answers
-it by calling the method.
+reads weights is called through `forward`: the caller passes a `MethodCall` instead of a tensor, and `forward`
+runs it.
 
 There are two ways to pass one:
 
-- `module(request)` runs the hooks of the module as well. A quantizer calls its components this way when it
+- `module(call)` runs the hooks of the module as well. A quantizer calls its components this way when it
   quantizes, so that FSDP gathers their weights, and a forward hook sees each use of a component.
-- `module.forward(request)` runs a replaced `forward`, but no hooks. The decorator `through_forward` does this for
+- `module.forward(call)` runs a replaced `forward`, but no hooks. The decorator `through_forward` does this for
   methods such as `encode` and `decode`, which are no forwards, so that forward hooks do not see them. Under FSDP
   such a method needs `register_fsdp_forward_method`.
 """
@@ -23,20 +23,20 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Request(NamedTuple):
+class MethodCall(NamedTuple):
     """A call of another method, passed to `forward` instead of its usual first argument.
 
     A `forward` that may receive one begins with
 
-        if isinstance(x, Request):
-            return x.answer(self)
+        if isinstance(x, MethodCall):
+            return x.run(self)
     """
 
     method: Callable[..., Any]  # a function of the class, not bound to a module
     arguments: tuple[Any, ...]  # without the module
     options: dict[str, Any]
 
-    def answer(self, module: Any) -> Any:
+    def run(self, module: Any) -> Any:
         """Call the method on `module`, and return its result."""
         return self.method(module, *self.arguments, **self.options)
 
@@ -44,13 +44,13 @@ class Request(NamedTuple):
 def through_forward(method: Callable[P, R]) -> Callable[P, R]:
     """Decorate a method so that each call goes through the `forward` of its module, without forward hooks.
 
-    `forward` must answer a `Request`. The module's docstring above says why.
+    `forward` must run a `MethodCall`. The module's docstring above says why.
     """
 
     @functools.wraps(method)
     def called(*arguments: P.args, **options: P.kwargs) -> R:
         module: Any = arguments[0]
-        result: R = module.forward(Request(method, arguments[1:], dict(options)))
+        result: R = module.forward(MethodCall(method, arguments[1:], dict(options)))
         return result
 
     return called
