@@ -170,6 +170,8 @@ class QINCo(RowQuantizer):
         self.steps = nn.ModuleList([PlainCodes(codebook_size, self.code_dim)])
         for _ in range(1, num_quantizers):
             self.steps.append(ImplicitCodes(codebook_size, self.code_dim, hidden_dim, blocks))
+        self.hidden_dim = hidden_dim
+        self.blocks = blocks
 
     @property
     def codebook(self) -> Tensor:
@@ -227,4 +229,5 @@ class QINCo(RowQuantizer):
 
     def extra_repr(self) -> str:
         weights = f"commitment_weight={self.commitment_weight:.4g}, codebook_weight={self.codebook_weight:.4g}"
-        return f"{super().extra_repr()}, num_quantizers={self.num_codebooks}, {weights}"
+        network = f"hidden_dim={self.hidden_dim}, blocks={self.blocks}"
+        return f"{super().extra_repr()}, num_quantizers={self.num_codebooks}, {network}, {weights}"

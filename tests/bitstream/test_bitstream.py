@@ -603,7 +603,7 @@ def test_alphabets_that_cannot_be_are_named() -> None:
         (lambda: Alphabet.codebooks([3], [0]), "a width is 0"),
         (lambda: Alphabet.of(Identity(4)), "has no codes"),
         (lambda: Alphabet.of(QUANTIZERS["multiscale"]()), "columns is None"),
-        (lambda: Alphabet.of(QUANTIZERS["residual"](), 4), "4 codebooks"),
+        (lambda: Alphabet.of(QUANTIZERS["residual"](), 4), "4 columns"),
     ]:
         with pytest.raises(ValueError, match=problem):
             make()

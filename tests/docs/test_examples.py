@@ -47,5 +47,5 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "diffusers", None)
     monkeypatch.delitem(sys.modules, "benchmarks.examples", raising=False)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "diffusers" else name)
-    with pytest.raises(SystemExit, match=r"need diffusers, of the extras quantizers-torch\[bench,models\]"):
+    with pytest.raises(SystemExit, match=r"need diffusers from the extras quantizers-torch\[bench,models\]"):
         runpy.run_path("benchmarks/examples/__init__.py")

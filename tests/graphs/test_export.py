@@ -168,7 +168,7 @@ def test_onnx_decodes_to_the_same_vectors(case: Case) -> None:
 
 
 def test_what_has_no_plain_form_is_named() -> None:
-    with pytest.raises(ValueError, match=r"quantizers\.sinkhorn_potentials.default cannot be written"):
+    with pytest.raises(ValueError, match=r"quantizers\.sinkhorn_potentials\.default cannot be rewritten"):
         plain(export(Case("optvq").build(), batch(2, 5)))
 
 

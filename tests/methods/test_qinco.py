@@ -99,7 +99,7 @@ def test_the_registered_operation() -> None:
         nearest_implicit_code(*arguments, blocks[:1])
     with pytest.raises(ValueError, match=r"context has shape \(4, 4\), expected \(5, 4\)"):
         nearest_implicit_code(arguments[0], arguments[1][:4], *arguments[2:], blocks)
-    with pytest.raises(ValueError, match="targets has 4 channels, codes 3"):
+    with pytest.raises(ValueError, match="got 4 channels in targets but 3 in codes"):
         nearest_implicit_code(*arguments[:2], arguments[2][:, :3], *arguments[3:], blocks)
 
 
