@@ -64,7 +64,7 @@ def pytest_testnodedown(node: Any) -> None:
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     left = config.stash[LEFT]
-    if left:
+    if left and not config.option.keyword:  # which deselects other tests, too
         reasons = ", ".join(f"{count} of {reason}" for reason, count in left.most_common())
         terminalreporter.write_line(f"{left.total()} tests are left to `make fuzz`: {reasons}")
 
