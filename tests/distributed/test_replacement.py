@@ -122,6 +122,7 @@ def wrapped(world: World, wraps: bool) -> tuple[State, list[str]]:
         torch.manual_seed(world.rank)
         warm_start(model, [(batch(9, seed=number), torch.zeros(9)) for number in range(1 + 3 * world.rank)])
         replacement = DeadCodeReplacement(model, optimizer_of(model))
+        del model  # DDP must not outlive the process group, see World.joined
     return {name: value.clone() for name, value in inside.state_dict().items()}, list(replacement.state_dict())
 
 
