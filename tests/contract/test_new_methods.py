@@ -17,7 +17,7 @@ NAMES = ("trial_balanced", "trial_cosine", "trial_noisy")
 @pytest.mark.slow
 def test_a_registered_method_passes_with_no_test_edited() -> None:
     """In a process of its own, for a name once registered stays."""
-    command = [sys.executable, "-m", "pytest", "-p", "tests.trial_methods", "-p", "no:cacheprovider", "-v"]
+    command = [sys.executable, "-m", "pytest", "-p", "tests.trial_methods", "-p", "no:cacheprovider", "-vv"]
     folders = ["tests/contract", "tests/state", "tests/core/test_inputs.py"]
     done = subprocess.run(
         [*command, *folders, "-k", " or ".join(NAMES)], cwd=ROOT, capture_output=True, text=True, check=False
