@@ -1,20 +1,18 @@
 """Finite scalar perturbation: equally likely levels, and noise of the size of their bins in training."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from quantizers.core.arguments.checks import Level, Share, Size
-from quantizers.core.arguments.forwarding import check_forwarded, forwards
 from quantizers.core.arguments.options import checked
 from quantizers.core.gradients import exact_value
 from quantizers.core.layout import Rows
 from quantizers.core.output import QuantizerOutput
 from quantizers.core.registry import register
-from quantizers.scalar.grid import GridQuantizer
-from quantizers.scalar.levels import levels_from
+from quantizers.scalar.level_quantizer import LevelQuantizer
 
 
 def _normal_cdf(z: Tensor) -> Tensor:
@@ -28,7 +26,7 @@ CDFS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-class FSP(GridQuantizer):
+class FSP(LevelQuantizer):
     """Finite scalar perturbation: map each channel to (0, 1) by a CDF, and divide that into L_i equal bins.
 
     In training, some vectors get noise of the size of a bin instead of their code. Nothing about the codebook is
@@ -95,21 +93,6 @@ class FSP(GridQuantizer):
         super().__init__(dim, levels, channel_dim=channel_dim)
         self.cdf = cdf
         self.quantize_probability = quantize_probability
-
-    @classmethod
-    @forwards()
-    @checked
-    def from_options(
-        cls, dim: Size, codebook_size: int | None = None, levels: Sequence[Level] | None = None, **options: Any
-    ) -> Self:
-        """Build one from `levels`, or from a codebook size by `levels_for`.
-
-        Args: options: further arguments of the constructor.
-
-        Raises: ValueError unless exactly one of levels and codebook_size is given; as the constructor.
-        """
-        check_forwarded(cls.from_options, options)
-        return cls(dim, levels_from("fsp", codebook_size, levels), **options)
 
     @property
     def value_is_code(self) -> bool:

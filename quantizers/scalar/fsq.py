@@ -1,13 +1,12 @@
 """Finite scalar quantization: each channel is rounded to a few levels; the codebook is an implicit grid."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from quantizers.core.arguments.checks import Level, Size
-from quantizers.core.arguments.forwarding import check_forwarded, forwards
 from quantizers.core.arguments.options import checked
 from quantizers.core.gradients import Gradient, resolve_gradient, straight_through
 from quantizers.core.layout import Rows
@@ -20,13 +19,13 @@ from quantizers.kernels.reference.levels import (
     level_values,
     round_bounded,
 )
-from quantizers.scalar.grid import GridQuantizer, name_of
-from quantizers.scalar.levels import levels_from
+from quantizers.scalar.grid import name_of
+from quantizers.scalar.level_quantizer import LevelQuantizer
 
 SLOPES = {"tanh": 1.0, "ifsq": 0.8}  # 2σ(1.6 z) − 1 = tanh(0.8 z)
 
 
-class FSQ(GridQuantizer):
+class FSQ(LevelQuantizer):
     """Finite scalar quantization: bound each of d channels, and round it to one of a few levels.
 
     The codebook is the grid of all combinations of levels. Nothing about it is learned, and the loss is zero.
@@ -88,21 +87,6 @@ class FSQ(GridQuantizer):
         super().__init__(dim, levels, channel_dim=channel_dim)
         self.bound = bound
         self.gradient = resolve_gradient(gradient)
-
-    @classmethod
-    @forwards()
-    @checked
-    def from_options(
-        cls, dim: Size, codebook_size: int | None = None, levels: Sequence[Level] | None = None, **options: Any
-    ) -> Self:
-        """Build one from `levels`, or from a codebook size by `levels_for`.
-
-        Args: options: further arguments of the constructor.
-
-        Raises: ValueError unless exactly one of levels and codebook_size is given; as the constructor.
-        """
-        check_forwarded(cls.from_options, options)
-        return cls(dim, levels_from("fsq", codebook_size, levels), **options)
 
     def _quantize(self, rows: Rows) -> QuantizerOutput:
         z = rows.vectors
