@@ -5,9 +5,9 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from quantizers.codebooks.options import SearchOptions
+from quantizers.codebooks.options import OptionalLossOptions
 from quantizers.codebooks.vector import VectorQuantizer
-from quantizers.core.arguments.checks import FromZero, Size, Weight
+from quantizers.core.arguments.checks import FromZero, Size
 from quantizers.core.arguments.options import checked
 from quantizers.core.gradients import error_along, error_direction, exact_value
 from quantizers.core.registry import register
@@ -67,17 +67,9 @@ class DiVeQ(VectorQuantizer):
         codebook_size: Size,
         *,
         noise_variance: FromZero = 1e-3,
-        commitment_weight: Weight = 0.0,
-        codebook_weight: Weight = 0.0,
-        **options: Unpack[SearchOptions],
+        **options: Unpack[OptionalLossOptions],
     ) -> None:
-        super().__init__(
-            dim,
-            codebook_size,
-            commitment_weight=commitment_weight,
-            codebook_weight=codebook_weight,
-            **options,
-        )
+        super().__init__(dim, codebook_size, **options)
         self.noise_variance = noise_variance
 
     def _pass_gradient(self, z: Tensor, codes: Tensor) -> Tensor:

@@ -5,9 +5,9 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from quantizers.codebooks.options import SearchOptions
+from quantizers.codebooks.options import OptionalLossOptions
 from quantizers.codebooks.vector import VectorQuantizer
-from quantizers.core.arguments.checks import Size, Weight
+from quantizers.core.arguments.checks import Size
 from quantizers.core.arguments.options import checked
 from quantizers.core.gradients import error_along, error_direction, exact_value
 from quantizers.core.registry import register
@@ -59,22 +59,8 @@ class NSVQ(VectorQuantizer):
     draws_in_training = True
 
     @checked
-    def __init__(
-        self,
-        dim: Size,
-        codebook_size: Size,
-        *,
-        commitment_weight: Weight = 0.0,
-        codebook_weight: Weight = 0.0,
-        **options: Unpack[SearchOptions],
-    ) -> None:
-        super().__init__(
-            dim,
-            codebook_size,
-            commitment_weight=commitment_weight,
-            codebook_weight=codebook_weight,
-            **options,
-        )
+    def __init__(self, dim: Size, codebook_size: Size, **options: Unpack[OptionalLossOptions]) -> None:
+        super().__init__(dim, codebook_size, **options)
 
     def _pass_gradient(self, z: Tensor, codes: Tensor) -> Tensor:
         if self.training:

@@ -37,6 +37,13 @@ class SearchOptions(CodeOptions, total=False):
     distance: DistanceName
 
 
+class OptionalLossOptions(SearchOptions, total=False):
+    """Options of a codebook that learns from the decoder's gradient, and whose losses are off by default."""
+
+    commitment_weight: Annotated[Weight, Default(0.0)]
+    codebook_weight: Annotated[Weight, Default(0.0)]
+
+
 class GradientOptions(SearchOptions, total=False):
     """Options where the caller also chooses the gradient that the encoder gets."""
 
