@@ -38,7 +38,7 @@ from quantizers import (
     VectorQuantizer,
 )
 from quantizers.core.arguments.checks import check_for
-from quantizers.core.arguments.options import UnknownOptionError, option_names, signature_of
+from quantizers.core.arguments.options import NAMED, UnknownOptionError, signature_of
 from quantizers.core.registry import _BUILDERS
 from quantizers.serialization.configuration import configuration, rebuild
 from quantizers.training.regularizers import Entropy, Orthogonality, Wasserstein
@@ -170,6 +170,13 @@ TAKERS: dict[str, list[Any]] = {
     "multiscale": [MultiScaleQuantizer],
 }
 """Whose options a builder takes too."""
+
+
+def option_names(*functions: Any, keyword_only: bool = False) -> list[str]:
+    """The options that functions and constructors name."""
+    kinds = NAMED[1:] if keyword_only else NAMED
+    parameters = (item for function in functions for item in signature_of(function).parameters.items())
+    return [name for name, parameter in parameters if parameter.kind in kinds]
 
 
 def test_every_option_of_every_name_is_tried() -> None:

@@ -110,13 +110,6 @@ def signature_of(function: Callable[..., object]) -> inspect.Signature:
     return inspect.signature(_as_function(function))
 
 
-def option_names(*functions: Callable[..., object], keyword_only: bool = False) -> list[str]:
-    """The options that functions and constructors name."""
-    kinds = NAMED[1:] if keyword_only else NAMED
-    parameters = (item for function in functions for item in signature_of(function).parameters.items())
-    return list(dict.fromkeys(name for name, parameter in parameters if parameter.kind in kinds))
-
-
 def _make_plain(bound: inspect.BoundArguments, checks: Mapping[str, Check | None]) -> None:
     for name, value in bound.arguments.items():
         check = checks.get(name)
