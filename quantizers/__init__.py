@@ -39,7 +39,7 @@ from quantizers.core.map_quantizer import MapQuantizer
 from quantizers.core.output import QuantizerOutput
 from quantizers.core.registry import available, create, options, register
 from quantizers.core.row_quantizer import RowQuantizer
-from quantizers.kernels.dispatch import use_implementation
+from quantizers.kernels.common.dispatch import use_implementation
 from quantizers.monitoring import metrics
 from quantizers.scalar.bernoulli import BernoulliQuantizer
 from quantizers.scalar.bsq import BSQ

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from quantizers.kernels.compiled import library
-from quantizers.kernels.dispatch import use_implementation
+from quantizers.kernels.common.compiled import library
+from quantizers.kernels.common.dispatch import use_implementation
 
 RUNNABLE = {"AVX512": ("AVX512", "AVX2", "portable"), "AVX2": ("AVX2", "portable"), "portable": ("portable",)}
 COMPILED = tuple(f"compiled:{name}" for name in RUNNABLE[library.machine_instructions()])

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from quantizers.kernels.compiled.packed import codebooks
-from quantizers.kernels.dispatch import use_implementation
-from quantizers.kernels.ops.nearest import nearest_code
+from quantizers.kernels.common.dispatch import use_implementation
+from quantizers.kernels.nearest.operation import nearest_code
+from quantizers.kernels.nearest.packed import codebooks
 
 Work = Callable[[], tuple[Tensor, ...]]
 

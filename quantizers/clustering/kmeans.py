@@ -11,11 +11,11 @@ from quantizers.clustering.seeding import Group, seeds
 from quantizers.core.arguments.checks import check_at_least
 from quantizers.core.distance import Distance, check_distance
 from quantizers.core.parallel import ProcessGroup, Ranks, of_each_rank, rank_in, rows_of_ranks, total
-from quantizers.kernels.dispatch import without_autocast
-from quantizers.kernels.ops.arguments import check_axes, check_floating
-from quantizers.kernels.ops.nearest import nearest_code
-from quantizers.kernels.ops.sums import code_sums
-from quantizers.kernels.vectors import are_finite, compute_dtype, normalize
+from quantizers.kernels.common.arguments import check_axes, check_floating
+from quantizers.kernels.common.dispatch import without_autocast
+from quantizers.kernels.common.vectors import are_finite, compute_dtype, normalize
+from quantizers.kernels.nearest.operation import nearest_code
+from quantizers.kernels.sums.operation import code_sums
 
 NUDGE = 1e-3  # the largest distance of a copied code from its original, relative to the vectors' spread
 ATTEMPTS = 500  # to move copies until rounding leaves no two codes equal

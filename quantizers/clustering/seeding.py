@@ -5,7 +5,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from quantizers.core.parallel import of_each_rank, rank_in, rows_of_ranks
-from quantizers.kernels.ops.nearest import nearest_code
+from quantizers.kernels.nearest.operation import nearest_code
 
 Group = dist.ProcessGroup | None
 CANDIDATES = 1 / 8  # per pass and seed found so far

@@ -16,8 +16,8 @@ from quantizers.core.recompute import choose, is_recomputing
 from quantizers.core.registry import register
 from quantizers.core.state.moving import move
 from quantizers.core.state.writing import write, write_rows
-from quantizers.kernels.modes import is_transformed
-from quantizers.kernels.ops.sums import code_sums, ema_code_sums
+from quantizers.kernels.common.modes import is_transformed
+from quantizers.kernels.sums.operation import code_sums, ema_code_sums
 
 LARGEST_ROUNDING = 2.0**-14  # relative to a code: one that is farther from its averages was set, not rounded
 

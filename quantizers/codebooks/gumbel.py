@@ -19,8 +19,9 @@ from quantizers.core.projection import Weights
 from quantizers.core.registry import register
 from quantizers.core.row_quantizer import RowQuantizer
 from quantizers.core.state.writing import write, write_rows
-from quantizers.kernels.ops.nearest import highest_score, nearest_code
-from quantizers.kernels.ops.soft import soft_codes
+from quantizers.kernels.highest.operation import highest_score
+from quantizers.kernels.nearest.operation import nearest_code
+from quantizers.kernels.soft.operation import soft_codes
 
 
 @register("gumbel")

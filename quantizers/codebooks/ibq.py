@@ -16,9 +16,9 @@ from quantizers.core.layout import Rows
 from quantizers.core.output import QuantizerOutput
 from quantizers.core.parallel import ProcessGroup, Ranks, total
 from quantizers.core.registry import register
-from quantizers.kernels.ops.nearest import highest_score
-from quantizers.kernels.ops.soft import soft_codes
-from quantizers.kernels.vectors import normalize
+from quantizers.kernels.common.vectors import normalize
+from quantizers.kernels.highest.operation import highest_score
+from quantizers.kernels.soft.operation import soft_codes
 
 
 @register("ibq")

@@ -16,7 +16,7 @@ from quantizers.core.output import QuantizerOutput
 from quantizers.core.parallel import ProcessGroup
 from quantizers.core.registry import register
 from quantizers.core.state.writing import write
-from quantizers.kernels.ops.nearest import nearest_code, nearest_lookup
+from quantizers.kernels.nearest.operation import nearest_code, nearest_lookup
 
 
 @register("multihead")

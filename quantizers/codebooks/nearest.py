@@ -20,8 +20,8 @@ from quantizers.core.regularizer import check_regularizers
 from quantizers.core.row_quantizer import RowQuantizer
 from quantizers.core.state.half_state import widened
 from quantizers.core.state.read_only import read_only
-from quantizers.kernels.ops.nearest import nearest_code, nearest_lookup
-from quantizers.kernels.vectors import normalize
+from quantizers.kernels.common.vectors import normalize
+from quantizers.kernels.nearest.operation import nearest_code, nearest_lookup
 
 
 class NearestCodeQuantizer(RowQuantizer):

@@ -11,7 +11,7 @@ from quantizers.core.arguments.checks import Size
 from quantizers.core.arguments.options import checked
 from quantizers.core.gradients import error_along, error_direction, exact_value
 from quantizers.core.registry import register
-from quantizers.kernels.vectors import normalize
+from quantizers.kernels.common.vectors import normalize
 
 
 @register("nsvq")

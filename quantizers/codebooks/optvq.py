@@ -10,8 +10,8 @@ from quantizers.codebooks.vector import VectorQuantizer
 from quantizers.core.arguments.checks import Positive, Size, Weight
 from quantizers.core.arguments.options import checked
 from quantizers.core.registry import register
-from quantizers.kernels.ops.nearest import highest_score
-from quantizers.kernels.ops.transport import sinkhorn_potentials
+from quantizers.kernels.highest.operation import highest_score
+from quantizers.kernels.transport.operation import sinkhorn_potentials
 
 
 @register("optvq")

@@ -15,8 +15,8 @@ from quantizers.core.row_quantizer import RowQuantizer
 from quantizers.core.state.half_state import widened
 from quantizers.core.state.initialization import SelfInitialized
 from quantizers.core.state.read_only import read_only
-from quantizers.kernels.ops.nearest import nearest_code
-from quantizers.kernels.vectors import normalize
+from quantizers.kernels.common.vectors import normalize
+from quantizers.kernels.nearest.operation import nearest_code
 
 
 class FixedProjection(SelfInitialized):

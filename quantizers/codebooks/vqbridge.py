@@ -16,7 +16,7 @@ from quantizers.core.projection import Norm, Projection
 from quantizers.core.registry import register
 from quantizers.core.state.initialization import SelfInitialized
 from quantizers.core.state.quantizer_state import float32_by_default
-from quantizers.kernels.modes import undifferentiated
+from quantizers.kernels.common.modes import undifferentiated
 
 
 def _architecture(bridge: "VQBridge") -> dict[str, Any]:

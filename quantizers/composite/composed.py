@@ -16,7 +16,7 @@ from quantizers.core.parallel import ProcessGroup
 from quantizers.core.row_quantizer import RowQuantizer
 from quantizers.core.state.read_only import read_only
 from quantizers.core.wrappers import named_modules
-from quantizers.kernels.vectors import are_finite
+from quantizers.kernels.common.vectors import are_finite
 
 Initialize = Callable[[RowQuantizer, Tensor], None]
 """Initializes a component from the vectors [N, component.dim] that reach it."""

@@ -17,7 +17,7 @@ from quantizers.core.output import QuantizerOutput
 from quantizers.core.parallel import ProcessGroup
 from quantizers.core.registry import Builder, create, register
 from quantizers.core.row_quantizer import RowQuantizer
-from quantizers.kernels.vectors import are_finite
+from quantizers.kernels.common.vectors import are_finite
 
 
 class GroupedQuantizer(ComposedQuantizer, RowQuantizer):

@@ -18,7 +18,7 @@ from quantizers.core.base import Quantizer
 from quantizers.core.layout import Rows, from_rows, to_rows
 from quantizers.core.method_calls import MethodCall
 from quantizers.core.output import NO_CODE
-from quantizers.kernels.dispatch import without_autocast
+from quantizers.kernels.common.dispatch import without_autocast
 
 
 def latents_of(quantizer: Quantizer, x: Tensor, indices: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ from quantizers.core.parallel import ProcessGroup
 from quantizers.core.registry import Builder, create, register
 from quantizers.core.row_quantizer import RowQuantizer
 from quantizers.core.state.half_state import call_widened
-from quantizers.kernels.dispatch import without_autocast
+from quantizers.kernels.common.dispatch import without_autocast
 
 CodesAndTokens = tuple[Tensor, Tensor]
 """Codes and indices of the cells of one scale."""

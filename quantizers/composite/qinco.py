@@ -22,8 +22,8 @@ from quantizers.core.row_quantizer import RowQuantizer
 from quantizers.core.state.initialization import SelfInitialized
 from quantizers.core.state.read_only import read_only
 from quantizers.core.state.writing import write
-from quantizers.kernels.ops.implicit import nearest_implicit_code
-from quantizers.kernels.ops.nearest import nearest_code
+from quantizers.kernels.implicit.operation import nearest_implicit_code
+from quantizers.kernels.nearest.operation import nearest_code
 
 
 class PlainCodes(SelfInitialized):

@@ -33,7 +33,7 @@ from quantizers.core.output import QuantizerOutput
 from quantizers.core.parallel import ProcessGroup
 from quantizers.core.registry import Builder, create, register
 from quantizers.core.row_quantizer import RowQuantizer
-from quantizers.kernels.dispatch import without_autocast
+from quantizers.kernels.common.dispatch import without_autocast
 
 
 class ResidualQuantizer(ScaledStages):

@@ -17,7 +17,7 @@ from quantizers.core.layout import Rows, from_rows, to_rows
 from quantizers.core.learned_codes import LearnedCodes
 from quantizers.core.method_calls import MethodCall, through_forward
 from quantizers.core.output import QuantizerOutput
-from quantizers.kernels.dispatch import without_autocast
+from quantizers.kernels.common.dispatch import without_autocast
 
 
 class Quantizer(RecordedConstruction, CodeIndices, CodeHooks, LearnedCodes, abc.ABC):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from quantizers.core.arguments.checks import check_integers, check_tensor
 from quantizers.core.output import NO_CODE
-from quantizers.kernels.modes import has_values
+from quantizers.kernels.common.modes import has_values
 
 
 class CodeIndices:

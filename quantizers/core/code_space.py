@@ -8,7 +8,7 @@ from quantizers.core.projection import Projection
 from quantizers.core.state.half_state import call_widened, warn_of_half_state
 from quantizers.core.state.index_format import NAME as INDEX_FORMAT
 from quantizers.core.state.quantizer_state import QuantizerState
-from quantizers.kernels.vectors import are_finite
+from quantizers.kernels.common.vectors import are_finite
 
 
 class CodeSpace(QuantizerState):

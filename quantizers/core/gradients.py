@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from quantizers.kernels.dispatch import chosen_implementation, resume_implementation
-from quantizers.kernels.modes import is_differentiated_again, is_transformed, leaves_library, with_value
-from quantizers.kernels.ops.gradient import gradients_of
-from quantizers.kernels.ops.rotation import rotate_grad
-from quantizers.kernels.reference.rotation import LARGEST_RATIO, rotate
-from quantizers.kernels.vectors import normalize
+from quantizers.kernels.common.dispatch import chosen_implementation, resume_implementation
+from quantizers.kernels.common.gradient import gradients_of
+from quantizers.kernels.common.modes import is_differentiated_again, is_transformed, leaves_library, with_value
+from quantizers.kernels.common.vectors import normalize
+from quantizers.kernels.rotation.linear_map import LARGEST_RATIO, rotate
+from quantizers.kernels.rotation.operation import rotate_grad
 
 Gradient = Callable[[Tensor, Tensor], Tensor]
 SCALE = 2.0**-16  # applied before sums over channels: up to 2³⁰ of them do not overflow; exact down to 2⁻¹¹⁰

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from quantizers.core.arguments.checks import check_tensor
-from quantizers.kernels.vectors import are_finite, compute_dtype
+from quantizers.kernels.common.vectors import are_finite, compute_dtype
 
 
 class Rows(NamedTuple):

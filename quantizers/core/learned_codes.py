@@ -13,8 +13,8 @@ from quantizers.core.layout import Rows, to_rows
 from quantizers.core.method_calls import through_forward
 from quantizers.core.output import NO_CODE
 from quantizers.core.parallel import ProcessGroup
-from quantizers.kernels.dispatch import without_autocast
-from quantizers.kernels.vectors import are_finite
+from quantizers.kernels.common.dispatch import without_autocast
+from quantizers.kernels.common.vectors import are_finite
 
 
 class LearnedCodes(CodeSpace):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from quantizers.core.state.initialization import SelfInitialized
-from quantizers.kernels.ops.arguments import check_device
+from quantizers.kernels.common.arguments import check_device
 
 
 class Projection(SelfInitialized):

@@ -11,7 +11,7 @@ from quantizers.core.layout import Rows, from_rows
 from quantizers.core.method_calls import MethodCall, through_forward
 from quantizers.core.output import NO_CODE, QuantizerOutput
 from quantizers.core.state.half_state import widened
-from quantizers.kernels.dispatch import without_autocast
+from quantizers.kernels.common.dispatch import without_autocast
 
 
 class RowQuantizer(Quantizer):

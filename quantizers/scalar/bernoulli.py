@@ -13,7 +13,7 @@ from quantizers.core.gradients import exact_value
 from quantizers.core.layout import Rows, to_rows
 from quantizers.core.output import QuantizerOutput
 from quantizers.core.registry import register
-from quantizers.kernels.dispatch import without_autocast
+from quantizers.kernels.common.dispatch import without_autocast
 from quantizers.scalar.bits import bit_entropy, bits_for
 from quantizers.scalar.grid import GridQuantizer
 

@@ -6,7 +6,7 @@ from quantizers.core.arguments.checks import Finite, Positive, Size, Weight
 from quantizers.core.arguments.options import checked
 from quantizers.core.gradients import Gradient
 from quantizers.core.registry import register
-from quantizers.kernels.vectors import normalize
+from quantizers.kernels.common.vectors import normalize
 from quantizers.scalar.bits import BinaryQuantizer, bits_for
 
 

@@ -12,13 +12,9 @@ from quantizers.core.gradients import Gradient, resolve_gradient, straight_throu
 from quantizers.core.layout import Rows
 from quantizers.core.output import QuantizerOutput
 from quantizers.core.registry import register
-from quantizers.kernels.ops.levels import round_levels
-from quantizers.kernels.reference.levels import (
-    bound_levels,
-    clamp_levels,
-    level_values,
-    round_bounded,
-)
+from quantizers.kernels.levels.bound import bound_levels, clamp_levels
+from quantizers.kernels.levels.digits import level_values, round_bounded
+from quantizers.kernels.levels.operation import round_levels
 from quantizers.scalar.grid import name_of
 from quantizers.scalar.level_quantizer import LevelQuantizer
 

@@ -15,7 +15,7 @@ from quantizers.core.arguments.options import checked
 from quantizers.core.gradients import Gradient
 from quantizers.core.row_quantizer import RowQuantizer
 from quantizers.core.state.read_only import read_only
-from quantizers.kernels.vectors import integers
+from quantizers.kernels.common.vectors import integers
 
 LARGEST_TABLE = 2**24  # values in a codebook that is built on demand: 64 MiB
 

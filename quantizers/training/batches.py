@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from quantizers.core.wrappers import takes_anything, unwrapped
-from quantizers.kernels.dispatch import warn_once
+from quantizers.kernels.common.dispatch import warn_once
 
 Positional = tuple[Any, ...]
 Keyword = dict[str, Any]

@@ -8,15 +8,15 @@ from torch import Tensor
 
 from quantizers.core.codebook import lookup
 from quantizers.core.gradients import exact_value, refined
-from quantizers.kernels.modes import has_values
-from quantizers.kernels.ops.arguments import (
+from quantizers.kernels.common.arguments import (
     check_axes,
     check_device,
     check_equal,
     check_floating,
     check_not_empty,
 )
-from quantizers.kernels.ops.soft import soft_values
+from quantizers.kernels.common.modes import has_values
+from quantizers.kernels.soft.operation import soft_values
 from quantizers.training.regularizers.entropy import distance_logits
 
 

@@ -15,7 +15,7 @@ from quantizers.core.layout import to_rows
 from quantizers.core.learned_codes import LearnedCodes
 from quantizers.core.parallel import ProcessGroup, Ranks, of_each_rank, total
 from quantizers.core.wrappers import named_modules, without_wrappers
-from quantizers.kernels.dispatch import without_autocast
+from quantizers.kernels.common.dispatch import without_autocast
 from quantizers.training.optimizer_state import OptimizerState
 
 Choices = list[tuple[Tensor, Tensor]]  # vectors [N, code_dim], and the indices [N] that they chose

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from quantizers import plug_in, take_codebook, unplug
-from quantizers.kernels.reference.levels import bound_levels
+from quantizers.kernels.levels.bound import bound_levels
 from tests.adapters.common import METHODS, loss_falls, nearest_gap
 from tests.adapters.package import CODES, EPS, WIDTH, made, normal, package, same_rows, trained
 

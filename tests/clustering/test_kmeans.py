@@ -13,8 +13,8 @@ from torch import Tensor
 from benchmarks.allocations import largest_allocation
 from quantizers.clustering import seeding
 from quantizers.clustering.kmeans import _assigned, _lloyd, kmeans
-from quantizers.kernels.ops.nearest import nearest_code
-from quantizers.kernels.vectors import normalize
+from quantizers.kernels.common.vectors import normalize
+from quantizers.kernels.nearest.operation import nearest_code
 from tests.cases import normal
 
 EPS = torch.finfo(torch.float32).eps

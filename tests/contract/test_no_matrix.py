@@ -15,10 +15,10 @@ from benchmarks.allocations import largest_allocation
 from benchmarks.kernels.memory import resident_peak
 from quantizers import Quantizer
 from quantizers.core.registry import _BUILDERS, parameters
-from quantizers.kernels.dispatch import use_implementation
-from quantizers.kernels.reference import implicit as reference_implicit
-from quantizers.kernels.reference import nearest as reference_nearest
-from quantizers.kernels.reference import soft as reference_soft
+from quantizers.kernels.common.dispatch import use_implementation
+from quantizers.kernels.implicit import reference as reference_implicit
+from quantizers.kernels.nearest import reference as reference_nearest
+from quantizers.kernels.soft import reference as reference_soft
 from quantizers.training.regularizers import Entropy
 from tests.cases import NAMES, Case, batch
 from tests.implementations import under

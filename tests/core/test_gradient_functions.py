@@ -11,8 +11,8 @@ from torch import Tensor
 import quantizers
 from quantizers import reflection, rotation, straight_through
 from quantizers.core.gradients import SAME_DIRECTION, resolve_gradient
-from quantizers.kernels.ops.rotation import rotate_grad
-from quantizers.kernels.reference.rotation import LARGEST_RATIO
+from quantizers.kernels.rotation.linear_map import LARGEST_RATIO
+from quantizers.kernels.rotation.operation import rotate_grad
 from tests.cases import halved, normal
 
 EPS = torch.finfo(torch.float64).eps

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from quantizers.clustering.kmeans import _assigned, kmeans
-from quantizers.kernels.vectors import normalize
+from quantizers.kernels.common.vectors import normalize
 from tests.cases import normal
 from tests.clustering.test_kmeans import EPS, assert_codes_are_taken, inertia, seeded
 from tests.distributed.ranks import Ranks, World

@@ -63,7 +63,7 @@ def test_wheel_and_sdist_hold_the_package_and_nothing_else(built: Path) -> None:
     shipped = {name for name in names if ".dist-info/" not in name}
     assert shipped == modules | arithmetic | {"quantizers/py.typed"}
     with tarfile.open(next(built.glob("*.tar.gz"))) as sdist:
-        assert any(name.endswith("quantizers/kernels/compiled/search.h") for name in sdist.getnames())
+        assert any(name.endswith("quantizers/kernels/nearest/search.h") for name in sdist.getnames())
 
 
 @pytest.mark.slow
@@ -78,7 +78,7 @@ def test_wheel_lives_beside_hugging_faces_kernels(built: Path, tmp_path: Path) -
     run(*install, next(built.glob("*.whl")), f"kernels=={theirs.version}")
     (site / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
     program = (
-        "import kernels, quantizers, torch; from quantizers.kernels import dispatch;"
+        "import kernels, quantizers, torch; from quantizers.kernels.common import dispatch;"
         "print(kernels.__file__); print(kernels.get_kernel.__module__); print(dispatch.__file__);"
         "print(tuple(quantizers.create('vq', dim=4, codebook_size=8)(torch.zeros(2, 4)).indices.shape))"
     )

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from quantizers.export import Decode, Encode, plain
-from quantizers.kernels import plain as plain_operations
-from quantizers.kernels.ops.mean_softmax import log_mean_softmax
-from quantizers.kernels.reference import implicit as implicit_reference
-from quantizers.kernels.reference import nearest as reference
-from quantizers.kernels.reference import soft as soft_reference
+from quantizers.kernels.implicit import reference as implicit_reference
+from quantizers.kernels.nearest import exported as plain_operations
+from quantizers.kernels.nearest import reference
+from quantizers.kernels.soft import reference as soft_reference
+from quantizers.kernels.soft.mean_softmax import log_mean_softmax
 from tests.cases import CASES, Case, batch, cases_where, indices_for, normal, rounding_tolerance
 from tests.exact import assert_nearest
 from tests.vectors import few, finite, vectors

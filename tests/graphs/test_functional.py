@@ -16,7 +16,7 @@ from torch.func import functional_call, grad, hessian, jacrev, jvp, stack_module
 
 import quantizers
 from quantizers import Quantizer, VQBridge, code_cross_entropy
-from quantizers.kernels.ops.soft import soft_codes
+from quantizers.kernels.soft.operation import soft_codes
 from quantizers.training.regularizers import Entropy, Orthogonality, Wasserstein, entropy_loss, orthogonality_loss
 from tests.cases import (
     DIM,

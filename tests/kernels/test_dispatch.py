@@ -8,11 +8,11 @@ import pytest
 import torch
 
 import quantizers
-from quantizers.kernels import dispatch
-from quantizers.kernels.compiled import library
-from quantizers.kernels.dispatch import use_implementation
-from quantizers.kernels.ops.nearest import nearest_code
-from quantizers.kernels.ops.rotation import rotate_grad
+from quantizers.kernels.common import dispatch
+from quantizers.kernels.common.compiled import library
+from quantizers.kernels.common.dispatch import use_implementation
+from quantizers.kernels.nearest.operation import NEAREST_CODE, nearest_code
+from quantizers.kernels.rotation.operation import rotate_grad
 
 X, CODES = torch.randn(1, 5, 3), torch.randn(1, 4, 3)
 
@@ -94,7 +94,7 @@ def test_compiled_needs_a_cpu() -> None:
         use_implementation("compiled"),
         pytest.raises(RuntimeError, match="it runs on a CPU, and the tensors are on"),
     ):
-        dispatch.run("nearest_code", X.to("meta"), CODES.to("meta"))
+        NEAREST_CODE.run(X.to("meta"), CODES.to("meta"))
 
 
 @pytest.fixture

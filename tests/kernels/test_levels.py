@@ -5,8 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantizers.kernels.ops.levels import round_levels
-from quantizers.kernels.reference.levels import bound_levels, index_digits, level_values
+from quantizers.kernels.levels.bound import bound_levels
+from quantizers.kernels.levels.digits import index_digits, level_values
+from quantizers.kernels.levels.operation import round_levels
 
 pytestmark = pytest.mark.usefixtures("implementation")
 

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from quantizers.kernels.compiled import library
+from quantizers.kernels.common.compiled import library
 
 PROGRAM = """
 import torch
-from quantizers.kernels.dispatch import use_implementation
-from quantizers.kernels.ops.nearest import nearest_code
+from quantizers.kernels.common.dispatch import use_implementation
+from quantizers.kernels.nearest.operation import nearest_code
 with use_implementation("compiled"):
     print(nearest_code(torch.tensor([[[1.0], [5.0]]]), torch.tensor([[[4.0], [0.0]]]))[0].tolist())
 """

@@ -7,16 +7,17 @@ import pytest
 import torch
 
 from benchmarks.allocations import largest_allocation
-from quantizers.kernels.blocked import nearest as blocked
-from quantizers.kernels.compiled import soft as compiled_soft
-from quantizers.kernels.dispatch import chosen_implementation
-from quantizers.kernels.ops.nearest import highest_score, nearest_lookup
-from quantizers.kernels.ops.soft import soft_codes
-from quantizers.kernels.ops.sums import code_sums
-from quantizers.kernels.ops.transport import sinkhorn_potentials
-from quantizers.kernels.reference import nearest as reference_nearest
-from quantizers.kernels.reference import soft as reference_soft
-from quantizers.kernels.reference import transport
+from quantizers.kernels.common.dispatch import chosen_implementation
+from quantizers.kernels.highest.operation import highest_score
+from quantizers.kernels.nearest import blocked
+from quantizers.kernels.nearest import reference as reference_nearest
+from quantizers.kernels.nearest.operation import nearest_lookup
+from quantizers.kernels.soft import compiled as compiled_soft
+from quantizers.kernels.soft import reference as reference_soft
+from quantizers.kernels.soft.operation import soft_codes
+from quantizers.kernels.sums.operation import code_sums
+from quantizers.kernels.transport import reference as transport
+from quantizers.kernels.transport.operation import sinkhorn_potentials
 
 pytestmark = pytest.mark.usefixtures("implementation")
 
@@ -52,8 +53,8 @@ def test_peak_memory_of_a_search() -> None:
     """
     program = """
 import resource, torch
-from quantizers.kernels.dispatch import use_implementation
-from quantizers.kernels.ops.nearest import nearest_code
+from quantizers.kernels.common.dispatch import use_implementation
+from quantizers.kernels.nearest.operation import nearest_code
 n, k, d = 8192, 8192, 64
 x, codebook = torch.randn(1, n, d), torch.randn(1, k, d)
 with use_implementation(NAME):

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from quantizers.kernels.blocked import nearest as blocked
-from quantizers.kernels.ops.nearest import highest_score, nearest_code, nearest_lookup
-from quantizers.kernels.reference import nearest as reference
+from quantizers.kernels.highest.operation import highest_score
+from quantizers.kernels.nearest import blocked, reference
+from quantizers.kernels.nearest.operation import nearest_code, nearest_lookup
 from tests.exact import assert_nearest
 from tests.vectors import few, finite, vectors
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from quantizers.kernels.reference.noise import WORD, gumbel_noise, philox
+from quantizers.kernels.common.noise import WORD, gumbel_noise, philox
 
 
 @pytest.mark.parametrize(

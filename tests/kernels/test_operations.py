@@ -7,12 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from quantizers.kernels.ops.levels import round_levels
-from quantizers.kernels.ops.nearest import highest_score, nearest_code, nearest_lookup
-from quantizers.kernels.ops.rotation import rotate_grad
-from quantizers.kernels.ops.soft import soft_codes
-from quantizers.kernels.ops.sums import code_sums, ema_code_sums
-from quantizers.kernels.ops.transport import sinkhorn_potentials
+from quantizers.kernels.common import dispatch
+from quantizers.kernels.highest.operation import highest_score
+from quantizers.kernels.levels.operation import round_levels
+from quantizers.kernels.nearest.operation import nearest_code, nearest_lookup
+from quantizers.kernels.rotation.operation import rotate_grad
+from quantizers.kernels.soft.operation import soft_codes
+from quantizers.kernels.sums.operation import code_sums, ema_code_sums
+from quantizers.kernels.transport.operation import sinkhorn_potentials
 
 OPERATIONS = torch.ops.quantizers
 
@@ -76,9 +78,7 @@ def soft_inputs(**options: Any) -> tuple[Tensor, ...]:
 
 
 def test_every_operation_has_samples() -> None:
-    from quantizers.kernels.dispatch import MODULES
-
-    assert set(SAMPLES) == set(MODULES)
+    assert set(SAMPLES) == set(dispatch.OPERATIONS)
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from quantizers.kernels.compiled import packed
-from quantizers.kernels.dispatch import use_implementation
-from quantizers.kernels.ops.nearest import nearest_code
+from quantizers.kernels.common.dispatch import use_implementation
+from quantizers.kernels.nearest import packed
+from quantizers.kernels.nearest.operation import nearest_code
 
 CHANGES: dict[str, Callable[[Tensor], object]] = {
     "in place": lambda codes: codes.neg_(),

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from quantizers.kernels.ops.rotation import rotate_grad
-from quantizers.kernels.reference.rotation import LARGEST_RATIO
+from quantizers.kernels.rotation.linear_map import LARGEST_RATIO
+from quantizers.kernels.rotation.operation import rotate_grad
 from tests.vectors import finite, vectors
 
 pytestmark = pytest.mark.usefixtures("implementation")

@@ -8,10 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from quantizers.kernels.compiled import soft as compiled
-from quantizers.kernels.ops.soft import soft_codes
-from quantizers.kernels.reference import soft as reference
-from quantizers.kernels.reference.noise import gumbel_noise
+from quantizers.kernels.common.noise import gumbel_noise
+from quantizers.kernels.soft import compiled, reference
+from quantizers.kernels.soft.operation import soft_codes
 
 pytestmark = pytest.mark.usefixtures("implementation")
 

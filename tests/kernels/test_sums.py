@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantizers.kernels.ops.sums import code_sums, ema_code_sums
+from quantizers.kernels.sums.operation import code_sums, ema_code_sums
 
 pytestmark = pytest.mark.usefixtures("implementation")
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from quantizers.kernels.ops.transport import sinkhorn_potentials
-from quantizers.kernels.reference import transport
+from quantizers.kernels.transport import reference as transport
+from quantizers.kernels.transport.operation import sinkhorn_potentials
 from tests.cases import normal
 
 EPS = torch.finfo(torch.float64).eps

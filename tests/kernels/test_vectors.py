@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantizers.kernels.vectors import are_finite, normalize
+from quantizers.kernels.common.vectors import are_finite, normalize
 from tests.vectors import finite, vectors
 
 

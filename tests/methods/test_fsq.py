@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from quantizers import FSQ, create, levels_for
-from quantizers.kernels.reference.levels import bound_levels
+from quantizers.kernels.levels.bound import bound_levels
 from quantizers.monitoring.metrics import code_counts, entropy
 from quantizers.scalar.fsq import SLOPES
 

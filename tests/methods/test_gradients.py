@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import quantizers
-from quantizers.kernels.reference.noise import gumbel_noise
+from quantizers.kernels.common.noise import gumbel_noise
 from tests.cases import normal
 
 EPS = torch.finfo(torch.float64).eps

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import quantizers
 from quantizers import EMAVectorQuantizer, GroupedQuantizer, Quantizer, ResidualQuantizer, VectorQuantizer
-from quantizers.kernels.dispatch import use_implementation
+from quantizers.kernels.common.dispatch import use_implementation
 from tests.cases import normal, state_of
 
 EPS = torch.finfo(torch.float64).eps

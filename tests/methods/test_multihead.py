@@ -10,7 +10,7 @@ from torch import Tensor
 
 import quantizers
 from quantizers import GroupedQuantizer, MultiHeadVectorQuantizer, VectorQuantizer
-from quantizers.kernels.dispatch import use_implementation
+from quantizers.kernels.common.dispatch import use_implementation
 from tests.cases import Case, halved, normal
 
 EPS = torch.finfo(torch.float64).eps

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from quantizers import OptVQ, VectorQuantizer
 from quantizers.codebooks.optvq import standardized
-from quantizers.kernels.ops.transport import sinkhorn_potentials
+from quantizers.kernels.transport.operation import sinkhorn_potentials
 from tests.cases import normal
 from tests.kernels.test_transport import plan
 

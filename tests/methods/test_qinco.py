@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from benchmarks.allocations import largest_allocation
 from quantizers import QINCo
-from quantizers.kernels.ops.implicit import nearest_implicit_code
-from quantizers.kernels.reference import implicit as reference
+from quantizers.kernels.implicit import reference
+from quantizers.kernels.implicit.operation import nearest_implicit_code
 from tests.cases import batch, normal
 
 EPS = torch.finfo(torch.float64).eps

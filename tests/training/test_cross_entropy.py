@@ -12,7 +12,7 @@ from torch import Tensor
 
 from benchmarks.allocations import largest_allocation
 from quantizers import code_cross_entropy
-from quantizers.kernels.dispatch import use_implementation
+from quantizers.kernels.common.dispatch import use_implementation
 from tests.cases import normal
 
 EPS = torch.finfo(torch.float64).eps

@@ -22,7 +22,7 @@ from quantizers import (
     VQBridge,
 )
 from quantizers.clustering.kmeans import kmeans
-from quantizers.kernels.ops.nearest import nearest_code
+from quantizers.kernels.nearest.operation import nearest_code
 from tests.cases import DIM, Case, assert_same_state, batch, cases_where, every_case, modes, normal, state_of
 
 EPS = torch.finfo(torch.float32).eps

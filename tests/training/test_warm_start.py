@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import quantizers
 from quantizers import EMAVectorQuantizer, Quantizer, VectorQuantizer, warm_start
-from quantizers.kernels.ops.nearest import nearest_code
+from quantizers.kernels.nearest.operation import nearest_code
 from quantizers.training.sample import VectorSample
 from tests.cases import DIM, Case, assert_same_state, batch, cases_where, normal, state_of
 

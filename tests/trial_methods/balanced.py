@@ -9,7 +9,7 @@ from quantizers.codebooks.options import VQOptions
 from quantizers.core.arguments.checks import Size, Weight
 from quantizers.core.arguments.options import checked
 from quantizers.core.registry import register
-from quantizers.kernels.ops.nearest import highest_score
+from quantizers.kernels.highest.operation import highest_score
 
 
 @register("trial_balanced")

@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 
-from quantizers.kernels.triton import highest, levels, lookup_gradient, rotation, soft, soft_backward, sums
+from quantizers.kernels.highest import triton as highest
+from quantizers.kernels.levels import triton as levels
+from quantizers.kernels.nearest.triton import lookup_gradient
+from quantizers.kernels.rotation import triton as rotation
+from quantizers.kernels.soft.triton import backward as soft_backward
+from quantizers.kernels.soft.triton import forward as soft
+from quantizers.kernels.sums import triton as sums
 from tests.triton.aot import CAPABILITIES, SHARED_MEMORY, compile_for, report
 from tests.triton.interpreter import compiles_kernels
 

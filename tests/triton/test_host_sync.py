@@ -3,8 +3,13 @@
 import torch
 from torch import Tensor
 
-from quantizers.kernels.triton import levels, lookup_gradient, nearest, rotation, soft, soft_backward, sums
-from quantizers.kernels.triton.highest import highest_score
+from quantizers.kernels.highest.triton import highest_score
+from quantizers.kernels.levels import triton as levels
+from quantizers.kernels.nearest.triton import lookup_gradient, nearest
+from quantizers.kernels.rotation import triton as rotation
+from quantizers.kernels.soft.triton import backward as soft_backward
+from quantizers.kernels.soft.triton import forward as soft
+from quantizers.kernels.sums import triton as sums
 from tests.synchronisation import NoSynchronisation
 from tests.triton.interpreter import device, runs_kernels
 

@@ -6,8 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from quantizers.kernels.reference import levels as reference
-from quantizers.kernels.triton.levels import round_levels, round_levels_backward
+from quantizers.kernels.levels import reference
+from quantizers.kernels.levels.bound import bound_levels
+from quantizers.kernels.levels.digits import index_digits, level_values
+from quantizers.kernels.levels.triton import round_levels, round_levels_backward
 from tests.triton.interpreter import device, runs_kernels
 
 pytestmark = runs_kernels
@@ -16,12 +18,12 @@ pytestmark = runs_kernels
 def assert_rounded(z: Tensor, levels: Tensor, slope: float) -> None:
     codes, index = (result.cpu() for result in round_levels(z.to(device()), levels.to(device()), slope))
     assert codes.dtype == z.dtype
-    digits = reference.index_digits(index, levels)
+    digits = index_digits(index, levels)
     assert ((digits >= 0) & (digits < levels)).all()
-    assert torch.equal(codes, reference.level_values(digits, levels, z.dtype))
+    assert torch.equal(codes, level_values(digits, levels, z.dtype))
     # tanh, its argument (of error a·u, of which tanh' keeps at most ½ u), the product with h' and the difference:
     # eight roundings of a number of at most h'.
-    bounded = reference.bound_levels(z.double(), levels, slope) * (levels // 2)
+    bounded = bound_levels(z.double(), levels, slope) * (levels // 2)
     slack = 8 * torch.finfo(z.dtype).eps * levels / 2
     nearest = (digits - levels // 2 - bounded).abs()
     assert (nearest <= 0.5 + slack).all()

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from quantizers.kernels.reference import nearest as reference
-from quantizers.kernels.triton.lookup_gradient import lookup_codebook_gradient, lookup_vector_gradient
+from quantizers.kernels.nearest import reference
+from quantizers.kernels.nearest.triton.lookup_gradient import lookup_codebook_gradient, lookup_vector_gradient
 from tests.triton.interpreter import device, runs_kernels
 
 pytestmark = runs_kernels

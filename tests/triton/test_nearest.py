@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from quantizers.kernels.reference import nearest as reference
-from quantizers.kernels.triton import nearest, rescan, search
-from quantizers.kernels.triton.nearest import nearest_code, nearest_lookup
-from quantizers.kernels.triton.pack import frame, pack
-from quantizers.kernels.triton.tiles import Mode, tiles
+from quantizers.kernels.nearest import reference
+from quantizers.kernels.nearest.triton import nearest, rescan, search
+from quantizers.kernels.nearest.triton.nearest import nearest_code, nearest_lookup
+from quantizers.kernels.nearest.triton.pack import frame, pack
+from quantizers.kernels.nearest.triton.tiles import Mode, tiles
 from tests.exact import assert_nearest
 from tests.triton.interpreter import device, runs_kernels
 

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from quantizers.kernels.reference import rotation as reference
-from quantizers.kernels.triton.rotation import LARGEST_ROW, rotate_grad
+from quantizers.kernels.rotation import reference
+from quantizers.kernels.rotation.linear_map import OPPOSITE
+from quantizers.kernels.rotation.triton import LARGEST_ROW, rotate_grad
 from tests.triton.interpreter import INTERPRETED, device, runs_kernels
 
 pytestmark = runs_kernels
@@ -22,8 +23,8 @@ def assert_rotated(gradient: Tensor, x: Tensor, quantized: Tensor) -> None:
     middle = (units[0] + units[1]).norm(dim=-1, keepdim=True).nan_to_num(1.0)
     # Norms and dot products of D terms have (D + 8) u, the direction of w that divided by ‖x̂ + q̂‖; where the
     # reflection takes over, by rounding sooner in one than in the other, the two differ by ‖x̂ + q̂‖ itself.
-    loss = 8 * (d + 8) * u / middle.clamp(min=reference.OPPOSITE)
-    loss = torch.where(middle < 2 * reference.OPPOSITE, loss + 8 * reference.OPPOSITE, loss)
+    loss = 8 * (d + 8) * u / middle.clamp(min=OPPOSITE)
+    loss = torch.where(middle < 2 * OPPOSITE, loss + 8 * OPPOSITE, loss)
     # λ‖g‖ is the norm of the result.
     bound = loss * expected.norm(dim=-1, keepdim=True)
     # One rounding to the result's dtype; the interpreter cuts bfloat16 off instead.

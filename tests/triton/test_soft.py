@@ -10,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from quantizers.kernels.reference import nearest, noise, soft
-from quantizers.kernels.triton.highest import highest_score
-from quantizers.kernels.triton.noise import gumbel_tile, noise_words
-from quantizers.kernels.triton.soft import soft_codes
-from quantizers.kernels.triton.soft_backward import soft_codes_backward
+from quantizers.kernels.common import noise
+from quantizers.kernels.common.triton.noise import gumbel_tile, noise_words
+from quantizers.kernels.highest.triton import highest_score
+from quantizers.kernels.nearest import reference as nearest
+from quantizers.kernels.soft import reference as soft
+from quantizers.kernels.soft.triton.backward import soft_codes_backward
+from quantizers.kernels.soft.triton.forward import soft_codes
 from tests.triton.interpreter import INTERPRETED, device, runs_kernels
 
 pytestmark = runs_kernels

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from quantizers.kernels.reference import sums as reference
-from quantizers.kernels.triton.sums import PIECE, code_sums, ema_code_sums
+from quantizers.kernels.sums import reference
+from quantizers.kernels.sums.triton import PIECE, code_sums, ema_code_sums
 from tests.triton.interpreter import device, runs_kernels
 
 pytestmark = runs_kernels

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from quantizers.kernels.triton import tuning
-from quantizers.kernels.triton.nearest import nearest_code, search_of
-from quantizers.kernels.triton.tiles import tiles_of, tuned
+from quantizers.kernels.nearest.triton import tuning
+from quantizers.kernels.nearest.triton.nearest import nearest_code, search_of
+from quantizers.kernels.nearest.triton.tiles import tiles_of, tuned
 from tests.triton.interpreter import device, runs_kernels
 
 pytestmark = runs_kernels

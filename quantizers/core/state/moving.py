@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from quantizers.kernels.modes import is_transformed
+from quantizers.kernels.common.modes import is_transformed
 
 
 def move(state: Tensor, value: Tensor) -> None:

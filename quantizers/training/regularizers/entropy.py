@@ -11,9 +11,9 @@ from quantizers.core.arguments.configurable import configurable
 from quantizers.core.arguments.options import checked
 from quantizers.core.gradients import refined
 from quantizers.core.regularizer import Regularizer
-from quantizers.kernels.ops.mean_softmax import log_mean_softmax
-from quantizers.kernels.ops.soft import soft_codes
-from quantizers.kernels.vectors import compute_dtype
+from quantizers.kernels.common.vectors import compute_dtype
+from quantizers.kernels.soft.mean_softmax import log_mean_softmax
+from quantizers.kernels.soft.operation import soft_codes
 
 RAREST = 2000.0  # nats; in float64, a probability of e^−750 is already zero
 

@@ -8,8 +8,8 @@ from quantizers.core.arguments.configurable import configurable
 from quantizers.core.arguments.options import checked
 from quantizers.core.gradients import exact_value, refined
 from quantizers.core.regularizer import Regularizer
-from quantizers.kernels.dispatch import without_autocast
-from quantizers.kernels.vectors import normalize
+from quantizers.kernels.common.dispatch import without_autocast
+from quantizers.kernels.common.vectors import normalize
 
 
 def orthogonality_loss(codes: Tensor) -> Tensor:

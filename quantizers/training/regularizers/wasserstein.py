@@ -11,8 +11,8 @@ from quantizers.core.arguments.configurable import configurable
 from quantizers.core.arguments.options import checked
 from quantizers.core.gradients import exact_value
 from quantizers.core.regularizer import Moves, Regularizer
-from quantizers.kernels.modes import derivatives, is_differentiated_again, is_transformed, leaves_library
-from quantizers.kernels.vectors import compute_dtype
+from quantizers.kernels.common.modes import derivatives, is_differentiated_again, is_transformed, leaves_library
+from quantizers.kernels.common.vectors import compute_dtype
 
 TWICE = (
     "the regularizer Wasserstein has no second derivative here: it would divide by square roots of covariances, "

@@ -9,8 +9,8 @@ from quantizers.adapters.bases.spec import QuantizerSpec
 from quantizers.adapters.contracts.vector_quantize_pytorch.common import PackageAdapter, copy_projections, refuse
 from quantizers.core.base import Quantizer
 from quantizers.core.projection import Projection
-from quantizers.kernels.dispatch import without_autocast
-from quantizers.kernels.reference.levels import digit_weights, index_digits
+from quantizers.kernels.common.dispatch import without_autocast
+from quantizers.kernels.levels.digits import digit_weights, index_digits
 from quantizers.scalar.fsp import FSP
 from quantizers.scalar.grid import GridQuantizer
 

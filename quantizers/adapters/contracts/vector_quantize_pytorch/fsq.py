@@ -18,8 +18,8 @@ from quantizers.adapters.contracts.vector_quantize_pytorch.common import (
     refuse,
 )
 from quantizers.core.base import Quantizer
-from quantizers.kernels.reference.levels import index_digits, level_values, round_bounded
-from quantizers.kernels.vectors import integers
+from quantizers.kernels.common.vectors import integers
+from quantizers.kernels.levels.digits import index_digits, level_values, round_bounded
 from quantizers.scalar.fsq import FSQ
 
 

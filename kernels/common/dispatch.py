@@ -1,0 +1,177 @@
+"""Selects the implementation that runs an operation.
+
+- `reference`: the specification, in plain PyTorch; any device with float64.
+- `blocked`: a faster nearest-code search in plain PyTorch; every other operation uses the reference.
+- `compiled`: C++ for a CPU, compiled on first use.
+- `triton`: kernels for a GPU.
+
+By default (`auto`), an operation uses the fastest implementation for its tensors' device. An implementation
+requested by name runs or raises an error; it never falls back to another. An operation that has only a reference
+implementation uses it under every name, and is counted as such.
+"""
+
+import contextlib
+import functools
+import importlib.util
+import os
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Generic, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+
+IMPLEMENTATIONS = ("auto", "reference", "blocked", "compiled", "triton")
+
+RunCounts = Counter[tuple[str, str]]
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+_chosen: ContextVar[str] = ContextVar("chosen", default="auto")
+_records: ContextVar[tuple[RunCounts, ...]] = ContextVar("records", default=())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation(Generic[Arguments, Result]):
+    """The functions that implement one operation. All take the same arguments, among them a tensor.
+
+    `import_triton` imports and returns the function that launches the kernels: Triton may not be installed.
+    """
+
+    name: str
+    reference: Callable[Arguments, Result]
+    blocked: Callable[Arguments, Result] | None = None
+    compiled: Callable[Arguments, Result] | None = None
+    import_triton: Callable[[], Callable[Arguments, Result]] | None = None
+
+    def __post_init__(self) -> None:
+        if self.name in OPERATIONS:
+            raise ValueError(f"operation {self.name!r} is defined twice")
+        OPERATIONS[self.name] = self
+
+    def run(self, *arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
+        """Run the selected implementation and return its result. The first tensor argument determines the
+        device.
+        """
+        tensor = next(argument for argument in arguments if isinstance(argument, Tensor))
+        name, function = self._implementation(tensor)
+        for record in _records.get():
+            record[self.name, name] += 1
+        with without_autocast(tensor.device), _current_device(name, tensor):
+            return function(*arguments, **options)
+
+    def _implementation(self, tensor: Tensor) -> tuple[str, Callable[Arguments, Result]]:
+        """Return the name and the function of the implementation that runs for this tensor."""
+        name = _chosen.get()
+        if name == "auto":
+            name = self._fastest(tensor)
+        elif reason := _obstacle(name, tensor):
+            raise RuntimeError(f"implementation {name!r} cannot run {self.name}: {reason}")
+        if name == "triton" and self.import_triton:
+            return name, self.import_triton()
+        function = {"blocked": self.blocked, "compiled": self.compiled}.get(name)
+        return (name, function) if function else ("reference", self.reference)
+
+    def _fastest(self, tensor: Tensor) -> str:
+        fastest = {"cpu": "compiled", "cuda": "triton"}.get(tensor.device.type)
+        if fastest:
+            reason = _obstacle(fastest, tensor)
+            if not reason:
+                return fastest
+            warn_once(f"{reason}\nSlower functions in plain PyTorch are used instead.")
+        return "blocked"
+
+
+OPERATIONS: dict[str, Operation[..., Any]] = {}
+"""Every operation by its name, in the modules imported so far."""
+
+
+@contextlib.contextmanager
+def use_implementation(name: str = "auto") -> Iterator[RunCounts]:
+    """Run the operations in this block, in this thread, by the implementation of that name.
+
+    Yields: a counter of the runs by (operation, implementation), including those in nested blocks:
+
+        with use_implementation("compiled") as counts:
+            quantizer(x)
+        print(counts)  # Counter({("nearest_lookup", "compiled"): 1})
+
+    The backward of a forward in the block uses the same implementation, wherever it is called. A graph made by
+    `torch.compile` or `torch.export` is not bound to the implementation during tracing: its operations, including
+    backward ones, use the implementation that is selected when the graph runs.
+
+    Raises: ValueError for an unknown name. Inside the block, an operation that the implementation cannot run
+    raises a RuntimeError with the reason.
+    """
+    if name not in IMPLEMENTATIONS:
+        raise ValueError(f"implementation is {name!r}, expected one of {list(IMPLEMENTATIONS)}")
+    counts: RunCounts = Counter()
+    chosen, records = _chosen.set(name), _records.set((*_records.get(), counts))
+    try:
+        yield counts
+    finally:
+        _chosen.reset(chosen)
+        _records.reset(records)
+
+
+def chosen_implementation() -> str:
+    """Return the selected name: "auto" outside of any `use_implementation`, and while a graph is traced."""
+    return "auto" if torch.compiler.is_compiling() else _chosen.get()
+
+
+def resume_implementation(name: str) -> contextlib.AbstractContextManager[object]:
+    """Return a block for a backward, which uses what `chosen_implementation` returned in the forward."""
+    return contextlib.nullcontext() if torch.compiler.is_compiling() else use_implementation(name)
+
+
+def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Return a block without automatic casts to half precision, including in a backward."""
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return contextlib.nullcontext()
+
+
+def _current_device(name: str, tensor: Tensor) -> contextlib.AbstractContextManager[object]:
+    """Return a block for an implementation whose kernels are launched on the current device, which may differ from
+    its tensors' device.
+    """
+    if name != "triton":
+        return contextlib.nullcontext()
+    block: contextlib.AbstractContextManager[object] = torch.cuda.device_of(tensor)  # type: ignore[no-untyped-call]
+    return block
+
+
+@functools.cache
+def warn_once(message: str) -> None:
+    """Emit a RuntimeWarning, once for each message."""
+    warnings.warn(message, RuntimeWarning, stacklevel=2)
+
+
+def _obstacle(name: str, tensor: Tensor) -> str:
+    """Return why an implementation cannot run on this tensor's device; empty if it can."""
+    if name == "compiled":
+        on_cpu = tensor.device.type == "cpu"
+        return _compiler_obstacle() if on_cpu else f"it runs on a CPU, and the tensors are on {tensor.device}"
+    return _triton_obstacle(tensor.device) if name == "triton" else ""
+
+
+def _compiler_obstacle() -> str:
+    from quantizers.kernels.common.compiled.library import CompilationError, library
+
+    try:
+        library()
+    except CompilationError as error:
+        return str(error)
+    return ""
+
+
+def _triton_obstacle(device: torch.device) -> str:
+    if importlib.util.find_spec("triton") is None:
+        return "the package triton is not installed"
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        return ""
+    if device.type != "cuda":
+        return f"it needs a CUDA device (or TRITON_INTERPRET=1), and the tensors are on {device}"
+    return ""

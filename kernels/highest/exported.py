@@ -1,0 +1,13 @@
+"""The code with the largest score in PyTorch's own operations, for graphs of other runtimes."""
+
+from torch import Tensor
+
+from quantizers.kernels.nearest.exported import first_lowest, lengths, relative_error
+
+
+def highest_score(x: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
+    """As kernels/nearest/reference.py."""
+    x, keys, bias = x.double(), keys.double(), bias.double()
+    largest = lengths(keys).amax(0)
+    bound = relative_error(x) * (lengths(x) * largest + bias.abs().amax(0))
+    return first_lowest(-bias, -keys, x, bound)

@@ -1,0 +1,139 @@
+"""The nearest code in two passes of plain PyTorch, for a CPU without a compiler and for devices without Triton.
+
+A matrix product yields the scores tile by tile; only the smallest of each group of neighbouring codes is stored
+(`amin` runs at memory speed, `argmin` does not). Groups that may contain a row's nearest code, by the bound (3) of
+kernels/README.md in float32, are scored again. If a single code remains, it is the nearest; the other rows are
+decided in float64, as in the reference.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from quantizers.kernels.common.vectors import compute_dtype
+from quantizers.kernels.nearest import reference
+
+ROWS, CODES = 2048, 1024  # of a tile of scores
+SMALL_GROUP, LARGE_GROUP, LARGE_CODEBOOK = 128, 256, 4096
+ROUNDOFF = 2.0**-24  # unit roundoff of float32
+SMALLEST = 2.0**-126  # largest error of a product below float32's normal range
+LARGEST_SCORE = 1e37  # beyond this a float32 score may overflow
+PAIR_BUDGET = 2**19  # elements of a float64 block of (row, group) pairs
+
+
+class _Packed(NamedTuple):
+    """A codebook in groups: float32 for the scores, float64 for the final decision."""
+
+    exact: reference.Packed
+    centre: Tensor  # [D] float32
+    weights: Tensor  # [groups · group, D + 1] float32: −centred and ½‖centred‖², +inf for padding and broken codes
+    group: int
+
+
+@torch.no_grad()
+def nearest_code(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
+    """As in kernels/nearest/reference.py."""
+    indices, _, distance = nearest_lookup(x, codebook)
+    return indices, distance
+
+
+@torch.no_grad()
+def nearest_lookup(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As in kernels/nearest/reference.py."""
+    if compute_dtype(x, codebook) == torch.float64:
+        return reference.nearest_lookup(x, codebook)  # the reference is plain PyTorch and needs no certificate
+    indices = torch.empty(x.shape[:2], dtype=torch.int64, device=x.device)
+    for head, (vectors, codes) in enumerate(zip(x, codebook, strict=True)):
+        indices[head] = _search(vectors.float(), codes.float())
+    chosen = codebook.float().gather(1, indices.clamp(min=0)[..., None].expand(-1, -1, x.shape[-1]))
+    distance = (x.float() - chosen).square().sum(-1).masked_fill(indices < 0, torch.nan)
+    return indices, chosen.masked_fill((indices < 0)[..., None], 0.0), distance
+
+
+def _search(x: Tensor, codebook: Tensor) -> Tensor:
+    packed = _pack(codebook)
+    blocks = [_search_rows(x[start : start + ROWS], packed) for start in range(0, x.shape[0], ROWS)]
+    return torch.cat(blocks) if blocks else torch.empty(0, dtype=torch.int64, device=x.device)
+
+
+def _pack(codebook: Tensor) -> _Packed:
+    exact = reference.pack(codebook)
+    size, dim = codebook.shape
+    group = min(LARGE_GROUP if size >= LARGE_CODEBOOK else SMALL_GROUP, size)
+    padding = -size % group
+    centre = exact.centre.float()
+    centred = (exact.codes.float() - centre).where(exact.finite[:, None], 0.0)
+    bias = (0.5 * centred.double().square().sum(-1)).float().where(exact.finite, torch.inf)
+    weights = torch.cat([-centred, bias[:, None]], -1)
+    absent = torch.cat([centred.new_zeros(padding, dim), centred.new_full((padding, 1), torch.inf)], -1)
+    return _Packed(exact, centre, torch.cat([weights, absent]), group)
+
+
+def _search_rows(x: Tensor, packed: _Packed) -> Tensor:
+    """Return indices [R] of a block of rows [R, D]."""
+    finite = x.isfinite().all(-1)
+    x = x.where(finite[:, None], 0.0)
+    centred = x - packed.centre
+    # A column of ones adds the bias inside the product: `addmm` would first write it to every row of the result.
+    augmented = torch.cat([centred, torch.ones_like(centred[:, :1])], -1)
+    minima = _group_minima(augmented, packed)
+    length = torch.linalg.vector_norm(centred.double(), dim=-1)
+    radius = packed.exact.radius * (1 + ROUNDOFF)
+    scale = length * radius + 0.5 * radius.square()
+    bound = (x.shape[1] + 8) * (ROUNDOFF * scale + SMALLEST * (2 + length + radius))
+    # 2E plus an eighth, for the rounding of the threshold.
+    threshold = (minima.amin(-1) + 2.25 * bound).float().where(scale <= LARGEST_SCORE, -torch.inf)
+    indices, uncertain = _decide(augmented, minima, threshold, packed)
+    if uncertain.any():
+        indices[uncertain] = _in_blocks(x[uncertain], packed)
+    return indices.where(finite & packed.exact.finite.any(), -1)
+
+
+def _group_minima(augmented: Tensor, packed: _Packed) -> Tensor:
+    """Return the smallest score of each row in each group, [R, groups]."""
+    step = max(1, CODES // packed.group) * packed.group
+    minima = augmented.new_empty(augmented.shape[0], packed.weights.shape[0] // packed.group)
+    buffer = augmented.new_empty(step * augmented.shape[0])  # one buffer for all tiles, which stays in the cache
+    for start in range(0, packed.weights.shape[0], step):
+        weights = packed.weights[start : start + step]
+        scores = buffer[: augmented.shape[0] * weights.shape[0]].view(augmented.shape[0], -1)
+        torch.mm(augmented, weights.T, out=scores)
+        groups = slice(start // packed.group, start // packed.group + weights.shape[0] // packed.group)
+        torch.amin(scores.view(scores.shape[0], -1, packed.group), -1, out=minima[:, groups])
+    return minima
+
+
+def _decide(augmented: Tensor, minima: Tensor, threshold: Tensor, packed: _Packed) -> tuple[Tensor, Tensor]:
+    """Return indices [R], and which rows [R] do not have exactly one code below their threshold (indices
+    invalid)."""
+    # Ordered by group, so that each group is one matrix product.
+    groups, rows = (minima <= threshold[:, None]).T.nonzero(as_tuple=True)
+    near, first = torch.zeros_like(rows), torch.zeros_like(rows)
+    for pairs, group in _pairs(groups, packed.group):
+        codes = slice(group * packed.group, (group + 1) * packed.group)
+        scores = augmented[rows[pairs]] @ packed.weights[codes].T
+        close = scores <= threshold[rows[pairs]][:, None]
+        near[pairs] = close.sum(-1)
+        first[pairs] = reference.first_set(close) + codes.start
+    total = torch.zeros(augmented.shape[0], dtype=torch.int64, device=augmented.device).index_add_(0, rows, near)
+    indices = torch.zeros_like(total).index_copy_(0, rows[near > 0], first[near > 0])
+    return indices, total != 1
+
+
+def _in_blocks(x: Tensor, packed: _Packed) -> Tensor:
+    """Return indices [R] of rows [R, D], found as in the reference."""
+    step = max(1, PAIR_BUDGET // max(packed.exact.codes.shape))
+    return torch.cat([reference.nearest_rows(block.double(), packed.exact) for block in torch.split(x, step)])
+
+
+def _pairs(groups: Tensor, size: int) -> Iterator[tuple[slice, int]]:
+    """Yield slices of the pairs, each for one group and with at most PAIR_BUDGET scores."""
+    values, counts = torch.unique_consecutive(groups, return_counts=True)
+    start = 0
+    for group, count in zip(values.tolist(), counts.tolist(), strict=True):
+        step = max(1, PAIR_BUDGET // size)
+        for begin in range(start, start + count, step):
+            yield slice(begin, min(begin + step, start + count)), group
+        start += count

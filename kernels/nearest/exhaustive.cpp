@@ -1,0 +1,100 @@
+// float64 input: every code is compared in float64, since there is no wider type to certify a faster search.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "common/compiled/vectors.h"
+
+namespace {
+
+constexpr double ROUNDOFF = 0x1p-53, INFINITE = std::numeric_limits<double>::infinity();
+
+Doubles load(const double* from) { return *reinterpret_cast<const Doubles*>(from); }
+
+// Σ (x − code)², or −x·code with PRODUCT.
+template <bool PRODUCT>
+double compare(const double* x, const double* code, int64_t dim) {
+    constexpr int HALF = WIDTH / 2;
+    Doubles total = {};
+    int64_t d = 0;
+    for (; d + HALF <= dim; d += HALF) {
+        Doubles value = load(x + d), other = load(code + d);
+        total += PRODUCT ? -value * other : (value - other) * (value - other);
+    }
+    double result = sum(total);
+    for (; d < dim; ++d) result += PRODUCT ? -x[d] * code[d] : (x[d] - code[d]) * (x[d] - code[d]);
+    return result;
+}
+
+bool is_finite(const double* x, int64_t dim) {
+    double zero = 0;
+    for (int64_t d = 0; d < dim; ++d) zero += x[d] * 0.0;
+    return zero == 0;
+}
+
+// The lowest code that is not above the threshold for the smallest value; −1 without a finite value.
+template <class Threshold>
+int64_t lowest(const std::vector<double>& values, Threshold threshold, double* best) {
+    double smallest = INFINITE;
+    for (double value : values) smallest = value < smallest ? value : smallest;
+    if (!(smallest < INFINITE)) return -1;
+    size_t k = 0;
+    while (!(values[k] <= threshold(smallest))) ++k;
+    *best = values[k];
+    return k;
+}
+
+double norm(const double* x, int64_t dim) {
+    double square = 0;
+    for (int64_t d = 0; d < dim; ++d) square += x[d] * x[d];
+    return std::sqrt(square);
+}
+
+}  // namespace
+
+extern "C" {
+
+// Like quantizers_nearest, in float64: equation (5) of kernels/README.md over all codes.
+void quantizers_nearest_double(const double* x, int64_t count, const double* codes, int64_t size, int64_t dim,
+                               int64_t threads, int64_t* indices, double* distances, double* chosen) {
+    double tie = 1 + (dim + 8) * ROUNDOFF;
+#pragma omp parallel num_threads(threads)
+    {
+        std::vector<double> values(size);
+#pragma omp for schedule(static)
+        for (int64_t row = 0; row < count; ++row) {
+            const double* vector = x + row * dim;
+            for (int64_t k = 0; k < size; ++k) values[k] = compare<false>(vector, codes + k * dim, dim);
+            double nearest = std::numeric_limits<double>::quiet_NaN();
+            int64_t index = -1;
+            if (is_finite(vector, dim)) index = lowest(values, [&](double least) { return least * tie * tie; }, &nearest);
+            indices[row] = index;
+            distances[row] = nearest;
+            if (chosen && index >= 0) std::copy_n(codes + index * dim, dim, chosen + row * dim);
+            if (chosen && index < 0) std::fill_n(chosen + row * dim, dim, 0.0);
+        }
+    }
+}
+
+// Like quantizers_highest_score, in float64.
+void quantizers_highest_score_double(const double* x, int64_t count, const double* keys, const double* bias,
+                                     int64_t size, int64_t dim, int64_t threads, int64_t* indices) {
+    double radius = 0, largest_bias = 0;
+    for (int64_t k = 0; k < size; ++k) {
+        radius = std::max(radius, norm(keys + k * dim, dim));
+        largest_bias = std::max(largest_bias, std::abs(bias[k]));
+    }
+#pragma omp parallel num_threads(threads)
+    {
+        std::vector<double> values(size);
+#pragma omp for schedule(static)
+        for (int64_t row = 0; row < count; ++row) {
+            const double* vector = x + row * dim;
+            for (int64_t k = 0; k < size; ++k) values[k] = compare<true>(vector, keys + k * dim, dim) - bias[k];
+            double bound = (dim + 8) * ROUNDOFF * (norm(vector, dim) * radius + largest_bias), best;
+            indices[row] = lowest(values, [&](double least) { return least + 2 * bound; }, &best);
+        }
+    }
+}
+}

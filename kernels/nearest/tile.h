@@ -1,0 +1,54 @@
+// Scores of a tile of rows against a tile of codes, all in registers: the innermost loop, which determines the speed.
+//
+// The lanes of a register are rows of x; codes are broadcast. For each tile of codes only the smallest score is stored:
+// one instruction per (row, code) pair besides the multiplications, instead of three with an index.
+#pragma once
+#include "common/compiled/vectors.h"
+
+namespace {
+
+constexpr int COLUMNS = 2, ROWS = COLUMNS * WIDTH;
+constexpr int CODES = WIDTH == 16 ? 12 : 6;  // 24 accumulators of AVX-512's 32 registers, else 12 of 16
+
+// Scores of rows [dim][ROWS] against codes [dim][CODES]; the smallest of each row to minima [ROWS].
+// DIM is dim if it is known at compile time, else 0.
+template <int DIM>
+void score_tile(const float* rows, const float* codes, const float* bias, int64_t dim, float* minima) {
+    Vector scores[CODES][COLUMNS];  // in registers after all loops over it are unrolled
+#pragma GCC unroll 16
+    for (int k = 0; k < CODES; ++k)
+#pragma GCC unroll 4
+        for (int c = 0; c < COLUMNS; ++c) scores[k][c] = broadcast(bias[k]);
+    auto accumulate = [&](int64_t d) __attribute__((always_inline)) {
+        Vector row[COLUMNS];
+#pragma GCC unroll 4
+        for (int c = 0; c < COLUMNS; ++c) row[c] = load(rows + d * ROWS + c * WIDTH);
+#pragma GCC unroll 16
+        for (int k = 0; k < CODES; ++k)
+#pragma GCC unroll 4
+            for (int c = 0; c < COLUMNS; ++c) scores[k][c] -= codes[d * CODES + k] * row[c];
+    };
+    if constexpr (DIM > 0) {
+#pragma GCC unroll 16
+        for (int d = 0; d < DIM; ++d) accumulate(d);
+    } else {
+        for (int64_t d = 0; d < dim; ++d) accumulate(d);
+    }
+#pragma GCC unroll 4
+    for (int c = 0; c < COLUMNS; ++c) {
+        Vector least = scores[0][c];
+#pragma GCC unroll 16
+        for (int k = 1; k < CODES; ++k) least = minimum(least, scores[k][c]);
+        store(minima + c * WIDTH, least);
+    }
+}
+
+using ScoreTile = void (*)(const float*, const float*, const float*, int64_t, float*);
+
+ScoreTile choose_score_tile(int64_t dim) {
+    static constexpr ScoreTile UNROLLED[] = {score_tile<0>, score_tile<1>, score_tile<2>, score_tile<3>, score_tile<4>,
+                                             score_tile<5>, score_tile<6>, score_tile<7>, score_tile<8>};
+    return UNROLLED[dim <= 8 ? dim : 0];
+}
+
+}  // namespace

@@ -1,0 +1,346 @@
+"""The gradients of `soft_codes`. The probabilities are recomputed from the logits' saved log-sums.
+
+With y and p the two softmaxes of a row, g and c the gradients of its value and its divergence KL, the gradient of
+logit k is
+
+    dl_k = y_k (g·value_k − g·value) / τ + c p_k (ln p_k − KL + ln K)
+
+and the gradients of x, keys, bias and values are sums of dl_k and y_k over codes, or over rows. One kernel passes
+over the codes for a block of rows, another over the rows for a block of codes. Each sum belongs to one program and
+has a fixed order.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from quantizers.kernels.common.triton.noise import gumbel_tile
+from quantizers.kernels.nearest.triton.tiles import device_properties
+from quantizers.kernels.soft.triton.forward import (
+    PRECISION,
+    Tiles,
+    check_dtypes,
+    logit_tile,
+    padded,
+    product_tile,
+    row_tiles,
+)
+
+PROGRAMS = 2  # of the code kernel per multiprocessor, if the codes alone give fewer
+
+
+@torch.no_grad()
+def soft_codes_backward(
+    value_gradient: Tensor,
+    divergence_gradient: Tensor,
+    x: Tensor,
+    keys: Tensor,
+    bias: Tensor,
+    values: Tensor,
+    temperature: Tensor,
+    seed: Tensor | None,
+    value: Tensor,
+    divergence: Tensor,
+    log_sums: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the gradients of x, keys, bias and values for those of value [N, V] and divergence [N], in their
+    dtypes.
+
+    The last three arguments are outputs of `soft_codes`. Shapes and dtypes are as for `soft_codes`. The result is
+    bit-equal from run to run on one kind of device, whose size determines the split of the rows.
+
+    Raises: TypeError for float64.
+    """
+    check_dtypes(x=x, keys=keys, bias=bias, values=values)
+    if x.shape[0] == 0:
+        return torch.empty_like(x), torch.zeros_like(keys), torch.zeros_like(bias), torch.zeros_like(values)
+    inputs = [
+        value_gradient,
+        divergence_gradient,
+        x,
+        keys,
+        bias,
+        values,
+        temperature,
+        temperature if seed is None else seed,
+        value,
+        divergence,
+        log_sums,
+    ]
+    inputs = [tensor.contiguous() for tensor in inputs]
+    x_gradient, agreement = _rows(inputs, seed is not None)
+    sums = _codes(inputs, agreement, seed is not None)
+    keys_gradient, bias_gradient, values_gradient = (
+        total.to(tensor.dtype) for total, tensor in zip(sums, (keys, bias, values), strict=True)
+    )
+    return x_gradient, keys_gradient, bias_gradient, values_gradient
+
+
+def _rows(inputs: list[Tensor], noisy: bool) -> tuple[Tensor, Tensor]:
+    """Return the gradient of x [N, D], and g·value [N]."""
+    x, values = inputs[2], inputs[5]
+    (n, d), (size, width) = x.shape, values.shape
+    tiles = row_tiles(d)
+    gradient, agreement = torch.empty_like(x), torch.empty(n, device=x.device)
+    _rows_kernel[(triton.cdiv(n, tiles.rows), triton.cdiv(d, tiles.out))](
+        *inputs,
+        gradient,
+        agreement,
+        n,
+        size,
+        d,
+        width,
+        noisy,
+        tiles.rows,
+        tiles.codes,
+        tiles.chunk,
+        tiles.out,
+        num_warps=tiles.warps,
+        num_stages=tiles.stages,
+        enable_fp_fusion=True,
+    )
+    return gradient, agreement
+
+
+def _codes(inputs: list[Tensor], agreement: Tensor, noisy: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of keys, bias and values, float32."""
+    x, values = inputs[2], inputs[5]
+    (n, d), (size, width) = x.shape, values.shape
+    tiles = code_tiles(max(d, width))
+    blocks, outs = triton.cdiv(size, tiles.codes), triton.cdiv(max(d, width), tiles.out)
+    row_blocks = triton.cdiv(n, tiles.rows)
+    splits = max(1, min(PROGRAMS * device_properties(x.device).multiprocessors // (blocks * outs), row_blocks))
+    span = triton.cdiv(row_blocks, splits) * tiles.rows
+    splits = triton.cdiv(n, span)
+    keys = torch.empty(splits, size, d, device=x.device)
+    bias = torch.empty(splits, size, device=x.device)
+    codes = torch.empty(splits, size, width, device=x.device)
+    _codes_kernel[(blocks, splits, outs)](
+        *inputs,
+        agreement,
+        keys,
+        bias,
+        codes,
+        n,
+        size,
+        d,
+        width,
+        span,
+        noisy,
+        tiles.rows,
+        tiles.codes,
+        tiles.chunk,
+        tiles.out,
+        num_warps=tiles.warps,
+        num_stages=tiles.stages,
+        enable_fp_fusion=True,
+    )
+    return keys.sum(0), bias.sum(0), codes.sum(0)
+
+
+def code_tiles(out: int) -> Tiles:
+    """Return tiles for the kernel over codes, by the larger of D and V: it holds `out` channels of both
+    results."""
+    out = min(128, padded(out))
+    return Tiles(rows=16, codes=64 if out < 64 else 32, chunk=16, out=out, warps=8, stages=2)
+
+
+@triton.jit(do_not_specialize=["n", "codebook_size"])
+def _rows_kernel(
+    value_gradient_ptr,
+    divergence_gradient_ptr,
+    x_ptr,
+    keys_ptr,
+    bias_ptr,
+    values_ptr,
+    temperature_ptr,
+    seed_ptr,
+    value_ptr,
+    divergence_ptr,
+    log_sums_ptr,
+    x_gradient_ptr,
+    agreement_ptr,
+    n,
+    codebook_size,
+    d,
+    width,
+    NOISY: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    CHUNK: tl.constexpr,
+    OUT: tl.constexpr,
+):
+    """The gradient of a block of rows, for OUT of its channels."""
+    rows = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
+    channels = tl.program_id(1) * OUT + tl.arange(0, OUT)
+    agreement = _row_dots(value_gradient_ptr, value_ptr, rows, n, width, BLOCK_N, CHUNK)
+    if tl.program_id(1) == 0:
+        tl.store(agreement_ptr + rows, agreement, mask=rows < n)
+    result = tl.zeros((BLOCK_N, OUT), tl.float32)
+    for first in range(0, codebook_size, BLOCK_K):
+        _, slope = _logit_gradient(
+            value_gradient_ptr,
+            divergence_gradient_ptr,
+            x_ptr,
+            keys_ptr,
+            bias_ptr,
+            values_ptr,
+            temperature_ptr,
+            seed_ptr,
+            divergence_ptr,
+            log_sums_ptr,
+            agreement,
+            rows,
+            first,
+            n,
+            codebook_size,
+            d,
+            width,
+            NOISY,
+            BLOCK_N,
+            BLOCK_K,
+            CHUNK,
+        )
+        keys = _tile(keys_ptr, first + tl.arange(0, BLOCK_K), channels, codebook_size, d)
+        result = tl.dot(slope, keys, result, input_precision=PRECISION)
+    mask = (rows < n)[:, None] & (channels < d)[None, :]
+    result = result.to(x_gradient_ptr.dtype.element_ty)
+    tl.store(x_gradient_ptr + rows[:, None] * d + channels[None, :], result, mask=mask)
+
+
+@triton.jit(do_not_specialize=["n", "codebook_size", "span"])
+def _codes_kernel(
+    value_gradient_ptr,
+    divergence_gradient_ptr,
+    x_ptr,
+    keys_ptr,
+    bias_ptr,
+    values_ptr,
+    temperature_ptr,
+    seed_ptr,
+    value_ptr,
+    divergence_ptr,
+    log_sums_ptr,
+    agreement_ptr,
+    keys_gradient_ptr,
+    bias_gradient_ptr,
+    values_gradient_ptr,
+    n,
+    codebook_size,
+    d,
+    width,
+    span,
+    NOISY: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    CHUNK: tl.constexpr,
+    OUT: tl.constexpr,
+):
+    """The contribution of `span` rows to the gradients of a block of codes: OUT channels of key and of value."""
+    first, part = tl.program_id(0) * BLOCK_K, tl.program_id(1).to(tl.int64)
+    codes, channels = first + tl.arange(0, BLOCK_K), tl.program_id(2) * OUT + tl.arange(0, OUT)
+    keys, values = tl.zeros((BLOCK_K, OUT), tl.float32), tl.zeros((BLOCK_K, OUT), tl.float32)
+    bias = tl.zeros((BLOCK_K,), tl.float32)
+    for start in range(part * span, tl.minimum((part + 1) * span, n), BLOCK_N):
+        rows = start + tl.arange(0, BLOCK_N).to(tl.int64)
+        y, slope = _logit_gradient(
+            value_gradient_ptr,
+            divergence_gradient_ptr,
+            x_ptr,
+            keys_ptr,
+            bias_ptr,
+            values_ptr,
+            temperature_ptr,
+            seed_ptr,
+            divergence_ptr,
+            log_sums_ptr,
+            tl.load(agreement_ptr + rows, mask=rows < n, other=0.0),
+            rows,
+            first,
+            n,
+            codebook_size,
+            d,
+            width,
+            NOISY,
+            BLOCK_N,
+            BLOCK_K,
+            CHUNK,
+        )
+        bias += tl.sum(slope, 0)
+        x, g = _tile(x_ptr, rows, channels, n, d), _tile(value_gradient_ptr, rows, channels, n, width)
+        keys = tl.dot(tl.trans(slope), x, keys, input_precision=PRECISION)
+        values = tl.dot(tl.trans(y), g, values, input_precision=PRECISION)
+    mask = codes < codebook_size
+    codes = part * codebook_size + codes
+    offsets = codes[:, None] * d + channels[None, :]
+    tl.store(keys_gradient_ptr + offsets, keys, mask=mask[:, None] & (channels < d)[None, :])
+    offsets = codes[:, None] * width + channels[None, :]
+    tl.store(values_gradient_ptr + offsets, values, mask=mask[:, None] & (channels < width)[None, :])
+    if tl.program_id(2) == 0:
+        tl.store(bias_gradient_ptr + codes, bias, mask=mask)
+
+
+@triton.jit
+def _logit_gradient(
+    value_gradient_ptr,
+    divergence_gradient_ptr,
+    x_ptr,
+    keys_ptr,
+    bias_ptr,
+    values_ptr,
+    temperature_ptr,
+    seed_ptr,
+    divergence_ptr,
+    log_sums_ptr,
+    agreement,
+    rows,
+    first,
+    n,
+    codebook_size,
+    d,
+    width,
+    NOISY: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    CHUNK: tl.constexpr,
+):
+    """y and dl of a tile, both zero outside of it; `agreement` is g·value of the rows."""
+    codes = first + tl.arange(0, BLOCK_K)
+    inverse = 1.0 / tl.load(temperature_ptr).to(tl.float32)
+    logits = logit_tile(x_ptr, keys_ptr, bias_ptr, rows, codes, n, codebook_size, d, BLOCK_N, BLOCK_K, CHUNK)
+    # A row beyond the last has log-sums +∞, hence no probability.
+    log_sum = tl.load(log_sums_ptr + 2 * rows, mask=rows < n, other=float("inf"))
+    noisy_log_sum = tl.load(log_sums_ptr + 2 * rows + 1, mask=rows < n, other=float("inf"))
+    divergence = tl.load(divergence_ptr + rows, mask=rows < n, other=0.0)
+    divergence -= tl.log(tl.zeros((BLOCK_N,), tl.float32) + codebook_size)
+    weight = tl.load(divergence_gradient_ptr + rows, mask=rows < n, other=0.0).to(tl.float32)
+
+    log_p = logits - log_sum[:, None]
+    p = tl.exp(log_p)
+    slope = weight[:, None] * p * tl.where(p > 0, log_p - divergence[:, None], 0.0)  # not zero times −∞
+    if NOISY:
+        logits += gumbel_tile(tl.load(seed_ptr), rows, first, BLOCK_N, BLOCK_K)
+    y = tl.exp(logits * inverse - noisy_log_sum[:, None])
+    gain = product_tile(
+        value_gradient_ptr, values_ptr, rows, codes, n, codebook_size, width, BLOCK_N, BLOCK_K, CHUNK
+    )
+    return y, slope + y * (gain - agreement[:, None]) * inverse
+
+
+@triton.jit
+def _row_dots(a_ptr, b_ptr, rows, n, width, BLOCK_N: tl.constexpr, CHUNK: tl.constexpr):
+    """Σ a·b of each row, [BLOCK_N] float32."""
+    total = tl.zeros((BLOCK_N, CHUNK), tl.float32)
+    for start in range(0, width, CHUNK):
+        channels = start + tl.arange(0, CHUNK)
+        total += _tile(a_ptr, rows, channels, n, width) * _tile(b_ptr, rows, channels, n, width)
+    return tl.sum(total, 1)
+
+
+@triton.jit
+def _tile(pointer, rows, channels, n, width):
+    """Some rows and columns of a matrix [n, width], float32; zero outside of it."""
+    mask = (rows < n)[:, None] & (channels < width)[None, :]
+    offsets = rows.to(tl.int64)[:, None] * width + channels[None, :]
+    return tl.load(pointer + offsets, mask=mask, other=0.0).to(tl.float32)
