@@ -1,4 +1,4 @@
-"""The code with the largest score, in float64: `highest_score` of kernels/README.md, equation (3)."""
+"""The code with the largest score, in float64: `highest_score` of kernels/highest/README.md, equation (3)."""
 
 import torch
 import triton

@@ -1,4 +1,4 @@
-"""FSQ's bound of a vector, before it is rounded: equation (11) of kernels/README.md."""
+"""FSQ's bound of a vector, before it is rounded: equation (11) of kernels/levels/README.md."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-// FSQ's levels: equation (11) of kernels/README.md, in float64 for every dtype of the vectors.
+// FSQ's levels: equation (11) of kernels/levels/README.md, in float64 for every dtype of the vectors.
 #include <algorithm>
 #include <cmath>
 #include <vector>

@@ -1,4 +1,4 @@
-"""FSQ's bound and rounding, and their gradient: equation (11) of kernels/README.md."""
+"""FSQ's bound and rounding, and their gradient: equation (11) of kernels/levels/README.md."""
 
 import torch
 from torch import Tensor

@@ -1,5 +1,5 @@
-"""FSQ's levels, with one kernel each for forward and backward: equation (11) of kernels/README.md, and the mixed
-radix of its index.
+"""FSQ's levels, with one kernel each for forward and backward: equation (11) of kernels/levels/README.md, and the
+mixed radix of its index.
 """
 
 import torch

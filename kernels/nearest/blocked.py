@@ -2,8 +2,8 @@
 
 A matrix product yields the scores tile by tile; only the smallest of each group of neighbouring codes is stored
 (`amin` runs at memory speed, `argmin` does not). Groups that may contain a row's nearest code, by the bound (3) of
-kernels/README.md in float32, are scored again. If a single code remains, it is the nearest; the other rows are
-decided in float64, as in the reference.
+kernels/nearest/README.md in float32, are scored again. If a single code remains, it is the nearest; the other rows
+are decided in float64, as in the reference.
 """
 
 from collections.abc import Iterator

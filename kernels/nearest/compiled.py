@@ -1,4 +1,4 @@
-"""The nearest code on a CPU, exactly, by the compiled search: equations (1) to (5) of kernels/README.md.
+"""The nearest code on a CPU, exactly, by the compiled search: equations (1) to (5) of kernels/nearest/README.md.
 
 float32, float16 and bfloat16 run in float32 with a certificate, and in float64 where the certificate fails;
 float64 input is searched in float64 throughout. The modes of `torch.get_float32_matmul_precision()` have no

@@ -55,7 +55,7 @@ double norm(const double* x, int64_t dim) {
 
 extern "C" {
 
-// Like quantizers_nearest, in float64: equation (5) of kernels/README.md over all codes.
+// Like quantizers_nearest, in float64: equation (5) of kernels/nearest/README.md over all codes.
 void quantizers_nearest_double(const double* x, int64_t count, const double* codes, int64_t size, int64_t dim,
                                int64_t threads, int64_t* indices, double* distances, double* chosen) {
     double tie = 1 + (dim + 8) * ROUNDOFF;

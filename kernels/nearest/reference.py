@@ -1,4 +1,4 @@
-"""The nearest code, exactly, in float64: equations (1) to (5) of kernels/README.md.
+"""The nearest code, exactly, in float64: equations (1) to (5) of kernels/nearest/README.md.
 
 Scores are computed in blocks of rows, so that no N × K matrix of more than `SCORE_BUDGET` elements exists.
 """

@@ -1,4 +1,4 @@
-// The nearest code, exactly: equations (1) to (5) of kernels/README.md, scores in float32, the decision in float64.
+// The nearest code, exactly: equations (1) to (5) of kernels/nearest/README.md, scores in float32, the decision in float64.
 //
 // Every tile of codes whose smallest score is within the rounding bound of the row's smallest is scored again. If
 // a single code remains, it is certain to be the nearest; otherwise float64 decides.

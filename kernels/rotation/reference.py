@@ -1,4 +1,4 @@
-"""The backward of the rotation trick: equations (6) to (10) of kernels/README.md."""
+"""The backward of the rotation trick: equations (6) to (10) of kernels/rotation/README.md."""
 
 from torch import Tensor
 

@@ -1,4 +1,4 @@
-"""The backward of the rotation trick with one read of its inputs: equations (6) to (10) of kernels/README.md."""
+"""The backward of the rotation trick with one read of its inputs: (6) to (10) of kernels/rotation/README.md."""
 
 import torch
 import triton

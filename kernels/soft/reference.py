@@ -1,4 +1,4 @@
-"""Softmax-weighted codes under Gumbel noise: equations (12) to (17) of kernels/README.md.
+"""Softmax-weighted codes under Gumbel noise: equations (12) to (17) of kernels/soft/README.md.
 
 Rows are processed in blocks, so that neither direction has an N × K matrix of more than `SCORE_BUDGET` elements.
 """

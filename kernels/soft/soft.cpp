@@ -1,4 +1,4 @@
-// Rows of logits to rows of probabilities, and back: equations (12) to (17) of kernels/README.md. The matrix products
+// Rows of logits to rows of probabilities, and back: equations (12) to (17) of kernels/soft/README.md. The matrix products
 // around them run in PyTorch.
 #include <algorithm>
 #include <cmath>

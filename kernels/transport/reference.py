@@ -1,4 +1,4 @@
-"""Entropic optimal transport between vectors and codes: equations (29) to (32) of kernels/README.md.
+"""Entropic optimal transport between vectors and codes: equations (29) to (32) of kernels/transport/README.md.
 
 Rows are processed in blocks, so that no N × K matrix of more than `SCORE_BUDGET` elements exists.
 """

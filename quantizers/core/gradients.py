@@ -162,8 +162,8 @@ def rotation(x: Tensor, codes: Tensor) -> Tensor:
 
         R = I − 2wwᵀ + 2q̂x̂ᵀ,    λRᵀg = λ (g − 2w (w·g) + 2x̂ (q̂·g)).
 
-    These are equations (6) to (8) of kernels/README.md. The gradient is always finite, and its norm is between
-    1/100 and 100 times ‖g‖:
+    These are equations (6) to (8) of kernels/rotation/README.md. The gradient is always finite, and its norm is
+    between 1/100 and 100 times ‖g‖:
 
     - λ is clamped to [1/100, 100], equation (9).
     - Where x or its code is zero, there is no direction to rotate, and the gradient is g.

@@ -63,7 +63,8 @@ def test_readme_lists_every_contract() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    for document in ["README.md", "CONTRIBUTING.md", "kernels/README.md", "tests/README.md"]:
+    kernels = [path.relative_to(ROOT) for path in (ROOT / "kernels").rglob("README.md")]
+    for document in ["README.md", "CONTRIBUTING.md", "tests/README.md", *kernels]:
         folder = (ROOT / document).parent
         for target in re.findall(r"\]\((?!http)([^)#\s]+)", (ROOT / document).read_text()):
             assert (folder / target).exists(), f"{document} links to {target}"

@@ -217,7 +217,7 @@ def test_plain_search_of_a_network_is_that_of_the_reference(seed: int, block: in
     block=st.integers(1, 8),
 )
 def test_plain_nearest_code_is_as_near_as_float64_can_tell(x: Tensor, codebook: Tensor, block: int) -> None:
-    """Its score exceeds the smallest by at most four times the certificate's bound (kernels/README.md, (3))."""
+    """Its score exceeds the smallest by at most four times the bound (3) of kernels/nearest/README.md."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plain_operations, "BLOCK", block)
         indices, distance = plain_operations.nearest_code(x[None], codebook[None])

@@ -1,4 +1,4 @@
-"""The nearest code on matrix units, exactly: equations (20) to (24) of kernels/README.md.
+"""The nearest code on matrix units, exactly: equations (20) to (24) of kernels/nearest/README.md.
 
 Codebook and rows are packed (pack.py) and scored (search.py). Rows without a certificate are scanned again in
 float64 (rescan.py). A last kernel gathers the codes and computes the distances (lookup.py).

@@ -1,4 +1,4 @@
-"""The nearest code of selected rows by the difference form in float64: equations (4) and (5) of kernels/README.md.
+"""The nearest code of selected rows by the difference form in float64: (4) and (5) of kernels/nearest/README.md.
 
 Only the device knows which rows, and how many: a fixed number of programs shares them.
 """

@@ -1,6 +1,6 @@
 """The smallest scores over packed rows and codes, and the certificate of the smallest.
 
-Equations (20) to (23) of kernels/README.md.
+Equations (20) to (23) of kernels/nearest/README.md.
 """
 
 from typing import NamedTuple
