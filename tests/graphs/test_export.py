@@ -14,9 +14,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from quantizers.export import Decode, Encode, plain
+from quantizers.kernels.highest import exported as plain_highest
+from quantizers.kernels.highest import reference as highest_reference
+from quantizers.kernels.implicit import exported as plain_implicit
 from quantizers.kernels.implicit import reference as implicit_reference
-from quantizers.kernels.nearest import exported as plain_operations
+from quantizers.kernels.nearest import exported as plain_nearest
 from quantizers.kernels.nearest import reference
+from quantizers.kernels.soft import exported as plain_soft
 from quantizers.kernels.soft import reference as soft_reference
 from quantizers.kernels.soft.mean_softmax import log_mean_softmax
 from tests.cases import CASES, Case, batch, cases_where, indices_for, normal, rounding_tolerance
@@ -190,9 +194,9 @@ def test_plain_soft_codes_are_those_of_the_reference(seed: int, block: int, draw
     noise = torch.tensor(seed) if draws else None
     arguments = (x, keys, normal(seed, 7), values, torch.tensor(0.5, dtype=torch.float64), noise)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plain_operations, "BLOCK", block)
-        found = plain_operations.soft_codes(*arguments)
-        mean = plain_operations.log_mean_softmax(*arguments[:3], x[:, 0] > 0)
+        patch.setattr(plain_soft, "BLOCK", block)
+        found = plain_soft.soft_codes(*arguments)
+        mean = plain_soft.log_mean_softmax(*arguments[:3], x[:, 0] > 0)
     for a, b in zip(found, soft_reference.soft_codes(*arguments), strict=True):
         torch.testing.assert_close(a, b)
     torch.testing.assert_close(mean, log_mean_softmax(*arguments[:3], x[:, 0] > 0))
@@ -206,8 +210,8 @@ def test_plain_search_of_a_network_is_that_of_the_reference(seed: int, block: in
     )
     arguments = (targets, context, torch.cat([codes, codes]), weight, bias, blocks)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plain_operations, "NETWORK_BLOCK", block)
-        found = plain_operations.nearest_implicit_code(*arguments)
+        patch.setattr(plain_implicit, "BLOCK", block)
+        found = plain_implicit.nearest_implicit_code(*arguments)
     assert torch.equal(found, implicit_reference.nearest_implicit_code(*arguments))
 
 
@@ -219,8 +223,8 @@ def test_plain_search_of_a_network_is_that_of_the_reference(seed: int, block: in
 def test_plain_nearest_code_is_as_near_as_float64_can_tell(x: Tensor, codebook: Tensor, block: int) -> None:
     """Its score exceeds the smallest by at most four times the bound (3) of kernels/nearest/README.md."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plain_operations, "BLOCK", block)
-        indices, distance = plain_operations.nearest_code(x[None], codebook[None])
+        patch.setattr(plain_nearest, "BLOCK", block)
+        indices, distance = plain_nearest.nearest_code(x[None], codebook[None])
     d, packed = x.shape[1], reference.pack(codebook)
     centred = x.double() - packed.centre
     scores = packed.half_norms - centred @ packed.centred.T
@@ -235,8 +239,8 @@ def test_plain_nearest_code_is_as_near_as_float64_can_tell(x: Tensor, codebook: 
 def test_plain_nearest_code_is_exact_on_ordinary_data(seed: int, offset: float, block: int) -> None:
     x, codebook = (normal(seed + i, n, 4, dtype=torch.float32) + offset for i, n in enumerate([20, 33]))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plain_operations, "BLOCK", block)
-        indices, _ = plain_operations.nearest_code(x[None], codebook[None])
+        patch.setattr(plain_nearest, "BLOCK", block)
+        indices, _ = plain_nearest.nearest_code(x[None], codebook[None])
     assert_nearest(indices[0], x, codebook)
 
 
@@ -246,23 +250,23 @@ def test_plain_ties_go_to_the_lowest_index(seed: int, block: int) -> None:
     codes = normal(seed, 6, 4, dtype=torch.float32)
     codebook = torch.cat([codes, codes, codes[:2]])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plain_operations, "BLOCK", block)
-        indices, _ = plain_operations.nearest_code(codes[None], codebook[None])
-        between, _ = plain_operations.nearest_code(torch.zeros(1, 1, 4), torch.stack([-codes[0], codes[0]])[None])
-        scores = plain_operations.highest_score(codes, codebook, torch.zeros(14))
+        patch.setattr(plain_nearest, "BLOCK", block)
+        indices, _ = plain_nearest.nearest_code(codes[None], codebook[None])
+        between, _ = plain_nearest.nearest_code(torch.zeros(1, 1, 4), torch.stack([-codes[0], codes[0]])[None])
+        scores = plain_highest.highest_score(codes, codebook, torch.zeros(14))
     assert torch.equal(indices[0], torch.arange(6))
     assert between == 0
-    assert torch.equal(scores, reference.highest_score(codes, codebook, torch.zeros(14)))
+    assert torch.equal(scores, highest_reference.highest_score(codes, codebook, torch.zeros(14)))
 
 
 @pytest.mark.parametrize("broken", [torch.nan, torch.inf, -torch.inf])
 def test_plain_search_passes_over_what_is_not_finite(broken: float) -> None:
     x, codebook = batch(6), batch(9, seed=1)
     x[2, 0], codebook[0, 1] = broken, broken
-    indices, distance = plain_operations.nearest_code(x[None], codebook[None])
+    indices, distance = plain_nearest.nearest_code(x[None], codebook[None])
     expected, expected_distance = reference.nearest_code(x[None], codebook[None])
     assert torch.equal(indices, expected)
     assert indices[0, 2] == -1
     torch.testing.assert_close(distance, expected_distance, equal_nan=True)
-    none, _ = plain_operations.nearest_code(x[None], torch.full((1, 3, 4), broken))
+    none, _ = plain_nearest.nearest_code(x[None], torch.full((1, 3, 4), broken))
     assert (none == -1).all()

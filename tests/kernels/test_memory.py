@@ -8,6 +8,7 @@ import torch
 
 from benchmarks.allocations import largest_allocation
 from quantizers.kernels.common.dispatch import chosen_implementation
+from quantizers.kernels.highest import reference as reference_highest
 from quantizers.kernels.highest.operation import highest_score
 from quantizers.kernels.nearest import blocked
 from quantizers.kernels.nearest import reference as reference_nearest
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("implementation")
 @pytest.mark.parametrize("degenerate", [False, True], ids=["normal", "all codes equal"])
 def test_no_matrix_of_n_by_k(monkeypatch: pytest.MonkeyPatch, degenerate: bool) -> None:
     n, k, d, budget = 512, 512, 4, 16384
-    for module in (reference_nearest, reference_soft, compiled_soft, transport):
+    for module in (reference_nearest, reference_highest, reference_soft, compiled_soft, transport):
         monkeypatch.setattr(module, "SCORE_BUDGET", budget)
     monkeypatch.setattr(blocked, "ROWS", 16)
     monkeypatch.setattr(blocked, "PAIR_BUDGET", budget)
