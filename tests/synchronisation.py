@@ -1,7 +1,10 @@
 """What makes the host wait for a device, or a CUDA graph's capture fail: found by a dispatch mode anywhere."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
+import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -39,3 +42,22 @@ def _flat(args: Any) -> list[Any]:
 
 def _is_bool(part: object) -> bool:
     return isinstance(part, torch.Tensor) and part.dtype == torch.bool
+
+
+READING_METHODS = ("__bool__", "__float__", "__index__", "__int__", "item", "numpy", "tolist")
+
+
+@contextlib.contextmanager
+def no_reading() -> Iterator[None]:
+    """Raise where Python reads a tensor's value, in registered operations too, which hide it from a mode."""
+
+    def refuse(name: str) -> Any:
+        def refused(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            raise AssertionError(f"Tensor.{name} makes the host wait")
+
+        return refused
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in READING_METHODS:
+            patch.setattr(torch.Tensor, name, refuse(name))
+        yield

@@ -1,5 +1,6 @@
 """9: the launchers of the Triton kernels read no value back, so that they can be captured in a CUDA graph."""
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -10,7 +11,7 @@ from quantizers.kernels.rotation import triton as rotation
 from quantizers.kernels.soft.triton import backward as soft_backward
 from quantizers.kernels.soft.triton import forward as soft
 from quantizers.kernels.sums import triton as sums
-from tests.synchronisation import NoSynchronisation
+from tests.synchronisation import NoSynchronisation, no_reading
 from tests.triton.interpreter import device, runs_kernels
 
 pytestmark = runs_kernels
@@ -40,3 +41,13 @@ def test_no_launcher_reads_back() -> None:
         inputs = (x[0], codebook[0], bias, codebook[0], temperature, seed)
         value, _, divergence, log_sums = soft.soft_codes(*inputs)
         soft_backward.soft_codes_backward(gradient[0], gradient[0, :, 0], *inputs, value, divergence, log_sums)
+
+
+@torch.library.custom_op("quantizers_tests::reads", mutates_args=())
+def _reads(x: Tensor) -> Tensor:
+    return x.clone() if x.sum() else x + 1
+
+
+def test_a_value_that_is_read_inside_an_operation_is_found() -> None:
+    with pytest.raises(AssertionError, match="__bool__ makes the host wait"), no_reading():
+        _reads(torch.ones(3))
