@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quantizers.kernels.nearest.triton import lookup, pack, rescan, search
-from quantizers.kernels.nearest.triton.tiles import Mode, Tiles, tiles
+from quantizers.kernels.nearest.triton.precision import Mode
+from quantizers.kernels.nearest.triton.tiles import Tiles, tiles
 from tests.triton.aot import CAPABILITIES, SHARED_MEMORY, compile_for, main_loop, report
 from tests.triton.interpreter import compiles_kernels
 

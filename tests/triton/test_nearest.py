@@ -13,7 +13,8 @@ from quantizers.kernels.nearest import reference
 from quantizers.kernels.nearest.triton import nearest, rescan, search
 from quantizers.kernels.nearest.triton.nearest import nearest_code, nearest_lookup
 from quantizers.kernels.nearest.triton.pack import frame, pack
-from quantizers.kernels.nearest.triton.tiles import Mode, tiles
+from quantizers.kernels.nearest.triton.precision import Mode
+from quantizers.kernels.nearest.triton.tiles import tiles
 from tests.exact import assert_nearest
 from tests.triton.interpreter import device, runs_kernels
 

@@ -3,7 +3,7 @@
 Codebook and rows are packed (pack.py) and scored (search.py). Rows without a certificate are scanned again in
 float64 (rescan.py). A last kernel gathers the codes and computes the distances (lookup.py).
 
-`torch.get_float32_matmul_precision()` selects the mode, for inputs of up to 32 bits:
+PyTorch's precision of float32 matrix products (precision.py) selects the mode, for inputs of up to 32 bits:
 
 - "highest": tf32 products of split halves, every row certified or scanned again: as exact as the reference.
 - "high": one tf32 product of centred values, without a certificate.
@@ -19,17 +19,10 @@ from torch import Tensor
 from quantizers.kernels.common.vectors import compute_dtype
 from quantizers.kernels.nearest.triton.lookup import lookup
 from quantizers.kernels.nearest.triton.pack import Frame, Packed, frame, pack
+from quantizers.kernels.nearest.triton.precision import Mode, matmul_mode
 from quantizers.kernels.nearest.triton.rescan import every_row, rescan
 from quantizers.kernels.nearest.triton.search import decide, search
-from quantizers.kernels.nearest.triton.tiles import (
-    BLOCK_N,
-    Mode,
-    Search,
-    Tiles,
-    device_properties,
-    matmul_mode,
-    tiles_of,
-)
+from quantizers.kernels.nearest.triton.tiles import BLOCK_N, Search, Tiles, device_properties, tiles_of
 
 CHUNK = 2**25  # elements in packed rows at a time: 256 MiB of split halves
 

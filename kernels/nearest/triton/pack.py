@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quantizers.kernels.nearest.triton.tiles import Mode
+from quantizers.kernels.nearest.triton.precision import Mode
 
 ROWS = 64  # per program
 CHANNELS = 32  # per step

@@ -11,7 +11,8 @@ import triton.language as tl
 from torch import Tensor
 
 from quantizers.kernels.nearest.triton.pack import Packed
-from quantizers.kernels.nearest.triton.tiles import Mode, Tiles
+from quantizers.kernels.nearest.triton.precision import Mode
+from quantizers.kernels.nearest.triton.tiles import Tiles
 
 UNDECIDED = 2**31 - 1  # instead of an index: left to the rescan
 _UNDECIDED = tl.constexpr(UNDECIDED)

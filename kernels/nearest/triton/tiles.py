@@ -1,10 +1,10 @@
 """Tile sizes of the nearest-code search, from its shape and the device's properties."""
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 
-Mode = Literal["exact", "tf32", "bf16"]
+from quantizers.kernels.nearest.triton.precision import Mode
 
 BLOCK_N = 128  # rows of a search tile
 BLOCK_K = 64  # codes per step: as many as fit in the registers next to the running minima and the sums
@@ -95,9 +95,3 @@ def device_properties(device: torch.device) -> Device:
     properties = torch.cuda.get_device_properties(device)
     shared_memory = properties.shared_memory_per_block_optin  # type: ignore[attr-defined]
     return Device(properties.multi_processor_count, shared_memory)
-
-
-def matmul_mode() -> Mode:
-    """Return the mode for the current `torch.get_float32_matmul_precision()`."""
-    modes: dict[str, Mode] = {"highest": "exact", "high": "tf32", "medium": "bf16"}
-    return modes[torch.get_float32_matmul_precision()]
