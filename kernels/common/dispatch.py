@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 IMPLEMENTATIONS = ("auto", "reference", "blocked", "compiled", "triton")
+SMALLEST_CAPABILITY = (8, 0)  # the first with tf32 and bfloat16 products
 
 RunCounts = Counter[tuple[str, str]]
 Arguments = ParamSpec("Arguments")
@@ -171,7 +172,39 @@ def _triton_obstacle(device: torch.device) -> str:
     if importlib.util.find_spec("triton") is None:
         return "the package triton is not installed"
     if os.environ.get("TRITON_INTERPRET") == "1":
-        return ""
+        return interpreter_obstacle()
     if device.type != "cuda":
         return f"it needs a CUDA device (or TRITON_INTERPRET=1), and the tensors are on {device}"
+    return _gpu_obstacle(device)
+
+
+def interpreter_obstacle() -> str:
+    """Return why Triton's interpreter cannot run kernels here; empty if it can."""
+    import numpy
+    import triton
+
+    is_old, is_new = _version(triton.__version__) < (3, 7), _version(numpy.__version__) >= (2, 4)
+    if is_old and is_new:
+        return (
+            f"the interpreter of triton {triton.__version__} does not work with numpy {numpy.__version__}; it needs "
+            "triton 3.7 or newer, or numpy older than 2.4"
+        )
+    return ""
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split(".")[:2])
+
+
+@functools.cache
+def _gpu_obstacle(device: torch.device) -> str:
+    """Return why the kernels cannot run on a GPU; empty if they can."""
+    if torch.version.hip is not None:
+        return "its kernels use instructions of NVIDIA's GPUs, and this PyTorch is built for ROCm"
+    capability = torch.cuda.get_device_capability(device)
+    if capability < SMALLEST_CAPABILITY:
+        needed, found = (".".join(map(str, version)) for version in (SMALLEST_CAPABILITY, capability))
+        return (
+            f"it needs a GPU of compute capability {needed} or newer (tf32 and bfloat16), and {device} has {found}"
+        )
     return ""

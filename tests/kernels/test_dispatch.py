@@ -4,8 +4,10 @@ import threading
 import warnings
 from collections.abc import Iterator
 
+import numpy
 import pytest
 import torch
+import triton
 
 import quantizers
 from quantizers.kernels.common import dispatch
@@ -87,6 +89,45 @@ def test_triton_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch.importlib.util, "find_spec", lambda name: None)
     with use_implementation("triton"), pytest.raises(RuntimeError, match="triton is not installed"):
         nearest_code(X, CODES)
+
+
+@pytest.mark.parametrize(
+    ("hip", "capability", "reason"),
+    [
+        (None, (7, 5), "compute capability 8.0 or newer (tf32 and bfloat16), and cuda:0 has 7.5"),
+        ("6.2", (9, 4), "this PyTorch is built for ROCm"),
+        (None, (8, 0), ""),
+        (None, (12, 0), ""),
+    ],
+)
+def test_a_gpu_that_the_kernels_do_not_fit(
+    monkeypatch: pytest.MonkeyPatch, hip: str | None, capability: tuple[int, int], reason: str
+) -> None:
+    """Without a GPU, the properties that PyTorch would report."""
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(torch.version, "hip", hip)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    dispatch._gpu_obstacle.cache_clear()
+    found = dispatch._triton_obstacle(torch.device("cuda", 0))
+    dispatch._gpu_obstacle.cache_clear()
+    assert found.endswith(reason)
+    assert bool(found) == bool(reason)
+
+
+@pytest.mark.parametrize(
+    ("triton_version", "numpy_version", "works"),
+    [("3.6.0", "2.4.0", False), ("3.6.0", "2.3.5", True), ("3.7.1", "2.5.1", True), ("3.10.0", "2.10.0", True)],
+)
+def test_an_interpreter_that_does_not_fit_numpy(
+    monkeypatch: pytest.MonkeyPatch, triton_version: str, numpy_version: str, works: bool
+) -> None:
+    monkeypatch.setattr(triton, "__version__", triton_version)
+    monkeypatch.setattr(numpy, "__version__", numpy_version)
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    reason = dispatch._triton_obstacle(torch.device("cpu"))
+    sentence = f"the interpreter of triton {triton_version} does not work with numpy {numpy_version}"
+    assert reason.startswith("" if works else sentence)
+    assert bool(reason) == (not works)
 
 
 def test_compiled_needs_a_cpu() -> None:

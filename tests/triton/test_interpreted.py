@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from quantizers.kernels.common.dispatch import interpreter_obstacle
 from tests.triton.interpreter import INTERPRETED
 
 FOLDER = Path(__file__).parent
@@ -22,6 +23,7 @@ PARTS = {"the search": [LONGEST], "the rest": [path for path in MODULES if path 
 
 @pytest.mark.slow
 @pytest.mark.skipif(INTERPRETED, reason="would start itself")
+@pytest.mark.skipif(bool(interpreter_obstacle()), reason=interpreter_obstacle())
 @pytest.mark.parametrize("modules", PARTS.values(), ids=PARTS)
 def test_passes_in_the_interpreter(modules: list[Path], tmp_path: Path) -> None:
     results = tmp_path / "results.xml"
