@@ -186,8 +186,8 @@ def interpreter_obstacle() -> str:
     is_old, is_new = _version(triton.__version__) < (3, 7), _version(numpy.__version__) >= (2, 4)
     if is_old and is_new:
         return (
-            f"the interpreter of triton {triton.__version__} does not work with numpy {numpy.__version__}; it needs "
-            "triton 3.7 or newer, or numpy older than 2.4"
+            f"the interpreter of triton {triton.__version__} does not work with numpy {numpy.__version__}; "
+            "it needs triton 3.7 or newer, or numpy older than 2.4"
         )
     return ""
 

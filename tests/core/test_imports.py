@@ -97,6 +97,21 @@ def test_no_circle() -> None:
         pytest.fail("these modules import each other in a circle: " + " → ".join(error.args[1]))
 
 
+def test_operations_stand_on_what_they_share() -> None:
+    """`kernels/common` knows no operation, and Triton's kernels are known to their own folder and to other kernels."""
+    for module, path in SOURCES.items():
+        if package(module) != "kernels":
+            continue
+        folder = module.split(".")[2]
+        for target in imported(path):
+            operation, *inside = target.split(".")[2:]
+            assert operation == "common" or folder != "common", f"{module} imports the operation {target}"
+            private = operation not in (folder, "common") and inside and inside[0] == "triton"
+            assert not private or module.split(".")[3] == "triton", (
+                f"{module} imports {target}, which needs Triton"
+            )
+
+
 def test_every_layer_exists() -> None:
     present = {package(module) for module in SOURCES} - {""}
     assert present == {name for names in LAYERS for name in names}
