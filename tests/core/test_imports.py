@@ -98,7 +98,7 @@ def test_no_circle() -> None:
 
 
 def test_operations_stand_on_what_they_share() -> None:
-    """`kernels/common` knows no operation, and Triton's kernels are known to their own folder and to other kernels."""
+    """`kernels/common` knows no operation; Triton's kernels are known to their folder and to other kernels."""
     for module, path in SOURCES.items():
         if package(module) != "kernels":
             continue
