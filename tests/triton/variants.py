@@ -1,7 +1,7 @@
 """Record the launches of Triton kernels instead of running them: grids, compiled variants and launches of a call.
 
     with recorded_launches() as launches:
-        nearest_code(x, codebook)  # on any device, such as the CPU
+        nearest_code(x, codebook)  # on any device: the CPU, or "meta" for sizes beyond this machine's memory
     launches[0].name, launches[0].grid, launches[0].variant
 
     assert compiled_again(lambda n: nearest_code(torch.empty(1, n, 8), codebook)) == {}
@@ -14,6 +14,7 @@ Needs no GPU; not under TRITON_INTERPRET=1, where `triton.jit` makes functions t
 """
 
 import contextlib
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -50,8 +51,7 @@ def recorded_launches() -> Iterator[list[Launch]]:
     launches: list[Launch] = []
 
     def record(kernel: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:
-        bind = create_function_from_signature(kernel.signature, kernel.params, _BACKEND)
-        bound, specialization, options = bind(*args, **kwargs)
+        bound, specialization, options = _binder(kernel)(*args, **kwargs)
         grid = grid(bound) if callable(grid) else grid
         launches.append(Launch(kernel.__name__, tuple(grid), repr((specialization, sorted(options.items())))))
 
@@ -70,6 +70,13 @@ def _variants(call: Callable[[int], object], sizes: Iterable[int]) -> set[tuple[
         for size in sizes:
             call(size)
     return {(launch.name, launch.variant) for launch in launches}
+
+
+@functools.cache
+def _binder(kernel: Any) -> Callable[..., Any]:
+    """Return what a launch computes first: arguments by name, their part of the variant, and the options."""
+    binder: Callable[..., Any] = create_function_from_signature(kernel.signature, kernel.params, _BACKEND)
+    return binder
 
 
 class TorchKernels(TorchDispatchMode):

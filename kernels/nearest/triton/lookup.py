@@ -34,7 +34,7 @@ def lookup(x: Tensor, codebook: Tensor, found: Tensor, *, codes: bool) -> tuple[
     chosen = x.new_empty((heads, n, d) if codes else (0,), dtype=dtype)
     squared_distance = torch.empty_like(found, dtype=dtype)
     if found.numel():
-        _lookup[(triton.cdiv(n, ROWS), heads)](
+        _lookup[(heads * triton.cdiv(n, ROWS),)](
             x,
             *x.stride(),
             codebook,
@@ -53,7 +53,7 @@ def lookup(x: Tensor, codebook: Tensor, found: Tensor, *, codes: bool) -> tuple[
     return indices, chosen, squared_distance
 
 
-@triton.jit(do_not_specialize=["n"])
+@triton.jit(do_not_specialize=["stride_xh", "stride_xn", "stride_ch", "stride_ck", "n"])
 def _lookup(
     x_ptr,
     stride_xh,
@@ -73,8 +73,9 @@ def _lookup(
     ROWS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    head = tl.program_id(1).to(tl.int64)
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    blocks = tl.cdiv(n, ROWS)
+    head = (tl.program_id(0) // blocks).to(tl.int64)
+    row = (tl.program_id(0) % blocks).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     inside = row < n
     out = head * n + row
     index = tl.load(found_ptr + out, mask=inside, other=-1)

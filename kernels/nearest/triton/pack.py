@@ -38,13 +38,15 @@ def frame(codebook: Tensor) -> Frame:
     """Return centre and spread of the finite codes of each head of [H, K, D]."""
     heads, size, d = codebook.shape
     slices = triton.cdiv(size, ROWS)
-    partial = codebook.new_empty((3, heads, slices, d), dtype=torch.float64)
+    partial = [codebook.new_empty((heads, slices, d), dtype=torch.float64) for _ in range(3)]
     counts = codebook.new_empty((heads, slices), dtype=torch.int32)
-    _summarize[(slices, heads)](
+    _summarize[(heads * slices,)](
         codebook, *codebook.stride(), *partial, counts, size, slices, d, ROWS=ROWS, CHANNELS=CHANNELS
     )
-    result = Frame(*codebook.new_empty((2, heads, d), dtype=torch.float64))
-    _combine[(triton.cdiv(d, CHANNELS), heads)](*partial, counts, *result, slices, d, ROWS=ROWS, CHANNELS=CHANNELS)
+    result = Frame(*(codebook.new_empty((heads, d), dtype=torch.float64) for _ in range(2)))
+    _combine[(heads * triton.cdiv(d, CHANNELS),)](
+        *partial, counts, *result, slices, d, ROWS=ROWS, CHANNELS=CHANNELS
+    )
     return result
 
 
@@ -59,8 +61,9 @@ def pack(vectors: Tensor, where: Frame, padded: int, width: int, mode: Mode, *, 
     dtype = torch.bfloat16 if mode == "bf16" else torch.float32
     high = vectors.new_empty((heads, padded, width), dtype=dtype)
     low = torch.empty_like(high) if mode == "exact" else high
-    half_squares, factor = vectors.new_empty((2, heads, padded), dtype=torch.float32)
-    _pack[(triton.cdiv(padded, ROWS), heads)](
+    half_squares = vectors.new_empty((heads, padded), dtype=torch.float32)
+    factor = torch.empty_like(half_squares)
+    _pack[(heads * triton.cdiv(padded, ROWS),)](
         vectors,
         *vectors.stride(),
         *where,
@@ -101,7 +104,7 @@ def finite_rows(rows_ptr, mask, d, stride_d, ROWS: tl.constexpr, CHANNELS: tl.co
     return mask & (broken == 0)
 
 
-@triton.jit(do_not_specialize=["size", "slices"])
+@triton.jit(do_not_specialize=["stride_h", "stride_k", "size", "slices"])
 def _summarize(
     codes_ptr,
     stride_h,
@@ -118,7 +121,7 @@ def _summarize(
     CHANNELS: tl.constexpr,
 ):
     """Sum, smallest and largest of each channel over the finite codes of one slice, and their number."""
-    part, head = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    part, head = tl.program_id(0) % slices, (tl.program_id(0) // slices).to(tl.int64)
     rows = part * ROWS + tl.arange(0, ROWS)
     rows_ptr = codes_ptr + head * stride_h + rows.to(tl.int64) * stride_k
     finite = finite_rows(rows_ptr, rows < size, d, stride_d, ROWS, CHANNELS)
@@ -148,8 +151,9 @@ def _combine(
     CHANNELS: tl.constexpr,
 ):
     """Combine the summaries of all slices of a head, in the order of the slices."""
-    head = tl.program_id(1).to(tl.int64)
-    channels = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
+    blocks = tl.cdiv(d, CHANNELS)
+    head = (tl.program_id(0) // blocks).to(tl.int64)
+    channels = (tl.program_id(0) % blocks) * CHANNELS + tl.arange(0, CHANNELS)
     total = tl.zeros([CHANNELS], tl.float64)
     least = tl.full([CHANNELS], float("inf"), tl.float64)
     most = tl.full([CHANNELS], float("-inf"), tl.float64)
@@ -183,7 +187,7 @@ def round_tf32(value):
     return ((bits + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
 
 
-@triton.jit(do_not_specialize=["rows", "padded"])
+@triton.jit(do_not_specialize=["stride_h", "stride_r", "rows", "padded"])
 def _pack(
     vectors_ptr,
     stride_h,
@@ -204,8 +208,9 @@ def _pack(
     ROWS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    head = tl.program_id(1).to(tl.int64)
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    blocks = tl.cdiv(padded, ROWS)
+    head = (tl.program_id(0) // blocks).to(tl.int64)
+    row = (tl.program_id(0) % blocks) * ROWS + tl.arange(0, ROWS)
     rows_ptr = vectors_ptr + head * stride_h + row.to(tl.int64) * stride_r
     finite = finite_rows(rows_ptr, row < rows, d, stride_d, ROWS, CHANNELS)
     centre_ptr += head * d

@@ -43,9 +43,10 @@ def rescan(x: Tensor, codebook: Tensor, decision: Decision) -> None:
             codebook,
             *codebook.stride(),
             listed,
-            position[-1:],
+            position,
             decision.smallest,
             decision.indices,
+            heads * n,
             n,
             codebook.shape[1],
             d,
@@ -64,7 +65,7 @@ def _list_rows(flag_ptr, position_ptr, listed_ptr, count, ROWS: tl.constexpr):
     tl.store(listed_ptr + position - 1, row, mask=flag != 0)
 
 
-@triton.jit(do_not_specialize=["n", "size"])
+@triton.jit(do_not_specialize=["stride_xh", "stride_xn", "stride_ch", "stride_ck", "rows", "n", "size"])
 def _rescan(
     x_ptr,
     stride_xh,
@@ -75,9 +76,10 @@ def _rescan(
     stride_ck,
     stride_cd,
     listed_ptr,
-    count_ptr,
+    position_ptr,
     smallest_ptr,
     indices_ptr,
+    rows,
     n,
     size,
     d,
@@ -90,7 +92,7 @@ def _rescan(
 
     A task is ROWS listed rows against one share of the codes.
     """
-    count = tl.load(count_ptr)
+    count = tl.load(position_ptr + rows - 1)
     groups = tl.cdiv(count, ROWS)
     steps = tl.cdiv(size, CODES)
     shares = tl.minimum(tl.maximum(tl.num_programs(0) // tl.maximum(groups, 1), 1), steps)

@@ -50,9 +50,9 @@ def search(x: Packed, codes: Packed, tiles: Tiles, mode: Mode) -> Partial:
     blocks = codes.high.shape[1] // tiles.block_k
     share = triton.cdiv(blocks, tiles.splits)
     splits = triton.cdiv(blocks, share)
-    best, second = x.factor.new_empty((2, splits, heads, rows))
-    index = torch.empty_like(best, dtype=torch.int32)
-    _search[(rows // tiles.block_n, heads, splits)](
+    best = x.factor.new_empty((splits, heads, rows))
+    second, index = torch.empty_like(best), torch.empty_like(best, dtype=torch.int32)
+    _search[(heads * (rows // tiles.block_n), splits)](
         x.high,
         x.low,
         x.factor,
@@ -84,10 +84,10 @@ def decide(partial: Partial, x: Packed, codes: Packed, rows: int, *, resident: b
     """Merge the splits. Leaves the first `rows` rows whose second score is not safely larger (22) to the
     rescan."""
     splits, heads, padded = partial.best.shape
-    indices, undecided = partial.lowest.new_empty((2, heads, rows))
-    smallest = torch.empty_like(indices, dtype=torch.int64)
+    indices = partial.lowest.new_empty((heads, rows))
+    undecided, smallest = torch.empty_like(indices), torch.empty_like(indices, dtype=torch.int64)
     size = codes.half_squares.shape[1]
-    _decide[(triton.cdiv(rows, _ROWS), heads)](
+    _decide[(heads * triton.cdiv(rows, _ROWS),)](
         *partial,
         x.half_squares,
         x.factor,
@@ -95,6 +95,7 @@ def decide(partial: Partial, x: Packed, codes: Packed, rows: int, *, resident: b
         indices,
         undecided,
         smallest,
+        heads,
         rows,
         padded,
         size,
@@ -152,8 +153,9 @@ def _search(
 
     Each column of a step has its own running minima over the steps; the columns are compared at the end.
     """
-    head, split = tl.program_id(1).to(tl.int64), tl.program_id(2)
-    row = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N) + head * rows
+    split = tl.program_id(1)
+    head = (tl.program_id(0) // (rows // BLOCK_N)).to(tl.int64)
+    row = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)  # over all heads
     columns = tl.arange(0, BLOCK_K)
     factor = tl.load(factor_ptr + row)
     best = tl.full([BLOCK_N, BLOCK_K], float("inf"), tl.float32)
@@ -186,7 +188,7 @@ def _search(
     index = step * BLOCK_K + columns[None, :]
     index = tl.where(best == smallest[:, None], index, 2147483647)
     lowest = tl.min(index, 1)
-    out = split * tl.num_programs(1).to(tl.int64) * rows + row
+    out = split * tl.num_programs(0).to(tl.int64) * BLOCK_N + row
     tl.store(best_ptr + out, smallest)
     tl.store(index_ptr + out, lowest)
     if SECOND:
@@ -204,7 +206,7 @@ def _largest_norm(half_ptr, size, COUNT: tl.constexpr):
     return tl.sqrt(2 * tl.max(largest, 0))
 
 
-@triton.jit(do_not_specialize=["rows", "padded", "size", "splits"])
+@triton.jit(do_not_specialize=["heads", "rows", "padded", "size", "splits"])
 def _decide(
     best_ptr,
     second_ptr,
@@ -215,6 +217,7 @@ def _decide(
     indices_ptr,
     undecided_ptr,
     smallest_ptr,
+    heads,
     rows,
     padded,
     size,
@@ -224,14 +227,15 @@ def _decide(
     CERTIFY: tl.constexpr,
     ROWS: tl.constexpr,
 ):
-    head = tl.program_id(1).to(tl.int64)
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    blocks = tl.cdiv(rows, ROWS)
+    head = (tl.program_id(0) // blocks).to(tl.int64)
+    row = (tl.program_id(0) % blocks) * ROWS + tl.arange(0, ROWS)
     inside = row < rows
     best = tl.full([ROWS], float("inf"), tl.float32)
     second = best
     index = tl.full([ROWS], -1, tl.int32)
     for split in range(splits):
-        place = (split * tl.num_programs(1).to(tl.int64) + head) * padded + row
+        place = (split * heads.to(tl.int64) + head) * padded + row
         score = tl.load(best_ptr + place, mask=inside, other=float("inf"))
         if CERTIFY:
             runner_up = tl.load(second_ptr + place, mask=inside, other=float("inf"))
