@@ -28,7 +28,7 @@ class Frame(NamedTuple):
 class Packed(NamedTuple):
     """Packed vectors or codes, with D padded to a multiple of the search's block_d and R to whole tiles."""
 
-    high: Tensor  # [H, R, D] float32 of tf32's precision, or bfloat16
+    high: Tensor  # [H, R, D] float32 of tf32's precision, or bfloat16 (off the GPU, float32 rounded to bfloat16)
     low: Tensor  # the remainder of the float32 value, in the same dtype; equals `high` if one half is enough
     half_squares: Tensor  # [H, R] float32 ½‖row‖²; +inf for padding and for rows that are not finite
     factor: Tensor  # [H, R] float32 power of two by which the row is scaled beyond the head's scale
@@ -58,7 +58,8 @@ def pack(vectors: Tensor, where: Frame, padded: int, width: int, mode: Mode, *, 
             as −x, so that the product adds to the scores and no instruction changes its sign. False for codes.
     """
     heads, rows, d = vectors.shape
-    dtype = torch.bfloat16 if mode == "bf16" else torch.float32
+    # Triton's interpreter gets products of bfloat16 wrong; in float32 they are exact, as in a matrix unit.
+    dtype = torch.bfloat16 if mode == "bf16" and vectors.is_cuda else torch.float32
     high = vectors.new_empty((heads, padded, width), dtype=dtype)
     low = torch.empty_like(high) if mode == "exact" else high
     half_squares = vectors.new_empty((heads, padded), dtype=torch.float32)
@@ -238,7 +239,7 @@ def _pack(
         inside = (row < padded)[:, None] & (channels < width)[None, :]
         value = tile.to(tl.float32)
         if MODE == "bf16":
-            tl.store(high_ptr + place, value.to(tl.bfloat16), mask=inside)
+            tl.store(high_ptr + place, value.to(tl.bfloat16).to(high_ptr.dtype.element_ty), mask=inside)
         else:
             high = round_tf32(value)
             tl.store(high_ptr + place, high, mask=inside)

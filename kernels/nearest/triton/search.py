@@ -66,9 +66,7 @@ def search(x: Packed, codes: Packed, tiles: Tiles, mode: Mode) -> Partial:
         blocks,
         share,
         width,
-        SPLIT=mode == "exact",
-        SECOND=mode == "exact",
-        UPCAST=mode == "bf16" and not x.high.is_cuda,
+        EXACT=mode == "exact",
         RESIDENT=width == tiles.block_d,
         BLOCK_N=tiles.block_n,
         BLOCK_K=tiles.block_k,
@@ -110,17 +108,16 @@ def decide(partial: Partial, x: Packed, codes: Packed, rows: int, *, resident: b
 
 
 @triton.jit
-def _load(base_ptr, rows, channel, width, UPCAST: tl.constexpr, BLOCK_D: tl.constexpr):
-    channels = channel + tl.arange(0, BLOCK_D)
-    tile = tl.load(base_ptr + rows[:, None] * width + channels[None, :])
-    # Triton's interpreter gets products of bfloat16 wrong; in float32 they are exact, as in a matrix unit.
-    return tile.to(tl.float32) if UPCAST else tile
+def _load(base_ptr, first, channel, width, ROWS: tl.constexpr, CHANNELS: tl.constexpr):
+    """[ROWS, CHANNELS] from row `first` and `channel` on."""
+    offsets = tl.arange(0, ROWS)[:, None] * width + tl.arange(0, CHANNELS)[None, :]
+    return tl.load(base_ptr + (first * width + channel) + offsets)
 
 
 @triton.jit
-def _multiply(x_high, x_low, e_high, e_low, sums, SPLIT: tl.constexpr):
+def _multiply(x_high, x_low, e_high, e_low, sums, EXACT: tl.constexpr):
     """sums − x·e, for rows packed as −x; with split halves, the small products first, while the sums are small."""
-    if SPLIT:
+    if EXACT:
         sums = tl.dot(x_low, e_high.T, sums, input_precision="tf32")
         sums = tl.dot(x_high, e_low.T, sums, input_precision="tf32")
     return tl.dot(x_high, e_high.T, sums, input_precision="tf32")
@@ -141,9 +138,7 @@ def _search(
     blocks,
     share,
     width,
-    SPLIT: tl.constexpr,
-    SECOND: tl.constexpr,
-    UPCAST: tl.constexpr,
+    EXACT: tl.constexpr,
     RESIDENT: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -155,32 +150,32 @@ def _search(
     """
     split = tl.program_id(1)
     head = (tl.program_id(0) // (rows // BLOCK_N)).to(tl.int64)
-    row = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)  # over all heads
-    columns = tl.arange(0, BLOCK_K)
-    factor = tl.load(factor_ptr + row)
+    row = tl.program_id(0).to(tl.int64) * BLOCK_N  # the first, over all heads
+    rows_in_tile, columns = tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_K)
+    factor = tl.load(factor_ptr + row + rows_in_tile)
     best = tl.full([BLOCK_N, BLOCK_K], float("inf"), tl.float32)
     second = best
     step = tl.zeros([BLOCK_N, BLOCK_K], tl.int32)
     if RESIDENT:
-        x_high = _load(x_high_ptr, row, 0, BLOCK_D, UPCAST, BLOCK_D)
-        x_low = _load(x_low_ptr, row, 0, BLOCK_D, UPCAST, BLOCK_D) if SPLIT else x_high
+        x_high = _load(x_high_ptr, row, 0, BLOCK_D, BLOCK_N, BLOCK_D)
+        x_low = _load(x_low_ptr, row, 0, BLOCK_D, BLOCK_N, BLOCK_D) if EXACT else x_high
     first = split * share
     for block in range(first, tl.minimum(first + share, blocks)):
-        code = (head * blocks + block) * BLOCK_K + columns
+        code = (head * blocks + block) * BLOCK_K
         sums = tl.zeros([BLOCK_N, BLOCK_K], tl.float32)
         if RESIDENT:
-            e_high = _load(e_high_ptr, code, 0, BLOCK_D, UPCAST, BLOCK_D)
-            e_low = _load(e_low_ptr, code, 0, BLOCK_D, UPCAST, BLOCK_D) if SPLIT else e_high
-            sums = _multiply(x_high, x_low, e_high, e_low, sums, SPLIT)
+            e_high = _load(e_high_ptr, code, 0, BLOCK_D, BLOCK_K, BLOCK_D)
+            e_low = _load(e_low_ptr, code, 0, BLOCK_D, BLOCK_K, BLOCK_D) if EXACT else e_high
+            sums = _multiply(x_high, x_low, e_high, e_low, sums, EXACT)
         else:
             for channel in range(0, width, BLOCK_D):
-                x_high = _load(x_high_ptr, row, channel, width, UPCAST, BLOCK_D)
-                x_low = _load(x_low_ptr, row, channel, width, UPCAST, BLOCK_D) if SPLIT else x_high
-                e_high = _load(e_high_ptr, code, channel, width, UPCAST, BLOCK_D)
-                e_low = _load(e_low_ptr, code, channel, width, UPCAST, BLOCK_D) if SPLIT else e_high
-                sums = _multiply(x_high, x_low, e_high, e_low, sums, SPLIT)
-        scores = factor[:, None] * tl.load(half_ptr + code)[None, :] + sums
-        if SECOND:
+                x_high = _load(x_high_ptr, row, channel, width, BLOCK_N, BLOCK_D)
+                x_low = _load(x_low_ptr, row, channel, width, BLOCK_N, BLOCK_D) if EXACT else x_high
+                e_high = _load(e_high_ptr, code, channel, width, BLOCK_K, BLOCK_D)
+                e_low = _load(e_low_ptr, code, channel, width, BLOCK_K, BLOCK_D) if EXACT else e_high
+                sums = _multiply(x_high, x_low, e_high, e_low, sums, EXACT)
+        scores = factor[:, None] * tl.load(half_ptr + code + columns)[None, :] + sums
+        if EXACT:
             second = tl.minimum(second, tl.maximum(best, scores))
         step = tl.where(scores < best, block, step)
         best = tl.minimum(best, scores)
@@ -188,10 +183,10 @@ def _search(
     index = step * BLOCK_K + columns[None, :]
     index = tl.where(best == smallest[:, None], index, 2147483647)
     lowest = tl.min(index, 1)
-    out = split * tl.num_programs(0).to(tl.int64) * BLOCK_N + row
+    out = split * tl.num_programs(0).to(tl.int64) * BLOCK_N + row + rows_in_tile
     tl.store(best_ptr + out, smallest)
     tl.store(index_ptr + out, lowest)
-    if SECOND:
+    if EXACT:
         tl.store(second_ptr + out, tl.min(tl.where(index == lowest[:, None], second, best), 1))
 
 
