@@ -5,6 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from quantizers.kernels.common.triton.loads import load_tile
 from quantizers.kernels.common.vectors import compute_dtype
 
 ROUNDOFF = 2.0**-53  # unit roundoff u of float64
@@ -98,12 +99,9 @@ def _scores(
     product, square = tl.zeros((BLOCK_N, BLOCK_K), tl.float64), tl.zeros((BLOCK_N,), tl.float64)
     codes = codes.to(tl.int64)
     for start in range(0, d, CHUNK):
-        channels = start + tl.arange(0, CHUNK)
-        mask = (rows < n)[:, None] & (channels < d)[None, :]
-        x = tl.load(x_ptr + rows[:, None] * d + channels[None, :], mask=mask, other=0.0).to(tl.float64)
-        mask = (codes < codebook_size)[None, :] & (channels < d)[:, None]
-        keys = tl.load(keys_ptr + codes[None, :] * d + channels[:, None], mask=mask, other=0.0).to(tl.float64)
-        product = tl.dot(x, keys, product, input_precision="ieee", out_dtype=tl.float64)
+        x = load_tile(x_ptr + rows * d, rows < n, start, d, 1, CHUNK)
+        keys = load_tile(keys_ptr + codes * d, codes < codebook_size, start, d, 1, CHUNK)
+        product = tl.dot(x, keys.T, product, input_precision="ieee", out_dtype=tl.float64)
         square += tl.sum(x * x, 1)
     bias = tl.load(bias_ptr + codes, mask=codes < codebook_size, other=-float("inf")).to(tl.float64)
     return product + bias[None, :], square

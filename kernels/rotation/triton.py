@@ -5,6 +5,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from quantizers.kernels.common.triton.loads import load_tile, store_tile
+
 TILE = 1024  # elements of each input in the registers of one program with four warps, in float64
 LARGEST_ROW = 2048  # most channels of a row in registers; a program loops over longer rows
 LARGEST_RATIO = tl.constexpr(100.0)  # as in the reference: 1/100 ≤ λ ≤ 100, equation (9)
@@ -56,39 +58,41 @@ def _rotate_kernel(
     WHOLE: tl.constexpr,  # a row fits in one tile and is read once
 ):
     rows = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
+    inside = rows < n
+    gradient_ptr += rows * d
+    x_ptr += rows * d
+    quantized_ptr += rows * d
+    result_ptr += rows * d
     if WHOLE:
-        offsets, mask = _place(rows, 0, n, d, BLOCK_D)
-        g, x, q = (
-            _load(gradient_ptr, offsets, mask),
-            _load(x_ptr, offsets, mask),
-            _load(quantized_ptr, offsets, mask),
-        )
+        g = load_tile(gradient_ptr, inside, 0, d, 1, BLOCK_D)
+        x, q = load_tile(x_ptr, inside, 0, d, 1, BLOCK_D), load_tile(quantized_ptr, inside, 0, d, 1, BLOCK_D)
         x_scale, q_scale, ratio = _scales(_sum(x * x), _sum(q * q))
         x_unit, q_unit = x * x_scale, q * q_scale
         middle = x_unit + q_unit
         mm, mg, qg = _sum(middle * middle), _sum(middle * g), _sum(q_unit * g)
-        _store(result_ptr, offsets, mask, _rotate(g, x_unit, middle, mm, mg, qg, ratio))
+        store_tile(result_ptr, inside, 0, d, 1, _rotate(g, x_unit, middle, mm, mg, qg, ratio), BLOCK_D)
     else:
         xx, qq = tl.zeros((BLOCK_N, 1), tl.float64), tl.zeros((BLOCK_N, 1), tl.float64)
         for start in range(0, d, BLOCK_D):
-            offsets, mask = _place(rows, start, n, d, BLOCK_D)
-            x, q = _load(x_ptr, offsets, mask), _load(quantized_ptr, offsets, mask)
+            x = load_tile(x_ptr, inside, start, d, 1, BLOCK_D)
+            q = load_tile(quantized_ptr, inside, start, d, 1, BLOCK_D)
             xx += _sum(x * x)
             qq += _sum(q * q)
         x_scale, q_scale, ratio = _scales(xx, qq)
         mm, mg, qg = tl.zeros_like(xx), tl.zeros_like(xx), tl.zeros_like(xx)
         for start in range(0, d, BLOCK_D):
-            offsets, mask = _place(rows, start, n, d, BLOCK_D)
-            g, q_unit = _load(gradient_ptr, offsets, mask), _load(quantized_ptr, offsets, mask) * q_scale
-            middle = _load(x_ptr, offsets, mask) * x_scale + q_unit
+            g = load_tile(gradient_ptr, inside, start, d, 1, BLOCK_D)
+            q_unit = load_tile(quantized_ptr, inside, start, d, 1, BLOCK_D) * q_scale
+            middle = load_tile(x_ptr, inside, start, d, 1, BLOCK_D) * x_scale + q_unit
             mm += _sum(middle * middle)
             mg += _sum(middle * g)
             qg += _sum(q_unit * g)
         for start in range(0, d, BLOCK_D):
-            offsets, mask = _place(rows, start, n, d, BLOCK_D)
-            g, x_unit = _load(gradient_ptr, offsets, mask), _load(x_ptr, offsets, mask) * x_scale
-            middle = x_unit + _load(quantized_ptr, offsets, mask) * q_scale
-            _store(result_ptr, offsets, mask, _rotate(g, x_unit, middle, mm, mg, qg, ratio))
+            g = load_tile(gradient_ptr, inside, start, d, 1, BLOCK_D)
+            x_unit = load_tile(x_ptr, inside, start, d, 1, BLOCK_D) * x_scale
+            middle = x_unit + load_tile(quantized_ptr, inside, start, d, 1, BLOCK_D) * q_scale
+            rotated = _rotate(g, x_unit, middle, mm, mg, qg, ratio)
+            store_tile(result_ptr, inside, start, d, 1, rotated, BLOCK_D)
 
 
 @triton.jit
@@ -108,27 +112,6 @@ def _rotate(g, x_unit, middle, mm, mg, qg, ratio):
     opposite = tl.sqrt(mm) < OPPOSITE
     along = tl.where(opposite, 0.0, mg / tl.where(opposite, 1.0, mm))
     return tl.where(ratio > 0, ratio * (g - 2.0 * middle * along + 2.0 * x_unit * qg), g)
-
-
-@triton.jit
-def _place(rows, start, n, d, BLOCK_D: tl.constexpr):
-    channels = start + tl.arange(0, BLOCK_D)
-    return rows[:, None] * d + channels[None, :], (rows < n)[:, None] & (channels < d)[None, :]
-
-
-@triton.jit
-def _load(pointer, offsets, mask):
-    value = tl.load(pointer + offsets, mask=mask, other=0.0)
-    if value.dtype != tl.float64:
-        value = value.to(tl.float32).to(tl.float64)
-    return value
-
-
-@triton.jit
-def _store(pointer, offsets, mask, value):
-    if pointer.dtype.element_ty != tl.float64:
-        value = value.to(tl.float32)  # torch also converts float64 to 16 bits through float32
-    tl.store(pointer + offsets, value.to(pointer.dtype.element_ty), mask=mask)
 
 
 @triton.jit

@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from quantizers.kernels.common.triton.loads import load_tile, store_tile
 from quantizers.kernels.common.triton.noise import gumbel_tile
 from quantizers.kernels.nearest.triton.tiles import device_properties
 from quantizers.kernels.soft.triton.forward import (
@@ -173,7 +174,7 @@ def _rows_kernel(
 ):
     """The gradient of a block of rows, for OUT of its channels."""
     rows = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
-    channels = tl.program_id(1) * OUT + tl.arange(0, OUT)
+    channel = tl.program_id(1) * OUT
     agreement = _row_dots(value_gradient_ptr, value_ptr, rows, n, width, BLOCK_N, CHUNK)
     if tl.program_id(1) == 0:
         tl.store(agreement_ptr + rows, agreement, mask=rows < n)
@@ -202,11 +203,10 @@ def _rows_kernel(
             BLOCK_K,
             CHUNK,
         )
-        keys = _tile(keys_ptr, first + tl.arange(0, BLOCK_K), channels, codebook_size, d)
+        codes = (first + tl.arange(0, BLOCK_K)).to(tl.int64)
+        keys = load_tile(keys_ptr + codes * d, codes < codebook_size, channel, d, 1, OUT, tl.float32)
         result = tl.dot(slope, keys, result, input_precision=PRECISION)
-    mask = (rows < n)[:, None] & (channels < d)[None, :]
-    result = result.to(x_gradient_ptr.dtype.element_ty)
-    tl.store(x_gradient_ptr + rows[:, None] * d + channels[None, :], result, mask=mask)
+    store_tile(x_gradient_ptr + rows * d, rows < n, channel, d, 1, result, OUT)
 
 
 @triton.jit(do_not_specialize=["n", "codebook_size", "span"])
@@ -239,7 +239,7 @@ def _codes_kernel(
 ):
     """The contribution of `span` rows to the gradients of a block of codes: OUT channels of key and of value."""
     first, part = tl.program_id(0) * BLOCK_K, tl.program_id(1).to(tl.int64)
-    codes, channels = first + tl.arange(0, BLOCK_K), tl.program_id(2) * OUT + tl.arange(0, OUT)
+    codes, channel = first + tl.arange(0, BLOCK_K), tl.program_id(2) * OUT
     keys, values = tl.zeros((BLOCK_K, OUT), tl.float32), tl.zeros((BLOCK_K, OUT), tl.float32)
     bias = tl.zeros((BLOCK_K,), tl.float32)
     for start in range(part * span, tl.minimum((part + 1) * span, n), BLOCK_N):
@@ -268,15 +268,14 @@ def _codes_kernel(
             CHUNK,
         )
         bias += tl.sum(slope, 0)
-        x, g = _tile(x_ptr, rows, channels, n, d), _tile(value_gradient_ptr, rows, channels, n, width)
+        x = load_tile(x_ptr + rows * d, rows < n, channel, d, 1, OUT, tl.float32)
+        g = load_tile(value_gradient_ptr + rows * width, rows < n, channel, width, 1, OUT, tl.float32)
         keys = tl.dot(tl.trans(slope), x, keys, input_precision=PRECISION)
         values = tl.dot(tl.trans(y), g, values, input_precision=PRECISION)
     mask = codes < codebook_size
     codes = part * codebook_size + codes
-    offsets = codes[:, None] * d + channels[None, :]
-    tl.store(keys_gradient_ptr + offsets, keys, mask=mask[:, None] & (channels < d)[None, :])
-    offsets = codes[:, None] * width + channels[None, :]
-    tl.store(values_gradient_ptr + offsets, values, mask=mask[:, None] & (channels < width)[None, :])
+    store_tile(keys_gradient_ptr + codes * d, mask, channel, d, 1, keys, OUT)
+    store_tile(values_gradient_ptr + codes * width, mask, channel, width, 1, values, OUT)
     if tl.program_id(2) == 0:
         tl.store(bias_gradient_ptr + codes, bias, mask=mask)
 
@@ -333,14 +332,7 @@ def _row_dots(a_ptr, b_ptr, rows, n, width, BLOCK_N: tl.constexpr, CHUNK: tl.con
     """Σ a·b of each row, [BLOCK_N] float32."""
     total = tl.zeros((BLOCK_N, CHUNK), tl.float32)
     for start in range(0, width, CHUNK):
-        channels = start + tl.arange(0, CHUNK)
-        total += _tile(a_ptr, rows, channels, n, width) * _tile(b_ptr, rows, channels, n, width)
+        a = load_tile(a_ptr + rows * width, rows < n, start, width, 1, CHUNK, tl.float32)
+        b = load_tile(b_ptr + rows * width, rows < n, start, width, 1, CHUNK, tl.float32)
+        total += a * b
     return tl.sum(total, 1)
-
-
-@triton.jit
-def _tile(pointer, rows, channels, n, width):
-    """Some rows and columns of a matrix [n, width], float32; zero outside of it."""
-    mask = (rows < n)[:, None] & (channels < width)[None, :]
-    offsets = rows.to(tl.int64)[:, None] * width + channels[None, :]
-    return tl.load(pointer + offsets, mask=mask, other=0.0).to(tl.float32)

@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from quantizers.kernels.common.triton.loads import load_tile, store_tile
 from quantizers.kernels.common.triton.noise import gumbel_tile
 
 PRECISION = tl.constexpr("tf32x3")  # of matrix products: about float32's; `ieee` would not use matrix units
@@ -130,7 +131,7 @@ def _forward_kernel(
     OUT: tl.constexpr,
 ):
     rows = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
-    channels = tl.program_id(1) * OUT + tl.arange(0, OUT)
+    channel = tl.program_id(1) * OUT
     inverse = 1.0 / tl.load(temperature_ptr).to(tl.float32)
     zero = tl.zeros((BLOCK_N,), tl.float32)
     top, total, moment = zero - float("inf"), zero, zero  # of the logits
@@ -149,12 +150,11 @@ def _forward_kernel(
         fall, y = tl.exp((best - shift) * inverse), tl.exp((logits - shift[:, None]) * inverse)
         noisy_total = noisy_total * fall + tl.sum(y, 1)
         best = higher
-        mask = (codes < codebook_size)[:, None] & (channels < width)[None, :]
-        tile = tl.load(values_ptr + codes.to(tl.int64)[:, None] * width + channels[None, :], mask=mask, other=0.0)
-        value = tl.dot(y, tile.to(tl.float32), value * fall[:, None], input_precision=PRECISION)
+        tile_ptr = values_ptr + codes.to(tl.int64) * width
+        tile = load_tile(tile_ptr, codes < codebook_size, channel, width, 1, OUT, tl.float32)
+        value = tl.dot(y, tile, value * fall[:, None], input_precision=PRECISION)
 
-    mask = (rows < n)[:, None] & (channels < width)[None, :]
-    tl.store(value_ptr + rows[:, None] * width + channels[None, :], value / noisy_total[:, None], mask=mask)
+    store_tile(value_ptr + rows * width, rows < n, channel, width, 1, value / noisy_total[:, None], OUT)
     if tl.program_id(1) == 0:
         log_total = tl.log(total)
         tl.store(indices_ptr + rows, index.to(tl.int64), mask=rows < n)
@@ -197,20 +197,11 @@ def product_tile(
 ):
     """a[rows] · b[codes]ᵀ, [BLOCK_N, BLOCK_K] float32, of matrices with `width` columns; zero outside of them."""
     product = tl.zeros((BLOCK_N, BLOCK_K), tl.float32)
+    codes = codes.to(tl.int64)
     for start in range(0, width, CHUNK):
-        channels = start + tl.arange(0, CHUNK)
-        inside = channels < width
-        a = tl.load(
-            a_ptr + rows[:, None] * width + channels[None, :],
-            mask=(rows < n)[:, None] & inside[None, :],
-            other=0.0,
-        )
-        b = tl.load(
-            b_ptr + codes.to(tl.int64)[None, :] * width + channels[:, None],
-            mask=(codes < codebook_size)[None, :] & inside[:, None],
-            other=0.0,
-        )
-        product = tl.dot(a.to(tl.float32), b.to(tl.float32), product, input_precision=PRECISION)
+        a = load_tile(a_ptr + rows * width, rows < n, start, width, 1, CHUNK, tl.float32)
+        b = load_tile(b_ptr + codes * width, codes < codebook_size, start, width, 1, CHUNK, tl.float32)
+        product = tl.dot(a, b.T, product, input_precision=PRECISION)
     return product
 
 
