@@ -1,4 +1,4 @@
-"""The number of vectors of each code, and their sum, in a fixed order: no atomic additions.
+"""The number of vectors of each code, and their sum, in a fixed order: no atomic additions of sums.
 
 A stable sort of the indices turns each code's vectors into a run of sorted rows. One program sums a run of at most
 PIECE rows. A longer run is cut into pieces of PIECE rows, whose partial sums a second program adds in order, so
@@ -7,20 +7,27 @@ follows from shapes and indices alone, so the result is bit-equal from run to ru
 
 Sums are accumulated in float64, as in the reference, and rounded once. The error before that is at most N·2⁻⁵³ of
 the sum of magnitudes. An intermediate sum may exceed float32's range.
-"""
 
-from typing import NamedTuple
+All heads' rows are sorted by bin: head h has the bins h·(K + 1) + k, with k = K for vectors without a code. A run
+that starts at row f and has c > P = PIECE rows puts its ⌈c/P⌉ pieces into the places from ⌊2f/P⌋ on. The next run
+starts at row f + c, so its place is at least ⌊2f/P⌋ + ⌊2c/P⌋, and ⌊2c/P⌋ ≥ ⌈c/P⌉ because c > P: places never
+collide, and there are ⌊2HN/P⌋ of them. Place s can only belong to the run that contains row (s + 1)·P/2 − 1, since
+⌊2f/P⌋ ≤ s < ⌊2(f + c)/P⌋ implies f < (s + 1)·P/2 ≤ f + c. A program thus finds its piece without a prefix sum over
+the codes.
+"""
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from quantizers.kernels.common.triton.loads import load_tile
 from quantizers.kernels.common.vectors import compute_dtype
 
 PIECE = 128  # most sorted rows that one program sums; longer runs are cut
 LOAD = 1024  # elements that a program loads at a time
-LARGEST_BLOCK = 128  # most channels per program
+LARGEST_BLOCK = 128  # most channels that a program sums at a time
+BINS = 256  # keys, or bins, per program
 
 
 @torch.no_grad()
@@ -34,7 +41,7 @@ def code_sums(x: Tensor, indices: Tensor, codebook_size: int) -> tuple[Tensor, T
     Returns:
         counts [H, K] and sums [H, K, D], float32 (float64 for float64 input), accumulated in float64.
     """
-    counts, sums, _ = _sums(x, indices, codebook_size)
+    counts, sums, _, _ = _sums(x, indices, codebook_size)
     return counts, sums
 
 
@@ -50,31 +57,32 @@ def ema_code_sums(
         indices: [H, N] int64, −1 for vectors that do not count.
         cluster_size: N [H, K].
         embedding_sum: m [H, K, D].
-        decay: γ.
+        decay: γ; as a tensor, 0-d on the GPU.
 
     Returns: the new N and m, in their dtypes. A head without a valid vector keeps its averages. A code whose sum s
     exceeds
         the range of float32 takes none of its vectors.
     """
-    counts, sums, overflows = _sums(x, indices, cluster_size.shape[1])
-    # Whether a head moves depends on all of its codes, so the averages need a separate launch.
-    fits = ~overflows.any(-1)
-    moves = ((counts > 0) & fits).any(-1, keepdim=True)
-    keep = torch.where(moves, decay, 1.0).to(cluster_size.dtype)
+    counts, sums, fits, moves = _sums(x, indices, cluster_size.shape[1])
+    if not isinstance(decay, Tensor):
+        decay = x.new_full((), decay, dtype=torch.float64)
     heads, codebook_size, d = sums.shape
     new_size = torch.empty_like(cluster_size, memory_format=torch.contiguous_format)
     new_sum = torch.empty_like(embedding_sum, memory_format=torch.contiguous_format)
     block_k, block_d = _tile(d)
-    _average_kernel[(triton.cdiv(heads * codebook_size, block_k), triton.cdiv(d, block_d))](
+    codes, blocks = heads * codebook_size, triton.cdiv(d, block_d)
+    # Whether a head moves depends on all of its codes, so the averages need a launch of their own.
+    _average_kernel[(triton.cdiv(codes, block_k) * blocks,)](
         counts,
         sums,
         fits,
-        keep,
+        moves,
+        decay,
         cluster_size.contiguous(),
         embedding_sum.contiguous(),
         new_size,
         new_sum,
-        heads * codebook_size,
+        codes,
         codebook_size,
         d,
         block_k,
@@ -84,66 +92,47 @@ def ema_code_sums(
     return new_size, new_sum
 
 
-class _Runs(NamedTuple):
-    """The vectors of all heads sorted by head and code, with code −1 last: bin h·(K + 1) + k, B bins in all."""
-
-    order: Tensor  # [H·N] int64, row numbers in the order of their bins
-    starts: Tensor  # [B + 1] int64, where each bin's rows start in `order`
-    pieces: Tensor  # [B + 1] int64, where each bin's pieces start; a bin of at most PIECE rows has none
-    owners: Tensor  # [P] int64, the bin of each piece, B for those beyond the last; P follows from N alone
-
-
-def _runs(indices: Tensor, codebook_size: int) -> _Runs:
-    heads, n = indices.shape
-    size = codebook_size + 1
-    bins = heads * size
-    dtype = torch.int32 if bins < 2**31 else torch.int64  # half as many bits to sort
-    device = indices.device
-    offsets = torch.arange(heads, device=device)[:, None] * size
-    keys = (indices.where(indices >= 0, codebook_size) + offsets).flatten().to(dtype)
-    keys, order = torch.sort(keys, stable=True)
-    starts = torch.searchsorted(keys, torch.arange(bins + 1, dtype=dtype, device=device))
-    counts = starts.diff()
-    cut = (counts > PIECE) & (torch.arange(bins, device=device) % size < codebook_size)
-    pieces = torch.zeros_like(starts)
-    torch.cumsum(((counts + (PIECE - 1)) // PIECE).where(cut, 0), 0, out=pieces[1:])
-    # Each run has more than PIECE rows, so there are fewer than 2 / PIECE pieces per row.
-    owners = torch.arange(2 * heads * n // PIECE, device=device)
-    return _Runs(order, starts, pieces, torch.searchsorted(pieces[1:], owners, right=True))
-
-
-def _sums(x: Tensor, indices: Tensor, codebook_size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return counts [H, K], sums [H, K, D], and which blocks of a code's channels are not finite [H, K, D /
-    block].
+def _sums(x: Tensor, indices: Tensor, codebook_size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return counts [H, K], sums [H, K, D], whether a code's sum is finite (int32 [H, K]), and whether a head has
+    such a sum of at least one vector (int32 [H]).
     """
-    heads, _, d = x.shape
-    runs = _runs(indices, codebook_size)
+    heads, n, d = x.shape
+    device, dtype = x.device, compute_dtype(x)
+    bins = heads * (codebook_size + 1)
+    # Half as many bits to sort where they are enough.
+    keys = torch.empty(heads * n, dtype=torch.int32 if bins < 2**31 else torch.int64, device=device)
+    if n:
+        _key_kernel[(heads * triton.cdiv(n, BINS),)](indices, *indices.stride(), keys, n, codebook_size, BINS)
+    keys, order = torch.sort(keys, stable=True)
+    starts = torch.empty(bins + 1, dtype=torch.int64, device=device)
+    moves = torch.empty(heads, dtype=torch.int32, device=device)
+    steps = (heads * n).bit_length()
+    _start_kernel[(triton.cdiv(bins + 1, BINS),)](keys, starts, moves, heads * n, bins + 1, heads, steps, BINS)
+    x, steps_of_x = _in_rows(x)
     block_r, block_d = _tile(d)
-    blocks, pieces, bins = triton.cdiv(d, block_d), len(runs.owners), heads * (codebook_size + 1)
-    x, dtype = x.contiguous(), compute_dtype(x)
-    partial = torch.empty(pieces, d, dtype=torch.float64, device=x.device)
-    counts = torch.empty(heads, codebook_size, dtype=dtype, device=x.device)
-    sums = torch.empty(heads, codebook_size, d, dtype=dtype, device=x.device)
-    overflows = torch.empty(heads, codebook_size, blocks, dtype=torch.bool, device=x.device)
+    pieces, codes = 2 * heads * n // PIECE, heads * codebook_size
+    partial = torch.empty(pieces, d, dtype=torch.float64, device=device)
+    counts = torch.empty(heads, codebook_size, dtype=dtype, device=device)
+    sums = torch.empty(heads, codebook_size, d, dtype=dtype, device=device)
+    fits = torch.empty(heads, codebook_size, dtype=torch.int32, device=device)
+    sizes = (n, codebook_size, d, PIECE, block_r, block_d)
     if pieces:
-        _piece_kernel[(pieces, blocks)](x, *runs, partial, bins, d, PIECE, block_r, block_d, enable_fp_fusion=True)
-    _code_kernel[(heads * codebook_size, blocks)](
-        x,
-        runs.order,
-        runs.starts,
-        runs.pieces,
-        partial,
-        counts,
-        sums,
-        overflows,
-        codebook_size,
-        d,
-        PIECE,
-        block_r,
-        block_d,
-        enable_fp_fusion=True,
+        grid = (pieces * triton.cdiv(d, block_d),)
+        _piece_kernel[grid](x, *steps_of_x, keys, order, starts, partial, *sizes, enable_fp_fusion=True)
+    _code_kernel[(codes,)](
+        x, *steps_of_x, order, starts, partial, counts, sums, fits, moves, *sizes, enable_fp_fusion=True
     )
-    return counts, sums, overflows
+    return counts, sums, fits, moves
+
+
+def _in_rows(x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    """Return x [H, N, D], copied if needed, and the distances between heads and between vectors in units of D."""
+    d = x.shape[2]
+    head, row, channel = x.stride()
+    if head % d or row % d or (channel != 1 and d > 1):
+        x = x.contiguous()
+        head, row, _ = x.stride()
+    return x, (head // d, row // d)
 
 
 def _tile(d: int) -> tuple[int, int]:
@@ -152,41 +141,75 @@ def _tile(d: int) -> tuple[int, int]:
     return min(PIECE, LOAD // block_d), block_d
 
 
-@triton.jit(do_not_specialize=["bins"])
+@triton.jit(do_not_specialize=["stride_h", "stride_n", "n", "codebook_size"])
+def _key_kernel(indices_ptr, stride_h, stride_n, keys_ptr, n, codebook_size, BINS: tl.constexpr):
+    """The bin of each vector."""
+    tiles = tl.cdiv(n, BINS)
+    head = (tl.program_id(0) // tiles).to(tl.int64)
+    places = (tl.program_id(0) % tiles).to(tl.int64) * BINS + tl.arange(0, BINS)
+    index = tl.load(indices_ptr + head * stride_h + places * stride_n, mask=places < n, other=0)
+    key = tl.where(index >= 0, index, codebook_size) + head * (codebook_size + 1)
+    tl.store(keys_ptr + head * n + places, key.to(keys_ptr.dtype.element_ty), mask=places < n)
+
+
+@triton.jit(do_not_specialize=["count", "bins", "heads", "steps"])
+def _start_kernel(keys_ptr, starts_ptr, moves_ptr, count, bins, heads, steps, BINS: tl.constexpr):
+    """The number of keys below each bin, which is where its run starts, in `steps` steps of bisection."""
+    bin = tl.program_id(0).to(tl.int64) * BINS + tl.arange(0, BINS)
+    low = tl.zeros([BINS], tl.int64)
+    high = low + count
+    for _ in range(steps):
+        middle = (low + high) >> 1
+        below = tl.load(keys_ptr + middle, mask=low < high, other=0) < bin
+        low, high = tl.where((low < high) & below, middle + 1, low), tl.where((low < high) & ~below, middle, high)
+    tl.store(starts_ptr + bin, low, mask=bin < bins)
+    tl.store(moves_ptr + bin, 0, mask=bin < heads)  # set again by the codes whose sums are finite
+
+
+@triton.jit(do_not_specialize=["head_step", "row_step", "n", "codebook_size"])
 def _piece_kernel(
     x_ptr,
+    head_step,
+    row_step,
+    keys_ptr,
     order_ptr,
     starts_ptr,
-    pieces_ptr,
-    owners_ptr,
     partial_ptr,
-    bins,
+    n,
+    codebook_size,
     d,
     PIECE: tl.constexpr,
     BLOCK_R: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """The sum of one piece's rows."""
-    piece = tl.program_id(0).to(tl.int64)
-    owner = tl.load(owners_ptr + piece)
-    used = owner < bins  # only the device knows the number of pieces; programs beyond it are idle
-    first = tl.load(starts_ptr + owner) + (piece - tl.load(pieces_ptr + owner)) * PIECE
-    last = tl.minimum(first + PIECE, tl.load(starts_ptr + owner + 1, mask=used, other=0))
-    total = _gather_sum(x_ptr, order_ptr, first, tl.where(used, last, first), d, BLOCK_R, BLOCK_D)
-    channels = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
+    """The sum of the rows of one piece."""
+    blocks = tl.cdiv(d, BLOCK_D)
+    piece, channel = (tl.program_id(0) // blocks).to(tl.int64), (tl.program_id(0) % blocks) * BLOCK_D
+    owner = tl.load(keys_ptr + (piece + 1) * (PIECE // 2) - 1).to(tl.int64)
+    start, last = tl.load(starts_ptr + owner), tl.load(starts_ptr + owner + 1)
+    first = start + (piece - 2 * start // PIECE) * PIECE
+    head = owner // (codebook_size + 1)
+    used = (last - start > PIECE) & (first < last) & (owner - head * (codebook_size + 1) < codebook_size)
+    last = tl.where(used, tl.minimum(first + PIECE, last), first)  # programs without a piece are idle
+    x_ptr += head * (head_step - n * row_step.to(tl.int64)) * d
+    total = _gather_sum(x_ptr, row_step, order_ptr, first, last, channel, d, BLOCK_R, BLOCK_D)
+    channels = channel + tl.arange(0, BLOCK_D)
     tl.store(partial_ptr + piece * d + channels, total, mask=used & (channels < d))
 
 
-@triton.jit(do_not_specialize=["codebook_size"])
+@triton.jit(do_not_specialize=["head_step", "row_step", "n", "codebook_size"])
 def _code_kernel(
     x_ptr,
+    head_step,
+    row_step,
     order_ptr,
     starts_ptr,
-    pieces_ptr,
     partial_ptr,
     counts_ptr,
     sums_ptr,
-    overflows_ptr,
+    fits_ptr,
+    moves_ptr,
+    n,
     codebook_size,
     d,
     PIECE: tl.constexpr,
@@ -194,64 +217,58 @@ def _code_kernel(
     BLOCK_D: tl.constexpr,
 ):
     """One code's sum: over its rows if there are few, else over its pieces in order."""
-    code = tl.program_id(0)
-    owner = (code + code // codebook_size).to(tl.int64)  # one bin per head for the vectors without a code
-    code = code.to(tl.int64)
+    head = (tl.program_id(0) // codebook_size).to(tl.int64)
+    code = tl.program_id(0).to(tl.int64)
+    owner = code + head  # one bin per head for the vectors without a code
     first, last = tl.load(starts_ptr + owner), tl.load(starts_ptr + owner + 1)
     count = last - first
+    pieces = tl.where(count > PIECE, (count + (PIECE - 1)) // PIECE, 0)
+    piece = 2 * first // PIECE
     last = tl.where(count > PIECE, first, last)
-    total = _gather_sum(x_ptr, order_ptr, first, last, d, BLOCK_R, BLOCK_D)
-    first, last = tl.load(pieces_ptr + owner), tl.load(pieces_ptr + owner + 1)
-    total += _range_sum(partial_ptr, first, last, d, BLOCK_R, BLOCK_D)
-
-    channels = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
-    total = total.to(sums_ptr.dtype.element_ty)
-    tl.store(sums_ptr + code * d + channels, total, mask=channels < d)
-    finite = (total > -float("inf")) & (total < float("inf"))  # neither is true for NaN
-    broken = tl.max(tl.where(finite | (channels >= d), 0, 1), 0)
-    tl.store(overflows_ptr + code * tl.num_programs(1) + tl.program_id(1), broken > 0)
-    if tl.program_id(1) == 0:
-        tl.store(counts_ptr + code, count.to(counts_ptr.dtype.element_ty))
+    x_ptr += head * (head_step - n * row_step.to(tl.int64)) * d
+    infinite = tl.zeros([BLOCK_D], tl.int32)
+    for channel in range(0, d, BLOCK_D):
+        total = _gather_sum(x_ptr, row_step, order_ptr, first, last, channel, d, BLOCK_R, BLOCK_D)
+        total += _range_sum(partial_ptr, piece, piece + pieces, channel, d, BLOCK_R, BLOCK_D)
+        total = total.to(sums_ptr.dtype.element_ty)
+        channels = channel + tl.arange(0, BLOCK_D)
+        tl.store(sums_ptr + code * d + channels, total, mask=channels < d)
+        finite = (total > -float("inf")) & (total < float("inf"))  # neither is true for NaN
+        infinite = tl.maximum(infinite, tl.where(finite, 0, 1))
+    fits = tl.max(infinite, 0) == 0
+    tl.store(fits_ptr + code, fits.to(tl.int32))
+    tl.store(counts_ptr + code, count.to(counts_ptr.dtype.element_ty))
+    tl.store(moves_ptr + head, 1, mask=fits & (count > 0))  # all programs that write, write the same value
 
 
 @triton.jit
-def _gather_sum(x_ptr, order_ptr, first, last, d, BLOCK_R: tl.constexpr, BLOCK_D: tl.constexpr):
-    """Σ x[order[i]] over first ≤ i < last, in float64, [BLOCK_D] channels of this program."""
-    channels = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
+def _gather_sum(x_ptr, row_step, order_ptr, first, last, channel, d, BLOCK_R: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Σ x[order[i]] over first ≤ i < last, in float64, for BLOCK_D channels."""
     total = tl.zeros((BLOCK_R, BLOCK_D), tl.float64)
     for start in range(first, last, BLOCK_R):
         places = start + tl.arange(0, BLOCK_R)
         rows = tl.load(order_ptr + places, mask=places < last, other=0)
-        mask = (places < last)[:, None] & (channels < d)[None, :]
-        total += _wide(tl.load(x_ptr + rows[:, None] * d + channels[None, :], mask=mask, other=0.0))
+        total += load_tile(x_ptr + rows * row_step * d, places < last, channel, d, 1, BLOCK_D)
     return tl.sum(total, 0)
 
 
 @triton.jit
-def _range_sum(partial_ptr, first, last, d, BLOCK_R: tl.constexpr, BLOCK_D: tl.constexpr):
-    """Σ partial[i] over first ≤ i < last, [BLOCK_D] channels of this program."""
-    channels = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
+def _range_sum(partial_ptr, first, last, channel, d, BLOCK_R: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Σ partial[i] over first ≤ i < last, for BLOCK_D channels."""
     total = tl.zeros((BLOCK_R, BLOCK_D), tl.float64)
     for start in range(first, last, BLOCK_R):
         places = start + tl.arange(0, BLOCK_R)
-        mask = (places < last)[:, None] & (channels < d)[None, :]
-        total += tl.load(partial_ptr + places[:, None] * d + channels[None, :], mask=mask, other=0.0)
+        total += load_tile(partial_ptr + places * d, places < last, channel, d, 1, BLOCK_D)
     return tl.sum(total, 0)
 
 
-@triton.jit
-def _wide(value):
-    if value.dtype != tl.float64:
-        value = value.to(tl.float32).to(tl.float64)
-    return value
-
-
-@triton.jit(do_not_specialize=["codes", "codebook_size"])
+@triton.jit(do_not_specialize=["codes", "codebook_size"], do_not_specialize_on_alignment=["decay_ptr"])
 def _average_kernel(
     counts_ptr,
     sums_ptr,
     fits_ptr,
-    keep_ptr,
+    moves_ptr,
+    decay_ptr,
     size_ptr,
     embedding_ptr,
     new_size_ptr,
@@ -263,18 +280,20 @@ def _average_kernel(
     BLOCK_D: tl.constexpr,
 ):
     """keep · average + (1 − keep) · batch, in the dtype of the average."""
-    rows = tl.program_id(0) * BLOCK_K + tl.arange(0, BLOCK_K)
-    channels = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
-    offsets = rows.to(tl.int64)[:, None] * d + channels[None, :]
+    blocks = tl.cdiv(d, BLOCK_D)
+    rows = (tl.program_id(0) // blocks).to(tl.int64) * BLOCK_K + tl.arange(0, BLOCK_K)
+    channels = (tl.program_id(0) % blocks) * BLOCK_D + tl.arange(0, BLOCK_D)
+    offsets = rows[:, None] * d + channels[None, :]
     mask = (rows < codes)[:, None] & (channels < d)[None, :]
     fits = tl.load(fits_ptr + rows, mask=rows < codes, other=0) != 0
-    keep = tl.load(keep_ptr + rows // codebook_size, mask=rows < codes, other=1.0)
+    moves = tl.load(moves_ptr + rows // codebook_size, mask=rows < codes, other=0) != 0
+    keep = tl.where(moves, tl.load(decay_ptr).to(size_ptr.dtype.element_ty), 1.0)
 
     old = tl.load(embedding_ptr + offsets, mask=mask, other=0.0)
     new = tl.where(fits[:, None], tl.load(sums_ptr + offsets, mask=mask, other=0.0).to(old.dtype), 0.0)
     weight = keep[:, None].to(old.dtype)
     tl.store(new_embedding_ptr + offsets, weight * old + (1.0 - weight) * new, mask=mask)
-    if tl.program_id(1) == 0:
+    if tl.program_id(0) % blocks == 0:
         size = tl.load(size_ptr + rows, mask=rows < codes, other=0.0)
         count = tl.where(fits, tl.load(counts_ptr + rows, mask=rows < codes, other=0.0).to(size.dtype), 0.0)
         tl.store(new_size_ptr + rows, keep * size + (1.0 - keep) * count, mask=rows < codes)

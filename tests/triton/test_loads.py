@@ -16,7 +16,16 @@ ROWS, CHANNELS = 4, 8
 
 @triton.jit
 def _copy(
-    x_ptr, out_ptr, n, channel, d, stride_n, stride_d, ROWS: tl.constexpr, CHANNELS: tl.constexpr, DTYPE: tl.constexpr
+    x_ptr,
+    out_ptr,
+    n,
+    channel,
+    d,
+    stride_n,
+    stride_d,
+    ROWS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    DTYPE: tl.constexpr,
 ):
     rows, all_rows = tl.arange(0, ROWS), tl.full([ROWS], True, tl.int1)
     tile = load_tile(x_ptr + rows * stride_n, rows < n, channel, d, stride_d, CHANNELS, DTYPE)

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from quantizers.kernels.common import noise
 from quantizers.kernels.common.triton.noise import gumbel_tile, noise_words
+from quantizers.kernels.highest import reference as highest
 from quantizers.kernels.highest.triton import highest_score
-from quantizers.kernels.nearest import reference as nearest
 from quantizers.kernels.soft import reference as soft
 from quantizers.kernels.soft.triton.backward import soft_codes_backward
 from quantizers.kernels.soft.triton.forward import soft_codes
@@ -305,7 +305,7 @@ def test_highest_score_with_ties(data: st.DataObject, n: int, size: int, d: int)
     """Small integers, whose scores are exact: many are equal."""
     draw = torch.Generator().manual_seed(data.draw(st.integers(0, 2**31)))
     tensors = [torch.randint(-2, 3, shape, generator=draw).float() for shape in [(n, d), (size, d), (size,)]]
-    assert torch.equal(highest_score(*(t.to(device()) for t in tensors)).cpu(), nearest.highest_score(*tensors))
+    assert torch.equal(highest_score(*(t.to(device()) for t in tensors)).cpu(), highest.highest_score(*tensors))
 
 
 def test_highest_score_of_equal_sums_in_another_order() -> None:
@@ -324,7 +324,7 @@ def test_highest_score(dtype: torch.dtype) -> None:
     tensors = [torch.randn(*shape).to(dtype) for shape in [(40, 100), (100, 70), (70,)]]
     x, keys, bias = tensors[0], tensors[1].T, tensors[2]
     result = highest_score(*(t.to(device()) for t in (x, keys, bias)))
-    assert torch.equal(result.cpu(), nearest.highest_score(x, keys, bias))
+    assert torch.equal(result.cpu(), highest.highest_score(x, keys, bias))
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, of arithmetic with NaN
@@ -333,4 +333,4 @@ def test_highest_score_of_broken_vectors(value: float) -> None:
     x, keys, bias = torch.randn(5, 3), torch.randn(40, 3), torch.randn(40)
     x[2] = value
     result = highest_score(*(t.to(device()) for t in (x, keys, bias))).cpu()
-    assert torch.equal(result, nearest.highest_score(x, keys, bias))
+    assert torch.equal(result, highest.highest_score(x, keys, bias))

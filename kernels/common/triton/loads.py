@@ -5,9 +5,7 @@ import triton.language as tl
 
 
 @triton.jit
-def load_tile(
-    rows_ptr, inside, channel, d, stride_d, CHANNELS: tl.constexpr, DTYPE: tl.constexpr = tl.float64
-):
+def load_tile(rows_ptr, inside, channel, d, stride_d, CHANNELS: tl.constexpr, DTYPE: tl.constexpr = tl.float64):
     """The channels from `channel` on of some rows, [R, CHANNELS] in DTYPE; zero outside.
 
     `rows_ptr` are pointers to the rows' first channels, [R]. `inside`, [R], says which rows to read; `d` is the
@@ -15,7 +13,9 @@ def load_tile(
     """
     channels = channel + tl.arange(0, CHANNELS)
     mask = inside[:, None] & (channels < d)[None, :]
-    return converted(tl.load(rows_ptr[:, None] + channels.to(tl.int64)[None, :] * stride_d, mask=mask, other=0), DTYPE)
+    return converted(
+        tl.load(rows_ptr[:, None] + channels.to(tl.int64)[None, :] * stride_d, mask=mask, other=0), DTYPE
+    )
 
 
 @triton.jit
@@ -30,6 +30,6 @@ def store_tile(rows_ptr, inside, channel, d, stride_d, tile, CHANNELS: tl.conste
 @triton.jit
 def converted(value, DTYPE: tl.constexpr):
     """`value` in another floating dtype. Between float64 and 16 bits it passes through float32, as in PyTorch."""
-    if (value.dtype == tl.float64) != (DTYPE == tl.float64):
+    if value.dtype.is_fp64() != DTYPE.is_fp64():
         value = value.to(tl.float32)
     return value.to(DTYPE)
