@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantizers.kernels.nearest.triton import lookup, pack, rescan, search
+from quantizers.kernels.nearest.triton import decide, pack, rescan, search
 from quantizers.kernels.nearest.triton.precision import Mode
 from quantizers.kernels.nearest.triton.tiles import Tiles, tiles
 from tests.triton.aot import CAPABILITIES, SHARED_MEMORY, compile_for, main_loop, report
@@ -32,8 +32,9 @@ CONFIGURATIONS = configurations()
 
 # At most so many registers a thread, and instructions a (row, code) pair in the main loop: all of them, since each
 # takes an issue slot. 128 registers let two blocks share a multiprocessor, which all resident rows reach on sm_90.
-# The other bounds are what triton 3.6.0 or 3.7.1 needs, whichever needs more: sm_80 keeps the operands of its matrix
-# units in registers, and the nested loops of streamed rows keep sums, minima and the addresses of both operands.
+# The other bounds are what triton 3.6.0 or 3.7.1 needs, whichever needs more: sm_80 keeps the operands of its
+# matrix units in registers, and the nested loops of streamed rows keep sums, minima and the addresses of both
+# operands.
 BOUNDS: dict[tuple[int, Mode, int | str], tuple[int, float]] = {
     (90, "exact", 16): (128, 11.9),
     (90, "exact", 32): (128, 12.9),
@@ -146,49 +147,43 @@ def test_tiles_fill_the_device(n: int, k: int, d: int, mode: Mode, multiprocesso
 @pytest.mark.parametrize("values", ["*fp32", "*bf16"])
 @pytest.mark.parametrize("mode", MODES)
 def test_pack_compiles(sm: int, values: str, mode: Mode) -> None:
-    blocks = {"ROWS": pack.ROWS, "CHANNELS": pack.CHANNELS}
     half = "*bf16" if mode == "bf16" else "*fp32"
-    pointers = {"centre_ptr": "*fp64", "spread_ptr": "*fp64", "high_ptr": half, "low_ptr": half}
-    constants = {"X": True, "MODE": mode, **blocks}
-    fits(compiled(pack._pack, {**pointers, "vectors_ptr": values}, constants, sm), sm)
+    pointers = {f"{name}_{part}_ptr": half for name in "xe" for part in ("high", "low")}
+    pointers |= {"centre_ptr": "*fp64", "spread_ptr": "*fp64", "longest_ptr": "*i32"}
+    pointers |= {"x_ptr": values, "codes_ptr": "*fp32"}
+    for width, one_pass in ((pack.WIDEST, True), (2 * pack.WIDEST, False)):
+        channels, rows = pack.tile_of(width, pack.TILE)
+        constants = {"MODE": mode, "ONE_PASS": one_pass, "ROWS": rows, "CHANNELS": channels}
+        fits(compiled(pack._pack, pointers, constants, sm, num_warps=pack.WARPS), sm)
 
 
 @pytest.mark.parametrize("sm", CAPABILITIES)
 def test_frame_compiles(sm: int) -> None:
-    blocks = {"ROWS": pack.ROWS, "CHANNELS": pack.CHANNELS}
-    double = {f"{name}_ptr": "*fp64" for name in ("sum", "least", "most", "centre", "spread")}
-    for fn in (pack._summarize, pack._combine):
-        fits(compiled(fn, {**double, "count_ptr": "*i32"}, blocks, sm), sm)
+    pointers = {f"{name}_ptr": "*fp64" for name in ("sum", "least", "most", "centre", "spread")}
+    pointers |= {"count_ptr": "*i32", "longest_ptr": "*i32", "undecided_ptr": "*i64"}
+    for width, one_pass in ((pack.WIDEST, True), (2 * pack.WIDEST, False)):
+        channels, rows = pack.tile_of(width, pack.SUMMARY_TILE)
+        constants = {"ONE_PASS": one_pass, "ROWS": rows, "CHANNELS": channels}
+        fits(compiled(pack._summarize, pointers, constants, sm, num_warps=pack.WARPS), sm)
+    fits(compiled(pack._combine, pointers, {"PARTS": pack.PARTS, "CHANNELS": pack.PART_CHANNELS}, sm), sm)
 
 
 @pytest.mark.parametrize("sm", CAPABILITIES)
 @pytest.mark.parametrize("certify", [True, False])
-def test_decide_compiles(sm: int, certify: bool) -> None:
-    integers = {"index_ptr": "*i32", "indices_ptr": "*i32", "undecided_ptr": "*i32", "smallest_ptr": "*i64"}
-    fits(compiled(search._decide, integers, {"SUMS": 3, "CERTIFY": certify, "ROWS": search._ROWS}, sm), sm)
+@pytest.mark.parametrize("codes", [True, False])
+def test_decide_compiles(sm: int, certify: bool, codes: bool) -> None:
+    pointers = {"index_ptr": "*i32", "longest_ptr": "*i32"}
+    pointers |= {f"{name}_ptr": "*i64" for name in ("indices", "undecided", "count")}
+    constants = {"SUMS": 3, "CERTIFY": certify, "CODES": codes, "ROWS": decide.ROWS, "CHANNELS": decide.CHANNELS}
+    fits(compiled(decide._decide, pointers, constants, sm, num_warps=decide.WARPS), sm)
 
 
 @pytest.mark.parametrize("sm", CAPABILITIES)
 @pytest.mark.parametrize("values", ["*fp32", "*fp64"])
 def test_rescan_compiles(sm: int, values: str) -> None:
-    pointers = {
-        "x_ptr": values,
-        "codes_ptr": values,
-        "listed_ptr": "*i64",
-        "position_ptr": "*i64",
-        "smallest_ptr": "*i64",
-        "indices_ptr": "*i32",
-    }
-    for lowest in (True, False):
-        constants = {"LOWEST": lowest, "ROWS": rescan.ROWS, "CODES": rescan.CODES}
-        fits(compiled(rescan._rescan, pointers, constants, sm), sm)
-    listing = {"flag_ptr": "*i32", "position_ptr": "*i64", "listed_ptr": "*i64"}
-    fits(compiled(rescan._list_rows, listing, {"ROWS": rescan._COMPACT}, sm), sm)
-
-
-@pytest.mark.parametrize("sm", CAPABILITIES)
-@pytest.mark.parametrize("codes", [True, False])
-def test_lookup_compiles(sm: int, codes: bool) -> None:
-    pointers = {"found_ptr": "*i32", "indices_ptr": "*i64"}
-    constants = {"CODES": codes, "ROWS": lookup.ROWS, "CHANNELS": lookup.CHANNELS}
-    fits(compiled(lookup._lookup, pointers, constants, sm), sm)
+    pointers = {f"{name}_ptr": values for name in ("x", "codes", "chosen", "distance")}
+    pointers |= {f"{name}_ptr": "*i64" for name in ("listed", "count", "indices")} | {"nearest_ptr": "*fp64"}
+    scanned = {"ROWS": rescan.ROWS, "CODES": rescan.CODES}
+    fits(compiled(rescan._scan, pointers, scanned, sm), sm)
+    settled = {"WITH_CODES": True, "ROW_CODES": rescan.ROW_CODES, "CHANNELS": rescan.CHANNELS}
+    fits(compiled(rescan._settle, pointers, scanned | settled, sm), sm)

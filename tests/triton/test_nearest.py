@@ -10,11 +10,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from quantizers.kernels.nearest import reference
-from quantizers.kernels.nearest.triton import nearest, rescan, search
+from quantizers.kernels.nearest.triton import nearest
+from quantizers.kernels.nearest.triton.decide import Undecided, decide
+from quantizers.kernels.nearest.triton.lookup import empty_found
 from quantizers.kernels.nearest.triton.nearest import nearest_code, nearest_lookup
-from quantizers.kernels.nearest.triton.pack import frame, pack
+from quantizers.kernels.nearest.triton.pack import Frame, Packed, frame, pack
 from quantizers.kernels.nearest.triton.precision import Mode
-from quantizers.kernels.nearest.triton.tiles import tiles
+from quantizers.kernels.nearest.triton.rescan import rescan
+from quantizers.kernels.nearest.triton.search import Partial, search
+from quantizers.kernels.nearest.triton.tiles import Tiles, tiles
 from tests.exact import assert_nearest
 from tests.triton.interpreter import device, runs_kernels
 
@@ -221,35 +225,55 @@ def test_neither_chunks_nor_repetition_change_a_result() -> None:
         assert all(torch.equal(a, b) for a, b in zip(result, whole, strict=True))
 
 
-def _packed_search(x: Tensor, codebook: Tensor, mode: Mode) -> tuple[search.Partial, search.Decision]:
+def _pack(x: Tensor, codebook: Tensor, mode: Mode) -> tuple[Tiles, Frame, Packed, Packed]:
     cut = tiles(x.shape[1], codebook.shape[1], x.shape[2], mode, 2, 163 * 1024)
-    where, width = frame(codebook), -(-x.shape[2] // cut.block_d) * cut.block_d
-    codes = pack(codebook, where, -(-codebook.shape[1] // cut.block_k) * cut.block_k, width, mode, is_x=False)
-    rows = pack(x, where, -(-x.shape[1] // cut.block_n) * cut.block_n, width, mode, is_x=True)
-    partial = search.search(rows, codes, cut, mode)
-    return partial, search.decide(
-        partial, rows, codes, x.shape[1], resident=width == cut.block_d, certify=mode == "exact"
-    )
+    where = frame(codebook)
+    return cut, where, *pack(x, codebook, where, cut, mode, range(x.shape[1]))
+
+
+def _certain(x: Tensor, codebook: Tensor) -> tuple[Partial, Tensor, Tensor]:
+    """Return the partial scores, the rows that they decide [H, N] bool, and the indices of these."""
+    cut, where, rows, codes = _pack(x, codebook, "exact")
+    partial = search(rows, codes, cut, "exact")
+    found = empty_found(x, codebook, codes=False)
+    undecided = Undecided(torch.empty(x[..., 0].numel(), dtype=torch.int64, device=x.device), where.undecided)
+    everything = range(x.shape[1])
+    decide(partial, x, codebook, where, rows, everything, found, undecided, resident=x.shape[2] <= cut.block_d)
+    certain = torch.ones_like(found.indices, dtype=torch.bool)
+    certain.view(-1)[undecided.rows[: int(undecided.count)]] = False
+    return partial, certain, found.indices
 
 
 def test_certificate_is_neither_empty_nor_wrong() -> None:
     """Of normal data nearly every row is certain; a row whose two nearest codes are 2⁻²² apart is not."""
     x, codebook = torch.randn(1, 500, 8, device=device()), torch.randn(1, 300, 8, device=device())
-    partial, decision = _packed_search(x, codebook, "exact")
+    partial, certain, indices = _certain(x, codebook)
     assert partial.best.shape[0] > 1  # split
-    certain = decision.undecided == 0
     assert certain.float().mean() > 0.95
-    assert torch.equal(decision.indices[certain].long(), reference.nearest_code(x, codebook)[0][certain])
+    assert torch.equal(indices[certain], reference.nearest_code(x, codebook)[0][certain])
     codebook[0, 200] = codebook[0, 100] * (1 + 2.0**-22)
-    _, decision = _packed_search(codebook[:, 100:101].clone() * 1.5, codebook, "exact")
-    assert decision.undecided.tolist() == [[1]]
+    _, certain, _ = _certain(codebook[:, 100:101].clone() * 1.5, codebook)
+    assert certain.tolist() == [[False]]
+
+
+@pytest.mark.parametrize("d", [2, 300])
+def test_rows_left_to_the_rescan_are_listed_once(d: int) -> None:
+    """Over heads, programs and chunks, in any order: every second row has two equal nearest codes."""
+    x, codebook = torch.randn(2, 150, d, device=device()), torch.randn(2, 40, d, device=device())
+    codebook[:, 20:] = -codebook[:, :20]
+    x[:, ::2] = 1.5 * torch.cat([codebook[:, :20]] * 4, 1)[:, :75]
+    codebook[:, 0:20:2] = codebook[:, 1:20:2]
+    x[:, ::2] = codebook[:, :1] * torch.linspace(1, 2, 75, device=device())[:, None]
+    _, certain, _ = _certain(x, codebook)
+    assert not certain[:, ::2].any()
+    assert certain[:, 1::2].any()
 
 
 def test_second_score_is_the_second_smallest() -> None:
     """Over columns, steps and splits: the smallest may come first, last, or share its column with the second."""
     x, codebook = torch.randn(1, 200, 2, device=device()), torch.randn(1, 400, 2, device=device())
-    partial, _ = _packed_search(x, codebook, "exact")
-    where = frame(codebook)
+    cut, where, rows, codes = _pack(x, codebook, "exact")
+    partial = search(rows, codes, cut, "exact")
     scale = 2.0 ** -where.spread.amax().log2().floor()
     centred = (codebook[0].double() - where.centre) * scale
     for split in range(partial.best.shape[0]):
@@ -272,12 +296,22 @@ def test_rescan_of_some_rows() -> None:
     """Only rows that are undecided change; the rest keep whatever they hold."""
     x, codebook = torch.randn(2, 50, 3, device=device()), torch.randn(2, 150, 3, device=device())
     expected, _ = reference.nearest_code(x, codebook)
-    decision = rescan.every_row(x)
     kept = torch.rand(2, 50, device=device()) < 0.5
-    decision.indices[kept] = 7
-    decision.undecided[kept] = 0
-    rescan.rescan(x, codebook, decision)
-    assert torch.equal(decision.indices.long(), expected.masked_fill(kept, 7))
+    listed = kept.view(-1).logical_not().nonzero().view(-1)
+    listed = listed[torch.randperm(len(listed), device=device())]
+    found = empty_found(x, codebook, codes=True)
+    for result in found:
+        result[kept] = 7
+    rows, count = (
+        torch.zeros(100, dtype=torch.int64, device=device()),
+        torch.tensor([len(listed)], device=device()),
+    )
+    rows[: len(listed)] = listed
+    rescan(x, codebook, Undecided(rows, count), found)
+    assert torch.equal(found.indices, expected.masked_fill(kept, 7))
+    chosen = torch.stack([c[i] for c, i in zip(codebook, expected, strict=True)])
+    assert torch.equal(found.codes, chosen.masked_fill(kept[..., None], 7))
+    assert (found.squared_distance[kept] == 7).all()
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-30, 1e30])
@@ -289,9 +323,8 @@ def test_split_halves_hold_the_value(scale: float) -> None:
     count = 500
     column = scale * torch.randn(1, count, 1, device=device())
     codebook = torch.cat([column, -column], 1)
-    where = frame(codebook)
+    _, where, _, packed = _pack(codebook, codebook, "exact")
     assert (where.centre.abs() <= column.abs().amax() * 2.0**-52 * count).all()
-    packed = pack(codebook, where, 1024, 16, "exact", is_x=False)
     high, low = packed.high[0, : 2 * count, 0], packed.low[0, : 2 * count, 0]
     for half in (high, low):
         assert ((half.view(torch.int32) & 0x1FFF) == 0).all()

@@ -1,7 +1,7 @@
 """The nearest code on matrix units, exactly: equations (20) to (24) of kernels/nearest/README.md.
 
-Codebook and rows are packed (pack.py) and scored (search.py). Rows without a certificate are scanned again in
-float64 (rescan.py). A last kernel gathers the codes and computes the distances (lookup.py).
+Codebook and rows are packed (pack.py) and scored (search.py). One kernel decides which rows the scores settle, and
+looks up their codes and distances (decide.py). The other rows are scanned again in float64 (rescan.py).
 
 PyTorch's precision of float32 matrix products (precision.py) selects the mode, for inputs of up to 32 bits:
 
@@ -13,16 +13,22 @@ float64 inputs are scanned in float64 in every mode, which is exact and slow.
 """
 
 import torch
-import triton
 from torch import Tensor
 
 from quantizers.kernels.common.vectors import compute_dtype
-from quantizers.kernels.nearest.triton.lookup import lookup
-from quantizers.kernels.nearest.triton.pack import Frame, Packed, frame, pack
-from quantizers.kernels.nearest.triton.precision import Mode, matmul_mode
+from quantizers.kernels.nearest.triton.decide import Undecided, decide
+from quantizers.kernels.nearest.triton.lookup import Found, empty_found
+from quantizers.kernels.nearest.triton.pack import frame, pack
+from quantizers.kernels.nearest.triton.precision import matmul_mode
 from quantizers.kernels.nearest.triton.rescan import every_row, rescan
-from quantizers.kernels.nearest.triton.search import decide, search
-from quantizers.kernels.nearest.triton.tiles import BLOCK_N, Search, Tiles, device_properties, tiles_of
+from quantizers.kernels.nearest.triton.search import search
+from quantizers.kernels.nearest.triton.tiles import (
+    BLOCK_N,
+    Search,
+    device_properties,
+    round_up,
+    tiles_of,
+)
 
 CHUNK = 2**25  # elements in packed rows at a time: 256 MiB of split halves
 
@@ -41,8 +47,8 @@ def nearest_code(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
         squared_distance: [H, N], the difference form Σ(x − e)² in float32 (float64 if an input is float64); NaN
             where the index is −1.
     """
-    indices, _, squared_distance = lookup(x, codebook, _search(x, codebook), codes=False)
-    return indices, squared_distance
+    found = _search(x, codebook, codes=False)
+    return found.indices, found.squared_distance
 
 
 @torch.no_grad()
@@ -53,44 +59,35 @@ def nearest_lookup(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor, Tensor]
     Returns:
         indices [H, N], codes [H, N, D], squared_distance [H, N].
     """
-    return lookup(x, codebook, _search(x, codebook), codes=True)
+    return _search(x, codebook, codes=True)
 
 
-def _search(x: Tensor, codebook: Tensor) -> Tensor:
-    """Return the index [H, N] int32, negative or UNDECIDED without one."""
+def _search(x: Tensor, codebook: Tensor, *, codes: bool) -> Found:
+    found = empty_found(x, codebook, codes=codes)
     heads, n, d = x.shape
-    size = codebook.shape[1]
     if n * heads == 0:
-        return x.new_empty((heads, n), dtype=torch.int32)
+        return found
     if compute_dtype(x, codebook) == torch.float64:
-        decision = every_row(x)
-        rescan(x, codebook, decision)
-        return decision.indices
+        rescan(x, codebook, every_row(x), found)
+        return found
     cut, mode = tiles_of(search_of(x, codebook)), matmul_mode()
-    where, width = frame(codebook), triton.cdiv(d, cut.block_d) * cut.block_d
-    codes = pack(codebook, where, _round_up(size, cut.block_k), width, mode, is_x=False)
-    chunk = max(1, CHUNK // (heads * width))
-    found = [_search_rows(rows, codebook, where, codes, cut, mode) for rows in x.split(chunk, 1)]
-    return found[0] if len(found) == 1 else torch.cat(found, 1)
+    where, resident = frame(codebook), d <= cut.block_d
+    exact = mode == "exact"
+    undecided = Undecided(x.new_empty((heads * n,), dtype=torch.int64), where.undecided) if exact else None
+    chunk = max(1, CHUNK // (heads * round_up(d, cut.block_d)))
+    packed_codes = None
+    for start in range(0, n, chunk):
+        rows = range(start, min(start + chunk, n))
+        packed, packed_codes = pack(x, codebook, where, cut, mode, rows, packed_codes)
+        partial = search(packed, packed_codes, cut, mode)
+        decide(partial, x, codebook, where, packed, rows, found, undecided, resident=resident)
+    if undecided:
+        rescan(x, codebook, undecided, found)
+    return found
 
 
 def search_of(x: Tensor, codebook: Tensor) -> Search:
     """Return the properties that determine the tiles of the search of these tensors."""
     heads, n, d = x.shape
-    rows = heads * _round_up(n, BLOCK_N)
+    rows = heads * round_up(n, BLOCK_N)
     return Search(rows, codebook.shape[1], d, matmul_mode(), device_properties(x.device))
-
-
-def _search_rows(x: Tensor, codebook: Tensor, where: Frame, codes: Packed, cut: Tiles, mode: Mode) -> Tensor:
-    n, width = x.shape[1], codes.high.shape[2]
-    packed = pack(x, where, _round_up(n, cut.block_n), width, mode, is_x=True)
-    certify = mode == "exact"
-    partial = search(packed, codes, cut, mode)
-    decision = decide(partial, packed, codes, n, resident=width == cut.block_d, certify=certify)
-    if certify:
-        rescan(x, codebook, decision)
-    return decision.indices
-
-
-def _round_up(count: int, multiple: int) -> int:
-    return -(-count // multiple) * multiple

@@ -1,4 +1,5 @@
-"""The nearest code of selected rows by the difference form in float64: (4) and (5) of kernels/nearest/README.md.
+"""The nearest code of selected rows by the difference form in float64: equations (4) and (5) of
+kernels/nearest/README.md.
 
 Only the device knows which rows, and how many: a fixed number of programs shares them.
 """
@@ -8,65 +9,73 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quantizers.kernels.nearest.triton.search import UNDECIDED, Decision
+from quantizers.kernels.nearest.triton.decide import Undecided
+from quantizers.kernels.nearest.triton.lookup import Found, look_up
 from quantizers.kernels.nearest.triton.tiles import device_properties
 
-ROWS = 16  # per task
-CODES = 64  # per step
+ROWS = 16  # per task of the scan
+CODES = 64  # per step of the scan
+ROW_CODES = 128  # per step for a single row
+CHANNELS = 128  # per step of the lookup of a single row
 PROGRAMS_PER_MULTIPROCESSOR = 4
-_COMPACT = 1024  # rows per program of the kernel that lists undecided rows
-_UNDECIDED = tl.constexpr(UNDECIDED)
+_NONE = tl.constexpr(2**31 - 1)
 
 
-def every_row(x: Tensor) -> Decision:
-    """Return a decision with all rows of [H, N, D] undecided, except those that are not finite."""
-    finite = x.isfinite().all(-1)
-    smallest = torch.full(finite.shape, torch.inf, dtype=torch.float64, device=x.device).view(torch.int64)
-    indices = torch.full_like(smallest, UNDECIDED, dtype=torch.int32).masked_fill(~finite, -1)
-    return Decision(indices, finite.int(), smallest)
+def every_row(x: Tensor) -> Undecided:
+    """Return all rows of [H, N, D]."""
+    rows = x.shape[0] * x.shape[1]
+    return Undecided(
+        torch.arange(rows, device=x.device), torch.full((1,), rows, dtype=torch.int64, device=x.device)
+    )
 
 
-def rescan(x: Tensor, codebook: Tensor, decision: Decision) -> None:
-    """Replace UNDECIDED in `decision.indices` by the nearest code; it remains if no code is finite.
-
-    Integer atomics combine the minima over splits of the codes. Their result does not depend on their order.
-    """
+def rescan(x: Tensor, codebook: Tensor, undecided: Undecided, found: Found) -> None:
+    """Write the results of the undecided rows to `found`, whose other rows stay as they are."""
     heads, n, d = x.shape
-    position = decision.undecided.view(-1).cumsum(0)
-    listed = torch.empty_like(position)
-    _list_rows[(triton.cdiv(heads * n, _COMPACT),)](decision.undecided, position, listed, heads * n, ROWS=_COMPACT)
     programs = PROGRAMS_PER_MULTIPROCESSOR * device_properties(x.device).multiprocessors
-    for lowest in (False, True):
-        _rescan[(programs,)](
-            x,
-            *x.stride(),
-            codebook,
-            *codebook.stride(),
-            listed,
-            position,
-            decision.smallest,
-            decision.indices,
-            heads * n,
-            n,
-            codebook.shape[1],
-            d,
-            LOWEST=lowest,
-            ROWS=ROWS,
-            CODES=CODES,
-            enable_fp_fusion=True,
-        )
+    tasks = max(programs, triton.cdiv(heads * n, ROWS))
+    nearest = x.new_empty((tasks, ROWS), dtype=torch.float64)
+    inputs = (x, *x.stride(), codebook, *codebook.stride(), *undecided, nearest)
+    sizes = (programs, n, codebook.shape[1], d)
+    _scan[(programs,)](*inputs, *sizes, ROWS=ROWS, CODES=CODES, enable_fp_fusion=True)
+    _settle[(programs,)](
+        *inputs,
+        *found,
+        *sizes,
+        WITH_CODES=found.codes.dim() == 3,
+        ROWS=ROWS,
+        CODES=CODES,
+        ROW_CODES=ROW_CODES,
+        CHANNELS=CHANNELS,
+        enable_fp_fusion=True,
+    )
 
 
-@triton.jit(do_not_specialize=["count"])
-def _list_rows(flag_ptr, position_ptr, listed_ptr, count, ROWS: tl.constexpr):
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    flag = tl.load(flag_ptr + row, mask=row < count, other=0)
-    position = tl.load(position_ptr + row, mask=flag != 0, other=1)
-    tl.store(listed_ptr + position - 1, row, mask=flag != 0)
+@triton.jit
+def _share_of(count, size, programs, ROWS: tl.constexpr, CODES: tl.constexpr):
+    """How many programs share the codes of a group of ROWS listed rows, and how many codes each scans."""
+    groups = tl.cdiv(count, ROWS)
+    steps = tl.cdiv(size, CODES)
+    shares = tl.minimum(tl.maximum(programs // tl.maximum(groups, 1), 1), steps)
+    return shares, tl.cdiv(steps, shares) * CODES
 
 
-@triton.jit(do_not_specialize=["stride_xh", "stride_xn", "stride_ch", "stride_ck", "rows", "n", "size"])
-def _rescan(
+@triton.jit
+def _squares(x_row_ptr, stride_xd, code_ptr, stride_cd, listed, inside, d):
+    """Squared distances of rows [R] from codes [R, C] in float64; +inf for codes that are not finite."""
+    squares = tl.zeros(code_ptr.shape, tl.float64)
+    for _ in range(d):
+        value = tl.load(x_row_ptr, mask=listed, other=0).to(tl.float64)
+        difference = value[:, None] - tl.load(code_ptr, mask=inside, other=0).to(tl.float64)
+        squares += difference * difference
+        x_row_ptr += stride_xd
+        code_ptr += stride_cd
+    # A value that is not finite makes the sum NaN or infinite.
+    return tl.where(inside & (squares < float("inf")), squares, float("inf"))
+
+
+@triton.jit(do_not_specialize=["stride_xh", "stride_xn", "stride_ch", "stride_ck", "programs", "n", "size"])
+def _scan(
     x_ptr,
     stride_xh,
     stride_xn,
@@ -76,62 +85,113 @@ def _rescan(
     stride_ck,
     stride_cd,
     listed_ptr,
-    position_ptr,
-    smallest_ptr,
-    indices_ptr,
-    rows,
+    count_ptr,
+    nearest_ptr,
+    programs,
     n,
     size,
     d,
-    LOWEST: tl.constexpr,
     ROWS: tl.constexpr,
     CODES: tl.constexpr,
 ):
-    """If LOWEST is false, the smallest squared distance of each listed row; if true, the lowest index within (5)
-    of it.
+    """The smallest squared distance of each listed row over each share of the codes.
 
     A task is ROWS listed rows against one share of the codes.
     """
-    count = tl.load(position_ptr + rows - 1)
-    groups = tl.cdiv(count, ROWS)
-    steps = tl.cdiv(size, CODES)
-    shares = tl.minimum(tl.maximum(tl.num_programs(0) // tl.maximum(groups, 1), 1), steps)
-    share = tl.cdiv(steps, shares)
-    for task in range(tl.program_id(0), groups * shares, tl.num_programs(0)):
+    count = tl.load(count_ptr)
+    shares, share = _share_of(count, size, programs, ROWS, CODES)
+    for task in range(tl.program_id(0), tl.cdiv(count, ROWS) * shares, programs):
         rank = (task // shares) * ROWS + tl.arange(0, ROWS)
         listed = rank < count
         row = tl.load(listed_ptr + rank, mask=listed, other=0)
         head = row // n
         x_row_ptr = x_ptr + head * stride_xh + (row % n) * stride_xn
-        if LOWEST:
-            smallest = tl.load(smallest_ptr + row, mask=listed, other=0).to(tl.float64, bitcast=True)
-            # A product with a float64, since (2d + 16)·2⁻⁵³ alone would be float32 and vanish when added to 1.
-            limit = smallest + smallest * (2 * d + 16) * 1.1102230246251565e-16
-            result = tl.full([ROWS], _UNDECIDED, tl.int32)
-        else:
-            nearest = tl.full([ROWS], float("inf"), tl.float64)
+        head_ptr = codes_ptr + head * stride_ch
+        nearest = tl.full([ROWS], float("inf"), tl.float64)
         first = (task % shares) * share
-        for step in range(first, tl.minimum(first + share, steps)):
-            code = (step * CODES + tl.arange(0, CODES)).to(tl.int32)
-            code_ptr = codes_ptr + head[:, None] * stride_ch + code.to(tl.int64)[None, :] * stride_ck
+        for start in range(first, tl.minimum(first + share, size), CODES):
+            code = (start + tl.arange(0, CODES)).to(tl.int64)
             inside = listed[:, None] & (code < size)[None, :]
-            squares = tl.zeros([ROWS, CODES], tl.float64)
-            value_ptr = x_row_ptr
-            for _ in range(d):
-                value = tl.load(value_ptr, mask=listed, other=0).to(tl.float64)
-                difference = value[:, None] - tl.load(code_ptr, mask=inside, other=0).to(tl.float64)
-                squares += difference * difference
-                value_ptr += stride_xd
-                code_ptr += stride_cd
-            # A code that is not finite makes the sum NaN or infinite.
-            possible = inside & (squares < float("inf"))
-            if LOWEST:
-                near = possible & (squares <= limit[:, None])
-                result = tl.minimum(result, tl.min(tl.where(near, code[None, :], _UNDECIDED), 1))
-            else:
-                nearest = tl.minimum(nearest, tl.min(tl.where(possible, squares, float("inf")), 1))
-        if LOWEST:
-            tl.atomic_min(indices_ptr + row, result, mask=listed)
-        else:
-            # The bits of non-negative numbers have the same order as the numbers.
-            tl.atomic_min(smallest_ptr + row, nearest.to(tl.int64, bitcast=True), mask=listed)
+            code_ptr = head_ptr[:, None] + code[None, :] * stride_ck
+            squares = _squares(x_row_ptr, stride_xd, code_ptr, stride_cd, listed, inside, d)
+            nearest = tl.minimum(nearest, tl.min(squares, 1))
+        tl.store(nearest_ptr + task * ROWS + tl.arange(0, ROWS), nearest)
+
+
+@triton.jit(do_not_specialize=["stride_xh", "stride_xn", "stride_ch", "stride_ck", "programs", "n", "size"])
+def _settle(
+    x_ptr,
+    stride_xh,
+    stride_xn,
+    stride_xd,
+    codes_ptr,
+    stride_ch,
+    stride_ck,
+    stride_cd,
+    listed_ptr,
+    count_ptr,
+    nearest_ptr,
+    indices_ptr,
+    chosen_ptr,
+    distance_ptr,
+    programs,
+    n,
+    size,
+    d,
+    WITH_CODES: tl.constexpr,
+    ROWS: tl.constexpr,
+    CODES: tl.constexpr,
+    ROW_CODES: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):
+    """The lowest index within (5) of the smallest distance, and its code. A task is one listed row.
+
+    Only shares of the codes whose smallest distance is within (5) are scanned again: one, as a rule.
+    """
+    count = tl.load(count_ptr)
+    shares, share = _share_of(count, size, programs, ROWS, CODES)
+    for rank in range(tl.program_id(0), count, programs):
+        # Tensors of one element, since a row is a tile of one row.
+        one = rank + tl.zeros([1], tl.int64)
+        listed = one < count
+        row = tl.load(listed_ptr + one)
+        head = row // n
+        x_row_ptr = x_ptr + head * stride_xh + (row % n) * stride_xn
+        head_ptr = codes_ptr + head * stride_ch
+        nearest_row_ptr = nearest_ptr + (rank // ROWS) * shares * ROWS + rank % ROWS
+        smallest = tl.load(nearest_row_ptr)
+        for part in range(1, shares):
+            smallest = tl.minimum(smallest, tl.load(nearest_row_ptr + part * ROWS))
+        # A product with a float64, since (2d + 16)·2⁻⁵³ alone would be float32 and vanish when added to 1.
+        limit = smallest + smallest * (2 * d + 16) * 1.1102230246251565e-16
+        result = tl.full([1], _NONE, tl.int32)
+        for part in range(shares):
+            nearest = tl.load(nearest_row_ptr + part * ROWS)
+            # A later share has no lower index.
+            if (nearest <= limit) & (nearest < float("inf")) & (tl.min(result, 0) == _NONE):
+                for start in range(part * share, tl.minimum((part + 1) * share, size), ROW_CODES):
+                    code = start + tl.arange(0, ROW_CODES)
+                    inside = (code < tl.minimum((part + 1) * share, size))[None, :] & listed[:, None]
+                    code_ptr = head_ptr[:, None] + code.to(tl.int64)[None, :] * stride_ck
+                    squares = _squares(x_row_ptr, stride_xd, code_ptr, stride_cd, listed, inside, d)
+                    near = (squares <= limit) & (squares < float("inf"))
+                    lowest = tl.min(tl.where(near, code[None, :].to(tl.int32), _NONE), 1)
+                    result = tl.minimum(result, lowest)
+        index = tl.where(result == _NONE, -1, result).to(tl.int64)
+        look_up(
+            x_row_ptr,
+            stride_xd,
+            head_ptr,
+            stride_ck,
+            stride_cd,
+            index,
+            row,
+            listed,
+            indices_ptr,
+            chosen_ptr,
+            distance_ptr,
+            d,
+            WITH_CODES,
+            1,
+            CHANNELS,
+        )

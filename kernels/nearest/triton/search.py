@@ -1,7 +1,4 @@
-"""The smallest scores over packed rows and codes, and the certificate of the smallest.
-
-Equations (20) to (23) of kernels/nearest/README.md.
-"""
+"""The smallest scores over packed rows and codes: equations (20) and (21) of kernels/nearest/README.md."""
 
 from typing import NamedTuple
 
@@ -14,19 +11,6 @@ from quantizers.kernels.nearest.triton.pack import Packed
 from quantizers.kernels.nearest.triton.precision import Mode
 from quantizers.kernels.nearest.triton.tiles import Tiles
 
-UNDECIDED = 2**31 - 1  # instead of an index: left to the rescan
-_UNDECIDED = tl.constexpr(UNDECIDED)
-_ROWS = 128  # per program of the deciding kernel
-_INFINITY_BITS = tl.constexpr(0x7FF0000000000000)  # +inf of float64
-# (22): u = 2⁻²⁴. Splitting costs 3·2⁻²², centring two roundings, the last subtraction one.
-_ROUNDOFF = tl.constexpr(2.0**-24)
-_SPLIT = tl.constexpr(15.0)
-# The model of a sum inside a matrix unit: every step of 8 products truncates nine terms to 23 bits of the
-# largest, which costs 9/8 · 2u per channel.
-_ACCUMULATION = tl.constexpr(2.25)
-# Second order, underflow and the smallest factor, some D · 2⁻¹⁰⁰. Due to the scaling, a bound is never below 2⁻²⁴.
-_REST = tl.constexpr(1.01)
-
 
 class Partial(NamedTuple):
     """The results of each split of the codes, [splits, H, R] each."""
@@ -34,14 +18,6 @@ class Partial(NamedTuple):
     best: Tensor  # float32, the smallest score
     second: Tensor  # float32, the second smallest
     lowest: Tensor  # int32, the lowest index of the smallest
-
-
-class Decision(NamedTuple):
-    """The merged results, [H, R] each."""
-
-    indices: Tensor  # int32: an index, −1 without one, or UNDECIDED
-    undecided: Tensor  # int32, 1 where UNDECIDED
-    smallest: Tensor  # int64, the bits of float64 +inf, for the rescan
 
 
 def search(x: Packed, codes: Packed, tiles: Tiles, mode: Mode) -> Partial:
@@ -76,35 +52,6 @@ def search(x: Packed, codes: Packed, tiles: Tiles, mode: Mode) -> Partial:
         enable_fp_fusion=True,
     )
     return Partial(best, second, index)
-
-
-def decide(partial: Partial, x: Packed, codes: Packed, rows: int, *, resident: bool, certify: bool) -> Decision:
-    """Merge the splits. Leaves the first `rows` rows whose second score is not safely larger (22) to the
-    rescan."""
-    splits, heads, padded = partial.best.shape
-    indices = partial.lowest.new_empty((heads, rows))
-    undecided, smallest = torch.empty_like(indices), torch.empty_like(indices, dtype=torch.int64)
-    size = codes.half_squares.shape[1]
-    _decide[(heads * triton.cdiv(rows, _ROWS),)](
-        *partial,
-        x.half_squares,
-        x.factor,
-        codes.half_squares,
-        indices,
-        undecided,
-        smallest,
-        heads,
-        rows,
-        padded,
-        size,
-        splits,
-        x.high.shape[2],
-        SUMS=1 if resident else 3,
-        CERTIFY=certify,
-        ROWS=_ROWS,
-        enable_fp_fusion=True,
-    )
-    return Decision(indices, undecided, smallest)
 
 
 @triton.jit
@@ -188,67 +135,3 @@ def _search(
     tl.store(index_ptr + out, lowest)
     if EXACT:
         tl.store(second_ptr + out, tl.min(tl.where(index == lowest[:, None], second, best), 1))
-
-
-@triton.jit
-def _largest_norm(half_ptr, size, COUNT: tl.constexpr):
-    """The largest finite ‖e‖ from ½‖e‖² [size]."""
-    largest = tl.zeros([COUNT], tl.float32)
-    for start in range(0, size, COUNT):
-        place = start + tl.arange(0, COUNT)
-        half = tl.load(half_ptr + place, mask=place < size, other=0.0)
-        largest = tl.maximum(largest, tl.where(half < float("inf"), half, 0.0))
-    return tl.sqrt(2 * tl.max(largest, 0))
-
-
-@triton.jit(do_not_specialize=["heads", "rows", "padded", "size", "splits"])
-def _decide(
-    best_ptr,
-    second_ptr,
-    index_ptr,
-    x_half_ptr,
-    factor_ptr,
-    e_half_ptr,
-    indices_ptr,
-    undecided_ptr,
-    smallest_ptr,
-    heads,
-    rows,
-    padded,
-    size,
-    splits,
-    width,
-    SUMS: tl.constexpr,
-    CERTIFY: tl.constexpr,
-    ROWS: tl.constexpr,
-):
-    blocks = tl.cdiv(rows, ROWS)
-    head = (tl.program_id(0) // blocks).to(tl.int64)
-    row = (tl.program_id(0) % blocks) * ROWS + tl.arange(0, ROWS)
-    inside = row < rows
-    best = tl.full([ROWS], float("inf"), tl.float32)
-    second = best
-    index = tl.full([ROWS], -1, tl.int32)
-    for split in range(splits):
-        place = (split * heads.to(tl.int64) + head) * padded + row
-        score = tl.load(best_ptr + place, mask=inside, other=float("inf"))
-        if CERTIFY:
-            runner_up = tl.load(second_ptr + place, mask=inside, other=float("inf"))
-            second = tl.minimum(tl.minimum(second, runner_up), tl.maximum(best, score))
-        index = tl.where(score < best, tl.load(index_ptr + place, mask=inside, other=-1), index)
-        best = tl.minimum(best, score)
-    x_half = tl.load(x_half_ptr + head * padded + row, mask=inside, other=float("inf"))
-    index = tl.where(x_half < float("inf"), index, -1)
-    out = head * rows + row
-    if CERTIFY:
-        factor = tl.load(factor_ptr + head * padded + row, mask=inside, other=1.0)
-        radius = _largest_norm(e_half_ptr + head * size, size, 1024)
-        products = (
-            (_SPLIT + _ACCUMULATION * SUMS * width) * tl.sqrt(2 * tl.where(index >= 0, x_half, 0.0)) * radius
-        )
-        bound = _REST * _ROUNDOFF * (products + factor * radius * radius)
-        undecided = (index >= 0) & ~(second - tl.where(index >= 0, best, 0.0) > 2 * bound)
-        index = tl.where(undecided, _UNDECIDED, index)
-        tl.store(undecided_ptr + out, undecided.to(tl.int32), mask=inside)
-        tl.store(smallest_ptr + out, tl.full([ROWS], _INFINITY_BITS, tl.int64), mask=inside)
-    tl.store(indices_ptr + out, index, mask=inside)

@@ -1,16 +1,16 @@
 """Tile sizes of the nearest-code search, from its shape and the device's properties.
 
-Occupancy decides on Hopper. A step of the search multiplies, waits for the matrix unit, and then updates the minima,
-so a block alone leaves either the matrix unit or the other units idle. Two blocks on a multiprocessor overlap. A
-multiprocessor of sm_90 has 65,536 registers and 227 kB of shared memory: two blocks of 8 warps fit if a thread uses
-at most 128 registers and a block at most 113 kB.
+Occupancy decides on Hopper. A step of the search multiplies, waits for the matrix unit, and then updates the
+minima, so a block alone leaves either the matrix unit or the other units idle. Two blocks on a multiprocessor
+overlap. A multiprocessor of sm_90 has 65,536 registers and 227 kB of shared memory: two blocks of 8 warps fit if a
+thread uses at most 128 registers and a block at most 113 kB.
 
-Registers hold the running minima, 2 numbers (exact: 3) for each pair of a row and a code in a tile, and the sums of
-the step. With 64 codes (exact: 32) and a software pipeline of two stages, a thread needs at most 128. Shared memory
-holds the rows, if they are resident, and the codes of each stage. A resident row is read once; streamed rows and
-codes are read again in every step, from the second-level cache, which then limits the speed. So rows are resident
-wherever the tile fits, even if only one block does (tf32 from 128 channels on, bfloat16 from 256). The matrix units
-of sm_80 take their operands from registers, so only its narrowest tiles need 128 or fewer.
+Registers hold the running minima, 2 numbers (exact: 3) for each pair of a row and a code in a tile, and the sums
+of the step. With 64 codes (exact: 32) and a software pipeline of two stages, a thread needs at most 128. Shared
+memory holds the rows, if they are resident, and the codes of each stage. A resident row is read once; streamed
+rows and codes are read again in every step, from the second-level cache, which then limits the speed. So rows are
+resident wherever the tile fits, even if only one block does (tf32 from 128 channels on, bfloat16 from 256). The
+matrix units of sm_80 take their operands from registers, so only its narrowest tiles need 128 or fewer.
 """
 
 from typing import NamedTuple
@@ -101,6 +101,11 @@ def tiles(
         stages = 3 if 3 * (BLOCK_N + block_k) * row <= shared_memory else 2
     wanted = -(-programs * multiprocessors // max(-(-n // BLOCK_N), 1))
     return Tiles(BLOCK_N, block_k, padded, WARPS, stages, max(1, min(wanted, -(-k // block_k))))
+
+
+def round_up(count: int, multiple: int) -> int:
+    """Return the smallest multiple that is at least `count`."""
+    return -(-count // multiple) * multiple
 
 
 def device_properties(device: torch.device) -> Device:
