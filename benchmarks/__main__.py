@@ -25,7 +25,7 @@ def main() -> None:
             f"The benchmarks need {', '.join(missing)} from the extra quantizers-torch[bench]: "
             "install it with  pip install -e '.[bench]'"
         )
-    from benchmarks.cli import app  # imports typer, so only after the check
+    from benchmarks.cli.app import app  # imports typer, so only after the check
 
     app(prog_name="python -m benchmarks")
 

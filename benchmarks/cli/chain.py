@@ -10,18 +10,8 @@ from benchmarks.chain import report
 from benchmarks.chain.coding import check_installed
 from benchmarks.chain.progress import Bars
 from benchmarks.chain.run import LATENT_STEPS, plans, run, shortened
-from benchmarks.cli.common import (
-    FAILED,
-    LARGEST_SEED,
-    Device,
-    Fresh,
-    Images,
-    Out,
-    make_writable,
-    read_photographs,
-    resumable,
-    sentences,
-)
+from benchmarks.cli.common import LARGEST_SEED, Device, Fresh, Images, Out, read_photographs
+from benchmarks.cli.exits import FAILED, make_writable, resumable, sentences
 from benchmarks.files import write_json, write_text
 from benchmarks.sheets import rich_table
 from benchmarks.utilization import check_device

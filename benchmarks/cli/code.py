@@ -6,7 +6,8 @@ from rich.console import Console
 from benchmarks.chain import priors, reconstruction, report, stages
 from benchmarks.chain.coding import check_installed
 from benchmarks.chain.progress import Bars
-from benchmarks.cli.common import FAILED, Device, Run, make_writable, resumable, sentences
+from benchmarks.cli.common import Device, Run
+from benchmarks.cli.exits import FAILED, make_writable, resumable, sentences
 from benchmarks.files import write_json
 from benchmarks.sheets import rich_table
 from benchmarks.utilization import check_device

@@ -1,7 +1,5 @@
-"""Exit codes, common options and the output folder, shared by the commands."""
+"""Options that several commands share, and what reads their values."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -9,15 +7,12 @@ import typer
 from rich.console import Console
 
 import quantizers
+from benchmarks.cli.exits import make_writable
 from benchmarks.data import LONGEST_SIDE, Photographs, bundled, from_folder
 from benchmarks.errors import InputError
-from benchmarks.files import write_text
 from benchmarks.stored_results import FOLDER
 from benchmarks.variants import split_list
 
-FAILED = 1  # some measurement failed
-BAD_INPUT = 2
-INTERRUPTED = 130  # the exit code that a shell reports for Ctrl-C
 LARGEST_SEED = 2**63 - 1
 
 Quantizers = Annotated[
@@ -47,26 +42,6 @@ Run = Annotated[
 Fresh = Annotated[bool, typer.Option("--fresh", help="Train again, even if the folder contains results already.")]
 
 
-@contextmanager
-def sentences() -> Iterator[None]:
-    """Turn an InputError inside the block into its sentence and exit code 2."""
-    try:
-        yield
-    except InputError as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(BAD_INPUT) from None
-
-
-@contextmanager
-def resumable(console: Console) -> Iterator[None]:
-    """Turn Ctrl-C inside the block into a sentence and exit code 130."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        console.print("Interrupted. Run the same command again to resume from the last checkpoint.")
-        raise typer.Exit(INTERRUPTED) from None
-
-
 def parse_names(given: list[str]) -> list[str]:
     """Return the variants of comma-separated lists, without duplicates, in the given order."""
     names = [name for group in given for name in split_list(group)]
@@ -81,17 +56,6 @@ def read_photographs(console: Console, images: Path | None) -> Photographs:
     for sentence in photographs.skipped:
         console.print(f"skipped {sentence}", highlight=False, markup=False)
     return photographs
-
-
-def make_writable(out: Path, *inner: Path) -> None:
-    """Create `out` and the folders in it, and try to write there before hours of training. Raises: InputError."""
-    try:
-        for folder in (out, *inner):
-            folder.mkdir(parents=True, exist_ok=True)
-            write_text(folder / ".writable", "")
-            (folder / ".writable").unlink()
-    except OSError as error:
-        raise InputError(f"--out: cannot write in {out}: {error.strerror or error}") from error
 
 
 def make_folder(out: Path) -> Path:

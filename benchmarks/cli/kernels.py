@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks.cli.common import INTERRUPTED, make_writable, sentences
+from benchmarks.cli.exits import INTERRUPTED, make_writable, sentences
 from benchmarks.files import write_json, write_text
 from benchmarks.kernels import plots, report
 from benchmarks.kernels.progress import bar

@@ -9,7 +9,8 @@ from rich.console import Console
 from benchmarks.chain import reconstruction, report, stages
 from benchmarks.chain.progress import Bars
 from benchmarks.chain.settings import FITTING, PIXELCNN, TRANSFORMER, check_choice
-from benchmarks.cli.common import LARGEST_SEED, Device, Fresh, Run, make_writable, resumable, sentences
+from benchmarks.cli.common import LARGEST_SEED, Device, Fresh, Run
+from benchmarks.cli.exits import make_writable, resumable, sentences
 from benchmarks.files import write_json
 from benchmarks.sheets import rich_table
 from benchmarks.utilization import check_device

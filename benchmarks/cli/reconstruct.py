@@ -10,7 +10,8 @@ from rich.console import Console
 from benchmarks.chain import report, stages
 from benchmarks.chain.progress import Bars
 from benchmarks.chain.settings import AUTOENCODING, DIGITS, check_data
-from benchmarks.cli.common import LARGEST_SEED, Device, Fresh, Images, make_writable, resumable, sentences
+from benchmarks.cli.common import LARGEST_SEED, Device, Fresh, Images
+from benchmarks.cli.exits import make_writable, resumable, sentences
 from benchmarks.errors import InputError
 from benchmarks.files import write_json
 from benchmarks.sheets import rich_table

@@ -7,7 +7,8 @@ from rich.console import Console
 
 from benchmarks.chain import priors, reconstruction, stages
 from benchmarks.chain.draws import Filters
-from benchmarks.cli.common import LARGEST_SEED, Device, Run, make_writable, sentences
+from benchmarks.cli.common import LARGEST_SEED, Device, Run
+from benchmarks.cli.exits import make_writable, sentences
 from benchmarks.utilization import check_device
 
 

@@ -9,8 +9,6 @@ import typer
 from rich.console import Console
 
 from benchmarks.cli.common import (
-    FAILED,
-    INTERRUPTED,
     LARGEST_SEED,
     Device,
     Fresh,
@@ -20,8 +18,8 @@ from benchmarks.cli.common import (
     make_folder,
     parse_names,
     read_photographs,
-    sentences,
 )
+from benchmarks.cli.exits import FAILED, INTERRUPTED, sentences
 from benchmarks.data import Photographs
 from benchmarks.errors import InputError
 from benchmarks.files import write_json, write_text

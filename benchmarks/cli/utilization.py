@@ -8,7 +8,6 @@ from rich.console import Console
 
 from benchmarks import plots, report
 from benchmarks.cli.common import (
-    INTERRUPTED,
     LARGEST_SEED,
     Device,
     Fresh,
@@ -18,8 +17,8 @@ from benchmarks.cli.common import (
     make_folder,
     parse_names,
     read_photographs,
-    sentences,
 )
+from benchmarks.cli.exits import INTERRUPTED, sentences
 from benchmarks.crops import held_out_views, to_unit_range
 from benchmarks.data import Photographs
 from benchmarks.evaluation import to_display

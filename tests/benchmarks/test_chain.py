@@ -38,7 +38,7 @@ from benchmarks.chain.priors import Fitted
 from benchmarks.chain.reconstruction import Trained
 from benchmarks.chain.settings import AUTOENCODING, DIGITS, FITTING, PIXELCNN, TRANSFORMER, Autoencoding, Fitting
 from benchmarks.chain.sources import Batch, cut, open_source, to_grey_levels
-from benchmarks.cli import app
+from benchmarks.cli.app import app
 from benchmarks.errors import InputError
 from benchmarks.models.pixelcnn import PixelCNN
 from benchmarks.models.prior import Prior

@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from benchmarks import plots, utilization
-from benchmarks.cli import app
+from benchmarks.cli.app import app
 
 ROOT = Path(__file__).resolve().parents[2]
 

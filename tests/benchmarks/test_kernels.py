@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from benchmarks.cli import app
+from benchmarks.cli.app import app
 from benchmarks.kernels import bars, exactness, floors, growth, report, rivals, run, timing
 from benchmarks.kernels.exactness import wrong_share
 from benchmarks.kernels.gemm import GEMMS

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from benchmarks.cli import app
 from benchmarks.cli import robustness as cli
+from benchmarks.cli.app import app
 from benchmarks.kernels.rivals import PEER
 from benchmarks.robustness import report
 from benchmarks.robustness.checks import CHECKS, Check, Value

@@ -21,8 +21,8 @@ from typer.testing import CliRunner
 
 from benchmarks import variants
 from benchmarks.autoencoder import build
-from benchmarks.cli import app
 from benchmarks.cli import study as study_command
+from benchmarks.cli.app import app
 from benchmarks.data import from_folder
 from benchmarks.sheets import markdown_rows
 from benchmarks.study import compare, curves, report

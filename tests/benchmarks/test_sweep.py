@@ -15,8 +15,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from benchmarks import utilization
-from benchmarks.cli import app
 from benchmarks.cli import sweep as sweep_command
+from benchmarks.cli.app import app
 from benchmarks.cost import Cost
 from benchmarks.sweep import cuts, plots, report
 from benchmarks.sweep.grid import DEFAULT_LIMITS, FULL, SMALL, Axes, Grid

@@ -1,0 +1,26 @@
+"""All commands of `python -m benchmarks`."""
+
+import typer
+
+from benchmarks.cli import chain, code, kernels, prior, reconstruct, robustness, sample, study, sweep, utilization
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+)
+
+
+@app.callback()
+def benchmarks() -> None:
+    """Benchmarks of vector quantizers. Each is a command with its own --help."""
+
+
+app.command("utilization")(utilization.command)
+app.command("sweep")(sweep.command)
+app.command("study")(study.command)
+app.command("kernels")(kernels.command)
+app.command("robustness")(robustness.command)
+app.command("chain")(chain.command)
+app.command("reconstruct")(reconstruct.command)
+app.command("prior")(prior.command)
+app.command("sample")(sample.command)
+app.command("code")(code.command)
