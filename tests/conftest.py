@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
-from PIL import Image
 
 from tests.cases import Case
 
@@ -80,6 +79,8 @@ def _seeded_and_poisoned() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of three small pictures, one of them in a subfolder and grey."""
+    from PIL import Image  # here, since the tests of kernels also run on machines without it
+
     folder = tmp_path_factory.mktemp("pictures")
     noise = np.random.default_rng(0).integers(0, 256, (3, 64, 96, 3), dtype=np.uint8)
     (folder / "sub").mkdir()
