@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from benchmarks.kernels.results import Row, Wrong
-from benchmarks.kernels.rivals import CDIST, FAISS, OURS, PEER, SKLEARN
+from benchmarks.kernels.rivals import CDIST, FAISS, OURS, OURS_HIGH, OURS_MEDIUM, PEER, SKLEARN
 from benchmarks.kernels.steps import EMA, PEER_EMA, PEER_VQ, VQ
 
 MANY_CHANNELS = 16
@@ -30,18 +30,19 @@ class Bar:
 
 
 def judge(search: list[Row], step: list[Row], exactness: list[Wrong], device_type: str) -> list[Bar]:
-    """Check all requirements. Those on time apply to a CPU only."""
-    bars = _time_bars(search, step) if device_type == "cpu" else []
-    bars += [
+    """Check all requirements. Those on the time of a search differ between a CPU and a GPU."""
+    return [
+        *(_cpu_bars(search) if device_type == "cpu" else _gpu_bars(search)),
+        _speed("training step, VQ: at least 5 times as fast as the main peer", 5, step, _lead(VQ, PEER_VQ)),
+        _speed("training step, EMA VQ: at least 5 times as fast as the main peer", 5, step, _lead(EMA, PEER_EMA)),
         _memory("peak memory of a search at most 64 MiB + 8(N + K)D bytes", search, [OURS]),
         _memory("peak memory of a training step at most 64 MiB + 8(N + K)D bytes", step, [VQ, EMA]),
         _exact(exactness),
         _runs([*search, *step, *exactness]),
     ]
-    return bars
 
 
-def _time_bars(search: list[Row], step: list[Row]) -> list[Bar]:
+def _cpu_bars(search: list[Row]) -> list[Bar]:
     few = [row for row in search if row.shape.d < MANY_CHANNELS]
     many = [row for row in search if row.shape.d >= MANY_CHANNELS]
     wide = [row for row in search if row.shape.d >= MATRIX_CHANNELS]
@@ -50,9 +51,26 @@ def _time_bars(search: list[Row], step: list[Row]) -> list[Bar]:
         _speed(f"search, D < 16: at least as fast as {others}", 1, few, _lead_in_search),
         _speed(f"search, D ≥ 16: at least 1.5 times as fast as {others}", 1.5, many, _lead_in_search),
         _bare_product(wide),
-        _speed("training step, VQ: at least 5 times as fast as the main peer", 5, step, _lead(VQ, PEER_VQ)),
-        _speed("training step, EMA VQ: at least 5 times as fast as the main peer", 5, step, _lead(EMA, PEER_EMA)),
     ]
+
+
+def _gpu_bars(search: list[Row]) -> list[Bar]:
+    return [
+        *(
+            _speed(f"search, {kind}: at least half as fast as its floor", 0.5, search, _share_of_floor(name, kind))
+            for name, kind in ((OURS, "tf32x3"), (OURS_HIGH, "tf32"), (OURS_MEDIUM, "bf16"))
+        ),
+        _speed("search: at least 5 times as fast as cdist + argmin", 5, search, _lead(OURS, CDIST)),
+    ]
+
+
+def _share_of_floor(name: str, kind: str) -> Callable[[Row], float | None]:
+    """Return the ratio of a floor to a search's time, on an accelerator with known rates."""
+
+    def share(row: Row) -> float | None:
+        return row.floors[kind] / row.times[name].median if kind in row.floors and name in row.times else None
+
+    return share
 
 
 def _lead_in_search(row: Row) -> float | None:

@@ -6,6 +6,7 @@ work that depends on the codebook is part of each run, since the codebook moves 
 
 import importlib.util
 import inspect
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,8 @@ from quantizers.kernels.nearest.packed import codebooks
 Work = Callable[[], tuple[Tensor, ...]]
 
 OURS = "ours"
+OURS_HIGH = "ours, high"
+OURS_MEDIUM = "ours, medium"
 PLAIN = "plain torch"
 FAISS = "faiss"
 SKLEARN = "scikit-learn"
@@ -40,6 +43,7 @@ class Rival:
     package   import name of the required package, empty for torch alone
     devices   types of devices it runs on
     matrices  approximate number of N × K float32 matrices in memory at once; a run that cannot fit is skipped
+    pairs     largest N · K on a GPU; a run that would take minutes is skipped
     """
 
     name: str
@@ -48,6 +52,7 @@ class Rival:
     package: str = ""
     devices: tuple[str, ...] = ("cpu", "cuda")
     matrices: int = 0
+    pairs: float = math.inf
 
 
 def usable(rivals: Iterable[Rival], device: torch.device) -> tuple[list[Rival], list[str]]:
@@ -150,9 +155,10 @@ def prepare_flash(x: Tensor, codebook: Tensor) -> Work:
 
 SEARCHES = (
     Rival(OURS, prepare_ours),
-    Rival("ours, high", lambda x, codebook: prepare_ours(x, codebook, precision="high"), devices=("cuda",)),
-    Rival("ours, medium", lambda x, codebook: prepare_ours(x, codebook, precision="medium"), devices=("cuda",)),
-    Rival(PLAIN, lambda x, codebook: prepare_ours(x, codebook, "blocked")),
+    Rival(OURS_HIGH, lambda x, codebook: prepare_ours(x, codebook, precision="high"), devices=("cuda",)),
+    Rival(OURS_MEDIUM, lambda x, codebook: prepare_ours(x, codebook, precision="medium"), devices=("cuda",)),
+    # Its loop over groups of codes launches some kernels for each of them.
+    Rival(PLAIN, lambda x, codebook: prepare_ours(x, codebook, "blocked"), pairs=2**30),
     Rival(FAISS, prepare_faiss, package="faiss", devices=("cpu",)),
     Rival(SKLEARN, prepare_sklearn, package="sklearn", devices=("cpu",)),
     Rival(ADDMM, prepare_addmm, matrices=1),

@@ -8,8 +8,7 @@ import torch
 from benchmarks.errors import InputError
 from benchmarks.kernels import growth
 from benchmarks.kernels.exactness import DATA, Data, wrong_share
-from benchmarks.kernels.floors import DEVICE as FLOORS_OF
-from benchmarks.kernels.floors import floors_ms
+from benchmarks.kernels.floors import floors_ms, has_floors
 from benchmarks.kernels.gemm import GEMMS
 from benchmarks.kernels.memory import allowance, peak_memory
 from benchmarks.kernels.results import Point, Results, Row, Wrong
@@ -101,7 +100,7 @@ def time_rivals(
     timed = [rival.name for rival in gemms if rival.name in times]
     row = Row(shape, [*rivals, *gemms], allowance(shape), times, failures)
     row.gemm = min(timed, key=lambda name: times[name].median, default="")
-    if gemms and device.type == "cuda" and FLOORS_OF in torch.cuda.get_device_name(device):
+    if gemms and device.type == "cuda" and has_floors(torch.cuda.get_device_name(device)):
         row.floors = floors_ms(shape)
     rows.append(row)
 

@@ -72,6 +72,9 @@ def prepare_all(rivals: Sequence[Rival], x: Tensor, codebook: Tensor) -> tuple[d
         if not fits(rival, shape, x.device):
             failures[rival.name] = "not enough memory"
             continue
+        if not is_brief(rival, shape, x.device):
+            failures[rival.name] = f"not run on more than {rival.pairs:.0f} pairs of vector and code"
+            continue
         try:
             work = rival.prepare(x, codebook)
             work()
@@ -85,6 +88,11 @@ def prepare_all(rivals: Sequence[Rival], x: Tensor, codebook: Tensor) -> tuple[d
 def fits(rival: Rival, shape: Shape, device: torch.device) -> bool:
     """Return whether the rival's N × K matrices fit in the free memory."""
     return rival.matrices * shape.n * shape.k * 4 <= free_memory(device)
+
+
+def is_brief(rival: Rival, shape: Shape, device: torch.device) -> bool:
+    """Return whether the rival takes no minutes on a GPU."""
+    return device.type != "cuda" or shape.n * shape.k <= rival.pairs
 
 
 def free_memory(device: torch.device) -> float:

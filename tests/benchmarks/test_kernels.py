@@ -219,9 +219,35 @@ def test_a_failure_of_ours_is_a_bar_not_met() -> None:
     assert verdict(found, "search, D < 16").met is None
 
 
-def test_on_a_gpu_time_is_not_judged() -> None:
-    requirements = [bar.requirement for bar in bars.judge([row(**{OURS: 2, PEER: 1})], [], [], "cuda")]
-    assert not any("fast" in requirement for requirement in requirements)
+def test_on_a_gpu_a_search_is_judged_by_its_floors_and_by_cdist() -> None:
+    known = row(**{OURS: 3.0, rivals.OURS_MEDIUM: 0.5, rivals.CDIST: 12.0})
+    known.floors = {"tf32x3": 1.0, "tf32": 0.3, "bf16": 0.25}
+    unknown = row(**{OURS: 9.0, rivals.CDIST: 90.0})
+    judged = bars.judge([known, unknown], [row(**{VQ: 1, PEER_VQ: 5})], [], "cuda")
+    found = {bar.requirement: bar for bar in judged}
+    exact, high, medium = (verdict(found, f"search, {kind}:") for kind in ("tf32x3", "tf32", "bf16"))
+    assert (exact.met, exact.number) == (False, pytest.approx(1 / 3))
+    assert high.met is None  # not measured
+    assert medium.met is True
+    assert verdict(found, "search: at least 5 times").number == pytest.approx(4)
+    assert verdict(found, "training step, VQ").met is True
+    assert not any("D < 16" in requirement or "bare" in requirement for requirement in found)
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "known"),
+    [("NVIDIA H100 80GB HBM3", True), ("NVIDIA H200", True), ("NVIDIA H100 PCIe", False), ("NVIDIA A100", False)],
+)
+def test_floors_are_those_of_two_accelerators(accelerator: str, known: bool) -> None:
+    assert floors.has_floors(accelerator) is known
+
+
+def test_a_rival_that_would_take_minutes_is_left_out_on_a_gpu() -> None:
+    slow = Rival("slow", rivals.prepare_cdist, pairs=2**30)
+    shape, larger = Shape(2**15, 2**15, 4), Shape(2**15, 2**15 + 1, 4)
+    assert timing.is_brief(slow, shape, torch.device("cuda"))
+    assert not timing.is_brief(slow, larger, torch.device("cuda"))
+    assert timing.is_brief(slow, larger, CPU)
 
 
 def test_floors_are_columns_of_the_table() -> None:
