@@ -1,6 +1,6 @@
 # make bench | sweep | study | kernels | robustness | chain | test | lint: each does everything on a fresh machine.
 # make fuzz: random sequences of everything that can happen to a quantizer, for minutes.
-# make gpu: tests and measures the kernels on a CUDA device; writes benchmarks/results/kernels-cuda.
+# make gpu: checks and times the kernels on a CUDA device, for at most eight minutes; installs nothing.
 # PYTHON=python3.12     the interpreter that the virtual environment is made with
 # VENV=elsewhere        where that environment lies
 # VENV=                 none: use PYTHON with the torch that it already has, install nothing
@@ -41,10 +41,9 @@ robustness: $(INSTALLED)
 chain: $(INSTALLED)
 	$(RUN) -m benchmarks chain $(ARGS)
 
-gpu: $(INSTALLED)
-	$(RUN) -m pytest tests/triton
-	$(RUN) -m pytest -m gpu
-	$(RUN) -m benchmarks kernels --device cuda --out benchmarks/results/kernels-cuda $(ARGS)
+# Uses the virtual environment if there is one, and otherwise PYTHON with the packages that it already has.
+gpu:
+	$(if $(wildcard $(RUN)),$(RUN),$(PYTHON)) -m benchmarks gpu $(ARGS)
 
 test: $(INSTALLED)
 	$(RUN) $(TESTS) $(ARGS)

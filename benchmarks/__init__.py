@@ -11,10 +11,12 @@
     utilization.py           the utilization benchmark: trains and measures each quantizer
     sweep/                   the same over codebook size, latent channels and learning rate
     kernels/                 the nearest-code search and a training step against other libraries
+    gpu/                     the kernels on a CUDA device, in stages: right, exact, fast, tested
     chain/                   VQ-VAE, prior, samples and compressed codes, as separate commands or all at once
     report.py, plots.py      table, JSON and Markdown; pictures
     machine.py, files.py     the machine and versions behind a measurement; atomic writing
     cli/, __main__.py        the command line, one file per command
 
-The benchmarks are not installed with the library. They need the extra `quantizers-torch[bench]`.
+The benchmarks are not installed with the library. They need the extra `quantizers-torch[bench]`; gpu/ needs only
+rich and typer of it, and pytest and hypothesis for the tests that it runs.
 """

@@ -2,7 +2,19 @@
 
 import typer
 
-from benchmarks.cli import chain, code, kernels, prior, reconstruct, robustness, sample, study, sweep, utilization
+from benchmarks.cli import (
+    chain,
+    code,
+    gpu,
+    kernels,
+    prior,
+    reconstruct,
+    robustness,
+    sample,
+    study,
+    sweep,
+    utilization,
+)
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
@@ -18,6 +30,8 @@ app.command("utilization")(utilization.command)
 app.command("sweep")(sweep.command)
 app.command("study")(study.command)
 app.command("kernels")(kernels.command)
+app.command("gpu")(gpu.command)
+app.command("gpu-report")(gpu.read_command)
 app.command("robustness")(robustness.command)
 app.command("chain")(chain.command)
 app.command("reconstruct")(reconstruct.command)

@@ -73,19 +73,23 @@ DATA = (
 )
 
 
-def wrong_share(indices: Tensor, x: Tensor, codebook: Tensor) -> float:
-    """Return the share of indices [N] whose code is farther than the nearest by more than SLACK, in float64.
+def right_rows(indices: Tensor, x: Tensor, codebook: Tensor) -> Tensor:
+    """Return whether the code of each index [N] is the nearest, up to a relative SLACK in float64 distance.
 
     An index outside 0 … K − 1 is wrong. Any of several equally near codes is right.
     """
     in_range = (indices >= 0) & (indices < len(codebook))
     chosen = indices.long().where(in_range, 0).to(x.device)
-    right = 0
+    near = torch.empty(len(x), dtype=torch.bool, device=x.device)
     for rows, distances in _distances(x, codebook):
         found = distances.gather(1, chosen[rows, None])[:, 0]
-        near = found <= distances.amin(1) * (1 + SLACK)
-        right += int((near & in_range[rows].to(x.device)).sum())
-    return 1 - right / len(x)
+        near[rows] = found <= distances.amin(1) * (1 + SLACK)
+    return near & in_range.to(x.device)
+
+
+def wrong_share(indices: Tensor, x: Tensor, codebook: Tensor) -> float:
+    """Return the share of indices that are not `right_rows`."""
+    return 1 - int(right_rows(indices, x, codebook).sum()) / len(x)
 
 
 def _distances(x: Tensor, codebook: Tensor) -> Iterator[tuple[slice, Tensor]]:

@@ -18,6 +18,7 @@ DECAY = 0.99
 
 VQ = "VQ"
 EMA = "EMA VQ"
+GUMBEL = "Gumbel"
 PEER_VQ = f"{PEER}, learned"
 PEER_EMA = f"{PEER}, EMA"
 
@@ -36,6 +37,11 @@ def prepare_ema(x: Tensor, codebook: Tensor) -> Work:
     return _prepare_ours(module, x, codebook)
 
 
+def prepare_gumbel(x: Tensor, codebook: Tensor) -> Work:
+    size, dim = codebook.shape
+    return _prepare_ours(quantizers.GumbelQuantizer(dim, size, logits="distance"), x, codebook)
+
+
 def prepare_peer_vq(x: Tensor, codebook: Tensor) -> Work:
     return _prepare_peer(x, codebook, learnable_codebook=True, ema_update=False)
 
@@ -45,7 +51,9 @@ def prepare_peer_ema(x: Tensor, codebook: Tensor) -> Work:
 
 
 def _prepare_ours(
-    module: quantizers.VectorQuantizer | quantizers.EMAVectorQuantizer, x: Tensor, codebook: Tensor
+    module: quantizers.VectorQuantizer | quantizers.EMAVectorQuantizer | quantizers.GumbelQuantizer,
+    x: Tensor,
+    codebook: Tensor,
 ) -> Work:
     module.to(x.device).train()
     module.set_codebook(codebook)

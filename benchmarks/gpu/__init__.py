@@ -1,0 +1,14 @@
+"""The kernels on a CUDA device, in stages that stop early and always leave a report: `python -m benchmarks gpu`.
+
+stages.py, registry.py   what a stage is; the stages in order
+smoke.py                 every kernel once, against the reference in float64
+exact.py                 wrong indices, rows left to the rescan, the error of sums in a matrix unit
+speed.py                 times of searches and training steps; contenders.py lists what is timed
+host.py, graphs.py       waits, launches and variants of kernels; CUDA graphs
+suites.py                the tests that need a device
+implementations.py       the one place that knows where the kernels are
+compiling.py             which kernels were compiled, and in how many seconds
+run.py                   the command: all stages in order, the report after every part
+processes.py, child.py   the processes of a stage, and what runs in one
+report.py, findings.py   tables; what to look at first
+"""

@@ -1,0 +1,100 @@
+"""What the stage "speed" times at each shape: searches of this library, and what they are compared with.
+
+To time another search, add it to SEARCHES.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from benchmarks.gpu.graphs import as_graph
+from benchmarks.kernels import gemm
+from benchmarks.kernels.rivals import (
+    ADDMM,
+    CDIST,
+    OURS,
+    OURS_HIGH,
+    OURS_MEDIUM,
+    Rival,
+    Work,
+    prepare_addmm,
+    prepare_cdist,
+    prepare_ours,
+)
+from benchmarks.kernels.steps import EMA, GUMBEL, VQ, prepare_ema, prepare_gumbel, prepare_vq
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search of this library, and the kind of product, as in floors.py, whose floor it is compared with."""
+
+    rival: Rival
+    floor: str
+
+    @property
+    def graph(self) -> Rival:
+        return as_graph(self.rival)
+
+
+def search_in(precision: str) -> Callable[[Tensor, Tensor], Work]:
+    """Return a function that prepares the search by Triton under torch's setting for float32 products."""
+    return lambda x, codebook: prepare_ours(x, codebook, "triton", precision)
+
+
+SEARCHES = (
+    Search(Rival(OURS, search_in("highest")), "tf32x3"),
+    Search(Rival(OURS_HIGH, search_in("high")), "tf32"),
+    Search(Rival(OURS_MEDIUM, search_in("medium")), "bf16"),
+)
+
+
+def compiled(prepare: Callable[[Tensor, Tensor], Work]) -> Callable[[Tensor, Tensor], Work]:
+    """Return a function that prepares the work compiled for its shape alone, as an ambitious user would."""
+    return lambda x, codebook: torch.compile(prepare(x, codebook), dynamic=False)
+
+
+def product_in(precision: str) -> Callable[[Tensor, Tensor], Work]:
+    """Return a function that prepares the bare product in float32, under torch's setting for such products."""
+
+    def prepare(x: Tensor, codebook: Tensor) -> Work:
+        multiply = gemm.prepare_mm(x, codebook)
+
+        def run() -> tuple[Tensor, ...]:
+            torch.set_float32_matmul_precision(precision)
+            try:
+                return multiply()
+            finally:
+                torch.set_float32_matmul_precision("highest")
+
+        return run
+
+    return prepare
+
+
+def prepare_copy(x: Tensor, codebook: Tensor) -> Work:
+    """Prepare a copy of vectors and codes: the bytes that a search reads at least once."""
+    return lambda: (x.clone(), codebook.clone())
+
+
+TORCH = (
+    Rival(CDIST, prepare_cdist, matrices=2),
+    Rival(ADDMM, prepare_addmm, matrices=1),
+    Rival(f"{CDIST}, compiled", compiled(prepare_cdist), devices=("cuda",), matrices=2),
+    Rival(f"{ADDMM}, compiled", compiled(prepare_addmm), devices=("cuda",), matrices=2),
+)
+LIMITS = (
+    Rival("matmul, float32", product_in("highest")),
+    Rival("matmul, tf32", product_in("high")),
+    Rival("matmul, bf16", lambda x, codebook: gemm.prepare_mm(x.bfloat16(), codebook.bfloat16())),
+    Rival("copy", prepare_copy),
+)
+OTHERS = (*TORCH, *LIMITS)
+STEPS = (
+    Rival(VQ, prepare_vq, against=VQ),
+    Rival(EMA, prepare_ema, against=EMA),
+    Rival(GUMBEL, prepare_gumbel, against=GUMBEL, pairs=2**33),  # it reads the logits of all pairs twice
+)
+SEARCHED = (*(search.rival for search in SEARCHES), *(search.graph for search in SEARCHES), *OTHERS)
+STEPPED = (*STEPS, *map(as_graph, STEPS))

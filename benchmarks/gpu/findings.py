@@ -1,0 +1,221 @@
+"""What to look at first in a report of `python -m benchmarks gpu`: sentences, the most urgent first."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from benchmarks.gpu.contenders import OTHERS, SEARCHES, STEPS, TORCH
+from benchmarks.gpu.graphs import as_graph
+from benchmarks.gpu.report import failures
+from benchmarks.gpu.speed import HOST, SEARCH, STEP
+
+SHARE = 0.5  # of the floor, from which on a search is fast enough
+SLOW_COMPILE = 10.0  # seconds
+EAGER = 2.0  # times as long as a graph, from which on the host is what limits a call
+RESCANNED = 0.01  # of normal vectors
+LONGEST = 200  # characters of an error
+
+Parts = dict[str, dict[str, Any]]
+
+
+def findings(record: dict[str, Any]) -> list[str]:
+    """Return sentences: what is broken, then what is wrong, then what waits, then what is slow."""
+    looks = LOOKS if record["interpreted"] else (*LOOKS, *LOOKS_ON_A_DEVICE)
+    return [sentence for look in looks for sentence in look(record["stages"])]
+
+
+def brief(error: str) -> str:
+    """Return the line of an error that says most: the last of a log, otherwise the first."""
+    lines = [line.strip() for line in error.splitlines() if line.strip()] or [""]
+    return lines[-1 if "its process ended" in lines[0] else 0][:LONGEST]
+
+
+def _parts(stages: dict[str, Any], name: str) -> Parts:
+    return stages.get(name, {"parts": {}})["parts"]
+
+
+def _started(stages: dict[str, Any], name: str) -> Iterator[tuple[str, str]]:
+    for part, error in failures(stages.get(name, {"parts": {}})).items():
+        if not error.startswith("not started"):
+            yield part, brief(error)
+
+
+def kernels_that_fail(stages: dict[str, Any]) -> Iterator[str]:
+    for part, error in _started(stages, "smoke"):
+        yield f"smoke, {part}, fails: {error}"
+
+
+def wrong_certificates(stages: dict[str, Any]) -> Iterator[str]:
+    for part, numbers in _parts(stages, "exact").items():
+        if numbers.get("certain but wrong"):
+            yield f"the certificate is wrong for {numbers['certain but wrong']} of {numbers['rows']} rows: {part}"
+
+
+def wrong_indices(stages: dict[str, Any]) -> Iterator[str]:
+    for part, numbers in _parts(stages, "exact").items():
+        if share := numbers.get("wrong_share", {}).get("highest"):
+            yield f"{share:.2%} of the indices of the exact search are wrong: {part}"
+
+
+def _sums(stages: dict[str, Any]) -> Parts:
+    return {part: numbers for part, numbers in _parts(stages, "exact").items() if "share_of_bound" in numbers}
+
+
+def broken_bound(stages: dict[str, Any]) -> Iterator[str]:
+    """A score whose error exceeds equation (22), so that the certificate proves nothing."""
+    sums = _sums(stages)
+    worst = max(sums, key=lambda part: sums[part]["share_of_bound"], default=None)
+    if worst is not None and sums[worst]["share_of_bound"] > 1:
+        needed = max(numbers["needed"] for numbers in sums.values())
+        share, constant = sums[worst]["share_of_bound"], sums[worst]["constant"]
+        yield (
+            f"the bound (22) does not hold: an error is {share:.2f} times as large ({worst}); "
+            f"its constant is {constant}, and {needed:.3g} would cover every error"
+        )
+
+
+def generous_bound(stages: dict[str, Any]) -> Iterator[str]:
+    """A constant of equation (22) that is at least twice as large as all measurements need."""
+    sums = _sums(stages)
+    needed = max((numbers["needed"] for numbers in sums.values()), default=0.0)
+    for constant in {numbers["constant"] for numbers in sums.values()}:
+        if needed < constant / 2:
+            yield (
+                f"the constant of the bound (22) is {constant}, and {needed:.3g} covers every measured error: "
+                "a smaller one would leave fewer rows to the rescan"
+            )
+
+
+def other_errors(stages: dict[str, Any]) -> Iterator[str]:
+    for name in stages:
+        if name != "smoke":
+            for part, error in _started(stages, name):
+                yield f"{name}, {part}, fails: {error}"
+
+
+def contenders_that_fail(stages: dict[str, Any]) -> Iterator[str]:
+    """This library's searches and steps; a rival's failure, for example for want of memory, is no finding."""
+    rivals = {rival.name for rival in OTHERS}
+    for kind in (SEARCH, STEP):
+        for shape, numbers in _of(_parts(stages, "speed"), kind):
+            for name, error in numbers.get("failures", {}).items():
+                if name not in rivals and not error.startswith("not "):  # not run on purpose
+                    yield f"{kind}{name} at {shape} fails: {brief(error)}"
+
+
+def tests_that_fail(stages: dict[str, Any]) -> Iterator[str]:
+    kinds: dict[str, tuple[int, str]] = {}
+    for numbers in _parts(stages, "tests").values():
+        for kind in numbers.get("failures", ()):
+            times, first = kinds.get(kind["error"], (0, kind["first"]))
+            kinds[kind["error"]] = times + kind["times"], first
+    for error, (times, first) in sorted(kinds.items(), key=lambda item: -item[1][0]):
+        yield f"{times} {'test fails' if times == 1 else 'tests fail'}: {brief(error)} (first {first})"
+
+
+def waits(stages: dict[str, Any]) -> Iterator[str]:
+    for name, numbers in _of(_parts(stages, "speed"), HOST):
+        if numbers.get("waits"):
+            yield f"{name} waits for the device: {brief(numbers['waits'])}"
+        if numbers.get("no_graph"):
+            yield f"{name} cannot be captured in a CUDA graph: {brief(numbers['no_graph'])}"
+
+
+def variants(stages: dict[str, Any]) -> Iterator[str]:
+    for _, numbers in _of(_parts(stages, "speed"), HOST):
+        for kernel, count in numbers.get("variants", {}).items():
+            if count > 1:
+                yield f"{kernel} is compiled in {count} variants for eleven batch sizes"
+
+
+def far_from_the_floor(stages: dict[str, Any]) -> Iterator[str]:
+    """Searches below half of their floor, as graphs where there are any, the farthest first."""
+    found = []
+    for shape, numbers in _of(_parts(stages, "speed"), SEARCH):
+        shares = numbers.get("share_of_floor", {})
+        for search in SEARCHES:
+            name = search.rival.name
+            share = shares.get(search.graph.name, shares.get(name))
+            if share is not None and share < SHARE:
+                found.append((share, f"search {name} at {shape} is at {share:.0%} of its floor"))
+    yield from (sentence for _, sentence in sorted(found))
+
+
+def slower_than_torch(stages: dict[str, Any]) -> Iterator[str]:
+    for shape, numbers in _of(_parts(stages, "speed"), SEARCH):
+        medians = {name: times["median"] for name, times in numbers.get("times_ms", {}).items()}
+        rivals = {rival.name: medians[rival.name] for rival in TORCH if rival.name in medians}
+        for search in SEARCHES:
+            name = search.rival.name
+            if name in medians and rivals and medians[name] > min(rivals.values()):
+                best = min(rivals, key=lambda rival: rivals[rival])
+                yield f"search {name} at {shape} takes {medians[name]:.3g} ms, {best} {rivals[best]:.3g} ms"
+
+
+def limited_by_the_host(stages: dict[str, Any]) -> Iterator[str]:
+    for kind, timed in ((SEARCH, [search.rival for search in SEARCHES]), (STEP, STEPS)):
+        for shape, numbers in _of(_parts(stages, "speed"), kind):
+            times = numbers.get("times_ms", {})
+            for rival in timed:
+                graph = as_graph(rival).name
+                if rival.name in times and graph in times:
+                    ratio = times[rival.name]["median"] / times[graph]["median"]
+                    if ratio > EAGER:
+                        yield f"{kind}{rival.name} at {shape} takes {ratio:.1f} times as long as its CUDA graph"
+
+
+def rescans(stages: dict[str, Any]) -> Iterator[str]:
+    for part, numbers in _parts(stages, "exact").items():
+        if part.startswith("normal") and numbers.get("rescanned", 0) > RESCANNED:
+            yield f"{numbers['rescanned']:.1%} of the rows are left to the rescan: {part}"
+
+
+def slow_compiles(stages: dict[str, Any]) -> Iterator[str]:
+    slowest: dict[str, float] = {}
+    for stage in stages.values():
+        for numbers in stage["parts"].values():
+            for kernel, counts in numbers.get("kernels", {}).items():
+                if counts["compiled"]:
+                    each = counts["seconds"] / counts["compiled"]
+                    slowest[kernel] = max(slowest.get(kernel, 0.0), each)
+    for kernel, seconds in sorted(slowest.items(), key=lambda item: -item[1]):
+        if seconds > SLOW_COMPILE:
+            yield f"{kernel} takes {seconds:.0f} s to compile"
+
+
+def unfinished(stages: dict[str, Any]) -> Iterator[str]:
+    for name, stage in stages.items():
+        missing = sum(error.startswith("not started") for error in failures(stage).values())
+        if missing:
+            yield f"{missing} of {len(stage['parts'])} parts of {name} did not start within {stage['limit']:.0f} s"
+        if any(numbers.get("stopped") for numbers in stage["parts"].values()):
+            yield f"the tests were stopped after {stage['limit']:.0f} s, before all of them had run"
+
+
+def _of(parts: Parts, kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield what follows `kind` in the names of its parts, and their numbers."""
+    for part, numbers in parts.items():
+        if part.startswith(kind):
+            yield part.removeprefix(kind), numbers
+
+
+LOOKS: tuple[Callable[[dict[str, Any]], Iterator[str]], ...] = (
+    kernels_that_fail,
+    wrong_certificates,
+    broken_bound,
+    wrong_indices,
+    other_errors,
+    contenders_that_fail,
+    tests_that_fail,
+    unfinished,
+)
+# What the interpreter says nothing about: its sums are float32's, and its times are not the device's.
+LOOKS_ON_A_DEVICE: tuple[Callable[[dict[str, Any]], Iterator[str]], ...] = (
+    waits,
+    variants,
+    far_from_the_floor,
+    slower_than_torch,
+    limited_by_the_host,
+    rescans,
+    generous_bound,
+    slow_compiles,
+)

@@ -1,0 +1,109 @@
+"""The one place that knows where the kernels are: the registered operations, and the inner steps of the search."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from quantizers.kernels.common.dispatch import use_implementation
+from quantizers.kernels.highest.operation import highest_score
+from quantizers.kernels.levels.operation import round_levels
+from quantizers.kernels.nearest.operation import nearest_code, nearest_lookup
+from quantizers.kernels.nearest.triton.decide import _ACCUMULATION, _ROUNDOFF, _SPLIT, Undecided, decide
+from quantizers.kernels.nearest.triton.lookup import empty_found
+from quantizers.kernels.nearest.triton.nearest import search_of
+from quantizers.kernels.nearest.triton.pack import frame, pack
+from quantizers.kernels.nearest.triton.precision import matmul_mode
+from quantizers.kernels.nearest.triton.search import search
+from quantizers.kernels.nearest.triton.tiles import BLOCK_N, tiles_of
+from quantizers.kernels.rotation.operation import rotate_grad
+from quantizers.kernels.soft.operation import soft_codes
+from quantizers.kernels.sums.operation import code_sums, ema_code_sums
+
+__all__ = [
+    "ACCUMULATION",
+    "BLOCK_N",
+    "ROUNDOFF",
+    "SPLIT",
+    "Decided",
+    "Scored",
+    "code_sums",
+    "decided",
+    "ema_code_sums",
+    "highest_score",
+    "nearest_code",
+    "nearest_lookup",
+    "rotate_grad",
+    "round_levels",
+    "scored",
+    "soft_codes",
+    "use_implementation",
+]
+
+# Of equation (22): u, what a matrix unit loses in a sum per channel, and what splitting, centring and the last
+# subtraction lose, both in units of u·a·R.
+ROUNDOFF, ACCUMULATION, SPLIT = _ROUNDOFF.value, _ACCUMULATION.value, _SPLIT.value
+
+
+class Decided(NamedTuple):
+    """What the certificate says of each row before the rescan."""
+
+    certain: Tensor  # [N] bool
+    indices: Tensor  # [N] int64, the nearest code of a certain row
+
+
+class Scored(NamedTuple):
+    """The best score of each row as the matrix units compute it, and the terms of the bound on its error.
+
+    The bound is (22) of kernels/nearest/README.md. Scores, lengths and radius are of the packed rows and codes,
+    whose halves add up exactly in float64: the error is that of products and sums, without that of splitting.
+    """
+
+    score: Tensor  # [N] float32, as computed
+    exact: Tensor  # [N] float64, of the same code
+    product: Tensor  # [N] float64, a·R of (22)
+    square: Tensor  # [N] float64, t·R² of (22)
+    channels: int  # S·D' of (22)
+
+
+def decided(x: Tensor, codebook: Tensor) -> Decided:
+    """Search [N, D] among [K, D] in the exact mode, up to the certificate."""
+    _check_exact()
+    vectors, codes, rows = x[None], codebook[None], range(len(x))
+    cut, where = tiles_of(search_of(vectors, codes)), frame(codes)
+    packed, packed_codes = pack(vectors, codes, where, cut, "exact", rows)
+    partial = search(packed, packed_codes, cut, "exact")
+    found = empty_found(vectors, codes, codes=False)
+    undecided = Undecided(torch.empty(len(x), dtype=torch.int64, device=x.device), where.undecided)
+    resident = x.shape[1] <= cut.block_d
+    decide(partial, vectors, codes, where, packed, rows, found, undecided, resident=resident)
+    certain = torch.ones(len(x), dtype=torch.bool, device=x.device)
+    certain[undecided.rows[: int(undecided.count)]] = False
+    return Decided(certain, found.indices[0])
+
+
+def scored(x: Tensor, codebook: Tensor) -> Scored:
+    """Score [N, D] against [K, D] in the exact mode; N is a multiple of BLOCK_N."""
+    _check_exact()
+    vectors, codes = x[None], codebook[None]
+    cut = tiles_of(search_of(vectors, codes))._replace(splits=1)
+    packed, packed_codes = pack(vectors, codes, frame(codes), cut, "exact", range(len(x)))
+    found = search(packed, packed_codes, cut, "exact")
+    left = packed.high[0].double() + packed.low[0].double()
+    right = (packed_codes.high[0].double() + packed_codes.low[0].double())[: len(codebook)]
+    factor, chosen = packed.factor[0].double(), right[found.lowest[0, 0].long()]
+    radius = right.norm(dim=1).max()
+    sums = 1 if left.shape[1] == cut.block_d else 3
+    return Scored(
+        score=found.best[0, 0],
+        exact=factor * 0.5 * chosen.square().sum(1) + (left * chosen).sum(1),  # rows are packed as −x
+        product=left.norm(dim=1) * radius,
+        square=factor * radius**2,
+        channels=sums * left.shape[1],
+    )
+
+
+def _check_exact() -> None:
+    if matmul_mode() != "exact":
+        precision = torch.get_float32_matmul_precision()
+        raise ValueError(f"the float32 matmul precision is {precision!r}, expected 'highest'")

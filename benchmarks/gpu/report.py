@@ -1,0 +1,162 @@
+"""The report of `python -m benchmarks gpu` as tables for the terminal, and what is wrong in it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks.errors import InputError
+from benchmarks.gpu.contenders import SEARCHES, STEPS
+from benchmarks.gpu.exact import PRECISIONS
+from benchmarks.gpu.graphs import as_graph
+from benchmarks.gpu.speed import HOST, SEARCH, STEP
+from benchmarks.kernels.rivals import ADDMM, CDIST
+from benchmarks.sheets import NOTHING, Sheet
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return the report in a file, or in a folder that the command wrote. Raises: InputError."""
+    path = path / "gpu.json" if path.is_dir() else path
+    try:
+        record = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    if not isinstance(record, dict) or record.get("benchmark") != "gpu" or "stages" not in record:
+        raise InputError(f"{path} is not a report of `python -m benchmarks gpu`")
+    return record
+
+
+def failures(stage: dict[str, Any]) -> dict[str, str]:
+    """Return the error of each part that has one."""
+    return {part: numbers["error"] for part, numbers in stage["parts"].items() if "error" in numbers}
+
+
+def has_failed(record: dict[str, Any]) -> bool:
+    """Return whether a part or a test failed, an exact index is wrong, or the bound does not hold."""
+    return any(
+        "error" in numbers
+        or numbers.get("failed")
+        or numbers.get("certain but wrong")
+        or numbers.get("wrong_share", {}).get("highest")
+        or numbers.get("share_of_bound", 0) > 1
+        for stage in record["stages"].values()
+        for numbers in stage["parts"].values()
+    )
+
+
+def sheets(record: dict[str, Any]) -> list[Sheet]:
+    """Return the tables that have rows; last, the one of stages."""
+    speed = record["stages"].get("speed", {"parts": {}})["parts"]
+    exact = record["stages"].get("exact", {"parts": {}})["parts"]
+    made = [
+        exact_sheet({part: numbers for part, numbers in exact.items() if "wrong_share" in numbers}),
+        sums_sheet({part: numbers for part, numbers in exact.items() if "share_of_bound" in numbers}),
+        host_sheet({part: numbers for part, numbers in speed.items() if "eager_us" in numbers}),
+        step_sheet(_timed(speed, STEP)),
+        search_sheet(_timed(speed, SEARCH)),
+    ]
+    return [*(sheet for sheet in made if sheet.rows), stage_sheet(record)]
+
+
+def _timed(parts: dict[str, Any], kind: str) -> dict[str, dict[str, Any]]:
+    """Return the numbers of each part of a kind that has times, by its shape."""
+    return {
+        part.removeprefix(kind): numbers
+        for part, numbers in parts.items()
+        if part.startswith(kind) and "times_ms" in numbers
+    }
+
+
+def exact_sheet(parts: dict[str, Any]) -> Sheet:
+    body = [
+        [
+            part,
+            _percent(numbers["rescanned"]),
+            *(_percent(numbers["wrong_share"].get(name)) for name in PRECISIONS),
+        ]
+        for part, numbers in parts.items()
+    ]
+    return Sheet("Percent of rows", ["data", "rescanned", *(f"wrong, {name}" for name in PRECISIONS)], body)
+
+
+def sums_sheet(parts: dict[str, Any]) -> Sheet:
+    """Return a table of the errors of sums, with the constant of (22) that each would need."""
+    body = [
+        [part, f"{numbers['share_of_bound']:.3g}", f"{numbers['needed']:.3g}", f"{numbers['constant']:.3g}"]
+        for part, numbers in parts.items()
+    ]
+    return Sheet("Errors of sums", ["data", "share of the bound", "needed", "constant"], body)
+
+
+def host_sheet(parts: dict[str, Any]) -> Sheet:
+    columns = ("kernels_launched", "device_us", "eager_us", "graph_us")
+    body = [
+        [
+            part.removeprefix(HOST),
+            *(NOTHING if numbers.get(name) is None else f"{numbers[name]:.0f}" for name in columns),
+            "yes" if numbers.get("waits") else "no",
+        ]
+        for part, numbers in parts.items()
+    ]
+    return Sheet("One call, µs", ["call", "kernels", "device", "eager", "graph", "waits"], body)
+
+
+def step_sheet(times: dict[str, dict[str, Any]]) -> Sheet:
+    """Return a table of training steps in milliseconds, in eager mode and as graphs."""
+    rivals = [rival for step in STEPS for rival in (step, as_graph(step))]
+    body = [[shape, *(_cell(numbers, rival.name) for rival in rivals)] for shape, numbers in times.items()]
+    return Sheet("Training steps, ms", ["N, K, D", *(rival.name for rival in rivals)], body)
+
+
+def stage_sheet(record: dict[str, Any]) -> Sheet:
+    body = [
+        [
+            name,
+            str(len(stage["parts"])),
+            str(len(failures(stage))),
+            str(sum(numbers.get("cases", 0) for numbers in stage["parts"].values()) or NOTHING),
+            str(sum(numbers.get("failed", 0) for numbers in stage["parts"].values()) or NOTHING),
+            f"{compile_seconds(stage):.0f}",
+            f"{stage['seconds']:.0f}",
+            f"{stage['limit']:.0f}",
+        ]
+        for name, stage in record["stages"].items()
+    ]
+    headings = ["stage", "parts", "errors", "tests", "tests failed", "compile s", "s", "limit s"]
+    return Sheet("Stages", headings, body)
+
+
+def compile_seconds(stage: dict[str, Any]) -> float:
+    """Return the seconds of compiling kernels, over all processes."""
+    return sum(
+        kernel["seconds"] for numbers in stage["parts"].values() for kernel in numbers.get("kernels", {}).values()
+    )
+
+
+def search_sheet(times: dict[str, dict[str, Any]]) -> Sheet:
+    """Return a table of searches in milliseconds; this library's as graphs where there are any, and their share of
+    the floor.
+    """
+    rivals = (ADDMM, f"{ADDMM}, compiled", CDIST)
+    names = [search.rival.name for search in SEARCHES]
+    body = [
+        [
+            shape,
+            *(_cell(numbers, search.rival.name, search.graph.name) for search in SEARCHES),
+            *(_cell(numbers, name) for name in rivals),
+        ]
+        for shape, numbers in times.items()
+    ]
+    return Sheet("Searches, ms (share of the floor)", ["N, K, D", *names, *rivals], body)
+
+
+def _percent(share: float | None) -> str:
+    return NOTHING if share is None else f"{100 * share:.3g}"
+
+
+def _cell(numbers: dict[str, Any], *names: str) -> str:
+    """Return the time of the last of these names that was measured."""
+    measured = [name for name in names if name in numbers["times_ms"]]
+    if not measured:
+        return NOTHING
+    share = numbers.get("share_of_floor", {}).get(measured[-1])
+    return f"{numbers['times_ms'][measured[-1]]['median']:.3g}" + (f" ({share:.0%})" if share else "")

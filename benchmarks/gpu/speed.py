@@ -1,0 +1,92 @@
+"""Times of searches and training steps, beside what torch has, the floors, and what the host does.
+
+A first phase compiles, in many processes at once, what the second then times alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from benchmarks.gpu import host
+from benchmarks.gpu.contenders import OTHERS, SEARCHED, SEARCHES, STEPPED, STEPS
+from benchmarks.gpu.implementations import use_implementation
+from benchmarks.gpu.stages import Numbers, Phase, Place
+from benchmarks.kernels.floors import floors_ms, has_floors
+from benchmarks.kernels.rivals import Rival, usable
+from benchmarks.kernels.shapes import Shape, draw
+from benchmarks.kernels.timing import interleave, prepare_all
+
+SHAPES = (
+    Shape(8192, 1024, 256),
+    Shape(32768, 8192, 8),
+    Shape(16384, 16384, 64),
+    Shape(65536, 1024, 4),
+    Shape(262144, 16384, 256),
+    Shape(1048576, 8192, 8),
+    Shape(262144, 262144, 32),
+)
+TINY = Shape(64, 40, 8)  # in the interpreter
+BUDGET_S = 0.1  # of timed runs for each contender and shape, beyond the least number of runs
+WARM_ROWS = 256  # the number of vectors is a run-time argument of the search and of the steps
+COMPILED_PAIRS = 2**28  # largest N · K that torch.compile's functions run for while other processes compile
+
+COMPILE, SEARCH, STEP, HOST = "compile ", "search ", "step ", "host "
+
+
+def phases(interpreted: bool, workers: int) -> list[Phase]:
+    shapes = [str(shape) for shape in (TINY,)] if interpreted else [str(shape) for shape in SHAPES]
+    compiled = () if interpreted else tuple(COMPILE + shape for shape in shapes)
+    timed = (*(SEARCH + shape for shape in shapes), *(HOST + name for name in host.CALLS))
+    # Variants are counted in a process that has loaded no other kernel.
+    return [
+        Phase((*compiled, HOST + host.VARIANTS), workers),
+        Phase((*timed, *(STEP + shape for shape in shapes))),
+    ]
+
+
+def run(part: str, place: Place) -> Numbers:
+    torch.set_float32_matmul_precision("highest")
+    kind = next(kind for kind in (COMPILE, SEARCH, STEP, HOST) if part.startswith(kind))
+    name = part.removeprefix(kind)
+    if kind == HOST:
+        return host.measure(name, place)
+    shape = next(shape for shape in (TINY, *SHAPES) if str(shape) == name)
+    if kind == COMPILE:
+        return _compile(shape, place)
+    numbers = _times(SEARCHED if kind == SEARCH else STEPPED, shape, place)
+    return numbers | (_floors(shape, numbers["times_ms"], place) if kind == SEARCH else {})
+
+
+def _compile(shape: Shape, place: Place) -> Numbers:
+    """Run everything once: this library on few vectors, torch's functions on all of them unless they are many."""
+    x, codebook = draw(Shape(WARM_ROWS, shape.k, shape.d), place.device)
+    failures = prepare_all([*(search.rival for search in SEARCHES), *STEPS], x, codebook)[1]
+    if shape.n * shape.k <= COMPILED_PAIRS:
+        failures |= prepare_all(OTHERS, *draw(shape, place.device))[1]
+    return {"failures": failures}
+
+
+def _times(contenders: Sequence[Rival], shape: Shape, place: Place) -> Numbers:
+    torch._dynamo.reset()  # otherwise it would compile for all shapes from the second one on
+    fitting, _ = usable(contenders, place.device)
+    with use_implementation("triton"):
+        times, failures = interleave(fitting, *draw(shape, place.device), budget_s=BUDGET_S)
+    if not place.interpreted:
+        torch.cuda.empty_cache()
+    return {"times_ms": {name: asdict(each) for name, each in times.items()}, "failures": failures}
+
+
+def _floors(shape: Shape, times: dict[str, dict[str, Any]], place: Place) -> Numbers:
+    """Return the floors, and each search's share of its own: 1 is as fast as the device can be."""
+    if place.interpreted or not has_floors(torch.cuda.get_device_name(place.device)):
+        return {}
+    floors = floors_ms(shape)
+    shares = {
+        name: floors[search.floor] / times[name]["median"]
+        for search in SEARCHES
+        for name in (search.rival.name, search.graph.name)
+        if name in times
+    }
+    return {"floors_ms": floors, "share_of_floor": shares}
