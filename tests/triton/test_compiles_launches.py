@@ -8,7 +8,7 @@ from torch import Tensor
 
 from quantizers.kernels.nearest.triton.nearest import nearest_code, nearest_lookup
 from tests.triton.interpreter import compiles_kernels
-from tests.triton.variants import compiled_again, recorded_launches
+from tests.triton.variants import TorchKernels, compiled_again, recorded_launches
 
 pytestmark = compiles_kernels
 
@@ -62,3 +62,26 @@ def test_more_heads_than_an_axis_of_a_grid_can_have(mode: str) -> None:
             nearest_lookup(x, torch.empty(70_000, 500, 2, device="meta"))
     assert launches
     assert all(launch.fits for launch in launches)
+
+
+@pytest.mark.parametrize(("mode", "most"), [("highest", 7), ("high", 5), ("medium", 5)])
+def test_a_call_launches_few_kernels(mode: str, most: int) -> None:
+    """Two to find the location of the codes, one to pack, one to score, one to decide; two to scan the rest.
+
+    Each takes microseconds, whether it is a kernel of ours or PyTorch's.
+    """
+    torch.set_float32_matmul_precision(mode)
+    x, codebook = torch.empty(2, 5000, 24), torch.empty(2, 900, 24)
+    for search in (nearest_code, nearest_lookup):
+        with recorded_launches() as launches, TorchKernels() as others:
+            search(x, codebook)
+        assert len(launches) + len(others.names) <= most, [launch.name for launch in launches] + others.names
+
+
+def test_recorders_see_every_launch() -> None:
+    """A sum and a cumulative sum of PyTorch, beside the kernels of a search; views and allocations are none."""
+    with recorded_launches() as launches, TorchKernels() as others:
+        nearest_code(torch.empty(1, 5, 3, dtype=torch.float64), torch.empty(1, 7, 3))
+        torch.empty(4, 5).t().contiguous().sum(0).cumsum(0).view(-1)
+    assert [launch.name for launch in launches] == ["_scan", "_settle"]
+    assert others.names == ["arange", "full", "clone", "sum", "cumsum"]

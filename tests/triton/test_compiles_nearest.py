@@ -182,8 +182,9 @@ def test_decide_compiles(sm: int, certify: bool, codes: bool) -> None:
 @pytest.mark.parametrize("values", ["*fp32", "*fp64"])
 def test_rescan_compiles(sm: int, values: str) -> None:
     pointers = {f"{name}_ptr": values for name in ("x", "codes", "chosen", "distance")}
-    pointers |= {f"{name}_ptr": "*i64" for name in ("listed", "count", "indices")} | {"nearest_ptr": "*fp64"}
+    pointers |= {f"{name}_ptr": "*i64" for name in ("listed", "count", "indices")} | {"lowest_ptr": "*i32"}
+    pointers |= {f"{name}_ptr": "*fp64" for name in ("nearest", "lowest_squares")}
     scanned = {"ROWS": rescan.ROWS, "CODES": rescan.CODES}
-    fits(compiled(rescan._scan, pointers, scanned, sm), sm)
-    settled = {"WITH_CODES": True, "ROW_CODES": rescan.ROW_CODES, "CHANNELS": rescan.CHANNELS}
-    fits(compiled(rescan._settle, pointers, scanned | settled, sm), sm)
+    fits(compiled(rescan._scan, pointers, scanned, sm, num_warps=rescan.WARPS), sm)
+    settled = {"WITH_CODES": True, "SHARES": rescan.SHARES, "CHANNELS": rescan.CHANNELS}
+    fits(compiled(rescan._settle, pointers, scanned | settled, sm, num_warps=rescan.WARPS), sm)

@@ -26,8 +26,8 @@ _REST = tl.constexpr(1.01)
 class Undecided(NamedTuple):
     """The rows left to the rescan, in any order. Only the device knows how many."""
 
-    rows: Tensor  # [H · N] int64: head · N + row, in the first `count` places
-    count: Tensor  # [1] int64
+    rows: Tensor  # [H · N] int64: head · N + row, in the first `number` places
+    number: Tensor  # [1] int64
 
 
 def decide(

@@ -13,10 +13,11 @@ from quantizers.kernels.nearest.triton.decide import Undecided
 from quantizers.kernels.nearest.triton.lookup import Found, look_up
 from quantizers.kernels.nearest.triton.tiles import device_properties
 
-ROWS = 16  # per task of the scan
-CODES = 64  # per step of the scan
-ROW_CODES = 128  # per step for a single row
-CHANNELS = 128  # per step of the lookup of a single row
+ROWS = 16  # per task
+CODES = 64  # per step
+SHARES = 32  # of the codes per step, to find the smallest distance over all shares
+CHANNELS = 32  # per step of the lookup
+WARPS = 4
 PROGRAMS_PER_MULTIPROCESSOR = 4
 _NONE = tl.constexpr(2**31 - 1)
 
@@ -34,10 +35,11 @@ def rescan(x: Tensor, codebook: Tensor, undecided: Undecided, found: Found) -> N
     heads, n, d = x.shape
     programs = PROGRAMS_PER_MULTIPROCESSOR * device_properties(x.device).multiprocessors
     tasks = max(programs, triton.cdiv(heads * n, ROWS))
-    nearest = x.new_empty((tasks, ROWS), dtype=torch.float64)
-    inputs = (x, *x.stride(), codebook, *codebook.stride(), *undecided, nearest)
+    nearest, lowest_squares = (x.new_empty((tasks, ROWS), dtype=torch.float64) for _ in range(2))
+    lowest = torch.empty_like(nearest, dtype=torch.int32)
+    inputs = (x, *x.stride(), codebook, *codebook.stride(), *undecided, nearest, lowest, lowest_squares)
     sizes = (programs, n, codebook.shape[1], d)
-    _scan[(programs,)](*inputs, *sizes, ROWS=ROWS, CODES=CODES, enable_fp_fusion=True)
+    _scan[(programs,)](*inputs, *sizes, ROWS=ROWS, CODES=CODES, num_warps=WARPS, enable_fp_fusion=True)
     _settle[(programs,)](
         *inputs,
         *found,
@@ -45,8 +47,9 @@ def rescan(x: Tensor, codebook: Tensor, undecided: Undecided, found: Found) -> N
         WITH_CODES=found.codes.dim() == 3,
         ROWS=ROWS,
         CODES=CODES,
-        ROW_CODES=ROW_CODES,
+        SHARES=SHARES,
         CHANNELS=CHANNELS,
+        num_warps=WARPS,
         enable_fp_fusion=True,
     )
 
@@ -74,6 +77,20 @@ def _squares(x_row_ptr, stride_xd, code_ptr, stride_cd, listed, inside, d):
     return tl.where(inside & (squares < float("inf")), squares, float("inf"))
 
 
+@triton.jit
+def _limit(squares, d):
+    """The largest squared distance within (24) of the smallest."""
+    # A product with a float64, since (2d + 16)·2⁻⁵³ alone would be float32 and vanish when added to 1.
+    return squares + squares * (2 * d + 16) * 1.1102230246251565e-16
+
+
+@triton.jit
+def _lowest(squares, limit, code):
+    """The lowest of the codes [C] whose squares [R, C] are finite and at most the row's limit."""
+    near = (squares <= limit[:, None]) & (squares < float("inf"))
+    return tl.min(tl.where(near, code[None, :].to(tl.int32), _NONE), 1)
+
+
 @triton.jit(do_not_specialize=["stride_xh", "stride_xn", "stride_ch", "stride_ck", "programs", "n", "size"])
 def _scan(
     x_ptr,
@@ -87,6 +104,8 @@ def _scan(
     listed_ptr,
     count_ptr,
     nearest_ptr,
+    lowest_ptr,
+    lowest_squares_ptr,
     programs,
     n,
     size,
@@ -94,9 +113,11 @@ def _scan(
     ROWS: tl.constexpr,
     CODES: tl.constexpr,
 ):
-    """The smallest squared distance of each listed row over each share of the codes.
+    """The smallest squared distance of each listed row over each share of the codes, the lowest index within (24)
+    of it, and the squared distance of that code.
 
-    A task is ROWS listed rows against one share of the codes.
+    The last is +inf if the lowest index is lost: a later code came so near that the code with the lowest index is
+    beyond (24), but another one may not be. A task is ROWS listed rows against one share of the codes.
     """
     count = tl.load(count_ptr)
     shares, share = _share_of(count, size, programs, ROWS, CODES)
@@ -108,14 +129,49 @@ def _scan(
         x_row_ptr = x_ptr + head * stride_xh + (row % n) * stride_xn
         head_ptr = codes_ptr + head * stride_ch
         nearest = tl.full([ROWS], float("inf"), tl.float64)
+        lowest = tl.full([ROWS], _NONE, tl.int32)
+        lowest_squares = nearest
         first = (task % shares) * share
         for start in range(first, tl.minimum(first + share, size), CODES):
             code = (start + tl.arange(0, CODES)).to(tl.int64)
             inside = listed[:, None] & (code < size)[None, :]
             code_ptr = head_ptr[:, None] + code[None, :] * stride_ck
             squares = _squares(x_row_ptr, stride_xd, code_ptr, stride_cd, listed, inside, d)
-            nearest = tl.minimum(nearest, tl.min(squares, 1))
-        tl.store(nearest_ptr + task * ROWS + tl.arange(0, ROWS), nearest)
+            least = tl.minimum(nearest, tl.min(squares, 1))
+            limit = _limit(least, d)
+            lowest_here = _lowest(squares, limit, code)
+            squares_here = tl.min(tl.where(code[None, :] == lowest_here[:, None], squares, float("inf")), 1)
+            known = tl.where(lowest_squares <= limit, lowest_squares, float("inf"))
+            lowest_squares = tl.where(nearest <= limit, known, squares_here)
+            lowest = tl.where(nearest <= limit, lowest, lowest_here)
+            nearest = least
+        out = task * ROWS + tl.arange(0, ROWS)
+        tl.store(nearest_ptr + out, nearest)
+        tl.store(lowest_ptr + out, lowest)
+        tl.store(lowest_squares_ptr + out, lowest_squares)
+
+
+@triton.jit
+def _lowest_of_all(
+    x_row_ptr, stride_xd, head_ptr, stride_ck, stride_cd, listed, limit, size, d, CODES: tl.constexpr
+):
+    """The lowest of all codes whose squared distances from the listed rows are at most their limits."""
+    result = tl.full(limit.shape, _NONE, tl.int32)
+    for start in range(0, size, CODES):
+        code = (start + tl.arange(0, CODES)).to(tl.int64)
+        inside = listed[:, None] & (code < size)[None, :]
+        code_ptr = head_ptr[:, None] + code[None, :] * stride_ck
+        squares = _squares(x_row_ptr, stride_xd, code_ptr, stride_cd, listed, inside, d)
+        result = tl.minimum(result, _lowest(squares, limit, code))
+    return result
+
+
+@triton.jit
+def _places(group, start, shares, ROWS: tl.constexpr, SHARES: tl.constexpr):
+    """The places [SHARES, ROWS] of a group's results for the shares from `start` on, and which of them exist."""
+    share = start + tl.arange(0, SHARES)
+    place = ((group * shares + share) * ROWS)[:, None] + tl.arange(0, ROWS)[None, :]
+    return place, (share < shares)[:, None]
 
 
 @triton.jit(do_not_specialize=["stride_xh", "stride_xn", "stride_ch", "stride_ck", "programs", "n", "size"])
@@ -131,6 +187,8 @@ def _settle(
     listed_ptr,
     count_ptr,
     nearest_ptr,
+    lowest_ptr,
+    lowest_squares_ptr,
     indices_ptr,
     chosen_ptr,
     distance_ptr,
@@ -141,42 +199,44 @@ def _settle(
     WITH_CODES: tl.constexpr,
     ROWS: tl.constexpr,
     CODES: tl.constexpr,
-    ROW_CODES: tl.constexpr,
+    SHARES: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """The lowest index within (5) of the smallest distance, and its code. A task is one listed row.
+    """The lowest index within (24) of the smallest distance, and its code. A task is ROWS listed rows.
 
-    Only shares of the codes whose smallest distance is within (5) are scanned again: one, as a rule.
+    The codes are scanned again only if the lowest index of a share was lost.
     """
     count = tl.load(count_ptr)
-    shares, share = _share_of(count, size, programs, ROWS, CODES)
-    for rank in range(tl.program_id(0), count, programs):
-        # Tensors of one element, since a row is a tile of one row.
-        one = rank + tl.zeros([1], tl.int64)
-        listed = one < count
-        row = tl.load(listed_ptr + one)
+    shares, _ = _share_of(count, size, programs, ROWS, CODES)
+    for group in range(tl.program_id(0), tl.cdiv(count, ROWS), programs):
+        rank = group * ROWS + tl.arange(0, ROWS)
+        listed = rank < count
+        row = tl.load(listed_ptr + rank, mask=listed, other=0)
         head = row // n
         x_row_ptr = x_ptr + head * stride_xh + (row % n) * stride_xn
         head_ptr = codes_ptr + head * stride_ch
-        nearest_row_ptr = nearest_ptr + (rank // ROWS) * shares * ROWS + rank % ROWS
-        smallest = tl.load(nearest_row_ptr)
-        for part in range(1, shares):
-            smallest = tl.minimum(smallest, tl.load(nearest_row_ptr + part * ROWS))
-        # A product with a float64, since (2d + 16)·2⁻⁵³ alone would be float32 and vanish when added to 1.
-        limit = smallest + smallest * (2 * d + 16) * 1.1102230246251565e-16
-        result = tl.full([1], _NONE, tl.int32)
-        for part in range(shares):
-            nearest = tl.load(nearest_row_ptr + part * ROWS)
-            # A later share has no lower index.
-            if (nearest <= limit) & (nearest < float("inf")) & (tl.min(result, 0) == _NONE):
-                for start in range(part * share, tl.minimum((part + 1) * share, size), ROW_CODES):
-                    code = start + tl.arange(0, ROW_CODES)
-                    inside = (code < tl.minimum((part + 1) * share, size))[None, :] & listed[:, None]
-                    code_ptr = head_ptr[:, None] + code.to(tl.int64)[None, :] * stride_ck
-                    squares = _squares(x_row_ptr, stride_xd, code_ptr, stride_cd, listed, inside, d)
-                    near = (squares <= limit) & (squares < float("inf"))
-                    lowest = tl.min(tl.where(near, code[None, :].to(tl.int32), _NONE), 1)
-                    result = tl.minimum(result, lowest)
+        smallest = tl.full([ROWS], float("inf"), tl.float64)
+        for start in range(0, shares, SHARES):
+            place, inside = _places(group, start, shares, ROWS, SHARES)
+            nearest = tl.load(nearest_ptr + place, mask=inside, other=float("inf"))
+            smallest = tl.minimum(smallest, tl.min(nearest, 0))
+        limit = _limit(smallest, d)
+        result = tl.full([ROWS], _NONE, tl.int32)
+        lost = tl.zeros([ROWS], tl.int32)
+        for start in range(0, shares, SHARES):
+            place, inside = _places(group, start, shares, ROWS, SHARES)
+            nearest = tl.load(nearest_ptr + place, mask=inside, other=float("inf"))
+            squares = tl.load(lowest_squares_ptr + place, mask=inside, other=float("inf"))
+            lowest = tl.load(lowest_ptr + place, mask=inside, other=_NONE)
+            near = listed[None, :] & (nearest <= limit[None, :]) & (nearest < float("inf"))
+            known = near & (squares <= limit[None, :])
+            result = tl.minimum(result, tl.min(tl.where(known, lowest, _NONE), 0))
+            lost = tl.maximum(lost, tl.max((near & ~known).to(tl.int32), 0))
+        if tl.max(lost, 0) > 0:
+            again = _lowest_of_all(
+                x_row_ptr, stride_xd, head_ptr, stride_ck, stride_cd, lost > 0, limit, size, d, CODES
+            )
+            result = tl.minimum(result, again)
         index = tl.where(result == _NONE, -1, result).to(tl.int64)
         look_up(
             x_row_ptr,
@@ -192,6 +252,6 @@ def _settle(
             distance_ptr,
             d,
             WITH_CODES,
-            1,
+            ROWS,
             CHANNELS,
         )
