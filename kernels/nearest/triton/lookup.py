@@ -7,8 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from quantizers.kernels.common.triton.loads import load_tile, store_tile
 from quantizers.kernels.common.vectors import compute_dtype
-from quantizers.kernels.nearest.triton.pack import load_tile
 
 
 class Found(NamedTuple):
@@ -63,10 +63,7 @@ def look_up(
         difference = load_tile(x_row_ptr, chosen, channel, d, stride_xd, CHANNELS) - code
         squares += tl.sum(difference * difference, 1)
         if CODES:
-            channels = channel + tl.arange(0, CHANNELS)
-            place = chosen_ptr + out[:, None] * d + channels[None, :]
-            inside = mask[:, None] & (channels < d)[None, :]
-            tl.store(place, code.to(chosen_ptr.dtype.element_ty), mask=inside)
+            store_tile(chosen_ptr + out * d, mask, channel, d, 1, code, CHANNELS)
     distance = tl.where(chosen, squares, float("nan"))
     tl.store(distance_ptr + out, distance.to(distance_ptr.dtype.element_ty), mask=mask)
     tl.store(indices_ptr + out, tl.where(chosen, index, -1), mask=mask)

@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from quantizers.kernels.common.triton.loads import load_tile, store_tile
 from quantizers.kernels.nearest.triton.precision import Mode
 from quantizers.kernels.nearest.triton.tiles import Tiles, round_up
 
@@ -136,16 +137,6 @@ def _empty(vectors: Tensor, rows: int, width: int, mode: Mode) -> Packed:
     low = torch.empty_like(high) if mode == "exact" else high
     half_squares = vectors.new_empty(high.shape[:2], dtype=torch.float32)
     return Packed(high, low, half_squares, torch.empty_like(half_squares))
-
-
-@triton.jit
-def load_tile(rows_ptr, mask, channel, d, stride_d, CHANNELS: tl.constexpr):
-    """Float64 tile [R, CHANNELS] of channels from `channel` on; zero outside. `rows_ptr`: [R] pointers to rows."""
-    channels = channel + tl.arange(0, CHANNELS)
-    inside = mask[:, None] & (channels < d)[None, :]
-    return tl.load(rows_ptr[:, None] + channels.to(tl.int64)[None, :] * stride_d, mask=inside, other=0).to(
-        tl.float64
-    )
 
 
 @triton.jit
@@ -535,14 +526,13 @@ def _centre(tile, finite, centre_ptr, channel, d, CHANNELS: tl.constexpr):
 @triton.jit
 def _store(tile, high_ptr, low_ptr, out, mask, channel, width, MODE: tl.constexpr, CHANNELS: tl.constexpr):
     """Store a tile in the precision of the mode."""
-    channels = channel + tl.arange(0, CHANNELS)
-    place = out.to(tl.int64)[:, None] * width + channels[None, :]
-    inside = mask[:, None] & (channels < width)[None, :]
+    high_row_ptr = high_ptr + out.to(tl.int64) * width
     value = tile.to(tl.float32)
     if MODE == "bf16":
-        tl.store(high_ptr + place, value.to(tl.bfloat16).to(high_ptr.dtype.element_ty), mask=inside)
+        store_tile(high_row_ptr, mask, channel, width, 1, value.to(tl.bfloat16), CHANNELS)
     else:
         high = round_tf32(value)
-        tl.store(high_ptr + place, high, mask=inside)
+        store_tile(high_row_ptr, mask, channel, width, 1, high, CHANNELS)
         if MODE == "exact":
-            tl.store(low_ptr + place, round_tf32(value - high), mask=inside)
+            low = round_tf32(value - high)
+            store_tile(low_ptr + out.to(tl.int64) * width, mask, channel, width, 1, low, CHANNELS)

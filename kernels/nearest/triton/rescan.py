@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from quantizers.kernels.common.triton.loads import converted
 from quantizers.kernels.nearest.triton.decide import Undecided
 from quantizers.kernels.nearest.triton.lookup import Found, look_up
 from quantizers.kernels.nearest.triton.tiles import device_properties
@@ -68,8 +69,8 @@ def _squares(x_row_ptr, stride_xd, code_ptr, stride_cd, listed, inside, d):
     """Squared distances of rows [R] from codes [R, C] in float64; +inf for codes that are not finite."""
     squares = tl.zeros(code_ptr.shape, tl.float64)
     for _ in range(d):
-        value = tl.load(x_row_ptr, mask=listed, other=0).to(tl.float64)
-        difference = value[:, None] - tl.load(code_ptr, mask=inside, other=0).to(tl.float64)
+        value = converted(tl.load(x_row_ptr, mask=listed, other=0), tl.float64)
+        difference = value[:, None] - converted(tl.load(code_ptr, mask=inside, other=0), tl.float64)
         squares += difference * difference
         x_row_ptr += stride_xd
         code_ptr += stride_cd
