@@ -78,7 +78,7 @@ def decided(x: Tensor, codebook: Tensor) -> Decided:
     resident = x.shape[1] <= cut.block_d
     decide(partial, vectors, codes, where, packed, rows, found, undecided, resident=resident)
     certain = torch.ones(len(x), dtype=torch.bool, device=x.device)
-    certain[undecided.rows[: int(undecided.count)]] = False
+    certain[undecided.rows[: int(undecided.number)]] = False
     return Decided(certain, found.indices[0])
 
 
