@@ -1,0 +1,91 @@
+"""The nearest code by minima of groups of codes, exactly: equations (33) to (36) of README.md.
+
+The other loop (../nearest.py) tracks every code's score; this one tracks the two best groups of codes and the third
+score (search.py), and decides within these groups in float64 (settle.py). Rows that more groups might hold are
+compared with all codes (exhaustive.py).
+
+`torch.get_float32_matmul_precision()` selects the mode, for inputs of up to 32 bits:
+
+- "highest": products of split halves, every row certain: as exact as the reference.
+- "high": one tf32 product of centred values; the nearest code of the best group.
+- "medium": one bfloat16 product of centred values; the nearest code of the best group.
+
+float64 inputs are compared in float64 in every mode.
+"""
+
+import torch
+import triton
+from torch import Tensor
+
+from quantizers.kernels.common.vectors import compute_dtype
+from quantizers.kernels.nearest.triton.groups.choice import Choice, empty_choice
+from quantizers.kernels.nearest.triton.groups.exhaustive import Rows, every_row, exhaustive
+from quantizers.kernels.nearest.triton.groups.pack import pack_codes, pack_rows
+from quantizers.kernels.nearest.triton.groups.search import search
+from quantizers.kernels.nearest.triton.groups.settle import settle
+from quantizers.kernels.nearest.triton.groups.tiles import BLOCK_N, bound, layout, tiles
+from quantizers.kernels.nearest.triton.pack import frame
+from quantizers.kernels.nearest.triton.tiles import device_properties, matmul_mode
+
+CHUNK = 2**25  # columns in packed rows at a time: 128 MiB in float32
+
+
+@torch.no_grad()
+def nearest_code(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the nearest code of each vector in Euclidean distance.
+
+    Args:
+        x: [H, N, D] vectors, any floating dtype, finite or not, contiguous or not.
+        codebook: [H, K, D] codes, K ≥ 1. A code that is not finite is never chosen.
+
+    Returns:
+        indices: [H, N] int64; −1 where a vector (or every code) is not finite. With "highest" or float64, the
+            smallest exact distance up to a relative error of (2D + 16)·2⁻⁵³, and the lowest index of equal ones.
+        squared_distance: [H, N], the difference form Σ(x − e)² in float32 (float64 if an input is float64); NaN
+            where the index is −1.
+    """
+    indices, _, squared_distance = _search(x, codebook, codes=False)
+    return indices, squared_distance
+
+
+@torch.no_grad()
+def nearest_lookup(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return `nearest_code` with the chosen codes [H, N, D] in float32 (float64 if an input is); zero where the
+    index is −1.
+
+    Returns:
+        indices [H, N], codes [H, N, D], squared_distance [H, N].
+    """
+    return _search(x, codebook, codes=True)
+
+
+def _search(x: Tensor, codebook: Tensor, *, codes: bool) -> Choice:
+    choice = empty_choice(x, codebook, codes=codes)
+    if choice.indices.numel() == 0:
+        return choice
+    where = frame(codebook)
+    if compute_dtype(x, codebook) == torch.float64:
+        exhaustive(x, codebook, where, every_row(x), choice)
+        return choice
+    heads, n, d = x.shape
+    mode, device = matmul_mode(), device_properties(x.device)
+    cut = layout(d, mode, device)
+    sizes = tiles(heads * _round_up(n, BLOCK_N), codebook.shape[1], cut, device)
+    largest = torch.zeros(heads, dtype=torch.int32, device=x.device)
+    packed_codes = pack_codes(codebook, where, _round_up(codebook.shape[1], sizes.block_k), cut, largest)
+    limit = bound(cut) if mode == "exact" else None
+    chunk = max(1, CHUNK // (heads * cut.columns))
+    for first in range(0, n, chunk):
+        rows = x[:, first : first + chunk]
+        packed = pack_rows(rows, where, _round_up(rows.shape[1], sizes.block_n), cut)
+        minima = search(packed, packed_codes, cut, sizes)
+        listed = torch.empty(rows.shape[:2], dtype=torch.int64, device=x.device)
+        left = Rows(listed, torch.zeros(heads, dtype=torch.int32, device=x.device))
+        settle(minima, packed, largest, rows, codebook, where, limit, sizes, left, choice, first)
+        if mode == "exact":
+            exhaustive(rows, codebook, where, left, choice, first)
+    return choice
+
+
+def _round_up(count: int, multiple: int) -> int:
+    return triton.cdiv(count, multiple) * multiple
