@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from quantizers.kernels.common.vectors import compute_dtype
 from quantizers.kernels.nearest.triton.groups.candidates import distance_limit, score_error
 from quantizers.kernels.nearest.triton.groups.choice import Choice, write_choice
 from quantizers.kernels.nearest.triton.pack import Frame
@@ -20,6 +21,7 @@ from quantizers.kernels.nearest.triton.tiles import device_properties
 ROWS = 32  # per task
 CODES = 64  # per step
 CHANNELS = 16  # per product
+WARPS = 8
 SHARES = 16  # merged at a time
 PROGRAMS_PER_MULTIPROCESSOR = 4
 _NONE = tl.constexpr(2**31 - 1)  # instead of an index
@@ -49,13 +51,26 @@ def exhaustive(x: Tensor, codebook: Tensor, where: Frame, rows: Rows, choice: Ch
     """
     heads, n, d = x.shape
     size = codebook.shape[1]
+    # 16-bit values are widened here: Triton cannot compile float64 products of values loaded as 16 bits.
+    dtype = compute_dtype(x, codebook)
+    x, codebook = x.to(dtype), codebook.to(dtype)
     programs = triton.cdiv(PROGRAMS_PER_MULTIPROCESSOR * device_properties(x.device).multiprocessors, heads)
     tasks = max(programs, triton.cdiv(n, ROWS))
     scores = x.new_empty((2, heads, tasks, ROWS), dtype=torch.float64)
     nearest = torch.empty((heads, tasks, ROWS), dtype=torch.int32, device=x.device)
     inputs = (x, *x.stride(), codebook, *codebook.stride(), *where, *rows, scores, nearest)
     _score[(programs, heads)](
-        *inputs, n, size, d, tasks, ROWS=ROWS, CODES=CODES, CHANNELS=CHANNELS, enable_fp_fusion=True
+        *inputs,
+        n,
+        size,
+        d,
+        tasks,
+        ROWS=ROWS,
+        CODES=CODES,
+        CHANNELS=CHANNELS,
+        num_warps=WARPS,
+        num_stages=2,
+        enable_fp_fusion=True,
     )
     _finish[(programs, heads)](
         *inputs,
@@ -71,6 +86,8 @@ def exhaustive(x: Tensor, codebook: Tensor, where: Frame, rows: Rows, choice: Ch
         CODES=CODES,
         CHANNELS=CHANNELS,
         SHARES=SHARES,
+        num_warps=WARPS,
+        num_stages=1,  # its loops would need more registers to run ahead
         enable_fp_fusion=True,
     )
 

@@ -18,8 +18,9 @@ from quantizers.kernels.nearest.triton.pack import Frame
 
 ROWS = 8  # per program
 SPLITS = 16  # merged at a time
-VALUES = 32  # float64 sums per thread
+VALUES = 8  # float64 sums per thread
 WARPS = 4
+REGISTERS = 128  # per thread at most: four blocks a multiprocessor hide the latency of their gathers
 _CLASSES = tl.constexpr(CLASSES)
 _NONE = tl.constexpr(2**31 - 1)  # instead of an index
 
@@ -76,6 +77,7 @@ def settle(
         SPLITS=SPLITS,
         CHANNELS=channels_per_step(d, ROWS * members),
         num_warps=WARPS,
+        maxnreg=REGISTERS,
         enable_fp_fusion=True,
     )
 
@@ -175,22 +177,21 @@ def _settle(
     MEMBERS: tl.constexpr = BLOCK_K // _CLASSES
     decided = found & ~left
     also = decided & also
-    code = _members(tl.where(decided, group_1, 0), BLOCK_K, MEMBERS)
+    one = _members(tl.where(decided, group_1, 0), BLOCK_K, MEMBERS)
     if tl.max(also.to(tl.int32), 0) > 0:
         # Both groups side by side, for all rows of the program.
-        code = tl.join(code, _members(tl.where(also, group_2, 0), BLOCK_K, MEMBERS))
-        code = tl.reshape(code, [ROWS, 2 * MEMBERS])
-        in_first = (tl.arange(0, 2 * MEMBERS) % 2 == 0)[None, :]
-        possible = decided[:, None] & (in_first | also[:, None]) & (code < size)
+        other = _members(tl.where(also, group_2, 0), BLOCK_K, MEMBERS)
+        both = tl.reshape(tl.join(one, other), [ROWS, 2 * MEMBERS])
+        in_one = (tl.arange(0, 2 * MEMBERS) % 2 == 0)[None, :]
         index = nearest_candidate(
-            x_row_ptr, stride_xd, codes_ptr + code.to(tl.int64) * stride_ck, stride_cd, code, possible,
+            x_row_ptr, stride_xd, codes_ptr + both.to(tl.int64) * stride_ck, stride_cd, both,
+            decided[:, None] & (in_one | also[:, None]) & (both < size),
             centre_ptr, spread_ptr, d, ROWS, 2 * MEMBERS, CHANNELS // 2,
         )  # fmt: skip
     else:
-        possible = decided[:, None] & (code < size)
         index = nearest_candidate(
-            x_row_ptr, stride_xd, codes_ptr + code.to(tl.int64) * stride_ck, stride_cd, code, possible,
-            centre_ptr, spread_ptr, d, ROWS, MEMBERS, CHANNELS,
+            x_row_ptr, stride_xd, codes_ptr + one.to(tl.int64) * stride_ck, stride_cd, one,
+            decided[:, None] & (one < size), centre_ptr, spread_ptr, d, ROWS, MEMBERS, CHANNELS,
         )  # fmt: skip
     index = tl.where(index == _NONE, -1, index)
     out = head * total + first + row

@@ -16,6 +16,7 @@ WARPS = 8
 CLASSES = 4  # a class is (k mod 8) // 2
 BIAS_COLUMNS = 3  # pieces that hold ½‖e‖² to float32's precision in either kind of values
 JOINT_VALUES: dict[int, Values] = {16: "tf32", 32: "tf32", 64: "bf16"}  # by the columns of halves side by side
+BIAS_WIDTH = 32  # of the widest single product that adds ½‖e‖² in columns; wider ones are bound by the matrix units
 RESIDENT_WIDTH = 256  # channels of the widest row that may stay in shared memory through the loop
 RESIDENT_WIDTH_HALVES = 128  # the same for low and high halves
 BYTES: dict[Values, int] = {"tf32": 4, "bf16": 2}
@@ -77,18 +78,19 @@ def layout(d: int, mode: Mode, device: Device) -> Layout:
     Halves of few channels stand side by side, and one product does it all. Halves of more channels are bfloat16, since
     three products of these take half the time of tf32's, and two groups kept make up for their larger error.
     """
-    padded = _power_of_two(d)
     if mode == "exact":
+        padded = _power_of_two(d)
         joint = _power_of_two(3 * d + BIAS_COLUMNS)
         if joint in JOINT_VALUES:
             return Layout(JOINT_VALUES[joint], 3, d, joint, True, True)
         resident = padded <= RESIDENT_WIDTH_HALVES
         width = padded if resident else _round_up(d, _step("bf16", 2))
         return Layout("bf16", 2, width, width, resident, False)
+    bias_columns = d + BIAS_COLUMNS <= BIAS_WIDTH
+    padded = _power_of_two(d + BIAS_COLUMNS if bias_columns else d)
     least = (BLOCK_N + 2 * LEAST_BLOCK_K) * padded * BYTES[mode]
     resident = padded <= RESIDENT_WIDTH and least <= device.shared_memory
     width = padded if resident else _round_up(d, _step(mode, 1))
-    bias_columns = resident and d + BIAS_COLUMNS <= width
     return Layout(mode, 1, d if bias_columns else width, width, resident, bias_columns)
 
 
