@@ -84,7 +84,7 @@ def settle(
 
 def channels_per_step(d: int, pairs: int) -> int:
     """Return the channels of a step over `pairs` pairs of a row and a code: what fits in registers."""
-    fit = VALUES * 32 * WARPS // pairs
+    fit = min(VALUES * 32 * WARPS // pairs, 8)
     return max(2, min(fit, 1 << (d - 1).bit_length()))
 
 

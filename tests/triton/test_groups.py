@@ -1,0 +1,408 @@
+"""The search by groups against exact arithmetic and the reference, on odd shapes and hard values."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from quantizers.kernels.nearest import reference
+from quantizers.kernels.nearest.triton.groups import nearest
+from quantizers.kernels.nearest.triton.groups.choice import empty_choice
+from quantizers.kernels.nearest.triton.groups.exhaustive import Rows, every_row, exhaustive
+from quantizers.kernels.nearest.triton.groups.nearest import nearest_code, nearest_lookup
+from quantizers.kernels.nearest.triton.groups.pack import Packed, pack_codes, pack_rows
+from quantizers.kernels.nearest.triton.groups.search import Minima, search
+from quantizers.kernels.nearest.triton.groups.settle import settle
+from quantizers.kernels.nearest.triton.groups.tiles import CLASSES, Bound, Layout, Tiles, bound, layout, tiles
+from quantizers.kernels.nearest.triton.pack import frame
+from quantizers.kernels.nearest.triton.tiles import Device, Mode
+from tests.exact import assert_nearest
+from tests.triton.interpreter import device, runs_kernels
+
+pytestmark = [
+    runs_kernels,
+    # The interpreter computes with numpy, which reports what a GPU does in silence: float32 that overflows.
+    pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning"),
+]
+
+finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
+few = st.sampled_from([0.0, 1.0, -1.0, 0.5, 1e-8, 3e-8, 1e30, 1e-40])
+clustered = st.sampled_from([1000.0, 1000.0625, -3e38, 3e38, 1e-45, -1e-38])
+MODES = {"highest": "exact", "high": "tf32", "medium": "bf16"}
+
+
+@pytest.fixture(autouse=True)
+def _exact_mode() -> Iterator[None]:
+    """Each test starts in the exact mode and leaves the setting as it was."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+@st.composite
+def vectors(draw: st.DrawFn, dim: int, largest: int, values: st.SearchStrategy[float]) -> Tensor:
+    count = draw(st.integers(1, largest))
+    flat = draw(st.lists(values, min_size=count * dim, max_size=count * dim))
+    return torch.tensor(flat, dtype=torch.float32, device=device()).view(count, dim)
+
+
+def assert_agrees(x: Tensor, codebook: Tensor) -> None:
+    """Indices, codes and distances as the reference's; the distance is rounded once, from float64."""
+    indices, codes, distance = nearest_lookup(x, codebook)
+    expected, chosen, _ = reference.nearest_lookup(x, codebook)
+    assert indices.dtype == torch.int64
+    assert torch.equal(indices, expected)
+    assert codes.dtype == distance.dtype == chosen.dtype
+    assert torch.equal(codes, chosen)
+    exact = (x.double() - chosen.double()).square().sum(-1).masked_fill(expected < 0, torch.nan)
+    rtol = torch.finfo(distance.dtype).eps * x.shape[-1] ** 0.5
+    torch.testing.assert_close(distance.double(), exact, rtol=rtol, atol=0, equal_nan=True)
+
+
+@settings(max_examples=12)
+@given(data=st.data(), dim=st.integers(1, 4), values=st.sampled_from([finite, few, clustered]))
+def test_is_exact(data: st.DataObject, dim: int, values: st.SearchStrategy[float]) -> None:
+    """Ties, duplicates, denormals, clusters far apart, codes a rounding apart, values near overflow."""
+    x, codebook = data.draw(vectors(dim, 6, values)), data.draw(vectors(dim, 20, values))
+    indices, distance = nearest_code(x[None], codebook[None])
+    assert_nearest(indices[0], x, codebook)
+    exact = (x.double() - codebook.double()[indices[0]]).square().sum(-1)
+    torch.testing.assert_close(distance[0], exact.float(), rtol=2.0**-23, atol=2.0**-149)
+
+
+@settings(max_examples=10)
+@given(
+    seed=st.integers(0, 2**31),
+    dim=st.sampled_from([1, 8, 12, 33]),
+    offset=st.sampled_from([0.0, 100.0, -1e6]),
+    scale=st.sampled_from([1e-3, 1.0, 1e4]),
+    dtype=st.sampled_from([torch.bfloat16, torch.float16, torch.float32, torch.float64]),
+)
+def test_is_exact_at_any_offset(seed: int, dim: int, offset: float, scale: float, dtype: torch.dtype) -> None:
+    if dtype == torch.float16:
+        offset, scale = max(offset, -1000.0), min(scale, 100.0)
+    generator = torch.Generator().manual_seed(seed)
+    x = (offset + scale * torch.randn(10, dim, generator=generator)).to(device(), dtype)
+    codebook = (offset + scale * torch.randn(30, dim, generator=generator)).to(device(), dtype)
+    assert_nearest(nearest_code(x[None], codebook[None])[0][0], x, codebook)
+
+
+@pytest.mark.parametrize(
+    ("heads", "n", "size", "d"),
+    [(1, 1, 1, 1), (2, 13, 200, 3), (3, 5, 70, 16), (1, 20, 300, 33), (1, 7, 70, 100), (1, 3, 300, 140)],
+)
+def test_shapes(heads: int, n: int, size: int, d: int) -> None:
+    """Each layout; tiles that are not full, codes split over programs, strided inputs."""
+    x, codebook = torch.randn(n, d, heads, device=device()), torch.randn(heads, 2 * size, d, device=device())
+    assert_agrees(x.permute(2, 0, 1), codebook[:, ::2])
+
+
+def test_float64() -> None:
+    """Also values that differ by less than float32 tells, and ones that are not finite."""
+    x, codebook = torch.randn(2, 40, 5, device=device()).double(), torch.randn(2, 70, 5, device=device()).double()
+    codebook[:, 30:60] = codebook[:, :30] * (1 + 2.0**-40)
+    x[0, :30] = codebook[0, 30:60]
+    x[1, 3, 2] = codebook[1, 1, 0] = torch.nan
+    assert_agrees(x, codebook)
+    assert_agrees(x, codebook.float())
+
+
+def test_no_vectors() -> None:
+    x, codebook = torch.randn(2, 0, 3, device=device()), torch.randn(2, 5, 3, device=device())
+    indices, codes, distance = nearest_lookup(x, codebook)
+    assert indices.shape == distance.shape == (2, 0)
+    assert codes.shape == (2, 0, 3)
+
+
+def test_duplicates_go_to_the_lowest_index() -> None:
+    """Every row is left to the exhaustive search: more groups of rows than programs, equal codes in many shares."""
+    x = torch.randn(1, 300, 6, device=device())
+    codebook = torch.randn(1, 7, 6, device=device()).repeat(1, 31, 1)
+    assert_agrees(x, codebook)
+    assert (nearest_code(x[:, :3], codebook)[0] < 7).all()  # and fewer
+
+
+def test_equally_near_codes_go_to_the_lowest_index() -> None:
+    """Permutations of one code around zero: exactly as far, but the sums round differently from order to order."""
+    code = torch.randn(40, device=device())
+    codebook = torch.stack([code[torch.randperm(40, device=device())] for _ in range(100)])
+    indices, _ = nearest_code(torch.zeros(1, 3, 40, device=device()), codebook[None])
+    assert (indices == 0).all()
+    indices, _ = nearest_code(torch.zeros(1, 3, 40, device=device()), codebook[None, ::8])  # all in one group
+    assert (indices == 0).all()
+
+
+def test_clusters_far_apart() -> None:
+    """Seen from the centre of all codes, those of a cluster are equal; float64 tells them apart."""
+    x, codebook = torch.randn(1, 40, 8, device=device()), torch.randn(1, 90, 8, device=device())
+    x[:, ::2] += 1e6
+    codebook[:, ::2] += 1e6
+    assert_agrees(x, codebook)
+
+
+@pytest.mark.parametrize("mode", ["high", "medium"])
+def test_small_integers_are_nearest_in_every_mode(mode: str) -> None:
+    """No rounding anywhere: the mean of codes and their negatives is zero. Ties everywhere."""
+    torch.set_float32_matmul_precision(mode)
+    x = torch.randint(-4, 5, (1, 30, 2), device=device()).float()
+    codebook = torch.randint(-3, 4, (1, 150, 2), device=device()).float()
+    codebook = torch.cat([codebook, -codebook], 1)
+    indices, distance = nearest_code(x, codebook)
+    expected, expected_distance = reference.nearest_code(x, codebook)
+    assert torch.equal(distance, expected_distance)
+    assert (indices >= expected).all()
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("value", [torch.nan, -torch.inf])
+def test_broken_vectors_and_codes(value: float, mode: str) -> None:
+    torch.set_float32_matmul_precision(mode)
+    x, codebook = torch.randn(1, 10, 4, device=device()), torch.randn(1, 6, 4, device=device())
+    expected, _ = nearest_code(x, codebook[:, 2:])
+    codebook[0, 0] = torch.tensor([1e30, value, 0, 0])  # the rest of a broken code moves neither centre nor scale
+    codebook[0, 1, 3] = value
+    x[0, 4, 2] = value
+    expected[0, 4] = -3
+    indices, codes, distance = nearest_lookup(x, codebook)
+    assert torch.equal(indices, expected + 2)
+    assert (codes[0, 4] == 0).all()
+    assert distance[0, 4].isnan()
+    codebook[:] = value
+    assert (nearest_code(x, codebook)[0] == -1).all()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_far_vectors_get_a_code_in_every_mode(mode: str) -> None:
+    """10³⁸ times as far out as the codes: the direction decides, and nothing overflows."""
+    torch.set_float32_matmul_precision(mode)
+    x = torch.tensor([[3e38, -3e38], [-3e38, -3e38], [3e38, 3e38]], device=device())[None]
+    codebook = torch.tensor([[1.0, -1.0], [-1.0, -1.0], [1.0, 1.0]], device=device())[None]
+    assert nearest_code(x, codebook)[0].tolist() == [[0, 1, 2]]
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+@pytest.mark.parametrize(("mode", "rounding"), [("high", 2.0**-11), ("medium", 2.0**-8)])
+def test_rounded_modes_are_near(mode: str, rounding: float, scale: float) -> None:
+    """½d² of the code chosen exceeds the smallest by at most twice the error of a score.
+
+    Both factors of the product are rounded, to 11 or 8 bits, and D float32 additions follow, at most 2·2⁻²⁴ each:
+    2 · rounding · a R and 2D · 2⁻²⁴ (a R + ½R²).
+    """
+    d = 24
+    x, codebook = torch.randn(1, 40, d, device=device()), torch.randn(1, 150, d, device=device())
+    x, codebook = (scale * (100 + x)).float(), (scale * (100 + codebook)).float()
+    torch.set_float32_matmul_precision(mode)
+    indices = nearest_code(x, codebook)[0][0]
+    distance = torch.cdist(x[0].double(), codebook[0].double()).square()
+    chosen = distance.gather(1, indices[:, None])[:, 0]
+    centre = codebook[0].double().mean(0)
+    radius = (codebook[0].double() - centre).norm(dim=-1).amax()
+    length = (x[0].double() - centre).norm(dim=-1)
+    error = 2 * rounding * length * radius + 2 * d * 2.0**-24 * (length * radius + radius.square())
+    assert (chosen - distance.amin(1) <= 4 * error).all()
+    assert (indices == distance.argmin(1)).float().mean() > 0.8  # and does not merely pick at random
+
+
+def test_neither_chunks_nor_repetition_change_a_result() -> None:
+    x, codebook = torch.randn(2, 20, 3, device=device()), torch.randn(2, 90, 3, device=device())
+    codebook[:, 50:] = codebook[:, :40]
+    codebook[:, 30:50] = codebook[:, :20]
+    whole = nearest_lookup(x, codebook)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nearest, "CHUNK", 32 * 9)  # 9 rows of two heads in 16 columns
+        chunked = nearest_lookup(x, codebook)
+    for result in (chunked, nearest_lookup(x, codebook)):
+        assert all(torch.equal(a, b) for a, b in zip(result, whole, strict=True))
+
+
+class Packing:
+    """Packed rows and codes of a search of [H, N, D] and [H, K, D], on a device with little or much memory."""
+
+    cut: Layout
+    sizes: Tiles
+    x: Packed
+    codes: Packed
+    largest: Tensor
+
+    def __init__(self, x: Tensor, codebook: Tensor, mode: Mode, shared_memory: int = 227 * 1024) -> None:
+        device_ = Device(2, shared_memory)
+        self.cut = layout(x.shape[2], mode, device_)
+        self.sizes = tiles(x.shape[1], codebook.shape[1], self.cut, device_)
+        self.where = frame(codebook)
+        self.largest = torch.zeros(len(x), dtype=torch.int32, device=x.device)
+        rows = nearest._round_up(x.shape[1], self.sizes.block_n)
+        size = nearest._round_up(codebook.shape[1], self.sizes.block_k)
+        self.codes = pack_codes(codebook, self.where, size, self.cut, self.largest)
+        self.x = pack_rows(x, self.where, rows, self.cut)
+
+    def search(self) -> Minima:
+        return search(self.x, self.codes, self.cut, self.sizes)
+
+    def scores(self, head: int = 0) -> Tensor:
+        """(20) in float64, of the values as they were packed: [N, K]."""
+        left, right = self.x.columns[head].double(), self.codes.columns[head].double()
+        if self.cut.products == 3:
+            left_low, left = left.chunk(2, 1)
+            right_low, right = right.chunk(2, 1)
+            products = left_low @ right.T + left @ right_low.T + left @ right.T
+        else:
+            products = left @ right.nan_to_num(posinf=0.0).T
+            products = products.masked_fill((self.codes.half_squares[head] == torch.inf)[None], torch.inf)
+        if self.cut.bias_columns:
+            return products
+        return products + self.x.factor[head].double()[:, None] * self.codes.half_squares[head].double()[None, :]
+
+    def errors(self, limit: Bound) -> Tensor:
+        """E of (34) or (35) for each row of the first head."""
+        length = (2 * self.x.half_squares[0].double()).sqrt()
+        radius = (2 * self.largest.view(torch.float32)[0].double()).sqrt()
+        return limit.product * length * radius + limit.square * self.x.factor[0].double() * radius.square()
+
+
+LAYOUTS: list[tuple[Mode, int]] = [("exact", 3), ("exact", 9), ("exact", 20), ("exact", 40), ("exact", 130), ("tf32", 8)]
+
+
+@pytest.mark.parametrize(("mode", "d"), LAYOUTS)
+def test_search_keeps_the_two_best_groups_and_the_third_score(mode: Mode, d: int) -> None:
+    """Over classes, steps and splits: groups of the smallest scores, in order."""
+    x, codebook = torch.randn(1, 20, d, device=device()), torch.randn(1, 600, d, device=device())
+    packing = Packing(x, codebook, mode)
+    found = packing.search()
+    splits = found.scores.shape[1]
+    assert splits > 1
+    size = packing.sizes.block_k
+    scores = packing.scores()[:20]
+    minima = scores.view(20, -1, size // (2 * CLASSES), CLASSES, 2).amin((2, 4)).flatten(1)
+    share = -(-minima.shape[1] // CLASSES // splits) * CLASSES
+    # Products of rounded values are exact in float32; sums of C of them and the bias are off by less than C roundings.
+    rounding = packing.cut.columns * 2.0**-23 * scores.where(scores < torch.inf, 0).abs().amax()
+    for split, part in enumerate(minima.split(share, 1)):
+        value, order = part.sort(1)
+        torch.testing.assert_close(found.scores[:, split, :20].double(), value[:, :3].T, rtol=0, atol=rounding)
+        clear = (value[:, 1:3] - value[:, :2] > 2 * rounding).all(1)
+        assert clear.float().mean() > 0.5
+        assert torch.equal(found.groups[:, split, :20].T[clear].long(), order[clear, :2] + split * share)
+
+
+@pytest.mark.parametrize(("mode", "d"), LAYOUTS)
+@pytest.mark.parametrize("scale", [1.0, 1e-30, 1e30])
+def test_packed_scores_are_near_the_exact_ones(mode: Mode, d: int, scale: float) -> None:
+    """The errors of (33): of two halves 3·2⁻²² or 3·2⁻¹⁶ a R, of single values twice their roundoff; and u t ½R²."""
+    x = scale * torch.randn(1, 30, d, device=device())
+    x[0, 3] *= 1e7
+    codebook = scale * torch.randn(1, 40, d, device=device())
+    codebook[0, 7] = torch.nan
+    packing = Packing(x, codebook, mode)
+    where = packing.where
+    power = 2.0 ** -where.spread.amax().log2().floor()
+    rows = (x[0].double() - where.centre) * power
+    factor = packing.x.factor[0, :30].double()
+    assert (factor[3] < 1) and (factor <= 1).all() and (factor.log2() == factor.log2().round()).all()
+    rows = rows * factor[:, None]
+    assert rows.abs().amax() <= 2
+    codes = (codebook[0].double() - where.centre) * power
+    exact = factor[:, None] * 0.5 * codes.square().sum(-1) - rows @ codes.T
+    radius = codes.nan_to_num().norm(dim=-1).amax()
+    split = {"exact": {"tf32": 3 * 2.0**-22, "bf16": 3 * 2.0**-16}[packing.cut.values], "tf32": 2 * 2.0**-11}[mode]
+    error = 1.01 * (split * rows.norm(dim=-1) * radius + 2.0**-24 * factor * radius.square())
+    found = packing.scores()[:30]
+    assert ((found[:, :40] - exact).abs() <= error[:, None])[:, exact[0].isfinite()].all()
+    assert (found[:, 7] == torch.inf).all()
+    assert (found[:, 40:] == torch.inf).all()
+    dropped = 0x1FFF if packing.cut.values == "tf32" else 0xFFFF
+    if packing.x.columns.dtype == torch.float32:
+        for columns in (packing.x.columns, packing.codes.columns):
+            assert ((columns.view(torch.int32) & dropped) == 0).all()
+
+
+def truncated_dot(left: Tensor, right: Tensor, sums: Tensor, step: int) -> Tensor:
+    """sums + left · rightᵀ as the model of a matrix unit: in each step, products and sum are cut off below 23 bits
+    of the largest, and so is the result."""
+    for start in range(0, left.shape[1], step):
+        terms = left[:, None, start : start + step] * right[None, :, start : start + step]
+        terms = torch.cat([sums[..., None], terms], -1)
+        for _ in range(2):  # the terms, and then their sum
+            bit = 2.0 ** (terms.abs().amax(-1, keepdim=True).clamp(min=2.0**-100).log2().floor() - 23)
+            terms = (terms / bit).trunc() * bit
+            terms = terms.sum(-1, keepdim=True)
+        sums = terms[..., 0]
+    return sums
+
+
+@pytest.mark.parametrize(("mode", "d"), LAYOUTS[:-1])
+@pytest.mark.parametrize("step", [8, 16])
+def test_bound_covers_a_matrix_unit_that_truncates(mode: Mode, d: int, step: int) -> None:
+    """Values of one sign, whose sums grow and lose bits in the same direction at each step."""
+    x, codebook = torch.rand(1, 24, d, device=device()), torch.rand(1, 24, d, device=device())
+    codebook = torch.cat([codebook, -codebook], 1)
+    packing = Packing(x, codebook, mode)
+    left, right = packing.x.columns[0, :24].double(), packing.codes.columns[0, :48].double()
+    sums = torch.zeros(24, 48, dtype=torch.float64, device=device())
+    if packing.cut.products == 3:
+        steps = packing.sizes.block_d
+        left_halves, right_halves = (half.chunk(2, 1) for half in (left, right))
+        for start in range(0, packing.cut.width, steps):
+            (x_low, x_high), (e_low, e_high) = (
+                tuple(half[:, start : start + steps] for half in halves) for halves in (left_halves, right_halves)
+            )
+            for a, b in ((x_low, e_high), (x_high, e_low), (x_high, e_high)):
+                sums = truncated_dot(a, b, sums, step)
+        bias = packing.x.factor[0, :24, None] * packing.codes.half_squares[0, None, :48]
+        sums = (bias.double() + sums).float().double()
+    else:
+        sums = truncated_dot(left, right, sums, step)
+    codes = (codebook[0].double() - packing.where.centre) * 2.0 ** -packing.where.spread.amax().log2().floor()
+    rows = (x[0].double() - packing.where.centre) * 2.0 ** -packing.where.spread.amax().log2().floor()
+    rows = rows * packing.x.factor[0, :24, None].double()
+    exact = packing.x.factor[0, :24, None].double() * 0.5 * codes.square().sum(-1) - rows @ codes.T
+    share = ((sums - exact).abs() / packing.errors(bound(packing.cut))[:24, None]).amax()
+    assert 0.01 < share <= 1
+
+
+def settled(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
+    """The indices of one head's rows from their best groups alone, and which rows were left."""
+    packing = Packing(x[None], codebook[None], "exact")
+    choice = empty_choice(x[None], codebook[None], codes=False)
+    listed = torch.empty(1, len(x), dtype=torch.int64, device=x.device)
+    left = Rows(listed, torch.zeros(1, dtype=torch.int32, device=x.device))
+    arguments = packing.x, packing.largest, x[None], codebook[None], packing.where, bound(packing.cut)
+    settle(packing.search(), *arguments, packing.sizes, left, choice, 0)
+    flags = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    flags[listed[0, : left.count[0]]] = True
+    return choice.indices[0], flags
+
+
+def test_few_rows_are_left_and_none_of_the_others_is_wrong() -> None:
+    """Of normal data no row is left; of rows between three codes of three groups, each is."""
+    x, codebook = torch.randn(60, 8, device=device()), torch.randn(300, 8, device=device())
+    for spread in (1.0, 2.0**-18, 2.0**-23):
+        near = codebook.clone()
+        near[100:160] = near[:60] + spread * torch.randn(60, 8, device=device())
+        near[201:261] = near[:60] + spread * torch.randn(60, 8, device=device())
+        rows = x if spread == 1.0 else near[:60] * 1.1
+        indices, left = settled(rows, near)
+        expected, _ = reference.nearest_code(rows[None], near[None])
+        assert torch.equal(indices[~left], expected[0][~left])
+        assert left.float().mean() < 0.05 or spread < 1
+        assert left.float().mean() > 0.5 or spread > 2.0**-23
+
+
+def test_exhaustive_search_of_some_rows() -> None:
+    """Only listed rows change. Few rows share the codes among programs; with many, a program takes all codes."""
+    x, codebook = torch.randn(2, 150, 3, device=device()), torch.randn(2, 500, 3, device=device())
+    codebook[:, 200:400] = codebook[:, :200]
+    expected, _ = reference.nearest_code(x, codebook)
+    for kept in (0.95, 0.2):
+        choice = empty_choice(x, codebook, codes=False)
+        choice.indices.fill_(-7)
+        flags = torch.rand(2, 150, device=device()) > kept
+        listed = flags.int().argsort(1, descending=True)
+        exhaustive(x, codebook, frame(codebook), Rows(listed, flags.sum(1).int()), choice)
+        assert torch.equal(choice.indices, expected.masked_fill(~flags, -7))
+    choice = empty_choice(x, codebook, codes=False)
+    exhaustive(x, codebook, frame(codebook), every_row(x), choice)
+    assert torch.equal(choice.indices, expected)
