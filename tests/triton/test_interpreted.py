@@ -1,4 +1,4 @@
-"""The modules that run kernels, in processes with TRITON_INTERPRET=1: two, since each takes seconds to start."""
+"""The modules that run kernels, in processes with TRITON_INTERPRET=1: few, since each takes seconds to start."""
 
 import os
 import subprocess
@@ -17,8 +17,8 @@ MODULES = sorted(
     for path in FOLDER.glob("test_*.py")
     if not path.name.startswith("test_compiles") and path != Path(__file__)
 )
-LONGEST = FOLDER / "test_nearest.py"  # takes as long as all others
-PARTS = {"the search": [LONGEST], "the rest": [path for path in MODULES if path != LONGEST]}
+LONGEST = [FOLDER / "test_nearest.py", FOLDER / "test_groups.py"]  # each takes as long as all others
+PARTS = {path.stem: [path] for path in LONGEST} | {"the rest": [path for path in MODULES if path not in LONGEST]}
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ def _load(rows_ptr, channels, mask, stride_d):
 
 @triton.jit
 def score_error(square, spread_square, d):
-    """E of (3), for rows with ‖x − c‖² = square [R]. Instead of R, the length of the spread, which is no smaller."""
+    """E of (3) for rows with ‖x − c‖² = square [R], and the length of the spread, which is no smaller than R."""
     length = tl.sqrt(spread_square)
     return (d + 8) * (_ROUNDOFF * (tl.sqrt(square) * length + 0.5 * spread_square))
 

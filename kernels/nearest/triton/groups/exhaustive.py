@@ -1,8 +1,8 @@
 """The nearest code of listed rows among all codes, in float64: equations (1) to (5) on matrix units.
 
-Only the device knows which rows, and how many: a fixed number of programs shares them. If there are fewer groups of rows
-than programs, the programs also share the codes. One kernel scores; another merges the shares, and compares
-distances where the scores of several codes are too close, (3).
+Only the device knows which rows, and how many: a fixed number of programs shares them. If there are fewer groups
+of rows than programs, the programs also share the codes. One kernel scores; another merges the shares, and
+compares distances where the scores of several codes are too close, (3).
 """
 
 from typing import NamedTuple
@@ -39,6 +39,12 @@ def every_row(x: Tensor) -> Rows:
     heads, n, _ = x.shape
     listed = torch.arange(n, device=x.device).expand(heads, n).contiguous()
     return Rows(listed, torch.full((heads,), n, dtype=torch.int32, device=x.device))
+
+
+def no_rows(x: Tensor) -> Rows:
+    """Return an empty list for rows of [H, N, D], whose counts are not yet zero."""
+    listed = x.new_empty(x.shape[:2], dtype=torch.int64)
+    return Rows(listed, x.new_empty((len(x),), dtype=torch.int32))
 
 
 def exhaustive(x: Tensor, codebook: Tensor, where: Frame, rows: Rows, choice: Choice, first: int = 0) -> None:
@@ -288,7 +294,7 @@ def _finish(
         )
         uncertain = found & (second_smallest <= limit)
         if tl.max(uncertain.to(tl.int32), 0) > 0:
-            # Twice over the shares with several near codes: for the smallest distance, and for the lowest index near it.
+            # Twice over the shares with near codes: for the smallest distance, and for the lowest index near it.
             distance = tl.full([ROWS], float("inf"), tl.float64)
             near_index = tl.full([ROWS], _NONE, tl.int32)
             for turn in tl.static_range(2):

@@ -1,7 +1,7 @@
 """The two smallest of many values with their labels, and the third value: a running state and its reduction.
 
-A state is a tuple (best, second, third, best_label, second_label) of tensors of one shape: three values in ascending
-order, +inf where there is none, and the labels of the first two.
+A state is a tuple (best, second, third, best_label, second_label) of tensors of one shape: three values in
+ascending order, +inf where there is none, and the labels of the first two.
 """
 
 import triton
@@ -34,8 +34,10 @@ def insert(best, second, third, best_label, second_label, value, label):
 
 @triton.jit
 def combine_columns(best, second, third, best_label, second_label):
-    """The state [ROWS] of all columns of a state [ROWS, COLUMNS] together. Of equal values, the one with the lowest
-    label comes first."""
+    """The state [ROWS] of all columns of a state [ROWS, COLUMNS] together.
+
+    Of equal values, the one with the lowest label comes first.
+    """
     smallest, label, taken = _lowest(best, best_label)
     # The column that gave the smallest value moves up by one.
     best = tl.where(taken, second, best)

@@ -1,8 +1,9 @@
 """The nearest code by minima of groups of codes, exactly: equations (33) to (36) of README.md.
 
-The other loop (../nearest.py) tracks every code's score; this one tracks the two best groups of codes and the third
-score (search.py), and decides within these groups in float64 (settle.py). Rows that more groups might hold are
-compared with all codes (exhaustive.py).
+The other loop (../nearest.py) tracks the best score of every column of codes; this one tracks the two best groups
+of codes and the third score (search.py), and decides within these groups in float64 (settle.py). Rows whose nearest
+code might be in a third group are compared with all codes (exhaustive.py). These are seven launches: two for the
+frame of the codes, pack, search and settle, and two for the rows that are left.
 
 `torch.get_float32_matmul_precision()` selects the mode, for inputs of up to 32 bits:
 
@@ -19,8 +20,8 @@ from torch import Tensor
 
 from quantizers.kernels.common.vectors import compute_dtype
 from quantizers.kernels.nearest.triton.groups.choice import Choice, empty_choice
-from quantizers.kernels.nearest.triton.groups.exhaustive import Rows, every_row, exhaustive
-from quantizers.kernels.nearest.triton.groups.pack import pack_codes, pack_rows
+from quantizers.kernels.nearest.triton.groups.exhaustive import every_row, exhaustive, no_rows
+from quantizers.kernels.nearest.triton.groups.pack import empty_codes, empty_rows, pack
 from quantizers.kernels.nearest.triton.groups.search import search
 from quantizers.kernels.nearest.triton.groups.settle import settle
 from quantizers.kernels.nearest.triton.groups.tiles import BLOCK_N, bound, layout, tiles
@@ -28,6 +29,7 @@ from quantizers.kernels.nearest.triton.pack import frame
 from quantizers.kernels.nearest.triton.tiles import device_properties, matmul_mode
 
 CHUNK = 2**25  # columns in packed rows at a time: 128 MiB in float32
+HEADS = 65535  # in one grid
 
 
 @torch.no_grad()
@@ -61,30 +63,34 @@ def nearest_lookup(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor, Tensor]
 
 def _search(x: Tensor, codebook: Tensor, *, codes: bool) -> Choice:
     choice = empty_choice(x, codebook, codes=codes)
-    if choice.indices.numel() == 0:
-        return choice
+    if x.shape[0] * x.shape[1] > 0:
+        for first in range(0, len(x), HEADS):
+            some = slice(first, first + HEADS)
+            _search_heads(x[some], codebook[some], Choice(*(result[some] for result in choice)))
+    return choice
+
+
+def _search_heads(x: Tensor, codebook: Tensor, choice: Choice) -> None:
     where = frame(codebook)
     if compute_dtype(x, codebook) == torch.float64:
         exhaustive(x, codebook, where, every_row(x), choice)
-        return choice
-    heads, n, d = x.shape
+        return
+    (heads, n, d), size = x.shape, codebook.shape[1]
     mode, device = matmul_mode(), device_properties(x.device)
     cut = layout(d, mode, device)
-    sizes = tiles(heads * _round_up(n, BLOCK_N), codebook.shape[1], cut, device)
-    largest = torch.zeros(heads, dtype=torch.int32, device=x.device)
-    packed_codes = pack_codes(codebook, where, _round_up(codebook.shape[1], sizes.block_k), cut, largest)
+    sizes = tiles(heads * _round_up(n, BLOCK_N), size, cut, device)
     limit = bound(cut) if mode == "exact" else None
+    packed_codes = empty_codes(codebook, _round_up(size, sizes.block_k), cut)
     chunk = max(1, CHUNK // (heads * cut.columns))
     for first in range(0, n, chunk):
         rows = x[:, first : first + chunk]
-        packed = pack_rows(rows, where, _round_up(rows.shape[1], sizes.block_n), cut)
+        left = no_rows(rows)
+        packed = empty_rows(rows, _round_up(rows.shape[1], sizes.block_n), cut)
+        pack(codebook, packed_codes, rows, packed, where, cut, left.count, with_codes=first == 0)
         minima = search(packed, packed_codes, cut, sizes)
-        listed = torch.empty(rows.shape[:2], dtype=torch.int64, device=x.device)
-        left = Rows(listed, torch.zeros(heads, dtype=torch.int32, device=x.device))
-        settle(minima, packed, largest, rows, codebook, where, limit, sizes, left, choice, first)
+        settle(minima, packed, packed_codes, rows, codebook, where, limit, sizes, left, choice, first)
         if mode == "exact":
             exhaustive(rows, codebook, where, left, choice, first)
-    return choice
 
 
 def _round_up(count: int, multiple: int) -> int:

@@ -13,63 +13,103 @@ from torch import Tensor
 from quantizers.kernels.nearest.triton.groups.tiles import BIAS_COLUMNS, Layout
 from quantizers.kernels.nearest.triton.pack import Frame, _inverse_power_of_two
 
-ROWS = 16  # per program
-CHUNK = 128  # channels or columns per step
+TILE = 2048  # elements of a program's step: rows times columns
+CHUNK = 128  # columns of a step at most
 _DROPPED_BITS = {"tf32": 13, "bf16": 16}  # of float32's mantissa
 _BIAS_COLUMNS = tl.constexpr(BIAS_COLUMNS)
 
 
-class Packed(NamedTuple):
-    """Packed rows or codes of all heads, with R a multiple of the search's tile."""
+class PackedRows(NamedTuple):
+    """Packed vectors of all heads, with R a multiple of the search's block_n."""
 
-    columns: Tensor  # [H, R, C] bfloat16, or float32: of tf32's precision, or rounded to bfloat16 where no GPU is
+    columns: Tensor  # [H, R, C] of −x: the product then adds to the scores
     half_squares: Tensor  # [H, R] float32 ½‖row‖²; +inf for padding and for rows that are not finite
     factor: Tensor  # [H, R] float32 power of two by which the row is scaled beyond the head's scale
 
 
-def pack_codes(codebook: Tensor, where: Frame, padded: int, cut: Layout, largest: Tensor) -> Packed:
-    """Return the packed codes [H, K, D], and raise `largest` [H] int32, the bits of a float32, to the largest finite
-    half square."""
-    return _launch(codebook, where, padded, cut, largest, is_x=False)
+class PackedCodes(NamedTuple):
+    """Packed codes of all heads, with K a multiple of the search's block_k."""
+
+    columns: Tensor  # [H, K, C]
+    half_squares: Tensor  # [H, K] float32 ½‖code‖²; +inf for padding and for codes that are not finite
+    largest: Tensor  # [H, blocks] float32, the largest finite half square of each block of codes
 
 
-def pack_rows(x: Tensor, where: Frame, padded: int, cut: Layout) -> Packed:
-    """Return the packed vectors [H, N, D], as −x: the product then adds to the scores. Those farther out than the
-    codes get their own factors."""
-    return _launch(x, where, padded, cut, where.centre, is_x=True)
+def empty_rows(like: Tensor, padded: int, cut: Layout) -> PackedRows:
+    """Return packed rows for vectors [H, N, D], to be written by `pack`."""
+    half_squares = like.new_empty((len(like), padded), dtype=torch.float32)
+    return PackedRows(_empty_columns(like, padded, cut), half_squares, torch.empty_like(half_squares))
 
 
-def _launch(vectors: Tensor, where: Frame, padded: int, cut: Layout, largest: Tensor, *, is_x: bool) -> Packed:
-    heads, rows, d = vectors.shape
-    # Triton's interpreter gets products of bfloat16 wrong; in float32 they are exact, as in a matrix unit.
-    dtype = torch.bfloat16 if cut.values == "bf16" and vectors.is_cuda else torch.float32
-    columns = vectors.new_empty((heads, padded, cut.columns), dtype=dtype)
-    half_squares = vectors.new_empty((heads, padded), dtype=torch.float32)
-    factor = torch.empty_like(half_squares)
-    low = 1 if cut.parts == 3 and not is_x else 0
-    _pack[(triton.cdiv(padded, ROWS), heads)](
-        vectors,
-        *vectors.stride(),
+def empty_codes(like: Tensor, padded: int, cut: Layout) -> PackedCodes:
+    """Return packed codes for a codebook [H, K, D], to be written by `pack`."""
+    half_squares = like.new_empty((len(like), padded), dtype=torch.float32)
+    blocks = triton.cdiv(padded, _block_sizes(cut)[0])
+    largest = like.new_empty((len(like), blocks), dtype=torch.float32)
+    return PackedCodes(_empty_columns(like, padded, cut), half_squares, largest)
+
+
+def _empty_columns(like: Tensor, padded: int, cut: Layout) -> Tensor:
+    """bfloat16, or float32: of tf32's precision, or, where no GPU is, of bfloat16's, because Triton's interpreter
+    gets products of bfloat16 wrong; in float32 they are exact, as in a matrix unit."""
+    dtype = torch.bfloat16 if cut.values == "bf16" and like.is_cuda else torch.float32
+    return like.new_empty((len(like), padded, cut.columns), dtype=dtype)
+
+
+def _block_sizes(cut: Layout) -> tuple[int, int]:
+    """(rows, columns) of a program's step."""
+    chunk = min(cut.columns & -cut.columns, CHUNK)
+    return TILE // chunk, chunk
+
+
+def pack(
+    codebook: Tensor,
+    codes: PackedCodes,
+    x: Tensor,
+    rows: PackedRows,
+    where: Frame,
+    cut: Layout,
+    count: Tensor,
+    *,
+    with_codes: bool,
+) -> None:
+    """Write the packed rows of vectors [H, N, D] and, with_codes, the packed codes of [H, K, D]; one launch.
+
+    Vectors farther out than the codes get their own factors.
+
+    Args:
+        count: [H] int32, set to zero for what counts rows later.
+    """
+    heads, n, d = x.shape
+    block, chunk = _block_sizes(cut)
+    padded, padded_size = rows.factor.shape[1], codes.half_squares.shape[1]
+    code_blocks = triton.cdiv(padded_size, block) if with_codes else 0
+    _pack[(code_blocks + triton.cdiv(padded, block), heads)](
+        codebook,
+        *codebook.stride(),
+        x,
+        *x.stride(),
         *where,
-        columns,
-        half_squares,
-        factor,
-        largest,
-        rows,
+        *codes,
+        *rows,
+        count,
+        codebook.shape[1],
+        padded_size,
+        code_blocks,
+        n,
         padded,
         d,
         cut.period,
-        X=is_x,
         PARTS=cut.parts,
-        LOW=low if cut.parts > 1 else -1,
+        LOW_X=0 if cut.parts > 1 else -1,
+        LOW_E={1: -1, 2: 0, 3: 1}[cut.parts],
         BIAS=cut.bias_columns,
         COLUMNS=cut.columns,
         DROPPED_BITS=_DROPPED_BITS[cut.values],
-        ROWS=ROWS,
-        CHUNK=CHUNK,
+        ROWS=block,
+        CHUNK=chunk,
         enable_fp_fusion=True,
     )
-    return Packed(columns, half_squares, factor)
 
 
 @triton.jit
@@ -85,18 +125,76 @@ def _load(rows_ptr, channels, mask, stride_d):
     return tl.load(place, mask=mask, other=0).to(tl.float64)
 
 
-@triton.jit(do_not_specialize=["stride_h", "stride_r", "rows", "padded"])
+@triton.jit(
+    do_not_specialize=[
+        "stride_ch", "stride_ck", "stride_xh", "stride_xn", "size", "padded_size", "code_blocks", "n", "padded",
+    ]
+)  # fmt: skip
 def _pack(
+    codes_ptr,
+    stride_ch,
+    stride_ck,
+    stride_cd,
+    x_ptr,
+    stride_xh,
+    stride_xn,
+    stride_xd,
+    centre_ptr,
+    spread_ptr,
+    e_columns_ptr,
+    e_half_ptr,
+    largest_ptr,
+    x_columns_ptr,
+    x_half_ptr,
+    factor_ptr,
+    count_ptr,
+    size,
+    padded_size,
+    code_blocks,
+    n,
+    padded,
+    d,
+    period,
+    PARTS: tl.constexpr,
+    LOW_X: tl.constexpr,
+    LOW_E: tl.constexpr,
+    BIAS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    DROPPED_BITS: tl.constexpr,
+    ROWS: tl.constexpr,
+    CHUNK: tl.constexpr,
+):
+    head, block = tl.program_id(1).to(tl.int64), tl.program_id(0)
+    centre_ptr += head * d
+    spread_ptr += head * d
+    if block < code_blocks:
+        _pack_block(
+            codes_ptr + head * stride_ch, stride_ck, stride_cd, centre_ptr, spread_ptr,
+            e_columns_ptr, e_half_ptr, largest_ptr + head * code_blocks + block, head, block, size, padded_size,
+            d, period, False, PARTS, LOW_E, BIAS, COLUMNS, DROPPED_BITS, ROWS, CHUNK,
+        )  # fmt: skip
+    else:
+        if block == code_blocks:
+            tl.store(count_ptr + head, 0)
+        _pack_block(
+            x_ptr + head * stride_xh, stride_xn, stride_xd, centre_ptr, spread_ptr,
+            x_columns_ptr, x_half_ptr, factor_ptr, head, block - code_blocks, n, padded,
+            d, period, True, PARTS, LOW_X, BIAS, COLUMNS, DROPPED_BITS, ROWS, CHUNK,
+        )  # fmt: skip
+
+
+@triton.jit
+def _pack_block(
     vectors_ptr,
-    stride_h,
     stride_r,
     stride_d,
     centre_ptr,
     spread_ptr,
     columns_ptr,
     half_ptr,
-    factor_ptr,
-    largest_ptr,
+    result_ptr,
+    head,
+    block,
     rows,
     padded,
     d,
@@ -110,13 +208,16 @@ def _pack(
     ROWS: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
-    """The copies of the channels among the columns are high halves, except copy LOW, if there is one."""
-    head = tl.program_id(1).to(tl.int64)
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    rows_ptr = vectors_ptr + head * stride_h + row.to(tl.int64) * stride_r
+    """Pack one block of vectors (X) or codes.
+
+    The copies of the channels among the columns are high halves, except copy LOW, if there is one.
+
+    Args:
+        result_ptr: to the factors of all heads, or to the largest half square of this block of codes.
+    """
+    row = block * ROWS + tl.arange(0, ROWS)
+    rows_ptr = vectors_ptr + row.to(tl.int64) * stride_r
     inside = row < rows
-    centre_ptr += head * d
-    spread_ptr += head * d
     # What the row is: finite, how far out, how long. What follows reads it again, from the first-level cache.
     broken = tl.zeros([ROWS], tl.int32)
     farthest = tl.zeros([ROWS], tl.float64)
@@ -134,21 +235,19 @@ def _pack(
         spread = tl.maximum(spread, tl.load(spread_ptr + channels, mask=here, other=0.0))
     finite = inside & (broken == 0)
     scale = _inverse_power_of_two(tl.max(spread, 0))
+    factor = tl.full([ROWS], 1.0, tl.float64)
     if X:
-        factor = tl.minimum(_inverse_power_of_two(farthest * scale), 1.0)
-        factor = tl.where(finite, factor, 1.0)
-    else:
-        factor = tl.full([ROWS], 1.0, tl.float64)
+        factor = tl.where(finite, tl.minimum(_inverse_power_of_two(farthest * scale), 1.0), 1.0)
     multiplier = factor * scale
     half = tl.where(finite, 0.5 * squares * multiplier * multiplier, 0.0).to(tl.float32)
     # Below 2⁻¹⁰⁰ the codes' lengths are negligible relative to the row's (the error bound covers this).
-    stored_factor = tl.maximum(factor, 7.888609052210118e-31).to(tl.float32)
+    factor = tl.maximum(factor, 7.888609052210118e-31).to(tl.float32)
     out = head * padded + row
     tl.store(half_ptr + out, tl.where(finite, half, float("inf")), mask=row < padded)
-    tl.store(factor_ptr + out, stored_factor, mask=row < padded)
-    if not X:
-        # The bits of non-negative numbers have the same order as the numbers.
-        tl.atomic_max(largest_ptr + head, tl.max(half, 0).to(tl.int32, bitcast=True))
+    if X:
+        tl.store(result_ptr + out, factor, mask=row < padded)
+    else:
+        tl.store(result_ptr, tl.max(half, 0))
     for start in range(0, COLUMNS, CHUNK):
         columns = start + tl.arange(0, CHUNK)
         part = columns // period
@@ -164,16 +263,14 @@ def _pack(
         if BIAS:
             piece = (columns - PARTS * period)[None, :]
             if X:
-                bias = tl.where((piece >= 0) & (piece < _BIAS_COLUMNS), stored_factor[:, None], 0.0)
+                bias = tl.where((piece >= 0) & (piece < _BIAS_COLUMNS), factor[:, None], 0.0)
             else:
                 first = round_mantissa(half, DROPPED_BITS)
                 second = round_mantissa(half - first, DROPPED_BITS)
                 third = round_mantissa(half - first - second, DROPPED_BITS)
-                first = tl.where(finite, first, float("inf"))
-                bias = tl.where(piece == 0, first[:, None], 0.0)
+                bias = tl.where(piece == 0, tl.where(finite, first, float("inf"))[:, None], 0.0)
                 bias = tl.where(piece == 1, second[:, None], bias)
                 bias = tl.where(piece == 2, third[:, None], bias)
             value = tl.where(here[None, :], value, bias)
         place = out.to(tl.int64)[:, None] * COLUMNS + columns[None, :]
-        mask = (row < padded)[:, None] & (columns < COLUMNS)[None, :]
-        tl.store(columns_ptr + place, value.to(columns_ptr.dtype.element_ty), mask=mask)
+        tl.store(columns_ptr + place, value.to(columns_ptr.dtype.element_ty), mask=(row < padded)[:, None])

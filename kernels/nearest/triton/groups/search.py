@@ -1,7 +1,7 @@
 """The smallest scores of groups of codes: of each row the two groups with the smallest, and the third score.
 
-Equation (35) of README.md. In the result of a matrix unit, a thread holds, of a row, codes of one class (k mod 8) // 2.
-The codes of a class within a step are a group, so that its minimum needs no exchange between threads.
+In the result of a matrix unit, a thread holds, of a row, codes of one class (k mod 8) // 2. The codes of a class
+within a step are a group, so that its minimum needs no exchange between threads.
 """
 
 from typing import NamedTuple
@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from quantizers.kernels.nearest.triton.groups.minima import combine_columns, empty_state, insert
-from quantizers.kernels.nearest.triton.groups.pack import Packed
+from quantizers.kernels.nearest.triton.groups.pack import PackedCodes, PackedRows
 from quantizers.kernels.nearest.triton.groups.tiles import CLASSES, Layout, Tiles
 
 _CLASSES = tl.constexpr(CLASSES)
@@ -25,7 +25,7 @@ class Minima(NamedTuple):
     groups: Tensor  # [2, splits, H·R] int32: the two best groups
 
 
-def search(x: Packed, codes: Packed, layout: Layout, tiles: Tiles) -> Minima:
+def search(x: PackedRows, codes: PackedCodes, layout: Layout, tiles: Tiles) -> Minima:
     """Return the best groups of the rows over each split of the codes."""
     heads, rows, _ = x.columns.shape
     steps = codes.columns.shape[1] // tiles.block_k

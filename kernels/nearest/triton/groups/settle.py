@@ -11,13 +11,14 @@ from quantizers.kernels.nearest.triton.groups.candidates import nearest_candidat
 from quantizers.kernels.nearest.triton.groups.choice import Choice, write_choice
 from quantizers.kernels.nearest.triton.groups.exhaustive import Rows
 from quantizers.kernels.nearest.triton.groups.minima import combine_columns, empty_state, insert
-from quantizers.kernels.nearest.triton.groups.pack import Packed
+from quantizers.kernels.nearest.triton.groups.pack import PackedCodes, PackedRows
 from quantizers.kernels.nearest.triton.groups.search import Minima
 from quantizers.kernels.nearest.triton.groups.tiles import CLASSES, Bound, Tiles
 from quantizers.kernels.nearest.triton.pack import Frame
 
 ROWS = 8  # per program
 SPLITS = 16  # merged at a time
+BLOCKS = 256  # of codes, whose largest squares are compared at a time
 VALUES = 8  # float64 sums per thread
 WARPS = 4
 REGISTERS = 128  # per thread at most: four blocks a multiprocessor hide the latency of their gathers
@@ -27,8 +28,8 @@ _NONE = tl.constexpr(2**31 - 1)  # instead of an index
 
 def settle(
     minima: Minima,
-    packed: Packed,
-    largest: Tensor,
+    packed: PackedRows,
+    packed_codes: PackedCodes,
     x: Tensor,
     codebook: Tensor,
     where: Frame,
@@ -41,7 +42,6 @@ def settle(
     """Write the choices of the rows of [H, N, D] that their best groups settle, and append the others to `left`.
 
     Args:
-        largest: [H] int32, the bits of the codes' largest half square.
         bound: the coefficients of the error of a score; None: errors are ignored and no row is left.
         first: position of the first row in `choice`.
     """
@@ -52,7 +52,7 @@ def settle(
         *minima,
         packed.half_squares,
         packed.factor,
-        largest,
+        packed_codes.largest,
         x,
         *x.stride(),
         codebook,
@@ -64,6 +64,7 @@ def settle(
         n,
         packed.factor.shape[1],
         codebook.shape[1],
+        packed_codes.largest.shape[1],
         minima.scores.shape[1],
         d,
         first,
@@ -75,6 +76,7 @@ def settle(
         BLOCK_K=tiles.block_k,
         ROWS=ROWS,
         SPLITS=SPLITS,
+        BLOCKS=BLOCKS,
         CHANNELS=channels_per_step(d, ROWS * members),
         num_warps=WARPS,
         maxnreg=REGISTERS,
@@ -98,7 +100,8 @@ def _members(group, BLOCK_K: tl.constexpr, MEMBERS: tl.constexpr):
 
 @triton.jit(
     do_not_specialize=[
-        "stride_xh", "stride_xn", "stride_ch", "stride_ck", "n", "padded", "size", "splits", "first", "total",
+        "stride_xh", "stride_xn", "stride_ch", "stride_ck",
+        "n", "padded", "size", "blocks", "splits", "first", "total",
     ]
 )  # fmt: skip
 def _settle(
@@ -125,6 +128,7 @@ def _settle(
     n,
     padded,
     size,
+    blocks,
     splits,
     d,
     first,
@@ -136,6 +140,7 @@ def _settle(
     BLOCK_K: tl.constexpr,
     ROWS: tl.constexpr,
     SPLITS: tl.constexpr,
+    BLOCKS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
     head, heads = tl.program_id(1).to(tl.int64), tl.num_programs(1)
@@ -162,7 +167,12 @@ def _settle(
     half = tl.load(x_half_ptr + slot, mask=inside, other=float("inf"))
     found = (half < float("inf")) & (smallest < float("inf"))
     factor = tl.load(factor_ptr + slot, mask=inside, other=1.0)
-    radius_square = 2 * tl.load(largest_ptr + head).to(tl.float32, bitcast=True)
+    largest = tl.zeros([BLOCKS], tl.float32)
+    for start in range(0, blocks, BLOCKS):
+        block = start + tl.arange(0, BLOCKS)
+        value = tl.load(largest_ptr + head * blocks + block, mask=block < blocks, other=0.0)
+        largest = tl.maximum(largest, value)
+    radius_square = 2 * tl.max(largest, 0)
     length = tl.sqrt(2 * tl.where(found, half, 0.0))
     bound = product_error * length * tl.sqrt(radius_square) + square_error * factor * radius_square
     base = tl.where(found, smallest, 0.0)

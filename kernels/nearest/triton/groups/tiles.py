@@ -1,7 +1,7 @@
 """The layout of packed vectors and the tile sizes of the search by groups, from its shape, mode and device.
 
-Registers and shared memory decide on Hopper: with at most 128 registers a thread and half of the shared memory, two
-blocks share a multiprocessor, and the minima of one overlap with the products of the other.
+Registers and shared memory decide on Hopper: with at most 128 registers a thread and half of the shared memory,
+two blocks share a multiprocessor, and the minima of one overlap with the products of the other.
 """
 
 from typing import Literal, NamedTuple
@@ -16,7 +16,7 @@ WARPS = 8
 CLASSES = 4  # a class is (k mod 8) // 2
 BIAS_COLUMNS = 3  # pieces that hold ½‖e‖² to float32's precision in either kind of values
 JOINT_VALUES: dict[int, Values] = {16: "tf32", 32: "tf32", 64: "bf16"}  # by the columns of halves side by side
-BIAS_WIDTH = 32  # of the widest single product that adds ½‖e‖² in columns; wider ones are bound by the matrix units
+BIAS_WIDTH = 32  # the widest single product that adds ½‖e‖² in columns; wider ones are bound by matrix units
 RESIDENT_WIDTH = 256  # channels of the widest row that may stay in shared memory through the loop
 RESIDENT_WIDTH_HALVES = 128  # the same for low and high halves
 BYTES: dict[Values, int] = {"tf32": 4, "bf16": 2}
@@ -33,15 +33,15 @@ REST = 1.01  # second order, underflow and the smallest factor, some D · 2⁻¹
 class Layout(NamedTuple):
     """The columns of packed rows and codes.
 
-    With one product, a code's columns are its channels, or their halves side by side, hi, lo, hi, to meet a row's lo,
-    hi, hi. With three products, they are all low halves and then all high halves.
+    With one product, a code's columns are its channels, or their halves side by side, hi, lo, hi, to meet a row's
+    lo, hi, hi. With three products, they are all low halves and then all high halves.
     """
 
     values: Values  # to which the columns are rounded
     parts: int  # copies of the channels among the columns: 1, 2 (three products) or 3 (halves side by side)
     period: int  # columns from one copy to the next
     width: int  # columns of one product
-    resident: bool  # rows stay in shared memory through the loop; else step columns of rows and codes meet at a time
+    resident: bool  # rows stay in shared memory through the loop; otherwise they are streamed like the codes
     bias_columns: bool  # columns of the product add ½‖e‖², which is otherwise added to the sums
 
     @property
@@ -75,8 +75,8 @@ class Bound(NamedTuple):
 def layout(d: int, mode: Mode, device: Device) -> Layout:
     """Return the layout for `d` channels.
 
-    Halves of few channels stand side by side, and one product does it all. Halves of more channels are bfloat16, since
-    three products of these take half the time of tf32's, and two groups kept make up for their larger error.
+    Halves of few channels stand side by side, and one product does it all. Halves of more channels are bfloat16,
+    since three products of these take half the time of tf32's, and two groups kept make up for their larger error.
     """
     if mode == "exact":
         padded = _power_of_two(d)
@@ -97,8 +97,8 @@ def layout(d: int, mode: Mode, device: Device) -> Layout:
 def tiles(n: int, k: int, cut: Layout, device: Device, programs: int = PROGRAMS_PER_MULTIPROCESSOR) -> Tiles:
     """Return the tiles for `n` rows (over all heads, each padded to BLOCK_N) and `k` codes.
 
-    A device with enough shared memory multiplies from there. With less (sm_80), the operands also use registers, and
-    steps are shorter. The codes are split if there are too few tiles of rows to fill the device.
+    A device with enough shared memory multiplies from there. With less (sm_80), the operands also use registers,
+    and steps are shorter. The codes are split if there are too few tiles of rows to fill the device.
 
     Args:
         programs: programs per multiprocessor that the codes are split for.
