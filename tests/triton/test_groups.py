@@ -238,7 +238,7 @@ class Packing:
         size = nearest._round_up(codebook.shape[1], self.sizes.block_k)
         self.codes = empty_codes(codebook, size, self.cut)
         self.x = empty_rows(x, nearest._round_up(x.shape[1], self.sizes.block_n), self.cut)
-        pack(codebook, self.codes, x, self.x, self.where, self.cut, self.left.count, with_codes=True)
+        pack(codebook, self.codes, x, self.x, self.where, self.cut, self.left.number, with_codes=True)
 
     def search(self) -> Minima:
         return search(self.x, self.codes, self.cut, self.sizes)
@@ -377,7 +377,7 @@ def settled(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
     arguments = packing.x, packing.codes, x[None], codebook[None], packing.where, bound(packing.cut)
     settle(packing.search(), *arguments, packing.sizes, packing.left, choice, 0)
     flags = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-    flags[packing.left.listed[0, : packing.left.count[0]]] = True
+    flags[packing.left.listed[0, : packing.left.number[0]]] = True
     return choice.indices[0], flags
 
 

@@ -31,7 +31,7 @@ class Rows(NamedTuple):
     """Some rows of each head."""
 
     listed: Tensor  # [H, N] int64: their numbers within the head, in any order
-    count: Tensor  # [H] int32: how many
+    number: Tensor  # [H] int32: how many
 
 
 def every_row(x: Tensor) -> Rows:
@@ -42,7 +42,7 @@ def every_row(x: Tensor) -> Rows:
 
 
 def no_rows(x: Tensor) -> Rows:
-    """Return an empty list for rows of [H, N, D], whose counts are not yet zero."""
+    """Return an empty list for rows of [H, N, D], whose number is not yet set."""
     listed = x.new_empty(x.shape[:2], dtype=torch.int64)
     return Rows(listed, x.new_empty((len(x),), dtype=torch.int32))
 

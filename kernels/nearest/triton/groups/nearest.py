@@ -1,9 +1,9 @@
 """The nearest code by minima of groups of codes, exactly: equations (33) to (36) of README.md.
 
 The other loop (../nearest.py) tracks the best score of every column of codes; this one tracks the two best groups
-of codes and the third score (search.py), and decides within these groups in float64 (settle.py). Rows whose nearest
-code might be in a third group are compared with all codes (exhaustive.py). These are seven launches: two for the
-frame of the codes, pack, search and settle, and two for the rows that are left.
+of codes and the third score (search.py), and decides within these groups in float64 (settle.py). Rows whose
+nearest code might be in a third group are compared with all codes (exhaustive.py). These are seven launches: two
+for the frame of the codes, pack, search and settle, and two for the rows that are left.
 
 `torch.get_float32_matmul_precision()` selects the mode, for inputs of up to 32 bits:
 
@@ -15,7 +15,6 @@ float64 inputs are compared in float64 in every mode.
 """
 
 import torch
-import triton
 from torch import Tensor
 
 from quantizers.kernels.common.vectors import compute_dtype
@@ -86,7 +85,7 @@ def _search_heads(x: Tensor, codebook: Tensor, choice: Choice) -> None:
         rows = x[:, first : first + chunk]
         left = no_rows(rows)
         packed = empty_rows(rows, _round_up(rows.shape[1], sizes.block_n), cut)
-        pack(codebook, packed_codes, rows, packed, where, cut, left.count, with_codes=first == 0)
+        pack(codebook, packed_codes, rows, packed, where, cut, left.number, with_codes=first == 0)
         minima = search(packed, packed_codes, cut, sizes)
         settle(minima, packed, packed_codes, rows, codebook, where, limit, sizes, left, choice, first)
         if mode == "exact":
@@ -94,4 +93,4 @@ def _search_heads(x: Tensor, codebook: Tensor, choice: Choice) -> None:
 
 
 def _round_up(count: int, multiple: int) -> int:
-    return triton.cdiv(count, multiple) * multiple
+    return -(-count // multiple) * multiple

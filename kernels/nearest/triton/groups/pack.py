@@ -13,8 +13,8 @@ from torch import Tensor
 from quantizers.kernels.nearest.triton.groups.tiles import BIAS_COLUMNS, Layout
 from quantizers.kernels.nearest.triton.pack import Frame, _inverse_power_of_two
 
-TILE = 2048  # elements of a program's step: rows times columns
-CHUNK = 128  # columns of a step at most
+TILE = 1024  # elements of a program's step: rows times columns
+CHUNK = 64  # columns of a step at most
 _DROPPED_BITS = {"tf32": 13, "bf16": 16}  # of float32's mantissa
 _BIAS_COLUMNS = tl.constexpr(BIAS_COLUMNS)
 
@@ -78,7 +78,7 @@ def pack(
     Vectors farther out than the codes get their own factors.
 
     Args:
-        count: [H] int32, set to zero for what counts rows later.
+        count: [H] int32, set to zero; `settle` counts rows in it.
     """
     heads, n, d = x.shape
     block, chunk = _block_sizes(cut)
@@ -99,8 +99,8 @@ def pack(
         n,
         padded,
         d,
-        cut.period,
         PARTS=cut.parts,
+        PERIOD=cut.period,
         LOW_X=0 if cut.parts > 1 else -1,
         LOW_E={1: -1, 2: 0, 3: 1}[cut.parts],
         BIAS=cut.bias_columns,
@@ -154,8 +154,8 @@ def _pack(
     n,
     padded,
     d,
-    period,
     PARTS: tl.constexpr,
+    PERIOD: tl.constexpr,
     LOW_X: tl.constexpr,
     LOW_E: tl.constexpr,
     BIAS: tl.constexpr,
@@ -171,7 +171,7 @@ def _pack(
         _pack_block(
             codes_ptr + head * stride_ch, stride_ck, stride_cd, centre_ptr, spread_ptr,
             e_columns_ptr, e_half_ptr, largest_ptr + head * code_blocks + block, head, block, size, padded_size,
-            d, period, False, PARTS, LOW_E, BIAS, COLUMNS, DROPPED_BITS, ROWS, CHUNK,
+            d, False, PARTS, PERIOD, LOW_E, BIAS, COLUMNS, DROPPED_BITS, ROWS, CHUNK,
         )  # fmt: skip
     else:
         if block == code_blocks:
@@ -179,7 +179,7 @@ def _pack(
         _pack_block(
             x_ptr + head * stride_xh, stride_xn, stride_xd, centre_ptr, spread_ptr,
             x_columns_ptr, x_half_ptr, factor_ptr, head, block - code_blocks, n, padded,
-            d, period, True, PARTS, LOW_X, BIAS, COLUMNS, DROPPED_BITS, ROWS, CHUNK,
+            d, True, PARTS, PERIOD, LOW_X, BIAS, COLUMNS, DROPPED_BITS, ROWS, CHUNK,
         )  # fmt: skip
 
 
@@ -198,9 +198,9 @@ def _pack_block(
     rows,
     padded,
     d,
-    period,
     X: tl.constexpr,
     PARTS: tl.constexpr,
+    PERIOD: tl.constexpr,
     LOW: tl.constexpr,
     BIAS: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -250,8 +250,8 @@ def _pack_block(
         tl.store(result_ptr, tl.max(half, 0))
     for start in range(0, COLUMNS, CHUNK):
         columns = start + tl.arange(0, CHUNK)
-        part = columns // period
-        channels = columns - part * period
+        part = columns // PERIOD
+        channels = columns - part * PERIOD
         here = (part < PARTS) & (channels < d)
         tile = _load(rows_ptr, channels, finite[:, None] & here[None, :], stride_d)
         tile -= tl.load(centre_ptr + channels, mask=here, other=0.0)[None, :]
@@ -261,7 +261,7 @@ def _pack_block(
             rest = round_mantissa((tile - value.to(tl.float64)).to(tl.float32), DROPPED_BITS)
             value = tl.where((part == LOW)[None, :], rest, value)
         if BIAS:
-            piece = (columns - PARTS * period)[None, :]
+            piece = (columns - PARTS * PERIOD)[None, :]
             if X:
                 bias = tl.where((piece >= 0) & (piece < _BIAS_COLUMNS), factor[:, None], 0.0)
             else:

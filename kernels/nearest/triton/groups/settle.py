@@ -59,7 +59,7 @@ def settle(
         *codebook.stride(),
         *where,
         left.listed,
-        left.count,
+        left.number,
         *choice,
         n,
         packed.factor.shape[1],
