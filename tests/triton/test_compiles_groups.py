@@ -126,7 +126,9 @@ def test_tiles_fill_the_device(n: int, k: int, d: int, mode: Mode, multiprocesso
     assert rows * size.splits >= 4 * multiprocessors or size.splits == steps
 
 
-@pytest.mark.parametrize(("sm", "values", "d"), [(80, "*bf16", 8), (80, "*fp32", 64), (90, "*fp32", 3), (90, "*bf16", 256)])
+@pytest.mark.parametrize(
+    ("sm", "values", "d"), [(80, "*bf16", 8), (80, "*fp32", 64), (90, "*fp32", 3), (90, "*bf16", 256)]
+)
 def test_pack_compiles(sm: int, values: str, d: int) -> None:
     cut, _ = configuration(sm, "exact", d)
     rows, chunk = pack._block_sizes(cut)
