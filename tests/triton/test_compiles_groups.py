@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from quantizers.kernels.nearest.triton.groups import exhaustive, pack, search, settle
 from quantizers.kernels.nearest.triton.groups.tiles import CLASSES, Layout, Tiles, layout, tiles
-from quantizers.kernels.nearest.triton.tiles import Device, Mode
+from quantizers.kernels.nearest.triton.precision import Mode
+from quantizers.kernels.nearest.triton.tiles import Device
 from tests.triton.aot import CAPABILITIES, SHARED_MEMORY, compile_for, main_loop, report
 from tests.triton.interpreter import compiles_kernels
 

@@ -18,7 +18,8 @@ from quantizers.kernels.nearest.triton.groups.search import Minima, search
 from quantizers.kernels.nearest.triton.groups.settle import settle
 from quantizers.kernels.nearest.triton.groups.tiles import CLASSES, Bound, Layout, Tiles, bound, layout, tiles
 from quantizers.kernels.nearest.triton.pack import frame
-from quantizers.kernels.nearest.triton.tiles import Device, Mode
+from quantizers.kernels.nearest.triton.precision import Mode
+from quantizers.kernels.nearest.triton.tiles import Device
 from tests.exact import assert_nearest
 from tests.triton.interpreter import device, runs_kernels
 

@@ -64,7 +64,7 @@ def exhaustive(x: Tensor, codebook: Tensor, where: Frame, rows: Rows, choice: Ch
     tasks = max(programs, triton.cdiv(n, ROWS))
     scores = x.new_empty((2, heads, tasks, ROWS), dtype=torch.float64)
     nearest = torch.empty((heads, tasks, ROWS), dtype=torch.int32, device=x.device)
-    inputs = (x, *x.stride(), codebook, *codebook.stride(), *where, *rows, scores, nearest)
+    inputs = (x, *x.stride(), codebook, *codebook.stride(), where.centre, where.spread, *rows, scores, nearest)
     _score[(programs, heads)](
         *inputs,
         n,

@@ -25,7 +25,8 @@ from quantizers.kernels.nearest.triton.groups.search import search
 from quantizers.kernels.nearest.triton.groups.settle import settle
 from quantizers.kernels.nearest.triton.groups.tiles import BLOCK_N, bound, layout, tiles
 from quantizers.kernels.nearest.triton.pack import frame
-from quantizers.kernels.nearest.triton.tiles import device_properties, matmul_mode
+from quantizers.kernels.nearest.triton.precision import matmul_mode
+from quantizers.kernels.nearest.triton.tiles import device_properties
 
 CHUNK = 2**25  # columns in packed rows at a time: 128 MiB in float32
 HEADS = 65535  # in one grid

@@ -6,7 +6,8 @@ two blocks share a multiprocessor, and the minima of one overlap with the produc
 
 from typing import Literal, NamedTuple
 
-from quantizers.kernels.nearest.triton.tiles import PROGRAMS_PER_MULTIPROCESSOR, Device, Mode
+from quantizers.kernels.nearest.triton.precision import Mode
+from quantizers.kernels.nearest.triton.tiles import PROGRAMS_PER_MULTIPROCESSOR, Device
 
 Values = Literal["tf32", "bf16"]
 
