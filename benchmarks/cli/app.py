@@ -1,11 +1,12 @@
 """All commands of `python -m benchmarks`."""
 
+import importlib.util
+
 import typer
 
 from benchmarks.cli import (
     chain,
     code,
-    gpu,
     kernels,
     prior,
     reconstruct,
@@ -30,11 +31,14 @@ app.command("utilization")(utilization.command)
 app.command("sweep")(sweep.command)
 app.command("study")(study.command)
 app.command("kernels")(kernels.command)
-app.command("gpu")(gpu.command)
-app.command("gpu-report")(gpu.read_command)
 app.command("robustness")(robustness.command)
 app.command("chain")(chain.command)
 app.command("reconstruct")(reconstruct.command)
 app.command("prior")(prior.command)
 app.command("sample")(sample.command)
 app.command("code")(code.command)
+if importlib.util.find_spec("triton"):  # which exists on Linux only
+    from benchmarks.cli import gpu
+
+    app.command("gpu")(gpu.command)
+    app.command("gpu-report")(gpu.read_command)

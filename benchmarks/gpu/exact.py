@@ -15,6 +15,8 @@ from benchmarks.gpu.implementations import (
     ROUNDOFF,
     SPLIT,
     decided,
+    group_nearest_code,
+    left_by_groups,
     nearest_code,
     scored,
     use_implementation,
@@ -24,6 +26,8 @@ from benchmarks.kernels.exactness import DATA, Data, Draw, cluster, right_rows
 from benchmarks.kernels.shapes import Shape, draw
 
 PRECISIONS = ("highest", "high", "medium")
+GROUPS = "groups"  # the exact search by minima of groups
+EXACT = ("highest", GROUPS)
 JUDGED = 4096  # vectors of a large set whose indices are judged
 TINY_ROWS, TINY_CODES = 32, 64  # in the interpreter
 SUMMED = 65536  # scores of a measurement of sums
@@ -114,7 +118,7 @@ def _tensors(part: str, place: Place) -> tuple[Tensor, Tensor]:
 
 def count_wrong(x: Tensor, codebook: Tensor) -> Numbers:
     """Return the share of rows that the certificate leaves to the rescan, how many certain rows are wrong, and the
-    share of wrong indices in each precision.
+    share of wrong indices in each precision, and by minima of groups.
     """
     judged = slice(0, JUDGED)
     certain, indices = decided(x, codebook)
@@ -131,6 +135,11 @@ def count_wrong(x: Tensor, codebook: Tensor) -> Numbers:
             found = nearest_code(x[None], codebook[None])[0][0]
         right = right_rows(found[judged], x[judged], codebook)
         numbers["wrong_share"][precision] = float((~right).float().mean())
+    torch.set_float32_matmul_precision("highest")
+    found = group_nearest_code(x[None], codebook[None])[0][0]
+    right = right_rows(found[judged], x[judged], codebook)
+    numbers["wrong_share"][GROUPS] = float((~right).float().mean())
+    numbers["left by groups"] = left_by_groups(x, codebook)
     return numbers
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from benchmarks.gpu.contenders import OTHERS, SEARCHES, STEPS, TORCH
+from benchmarks.gpu.exact import EXACT
 from benchmarks.gpu.graphs import as_graph
 from benchmarks.gpu.report import failures
 from benchmarks.gpu.speed import HOST, SEARCH, STEP
@@ -52,8 +53,9 @@ def wrong_certificates(stages: dict[str, Any]) -> Iterator[str]:
 
 def wrong_indices(stages: dict[str, Any]) -> Iterator[str]:
     for part, numbers in _parts(stages, "exact").items():
-        if share := numbers.get("wrong_share", {}).get("highest"):
-            yield f"{share:.2%} of the indices of the exact search are wrong: {part}"
+        for name in EXACT:
+            if share := numbers.get("wrong_share", {}).get(name):
+                yield f"{share:.2%} of the indices of the exact search ({name}) are wrong: {part}"
 
 
 def _sums(stages: dict[str, Any]) -> Parts:

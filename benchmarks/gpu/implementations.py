@@ -5,17 +5,25 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from quantizers.kernels.common.dispatch import use_implementation
+from quantizers.kernels.common.dispatch import chosen_implementation, use_implementation
 from quantizers.kernels.highest.operation import highest_score
 from quantizers.kernels.levels.operation import round_levels
 from quantizers.kernels.nearest.operation import nearest_code, nearest_lookup
 from quantizers.kernels.nearest.triton.decide import _ACCUMULATION, _ROUNDOFF, _SPLIT, Undecided, decide
+from quantizers.kernels.nearest.triton.groups import tiles as group_tiles
+from quantizers.kernels.nearest.triton.groups.choice import empty_choice
+from quantizers.kernels.nearest.triton.groups.exhaustive import no_rows
+from quantizers.kernels.nearest.triton.groups.nearest import nearest_code as group_nearest_code
+from quantizers.kernels.nearest.triton.groups.pack import empty_codes, empty_rows
+from quantizers.kernels.nearest.triton.groups.pack import pack as group_pack
+from quantizers.kernels.nearest.triton.groups.search import search as group_search
+from quantizers.kernels.nearest.triton.groups.settle import settle
 from quantizers.kernels.nearest.triton.lookup import empty_found
 from quantizers.kernels.nearest.triton.nearest import search_of
 from quantizers.kernels.nearest.triton.pack import frame, pack
 from quantizers.kernels.nearest.triton.precision import matmul_mode
 from quantizers.kernels.nearest.triton.search import search
-from quantizers.kernels.nearest.triton.tiles import BLOCK_N, tiles_of
+from quantizers.kernels.nearest.triton.tiles import BLOCK_N, device_properties, round_up, tiles_of
 from quantizers.kernels.rotation.operation import rotate_grad
 from quantizers.kernels.soft.operation import soft_codes
 from quantizers.kernels.sums.operation import code_sums, ema_code_sums
@@ -27,10 +35,13 @@ __all__ = [
     "SPLIT",
     "Decided",
     "Scored",
+    "chosen_implementation",
     "code_sums",
     "decided",
     "ema_code_sums",
+    "group_nearest_code",
     "highest_score",
+    "left_by_groups",
     "nearest_code",
     "nearest_lookup",
     "rotate_grad",
@@ -80,6 +91,24 @@ def decided(x: Tensor, codebook: Tensor) -> Decided:
     certain = torch.ones(len(x), dtype=torch.bool, device=x.device)
     certain[undecided.rows[: int(undecided.number)]] = False
     return Decided(certain, found.indices[0])
+
+
+def left_by_groups(x: Tensor, codebook: Tensor) -> float:
+    """Return the share of rows [N, D] that an exact search by groups compares with all codes [K, D] in float64."""
+    _check_exact()
+    vectors, codes = x[None], codebook[None]
+    device = device_properties(x.device)
+    cut = group_tiles.layout(x.shape[1], "exact", device)
+    rows = round_up(len(x), group_tiles.BLOCK_N)
+    sizes = group_tiles.tiles(rows, len(codebook), cut, device)
+    where, left = frame(codes), no_rows(vectors)
+    packed_codes = empty_codes(codes, round_up(len(codebook), sizes.block_k), cut)
+    packed = empty_rows(vectors, round_up(len(x), sizes.block_n), cut)
+    group_pack(codes, packed_codes, vectors, packed, where, cut, left.number, with_codes=True)
+    minima = group_search(packed, packed_codes, cut, sizes)
+    choice, limit = empty_choice(vectors, codes, codes=False), group_tiles.bound(cut)
+    settle(minima, packed, packed_codes, vectors, codes, where, limit, sizes, left, choice, 0)
+    return int(left.number.sum()) / len(x)
 
 
 def scored(x: Tensor, codebook: Tensor) -> Scored:

@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks.errors import InputError
 from benchmarks.gpu.contenders import SEARCHES, STEPS
-from benchmarks.gpu.exact import PRECISIONS
+from benchmarks.gpu.exact import EXACT, GROUPS, PRECISIONS
 from benchmarks.gpu.graphs import as_graph
 from benchmarks.gpu.speed import HOST, SEARCH, STEP
 from benchmarks.kernels.rivals import ADDMM, CDIST
@@ -36,7 +36,7 @@ def has_failed(record: dict[str, Any]) -> bool:
         "error" in numbers
         or numbers.get("failed")
         or numbers.get("certain but wrong")
-        or numbers.get("wrong_share", {}).get("highest")
+        or any(numbers.get("wrong_share", {}).get(name) for name in EXACT)
         or numbers.get("share_of_bound", 0) > 1
         for stage in record["stages"].values()
         for numbers in stage["parts"].values()
@@ -71,11 +71,13 @@ def exact_sheet(parts: dict[str, Any]) -> Sheet:
         [
             part,
             _percent(numbers["rescanned"]),
-            *(_percent(numbers["wrong_share"].get(name)) for name in PRECISIONS),
+            _percent(numbers.get("left by groups")),
+            *(_percent(numbers["wrong_share"].get(name)) for name in (*PRECISIONS, GROUPS)),
         ]
         for part, numbers in parts.items()
     ]
-    return Sheet("Percent of rows", ["data", "rescanned", *(f"wrong, {name}" for name in PRECISIONS)], body)
+    wrong = (f"wrong, {name}" for name in (*PRECISIONS, GROUPS))
+    return Sheet("Percent of rows", ["data", "rescanned", "left by groups", *wrong], body)
 
 
 def sums_sheet(parts: dict[str, Any]) -> Sheet:

@@ -12,8 +12,10 @@ from torch import Tensor
 
 import quantizers
 from benchmarks.gpu.implementations import (
+    chosen_implementation,
     code_sums,
     ema_code_sums,
+    group_nearest_code,
     highest_score,
     nearest_code,
     nearest_lookup,
@@ -64,6 +66,12 @@ def _search(n: int, k: int, d: int, heads: int = 1) -> Callable[[], list[Tensor]
 
 def _indices(x: Tensor, codebook: Tensor) -> Sequence[Tensor]:
     return nearest_code(x, codebook)[:1]
+
+
+def _indices_by_groups(x: Tensor, codebook: Tensor) -> Sequence[Tensor]:
+    """By minima of groups of codes, which is not the search that the operation runs."""
+    search = group_nearest_code if chosen_implementation() == "triton" else nearest_code
+    return search(x, codebook)[:1]
 
 
 def _lookup(x: Tensor, codebook: Tensor) -> Sequence[Tensor]:
@@ -152,6 +160,13 @@ CASES = {
     "search, tf32, D 260": Case(_search(40, 90, 260), _indices, "high"),
     "search, bf16, D 16": Case(_search(300, 200, 16), _indices, "medium"),
     "search, bf16, D 260": Case(_search(40, 90, 260), _indices, "medium"),
+    "groups, D 8": Case(_search(100, 150, 8), _indices_by_groups),
+    "groups, D 100, two heads": Case(_search(20, 60, 100, heads=2), _indices_by_groups),
+    "groups, D 260": Case(_search(20, 60, 260), _indices_by_groups),
+    "groups, tf32, D 16": Case(_search(100, 150, 16), _indices_by_groups, "high"),
+    "groups, bf16, D 16": Case(_search(100, 150, 16), _indices_by_groups, "medium"),
+    "groups, bf16, D 260": Case(_search(20, 60, 260), _indices_by_groups, "medium"),
+    "groups, float64": Case(_search(70, 60, 16), _indices_by_groups, dtype=torch.float64),
     "search of bfloat16": Case(_search(300, 200, 16), _indices, dtype=torch.bfloat16),
     "search of float64": Case(_search(70, 60, 16), _indices, dtype=torch.float64),
     "lookup and gradients": Case(_search(300, 50, 16), _lookup),

@@ -8,6 +8,7 @@ SLOWER = ("PCIe", "NVL")  # variants with fewer multiprocessors or lower clocks
 RATES = {
     "tf32x3": 495e12 / 3,
     "tf32": 495e12,
+    "bf16x3": 790e12 / 3,
     "bf16": 790e12,
 }  # flops per second: a third of tf32's peak, bf16 as sustained
 DEPTH = 16  # channels that a matrix unit processes at once; fewer are padded
