@@ -30,10 +30,11 @@ def tune(x: Tensor, codebook: Tensor, repetitions: int = 5) -> dict[int, float]:
     Returns: milliseconds for each number. The results of a search do not depend on the choice.
     """
     search, times = search_of(x, codebook), {}
-    for programs in PROGRAMS:
-        tuned[search] = programs
-        nearest_code(x, codebook)  # compiles
-        times[programs] = statistics.median(_milliseconds(x, codebook) for _ in range(repetitions))
+    with torch.cuda.device_of(x):
+        for programs in PROGRAMS:
+            tuned[search] = programs
+            nearest_code(x, codebook)  # compiles
+            times[programs] = statistics.median(_milliseconds(x, codebook) for _ in range(repetitions))
     tuned[search] = min(times, key=lambda programs: times[programs])
     return times
 
