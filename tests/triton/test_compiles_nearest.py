@@ -172,16 +172,17 @@ def test_frame_compiles(sm: int) -> None:
 @pytest.mark.parametrize("certify", [True, False])
 @pytest.mark.parametrize("codes", [True, False])
 def test_decide_compiles(sm: int, certify: bool, codes: bool) -> None:
-    pointers = {"index_ptr": "*i32", "longest_ptr": "*i32"}
+    pointers = {"index_ptr": "*i32", "longest_ptr": "*i32", "x_ptr": "*bf16"}
     pointers |= {f"{name}_ptr": "*i64" for name in ("indices", "undecided", "count")}
     constants = {"SUMS": 3, "CERTIFY": certify, "CODES": codes, "ROWS": decide.ROWS, "CHANNELS": decide.CHANNELS}
     fits(compiled(decide._decide, pointers, constants, sm, num_warps=decide.WARPS), sm)
 
 
 @pytest.mark.parametrize("sm", CAPABILITIES)
-@pytest.mark.parametrize("values", ["*fp32", "*fp64"])
+@pytest.mark.parametrize("values", ["*bf16", "*fp32", "*fp64"])
 def test_rescan_compiles(sm: int, values: str) -> None:
-    pointers = {f"{name}_ptr": values for name in ("x", "codes", "chosen", "distance")}
+    results = "*fp64" if values == "*fp64" else "*fp32"
+    pointers = {"x_ptr": values, "codes_ptr": values, "chosen_ptr": results, "distance_ptr": results}
     pointers |= {f"{name}_ptr": "*i64" for name in ("listed", "count", "indices")} | {"lowest_ptr": "*i32"}
     pointers |= {f"{name}_ptr": "*fp64" for name in ("nearest", "lowest_squares")}
     scanned = {"ROWS": rescan.ROWS, "CODES": rescan.CODES}

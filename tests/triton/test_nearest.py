@@ -143,11 +143,12 @@ def test_equally_near_codes_go_to_the_lowest_index() -> None:
 
 
 @pytest.mark.parametrize("mode", ["highest", "high", "medium"])
-def test_small_integers_are_exact_in_every_mode(mode: str) -> None:
-    """No rounding anywhere: the mean of codes and their negatives is zero. Ties everywhere."""
+@pytest.mark.parametrize(("n", "size", "d"), [(140, 350, 2), (5, 20, 200), (5, 20, 300)])
+def test_small_integers_are_exact_in_every_mode(mode: str, n: int, size: int, d: int) -> None:
+    """No rounding anywhere: the mean of codes and their negatives is zero. Ties everywhere with two channels."""
     torch.set_float32_matmul_precision(mode)
-    x = torch.randint(-4, 5, (1, 140, 2), device=device()).float()
-    codebook = torch.randint(-3, 4, (1, 350, 2), device=device()).float()
+    x = torch.randint(-4, 5, (1, n, d), device=device()).float()
+    codebook = torch.randint(-3, 4, (1, size, d), device=device()).float()
     assert_agrees(x, torch.cat([codebook, -codebook], 1))
 
 
