@@ -31,9 +31,13 @@ def heads_in_channels(heads: int, n: int, d: int) -> Tensor:
     return torch.empty(n, heads, d).transpose(0, 1)
 
 
+def channels_first(heads: int, n: int, d: int) -> Tensor:
+    return torch.empty(heads, d, n + 1)[..., :n].transpose(1, 2)
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("d", [5, 8, 64, 300])
-@pytest.mark.parametrize("layout", [contiguous, heads_in_channels])
+@pytest.mark.parametrize("layout", [contiguous, heads_in_channels, channels_first])
 def test_each_kernel_is_compiled_once_for_all_batch_sizes(mode: str, d: int, layout: Layout) -> None:
     torch.set_float32_matmul_precision(mode)
     codebook = torch.empty(3, 1000, d)

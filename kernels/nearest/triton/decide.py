@@ -93,7 +93,8 @@ def decide(
         "n",
         "padded",
         "splits",
-    ]
+    ],
+    do_not_specialize_on_alignment=["stride_xd", "stride_cd"],
 )
 def _decide(
     best_ptr,

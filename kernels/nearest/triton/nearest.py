@@ -59,7 +59,8 @@ def nearest_lookup(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor, Tensor]
     Returns:
         indices [H, N], codes [H, N, D], squared_distance [H, N].
     """
-    return _search(x, codebook, codes=True)
+    found = _search(x, codebook, codes=True)
+    return found.indices, found.codes, found.squared_distance
 
 
 def _search(x: Tensor, codebook: Tensor, *, codes: bool) -> Found:

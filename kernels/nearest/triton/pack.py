@@ -153,7 +153,10 @@ def _finite_rows(rows_ptr, mask, d, stride_d, CHANNELS: tl.constexpr):
     return mask
 
 
-@triton.jit(do_not_specialize=["stride_h", "stride_k", "size", "slices", "share"])
+@triton.jit(
+    do_not_specialize=["stride_h", "stride_k", "size", "slices", "share"],
+    do_not_specialize_on_alignment=["stride_d"],
+)
 def _summarize(
     codes_ptr,
     stride_h,
@@ -269,7 +272,8 @@ def round_tf32(value):
         "size",
         "padded_size",
         "code_programs",
-    ]
+    ],
+    do_not_specialize_on_alignment=["stride_xd", "stride_cd"],
 )
 def _pack(
     x_ptr,

@@ -92,7 +92,10 @@ def _lowest(squares, limit, code):
     return tl.min(tl.where(near, code[None, :].to(tl.int32), _NONE), 1)
 
 
-@triton.jit(do_not_specialize=["stride_xh", "stride_xn", "stride_ch", "stride_ck", "programs", "n", "size"])
+@triton.jit(
+    do_not_specialize=["stride_xh", "stride_xn", "stride_ch", "stride_ck", "programs", "n", "size"],
+    do_not_specialize_on_alignment=["stride_xd", "stride_cd"],
+)
 def _scan(
     x_ptr,
     stride_xh,
@@ -175,7 +178,10 @@ def _places(group, start, shares, ROWS: tl.constexpr, SHARES: tl.constexpr):
     return place, (share < shares)[:, None]
 
 
-@triton.jit(do_not_specialize=["stride_xh", "stride_xn", "stride_ch", "stride_ck", "programs", "n", "size"])
+@triton.jit(
+    do_not_specialize=["stride_xh", "stride_xn", "stride_ch", "stride_ck", "programs", "n", "size"],
+    do_not_specialize_on_alignment=["stride_xd", "stride_cd"],
+)
 def _settle(
     x_ptr,
     stride_xh,
