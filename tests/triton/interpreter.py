@@ -6,7 +6,8 @@
   directly where there is a CUDA device or the variable is set, and are skipped elsewhere.
 - `test_interpreted.py` starts such modules in processes of their own with TRITON_INTERPRET=1, and requires that
   all of it passed and nothing was skipped. So every machine runs them.
-- Modules named test_compiles_*.py compile ahead of time, and say `pytestmark = compiles_kernels`.
+- Modules named test_compiles_*.py compile ahead of time, or record launches (variants.py), and say
+  `pytestmark = compiles_kernels`.
 """
 
 import os

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from quantizers.kernels.nearest import reference
 from quantizers.kernels.nearest.triton import nearest
+from quantizers.kernels.nearest.triton import pack as pack_module
 from quantizers.kernels.nearest.triton.decide import Undecided, decide
 from quantizers.kernels.nearest.triton.lookup import empty_found
 from quantizers.kernels.nearest.triton.nearest import nearest_code, nearest_lookup
@@ -327,6 +328,26 @@ def test_rescan_of_some_rows() -> None:
     chosen = torch.stack([c[i] for c, i in zip(codebook, expected, strict=True)])
     assert torch.equal(found.codes, chosen.masked_fill(kept[..., None], 7))
     assert (found.squared_distance[kept] == 7).all()
+
+
+@pytest.mark.parametrize(("size", "d"), [(300, 3), (40, 260)])
+def test_location_of_the_codes(size: int, d: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mean, spread and largest norm of two heads, over slices of several tiles, without the broken codes.
+
+    A mean of K values has an error of at most K + 1 roundings of the largest.
+    """
+    monkeypatch.setattr(pack_module, "SLICES", 3)
+    codebook = torch.randn(2, size, d, device=device())
+    codebook[1, 7, 0], codebook[1, 7, 1], codebook[0, -1, -1] = torch.nan, 1e9, torch.inf
+    _, where, _, codes = _pack(codebook[:, :1].contiguous(), codebook, "exact")
+    for head, values in enumerate(codebook.double()):
+        kept = values[values.isfinite().all(-1)]
+        centre = kept.mean(0)
+        bound = (size + 1) * 2.0**-53 * kept.abs().amax()
+        assert (where.centre[head] - centre).abs().amax() <= bound
+        assert (where.spread[head] - (kept - centre).abs().amax(0)).abs().amax() <= 2 * bound
+        half = codes.half_squares[head]
+        assert where.longest[head].view(torch.float32) == half[half.isfinite()].amax()
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-30, 1e30])

@@ -19,7 +19,7 @@ from quantizers.kernels.nearest.triton.tiles import Tiles, round_up
 WIDEST = 256  # channels of a row that stay in registers, so that it is read once
 TILE = 4096  # elements of a tile of vectors or codes to pack, at most 64 rows
 SUMMARY_TILE = 2048  # elements of a tile of codes to summarize
-SLICES = 128  # programs that share the codes of a head, to find their location
+SLICES = 256  # programs that share the codes of a head, to find their location
 PARTS, PART_CHANNELS = 64, 32  # slices and channels per step of the kernel that combines them
 WARPS = 8
 
@@ -47,7 +47,7 @@ def frame(codebook: Tensor) -> Frame:
     heads, size, d = codebook.shape
     channels, rows = tile_of(d, SUMMARY_TILE)
     tiles = triton.cdiv(size, rows)
-    share = triton.cdiv(tiles, SLICES) if d <= channels else 1
+    share = triton.cdiv(tiles, SLICES)
     slices = triton.cdiv(tiles, share)
     partial = [codebook.new_empty((heads, slices, d), dtype=torch.float64) for _ in range(3)]
     counts = codebook.new_empty((heads, slices), dtype=torch.int32)
