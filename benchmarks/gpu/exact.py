@@ -30,6 +30,7 @@ GROUPS = "groups"  # the exact search by minima of groups
 EXACT = ("highest", GROUPS)
 JUDGED = 4096  # vectors of a large set whose indices are judged
 TINY_ROWS, TINY_CODES = 32, 64  # in the interpreter
+INTERPRETED = ("normal, K 8192", "collapsed", "two clusters at ±10⁶")  # the sets that it searches
 SUMMED = 65536  # scores of a measurement of sums
 WIDTHS = (8, 16, 64, 128, 256, 1024)
 
@@ -97,8 +98,10 @@ SUMS = {f"sums, {kind}, D {d}": (kind, d) for d in WIDTHS for kind in KINDS}
 
 
 def phases(interpreted: bool, workers: int) -> list[Phase]:
-    sums = [name for name, (_, d) in SUMS.items() if d == WIDTHS[0] or not interpreted]
-    return [Phase((*SETS, *(() if interpreted else LARGE), *sums), 1 if interpreted else workers)]
+    if not interpreted:
+        return [Phase((*SETS, *LARGE, *SUMS), workers)]
+    sums = [name for name, (_, d) in SUMS.items() if d == WIDTHS[0]]
+    return [Phase((*(name for name in SETS if name.startswith(INTERPRETED)), *sums))]
 
 
 def run(part: str, place: Place) -> Numbers:

@@ -42,18 +42,18 @@ def summary(milliseconds: Sequence[float]) -> Times:
 
 
 def interleave(
-    rivals: Sequence[Rival], x: Tensor, codebook: Tensor, *, budget_s: float = BUDGET_S
+    rivals: Sequence[Rival], x: Tensor, codebook: Tensor, *, budget_s: float = BUDGET_S, least: int = LEAST
 ) -> tuple[dict[str, Times], dict[str, str]]:
     """Return the times of each rival on these vectors by name, and the reason of each rival that failed.
 
     Every rival has one turn per round, in random order. A brief run follows a pause and an untimed run, so that
-    its caches are filled and no other library's threads are still spinning.
+    its caches are filled and no other library's threads are still spinning. Each has at least `least` timed runs.
     """
     works, failures = prepare_all(rivals, x, codebook)
     measured: dict[str, list[float]] = {name: [] for name in works}
     order = random.Random(0)
     for _ in range(MOST):
-        waiting = [name for name in works if len(measured[name]) < LEAST or sum(measured[name]) < 1000 * budget_s]
+        waiting = [name for name in works if len(measured[name]) < least or sum(measured[name]) < 1000 * budget_s]
         order.shuffle(waiting)
         for name in waiting:
             if measured[name] and measured[name][-1] < 1000 * BRIEF_S:

@@ -329,7 +329,7 @@ def test_findings_come_in_the_order_of_urgency() -> None:
         "smoke, sums, fails: OutOfResources: too many registers",
         "the certificate is wrong for 2 of 64 rows: normal, K 8192, D 8",
         "the bound (22) does not hold: an error is 1.50 times as large (sums, normal, D 8); its constant is 2.25",
-        "25.00% of the indices of the exact search are wrong: normal, K 8192, D 8",
+        "25.00% of the indices of the exact search (highest) are wrong: normal, K 8192, D 8",
         "search ours, high at 9x9x9 fails: out of registers",
         "6 tests fail: AssertionError: 1 != 2 (first tests.a::b)",
         "1 of 5 parts of speed did not start within 60 s",
@@ -389,7 +389,7 @@ def test_the_command_prints_findings_of_a_report(tmp_path: Path) -> None:
 
 def test_the_tables_of_a_report() -> None:
     rows = {sheet.title: sheet.rows for sheet in report.sheets(bad_record())}
-    assert rows["Percent of rows"] == [[NORMAL, "5", "25", "-", "-"]]
+    assert rows["Percent of rows"] == [[NORMAL, "5", "-", "25", "-", "-", "-"]]
     assert rows["Errors of sums"][0] == ["sums, normal, D 8", "1.5", "3", "2.25"]
     assert rows["One call, µs"] == [["nearest_code", "12", "-", "30", "-", "yes"]]
     # The graph's time where there is one, and the share of the same run.
