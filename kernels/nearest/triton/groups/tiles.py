@@ -27,7 +27,7 @@ STREAMED_BYTES = 256  # of a row in a step, if rows are streamed
 ROUNDOFF = 2.0**-24  # u of float32
 SPLIT_ERROR: dict[Values, float] = {"tf32": 3 * 2.0**-22, "bf16": 3 * 2.0**-16}
 ACCUMULATION = 2.25  # u per column: a step of s ≥ 8 products truncates s + 1 terms to 23 bits of the largest
-SMALL_PRODUCTS = 1 + 2.0**-6  # the sums of the two small products are at most 2⁻⁷ of the last
+HALVES = 1 + 2.0**-5  # what the sums of bfloat16 halves, which may exceed the values, add to those of the values
 REST = 1.01  # second order, underflow and the smallest factor, some D · 2⁻¹⁰⁰
 
 
@@ -126,7 +126,7 @@ def bound(cut: Layout) -> Bound:
     sums = ACCUMULATION * cut.width
     if cut.bias_columns:
         return Bound(REST * (split + sums * u), REST * (0.5 * sums + 1) * u)
-    sums *= SMALL_PRODUCTS if cut.resident else 3
+    sums *= HALVES * (1 if cut.resident else 3)
     return Bound(REST * (split + (sums + 1) * u), REST * u)
 
 
