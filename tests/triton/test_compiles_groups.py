@@ -4,18 +4,22 @@ All of the exact mode, and of the other modes the narrowest and the widest: what
 other widths.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from quantizers.kernels.nearest.triton.groups import exhaustive, pack, search, settle
+from quantizers.kernels.nearest.triton.groups.nearest import nearest_code, nearest_lookup
 from quantizers.kernels.nearest.triton.groups.tiles import CLASSES, Layout, Tiles, layout, tiles
 from quantizers.kernels.nearest.triton.precision import Mode
 from quantizers.kernels.nearest.triton.tiles import Device
 from tests.triton.aot import CAPABILITIES, SHARED_MEMORY, compile_for, main_loop, report
 from tests.triton.interpreter import compiles_kernels
+from tests.triton.variants import TorchKernels, compiled_again, recorded_launches
 
 pytestmark = compiles_kernels
 
@@ -176,3 +180,39 @@ def test_exhaustive_compiles(sm: int, values: str) -> None:
     pointers |= {"chosen_ptr": values, "distance_ptr": values}
     constants = {**sizes, "STORE_CODES": True, "SHARES": exhaustive.SHARES}
     fits(compiled(exhaustive._finish, pointers, constants, sm, num_warps=exhaustive.WARPS, num_stages=1), sm)
+
+
+@pytest.fixture
+def precision(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Set PyTorch's precision of float32 products, and restore it."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(request.param)
+    yield request.param
+    torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize("precision", ["highest", "medium"], indirect=True)
+@pytest.mark.parametrize("d", [8, 64, 300])
+def test_each_kernel_is_compiled_once_for_all_sizes(precision: str, d: int) -> None:
+    codebook = torch.empty(3, 1000, d)
+    assert compiled_again(lambda n: nearest_lookup(torch.empty(3, n, d), codebook)) == {}
+    assert compiled_again(lambda n: nearest_code(torch.empty(3, d, n + 1)[..., :n].mT, codebook)) == {}
+    assert compiled_again(lambda size: nearest_code(torch.empty(3, 100, d), torch.empty(3, size, d))) == {}
+
+
+@pytest.mark.parametrize(("precision", "most"), [("highest", 7), ("medium", 5)], indirect=["precision"])
+def test_a_call_launches_few_kernels(precision: str, most: int) -> None:
+    x, codebook = torch.empty(2, 5000, 24), torch.empty(2, 900, 24)
+    for search_ in (nearest_code, nearest_lookup):
+        with recorded_launches() as launches, TorchKernels() as others:
+            search_(x, codebook)
+        assert len(launches) + len(others.names) <= most, [launch.name for launch in launches] + others.names
+
+
+def test_more_heads_than_an_axis_of_a_grid_can_have() -> None:
+    with recorded_launches() as launches:
+        for dtype in (torch.float32, torch.float64):
+            x = torch.empty(70_000, 30, 2, dtype=dtype, device="meta")
+            nearest_lookup(x, torch.empty(70_000, 50, 2, device="meta"))
+    assert launches
+    assert all(launch.fits for launch in launches)

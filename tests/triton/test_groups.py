@@ -1,18 +1,15 @@
 """The search by groups against exact arithmetic and the reference, on odd shapes and hard values."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from quantizers.kernels.nearest import reference
 from quantizers.kernels.nearest.triton.groups import nearest
-from quantizers.kernels.nearest.triton.groups import search as search_module
 from quantizers.kernels.nearest.triton.groups.choice import empty_choice
 from quantizers.kernels.nearest.triton.groups.exhaustive import Rows, exhaustive, no_rows
 from quantizers.kernels.nearest.triton.groups.nearest import nearest_code, nearest_lookup
@@ -218,37 +215,6 @@ def test_rounded_modes_are_near(mode: str, rounding: float, scale: float) -> Non
     error = 2 * rounding * length * radius + 2 * d * 2.0**-24 * (length * radius + radius.square())
     assert (chosen - distance.amin(1) <= 4 * error).all()
     assert (indices == distance.argmin(1)).float().mean() > 0.8  # and does not merely pick at random
-
-
-class TorchOperations(TorchDispatchMode):
-    """PyTorch's operations between the launches of kernels."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: set[str] = set()
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.names.add(function.overloadpacket.__name__)
-        return function(*args, **(kwargs or {}))
-
-
-def test_an_exact_search_takes_seven_launches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """PyTorch allocates and slices, and launches nothing."""
-    launched: list[str] = []
-    kind = type(search_module._search)
-    run = kind.run
-
-    def counted(kernel: Any, *args: Any, **kwargs: Any) -> Any:
-        launched.append(kernel.fn.__name__)
-        with _disable_current_modes():  # the interpreter's own use of PyTorch
-            return run(kernel, *args, **kwargs)
-
-    monkeypatch.setattr(kind, "run", counted)
-    x, codebook = torch.randn(1, 4, 3, device=device()), torch.randn(1, 9, 3, device=device())
-    with TorchOperations() as operations:
-        nearest_lookup(x, codebook)
-    assert launched == ["_summarize", "_combine", "_pack", "_search", "_settle", "_score", "_finish"]
-    assert operations.names <= {"empty", "new_empty", "empty_like", "slice", "unbind", "detach", "alias"}
 
 
 def test_neither_chunks_nor_heads_nor_repetition_change_a_result() -> None:

@@ -130,7 +130,10 @@ def _scores(
     return tl.where((scores < float("inf")) & mask[:, None] & (code < size)[None, :], scores, float("inf"))
 
 
-@triton.jit(do_not_specialize=["stride_xh", "stride_xn", "stride_ch", "stride_ck", "n", "size", "tasks"])
+@triton.jit(
+    do_not_specialize=["stride_xh", "stride_xn", "stride_ch", "stride_ck", "n", "size", "tasks"],
+    do_not_specialize_on_alignment=["stride_xd", "stride_cd"],
+)
 def _score(
     x_ptr,
     stride_xh,
@@ -229,7 +232,8 @@ def _squared_distances(
 
 
 @triton.jit(
-    do_not_specialize=["stride_xh", "stride_xn", "stride_ch", "stride_ck", "n", "size", "tasks", "first", "total"]
+    do_not_specialize=["stride_xh", "stride_xn", "stride_ch", "stride_ck", "n", "size", "tasks", "first", "total"],
+    do_not_specialize_on_alignment=["stride_xd", "stride_cd"],
 )
 def _finish(
     x_ptr,

@@ -129,7 +129,8 @@ def _load(rows_ptr, channels, mask, stride_d):
 @triton.jit(
     do_not_specialize=[
         "stride_ch", "stride_ck", "stride_xh", "stride_xn", "size", "padded_size", "code_blocks", "n", "padded",
-    ]
+    ],
+    do_not_specialize_on_alignment=["stride_xd", "stride_cd"],
 )  # fmt: skip
 def _pack(
     codes_ptr,

@@ -103,7 +103,8 @@ def _members(group, BLOCK_K: tl.constexpr, MEMBERS: tl.constexpr):
     do_not_specialize=[
         "stride_xh", "stride_xn", "stride_ch", "stride_ck",
         "n", "padded", "size", "blocks", "splits", "first", "total",
-    ]
+    ],
+    do_not_specialize_on_alignment=["stride_xd", "stride_cd"],
 )  # fmt: skip
 def _settle(
     score_ptr,
