@@ -120,7 +120,18 @@ def _sums(x: Tensor, indices: Tensor, codebook_size: int) -> tuple[Tensor, Tenso
         grid = (pieces * triton.cdiv(d, block_d),)
         _piece_kernel[grid](x, *steps_of_x, keys, order, starts, partial, *sizes, enable_fp_fusion=True)
     _code_kernel[(codes,)](
-        x, *steps_of_x, order, starts, partial, counts, sums, fits, moves, *sizes, enable_fp_fusion=True
+        x,
+        *steps_of_x,
+        order,
+        starts,
+        partial,
+        counts,
+        sums,
+        fits,
+        moves,
+        *sizes,
+        num_warps=_warps(block_d),
+        enable_fp_fusion=True,
     )
     return counts, sums, fits, moves
 
@@ -141,26 +152,31 @@ def _tile(d: int) -> tuple[int, int]:
     return min(PIECE, LOAD // block_d), block_d
 
 
+def _warps(block_d: int) -> int:
+    """Return the warps of a program of the code kernel; four would spill registers for some narrow tiles."""
+    return 8 if block_d <= 16 else 4
+
+
 @triton.jit(do_not_specialize=["stride_h", "stride_n", "n", "codebook_size"])
-def _key_kernel(indices_ptr, stride_h, stride_n, keys_ptr, n, codebook_size, BINS: tl.constexpr):
+def _key_kernel(indices_ptr, stride_h, stride_n, bins_ptr, n, codebook_size, BINS: tl.constexpr):
     """The bin of each vector."""
     tiles = tl.cdiv(n, BINS)
     head = (tl.program_id(0) // tiles).to(tl.int64)
     places = (tl.program_id(0) % tiles).to(tl.int64) * BINS + tl.arange(0, BINS)
     index = tl.load(indices_ptr + head * stride_h + places * stride_n, mask=places < n, other=0)
     key = tl.where(index >= 0, index, codebook_size) + head * (codebook_size + 1)
-    tl.store(keys_ptr + head * n + places, key.to(keys_ptr.dtype.element_ty), mask=places < n)
+    tl.store(bins_ptr + head * n + places, key.to(bins_ptr.dtype.element_ty), mask=places < n)
 
 
 @triton.jit(do_not_specialize=["count", "bins", "heads", "steps"])
-def _start_kernel(keys_ptr, starts_ptr, moves_ptr, count, bins, heads, steps, BINS: tl.constexpr):
+def _start_kernel(bins_ptr, starts_ptr, moves_ptr, count, bins, heads, steps, BINS: tl.constexpr):
     """The number of keys below each bin, which is where its run starts, in `steps` steps of bisection."""
     bin = tl.program_id(0).to(tl.int64) * BINS + tl.arange(0, BINS)
     low = tl.zeros([BINS], tl.int64)
     high = low + count
     for _ in range(steps):
         middle = (low + high) >> 1
-        below = tl.load(keys_ptr + middle, mask=low < high, other=0) < bin
+        below = tl.load(bins_ptr + middle, mask=low < high, other=0) < bin
         low, high = tl.where((low < high) & below, middle + 1, low), tl.where((low < high) & ~below, middle, high)
     tl.store(starts_ptr + bin, low, mask=bin < bins)
     tl.store(moves_ptr + bin, 0, mask=bin < heads)  # set again by the codes whose sums are finite
@@ -171,7 +187,7 @@ def _piece_kernel(
     x_ptr,
     head_step,
     row_step,
-    keys_ptr,
+    bins_ptr,
     order_ptr,
     starts_ptr,
     partial_ptr,
@@ -185,7 +201,7 @@ def _piece_kernel(
     """The sum of the rows of one piece."""
     blocks = tl.cdiv(d, BLOCK_D)
     piece, channel = (tl.program_id(0) // blocks).to(tl.int64), (tl.program_id(0) % blocks) * BLOCK_D
-    owner = tl.load(keys_ptr + (piece + 1) * (PIECE // 2) - 1).to(tl.int64)
+    owner = tl.load(bins_ptr + (piece + 1) * (PIECE // 2) - 1).to(tl.int64)
     start, last = tl.load(starts_ptr + owner), tl.load(starts_ptr + owner + 1)
     first = start + (piece - 2 * start // PIECE) * PIECE
     head = owner // (codebook_size + 1)

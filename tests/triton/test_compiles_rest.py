@@ -27,15 +27,15 @@ TYPES = {
     "index_ptr": "*i64",
     "order_ptr": "*i64",
     "starts_ptr": "*i64",
-    "pieces_ptr": "*i64",
-    "owners_ptr": "*i64",
+    "bins_ptr": "*i32",
     "partial_ptr": "*fp64",
     "slack_ptr": "*fp64",
-    "overflows_ptr": "*i1",
-    "fits_ptr": "*i1",
+    "decay_ptr": "*fp64",
+    "fits_ptr": "*i32",
+    "moves_ptr": "*i32",
 }
 ONE = {"d": 1}  # the one size that a launch turns into a constant
-UNALIGNED = ("seed_ptr", "temperature_ptr")  # 0-d tensors may lie anywhere
+UNALIGNED = ("seed_ptr", "temperature_ptr", "decay_ptr")  # 0-d tensors may lie anywhere
 
 
 def types(kernel: Any, constants: dict[str, Any], dtype: str = "*fp32") -> dict[str, str]:
@@ -45,11 +45,17 @@ def types(kernel: Any, constants: dict[str, Any], dtype: str = "*fp32") -> dict[
 
 
 def check(
-    kernel: Any, constants: dict[str, Any], dtype: str = "*fp32", aligned: bool = True, **options: int
+    kernel: Any,
+    constants: dict[str, Any],
+    dtype: str = "*fp32",
+    aligned: bool = True,
+    registers: int = 255,
+    own_types: dict[str, str] | None = None,
+    **options: int,
 ) -> None:
     """Compile `kernel` for each capability, with inputs and results of `dtype`; `aligned` says that their channels
-    are a multiple of 16, which the compiler then uses."""
-    signature = types(kernel, constants, dtype)
+    are a multiple of 16, which the compiler then uses. `registers` is the most that a thread may have."""
+    signature = types(kernel, constants, dtype) | (own_types or {})
     divisible = [name for name in signature if name.endswith("_ptr") and name not in UNALIGNED]
     divisible += [name for name in signature if name in ("d", "width") and aligned]
     for sm in CAPABILITIES:
@@ -57,6 +63,7 @@ def check(
         result = report(compiled, sm)
         said = f"{kernel.__name__} {constants} sm_{sm}: {result}"
         assert result["spills"] == (0, 0), said
+        assert result["registers"] <= registers, said
         assert result["shared"] <= SHARED_MEMORY[sm], said
         assert "lg2.approx.f32" not in compiled.asm["ptx"], said  # absolute, not relative accuracy near 1
 
@@ -144,19 +151,29 @@ def test_rotation(channels: int, dtype: str) -> None:
     check(rotation._rotate_kernel, constants, dtype)
 
 
-@pytest.mark.parametrize("dtype", ["*fp32", "*fp64"])
-@pytest.mark.parametrize("channels", [1, 128])
+@pytest.mark.parametrize("dtype", ["*fp32", "*bf16", "*fp64"])
+@pytest.mark.parametrize("channels", [1, 8, 16, 32, 256])
 def test_sums(channels: int, dtype: str) -> None:
+    """The loops hold one tile of float64 sums, hence few registers."""
     block, block_d = sums._tile(channels)
     single = ONE if channels == 1 else {}
     constants = {"PIECE": sums.PIECE, "BLOCK_R": block, "BLOCK_D": block_d, **single}
-    check(sums._piece_kernel, constants, dtype)
-    check(sums._code_kernel, constants, dtype)
-    check(sums._average_kernel, {"BLOCK_K": block, "BLOCK_D": block_d, **single}, dtype)
+    check(sums._piece_kernel, constants, dtype, registers=64)
+    check(sums._code_kernel, constants, dtype, registers=80, num_warps=sums._warps(block_d))
+    check(sums._average_kernel, {"BLOCK_K": block, "BLOCK_D": block_d, **single}, dtype, registers=64)
+
+
+@pytest.mark.parametrize("keys", ["*i32", "*i64"])
+def test_runs_of_sums(keys: str) -> None:
+    for kernel in (sums._key_kernel, sums._start_kernel):
+        check(kernel, {"BINS": sums.BINS}, registers=64, own_types={"bins_ptr": keys})
 
 
 @pytest.mark.parametrize("has_other", [False, True])
 @pytest.mark.parametrize("dtype", ["*fp32", "*fp64"])
-def test_lookup_gradient(has_other: bool, dtype: str) -> None:
-    constants = {"HAS_OTHER": has_other, "BLOCK": lookup_gradient.BLOCK}
-    check(lookup_gradient._differences_kernel, constants, dtype)
+@pytest.mark.parametrize("channels", [1, 64])
+def test_lookup_gradient(channels: int, has_other: bool, dtype: str) -> None:
+    block_n, block_d = lookup_gradient._tile(channels)
+    single = ONE if channels == 1 else {}
+    constants = {"HAS_OTHER": has_other, "BLOCK_N": block_n, "BLOCK_D": block_d, **single}
+    check(lookup_gradient._differences_kernel, constants, dtype, registers=64)

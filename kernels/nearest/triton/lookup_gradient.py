@@ -5,9 +5,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from quantizers.kernels.common.triton.loads import load_tile, store_tile
 from quantizers.kernels.sums.triton import code_sums
 
-BLOCK = 1024  # elements per program
+TILE = 1024  # elements per program
 
 
 @torch.no_grad()
@@ -41,13 +42,22 @@ def _differences(
     inputs = [tensor.contiguous() for tensor in (scale, x, codes, indices)]
     other = result if other is None else other.contiguous()
     if result.numel():
-        _differences_kernel[(triton.cdiv(result.numel(), BLOCK),)](
-            *inputs, other, result, result.numel(), x.shape[-1], other is not result, BLOCK, enable_fp_fusion=True
+        d = x.shape[-1]
+        rows, (block_n, block_d) = result.numel() // d, _tile(d)
+        grid = (triton.cdiv(rows, block_n) * triton.cdiv(d, block_d),)
+        _differences_kernel[grid](
+            *inputs, other, result, rows, d, other is not result, block_n, block_d, enable_fp_fusion=True
         )
     return result
 
 
-@triton.jit(do_not_specialize=["count"])
+def _tile(d: int) -> tuple[int, int]:
+    """Return the rows and channels of one program."""
+    block_d = min(TILE, triton.next_power_of_2(d))
+    return TILE // block_d, block_d
+
+
+@triton.jit(do_not_specialize=["n"])
 def _differences_kernel(
     scale_ptr,
     x_ptr,
@@ -55,19 +65,22 @@ def _differences_kernel(
     indices_ptr,
     other_ptr,
     result_ptr,
-    count,
+    n,
     d,
     HAS_OTHER: tl.constexpr,
-    BLOCK: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
 ):
-    element = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    mask = element < count
-    row = element // d
-    has_code = tl.load(indices_ptr + row, mask=mask, other=-1) >= 0
-    code = tl.load(codes_ptr + element, mask=mask, other=0)
-    difference = tl.load(x_ptr + element, mask=mask, other=0).to(code.dtype) - code
-    result = tl.load(scale_ptr + row, mask=mask, other=0).to(code.dtype) * difference
+    blocks = tl.cdiv(d, BLOCK_D)
+    rows = (tl.program_id(0) // blocks).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
+    channel = (tl.program_id(0) % blocks) * BLOCK_D
+    has_code = tl.load(indices_ptr + rows, mask=rows < n, other=-1) >= 0
+    scale = tl.load(scale_ptr + rows, mask=has_code, other=0)
+    dtype: tl.constexpr = codes_ptr.dtype.element_ty
+    difference = load_tile(x_ptr + rows * d, has_code, channel, d, 1, BLOCK_D, dtype)
+    difference -= load_tile(codes_ptr + rows * d, has_code, channel, d, 1, BLOCK_D, dtype)
+    result = scale.to(dtype)[:, None] * difference
     if HAS_OTHER:
-        result += tl.load(other_ptr + element, mask=mask, other=0).to(code.dtype)
-    result = tl.where(has_code, result, 0)
-    tl.store(result_ptr + element, result.to(result_ptr.dtype.element_ty), mask=mask)
+        result += load_tile(other_ptr + rows * d, has_code, channel, d, 1, BLOCK_D, dtype)
+    result = tl.where(has_code[:, None], result, 0)  # a scale that is not finite makes NaN of zeros
+    store_tile(result_ptr + rows * d, rows < n, channel, d, 1, result, BLOCK_D)
