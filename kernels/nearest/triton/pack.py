@@ -247,7 +247,7 @@ def _combine(
 
 
 @triton.jit
-def _inverse_power_of_two(value):
+def inverse_power_of_two(value):
     """2⁻ᵏ with 2ᵏ ≤ value < 2ᵏ⁺¹, for float64 values of at least 2⁻²⁰⁰ (smaller ones are treated as 2⁻²⁰⁰)."""
     bits = tl.maximum(value, 6.223015277861142e-61).to(tl.int64, bitcast=True)
     return ((2046 - (bits >> 52)) << 52).to(tl.float64, bitcast=True)
@@ -465,7 +465,7 @@ def _scale(spread_ptr, d, CHANNELS: tl.constexpr):
     for channel in range(0, d, CHANNELS):
         channels = channel + tl.arange(0, CHANNELS)
         largest = tl.maximum(largest, tl.load(spread_ptr + channels, mask=channels < d, other=0.0))
-    return _inverse_power_of_two(tl.max(largest, 0))
+    return inverse_power_of_two(tl.max(largest, 0))
 
 
 @triton.jit
@@ -497,7 +497,7 @@ def _pack_rows(
         finite = mask & _is_finite(tile)
         tile = _centre(tile, finite, centre_ptr, 0, d, CHANNELS)
         if X:
-            factor = tl.minimum(_inverse_power_of_two(tl.max(tl.abs(tile), 1) * scale), 1.0)
+            factor = tl.minimum(inverse_power_of_two(tl.max(tl.abs(tile), 1) * scale), 1.0)
         tile = tile * (-scale if X else scale) * factor[:, None]
         squares = tl.sum(tile * tile, 1)
         _store(tile, high_ptr, low_ptr, out, out_mask, 0, width, MODE, CHANNELS)
@@ -509,7 +509,7 @@ def _pack_rows(
                 tile = load_tile(rows_ptr, finite, channel, d, stride_d, CHANNELS)
                 tile = _centre(tile, finite, centre_ptr, channel, d, CHANNELS)
                 farthest = tl.maximum(farthest, tl.max(tl.abs(tile), 1))
-            factor = tl.minimum(_inverse_power_of_two(farthest * scale), 1.0)
+            factor = tl.minimum(inverse_power_of_two(farthest * scale), 1.0)
         squares = tl.zeros([ROWS], tl.float64)
         for channel in range(0, width, CHANNELS):
             tile = load_tile(rows_ptr, finite, channel, d, stride_d, CHANNELS)

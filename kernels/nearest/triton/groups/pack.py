@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from quantizers.kernels.nearest.triton.groups.tiles import BIAS_COLUMNS, Layout
-from quantizers.kernels.nearest.triton.pack import Frame, _inverse_power_of_two
+from quantizers.kernels.nearest.triton.pack import Frame, inverse_power_of_two
 
 TILE = 1024  # elements of a program's step: rows times columns
 CHUNK = 64  # columns of a step at most
@@ -236,10 +236,10 @@ def _pack_block(
         squares += tl.sum(tile * tile, 1)
         spread = tl.maximum(spread, tl.load(spread_ptr + channels, mask=here, other=0.0))
     finite = inside & (broken == 0)
-    scale = _inverse_power_of_two(tl.max(spread, 0))
+    scale = inverse_power_of_two(tl.max(spread, 0))
     factor = tl.full([ROWS], 1.0, tl.float64)
     if X:
-        factor = tl.where(finite, tl.minimum(_inverse_power_of_two(farthest * scale), 1.0), 1.0)
+        factor = tl.where(finite, tl.minimum(inverse_power_of_two(farthest * scale), 1.0), 1.0)
     multiplier = factor * scale
     half = tl.where(finite, 0.5 * squares * multiplier * multiplier, 0.0).to(tl.float32)
     # Below 2⁻¹⁰⁰ the codes' lengths are negligible relative to the row's (the error bound covers this).
