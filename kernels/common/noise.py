@@ -3,26 +3,31 @@
 import torch
 from torch import Tensor
 
-# Salmon et al.: Parallel Random Numbers: As Easy as 1, 2, 3, 2011: Philox 4x32 with ten rounds.
-MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
-KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
-ROUNDS = 10
-WORD = 0xFFFFFFFF
+from quantizers.kernels.common.constants import (
+    PHILOX_KEY_STEPS,
+    PHILOX_MULTIPLIERS,
+    PHILOX_ROUNDS,
+    UNIFORM_BITS,
+    WORD_BITS,
+)
+
+WORD = 2**WORD_BITS - 1
 
 
 def philox(counter: list[Tensor], key: list[Tensor]) -> list[Tensor]:
     """Return four random words of 32 bits for a counter of four and a key of two words, all int64 in [0, 2³²)."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
-    for _ in range(ROUNDS):
-        first, second = c0 * MULTIPLIERS[0], c2 * MULTIPLIERS[1]  # int64 wraps around, which preserves all 64 bits
+    for _ in range(PHILOX_ROUNDS):
+        # int64 wraps around, which preserves all 64 bits.
+        first, second = c0 * PHILOX_MULTIPLIERS[0], c2 * PHILOX_MULTIPLIERS[1]
         c0, c1, c2, c3 = (
-            ((second >> 32) & WORD) ^ c1 ^ k0,
+            ((second >> WORD_BITS) & WORD) ^ c1 ^ k0,
             second & WORD,
-            ((first >> 32) & WORD) ^ c3 ^ k1,
+            ((first >> WORD_BITS) & WORD) ^ c3 ^ k1,
             first & WORD,
         )
-        k0, k1 = (k0 + KEY_STEPS[0]) & WORD, (k1 + KEY_STEPS[1]) & WORD
+        k0, k1 = (k0 + PHILOX_KEY_STEPS[0]) & WORD, (k1 + PHILOX_KEY_STEPS[1]) & WORD
     return [c0, c1, c2, c3]
 
 
@@ -35,6 +40,7 @@ def gumbel_noise(seed: Tensor, rows: Tensor, codebook_size: int) -> Tensor:
     """
     quads = torch.arange((codebook_size + 3) // 4, device=rows.device)
     zero = torch.zeros_like(quads)
-    words = philox([quads, rows[:, None], zero, zero], [seed & WORD, (seed >> 32) & WORD])
-    uniform = (torch.stack(words, -1).flatten(1)[:, :codebook_size] >> 9).double().add(0.5) * 2.0**-23
+    words = philox([quads, rows[:, None], zero, zero], [seed & WORD, (seed >> WORD_BITS) & WORD])
+    words_of_codes = torch.stack(words, -1).flatten(1)[:, :codebook_size]
+    uniform = (words_of_codes >> WORD_BITS - UNIFORM_BITS).double().add(0.5) * 2.0**-UNIFORM_BITS
     return -(-uniform.log()).log()

@@ -2,7 +2,8 @@
 
 from torch import Tensor
 
-from quantizers.kernels.nearest.exported import first_lowest, lengths, relative_error
+from quantizers.kernels.nearest.exported import first_lowest, lengths
+from quantizers.kernels.nearest.reference import relative_error
 
 
 def highest_score(x: Tensor, keys: Tensor, bias: Tensor) -> Tensor:

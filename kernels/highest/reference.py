@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from quantizers.kernels.nearest.reference import ROUNDOFF, SCORE_BUDGET, first_set
+from quantizers.kernels.nearest.reference import SCORE_BUDGET, first_set, relative_error
 
 
 @torch.no_grad()
@@ -19,6 +19,6 @@ def highest_score(x: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
         block = x[start : start + rows].double()
         scores = torch.addmm(bias, block, keys.T)
         length = torch.linalg.vector_norm(block, dim=-1)
-        bound = (x.shape[1] + 8) * ROUNDOFF * (length * largest_key + bias.abs().amax())
+        bound = relative_error(x) * (length * largest_key + bias.abs().amax())
         indices[start : start + rows] = first_set(scores >= (scores.amax(-1) - 2 * bound)[:, None])
     return indices

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from quantizers.kernels.common.triton.loads import load_tile
 from quantizers.kernels.common.vectors import compute_dtype
+from quantizers.kernels.nearest.reference import relative_error
 
-ROUNDOFF = 2.0**-53  # unit roundoff u of float64
 BLOCK_N, BLOCK_K, CHUNK = 32, 32, 16
 
 
@@ -27,7 +27,7 @@ def highest_score(x: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
     indices = torch.empty(n, dtype=torch.int64, device=x.device)
     largest_key = torch.linalg.vector_norm(keys, dim=-1, dtype=torch.float64).amax()
     largest_bias = bias.double().abs().amax()
-    slack = 2 * (d + 8) * ROUNDOFF * torch.stack([largest_key, largest_bias])
+    slack = 2 * relative_error(x) * torch.stack([largest_key, largest_bias])
     if n:
         _highest_kernel[(triton.cdiv(n, BLOCK_N),)](
             x.contiguous(),

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-LEVEL_MARGIN = 1e-3  # relative distance that the bound reaches past the outermost level: the paper's ε
+from quantizers.kernels.common.constants import LARGEST_LEVEL_MARGIN, LEVEL_MARGIN
 
 
 def bound_levels(z: Tensor, levels: Tensor, slope: float) -> Tensor:
@@ -25,6 +25,6 @@ def clamp_levels(z: Tensor, levels: Tensor) -> Tensor:
 def bound_constants(levels: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """Return h', o and the shift of equation (11), [d] each."""
     steps = (levels - 1).to(dtype) / 2
-    half_range = steps + (steps * LEVEL_MARGIN).clamp(max=0.25)
+    half_range = steps + (steps * LEVEL_MARGIN).clamp(max=LARGEST_LEVEL_MARGIN)
     offset = (levels % 2 == 0).to(dtype) / 2
     return half_range, offset, (offset / half_range).where(levels > 2, 0.0).atanh()

@@ -8,6 +8,7 @@
 namespace {
 
 constexpr int64_t ROWS = 64;
+constexpr double MARGIN = QUANTIZERS_LEVEL_MARGIN, LARGEST_MARGIN = QUANTIZERS_LARGEST_LEVEL_MARGIN;
 
 // The constants of equation (11) for each channel, repeated for ROWS rows so that one loop covers all values.
 struct Levels {
@@ -18,7 +19,7 @@ struct Levels {
         uint64_t product = 1;  // the last product may overflow int64; it is not used
         for (int64_t i = 0; i < ROWS * dim; ++i) {
             double count = double(levels[i % dim]), steps = (count - 1) / 2;
-            half_range.push_back(steps + std::min(steps * 1e-3, 0.25));
+            half_range.push_back(steps + std::min(steps * MARGIN, LARGEST_MARGIN));
             offset.push_back(levels[i % dim] % 2 == 0 ? 0.5 : 0.0);
             shift.push_back(count > 2 ? std::atanh(offset[i] / half_range[i]) : 0.0);
             half.push_back(double(levels[i % dim] / 2));

@@ -7,8 +7,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from quantizers.kernels.common.constants import LARGEST_LEVEL_MARGIN, LEVEL_MARGIN
+
 TILE = 1024  # elements of z per program
-LEVEL_MARGIN = tl.constexpr(1e-3)  # the paper's ε, as in the reference
+_LEVEL_MARGIN = tl.constexpr(LEVEL_MARGIN)
+_LARGEST_LEVEL_MARGIN = tl.constexpr(LARGEST_LEVEL_MARGIN)
 
 
 def round_levels(z: Tensor, levels: Tensor, slope: float) -> tuple[Tensor, Tensor]:
@@ -152,7 +155,7 @@ def _bound(levels, dtype: tl.constexpr):
     """h', o and the shift of equation (11), [1, d], computed in float64: the logarithm's argument is close to
     1."""
     steps = (levels - 1).to(tl.float64) * 0.5
-    half_range = steps + tl.minimum(steps * LEVEL_MARGIN, 0.25)
+    half_range = steps + tl.minimum(steps * _LEVEL_MARGIN, _LARGEST_LEVEL_MARGIN)
     offset = (1 - levels % 2).to(tl.float64) * 0.5
     artanh = 0.5 * tl.log((half_range + offset) / (half_range - offset))
     shift = tl.where(levels > 2, artanh, 0.0)

@@ -12,14 +12,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from quantizers.kernels.common.constants import (
+    CANDIDATE_MARGIN,
+    EXTRA_ROUNDINGS,
+    LARGEST_SCORE,
+    ROUNDOFF_FLOAT32,
+    SMALLEST_FLOAT32,
+)
 from quantizers.kernels.common.vectors import compute_dtype
 from quantizers.kernels.nearest import reference
 
 ROWS, CODES = 2048, 1024  # of a tile of scores
 SMALL_GROUP, LARGE_GROUP, LARGE_CODEBOOK = 128, 256, 4096
-ROUNDOFF = 2.0**-24  # unit roundoff of float32
-SMALLEST = 2.0**-126  # largest error of a product below float32's normal range
-LARGEST_SCORE = 1e37  # beyond this a float32 score may overflow
 PAIR_BUDGET = 2**19  # elements of a float64 block of (row, group) pairs
 
 
@@ -80,11 +84,11 @@ def _search_rows(x: Tensor, packed: _Packed) -> Tensor:
     augmented = torch.cat([centred, torch.ones_like(centred[:, :1])], -1)
     minima = _group_minima(augmented, packed)
     length = torch.linalg.vector_norm(centred.double(), dim=-1)
-    radius = packed.exact.radius * (1 + ROUNDOFF)
+    radius = packed.exact.radius * (1 + ROUNDOFF_FLOAT32)
     scale = length * radius + 0.5 * radius.square()
-    bound = (x.shape[1] + 8) * (ROUNDOFF * scale + SMALLEST * (2 + length + radius))
-    # 2E plus an eighth, for the rounding of the threshold.
-    threshold = (minima.amin(-1) + 2.25 * bound).float().where(scale <= LARGEST_SCORE, -torch.inf)
+    absolute = SMALLEST_FLOAT32 * (2 + length + radius)
+    bound = (x.shape[1] + EXTRA_ROUNDINGS) * (ROUNDOFF_FLOAT32 * scale + absolute)
+    threshold = (minima.amin(-1) + CANDIDATE_MARGIN * bound).float().where(scale <= LARGEST_SCORE, -torch.inf)
     indices, uncertain = _decide(augmented, minima, threshold, packed)
     if uncertain.any():
         indices[uncertain] = _in_blocks(x[uncertain], packed)

@@ -5,10 +5,11 @@
 #include <vector>
 
 #include "common/compiled/vectors.h"
+#include "nearest/rounding.h"
 
 namespace {
 
-constexpr double ROUNDOFF = 0x1p-53, INFINITE = std::numeric_limits<double>::infinity();
+constexpr double INFINITE = std::numeric_limits<double>::infinity();
 
 Doubles load(const double* from) { return *reinterpret_cast<const Doubles*>(from); }
 
@@ -58,7 +59,7 @@ extern "C" {
 // Like quantizers_nearest, in float64: equation (5) of kernels/nearest/README.md over all codes.
 void quantizers_nearest_double(const double* x, int64_t count, const double* codes, int64_t size, int64_t dim,
                                int64_t threads, int64_t* indices, double* distances, double* chosen) {
-    double tie = 1 + (dim + 8) * ROUNDOFF;
+    double tie = 1 + relative_error(dim);
 #pragma omp parallel num_threads(threads)
     {
         std::vector<double> values(size);
@@ -92,7 +93,7 @@ void quantizers_highest_score_double(const double* x, int64_t count, const doubl
         for (int64_t row = 0; row < count; ++row) {
             const double* vector = x + row * dim;
             for (int64_t k = 0; k < size; ++k) values[k] = compare<true>(vector, keys + k * dim, dim) - bias[k];
-            double bound = (dim + 8) * ROUNDOFF * (norm(vector, dim) * radius + largest_bias), best;
+            double bound = relative_error(dim) * (norm(vector, dim) * radius + largest_bias), best;
             indices[row] = lowest(values, [&](double least) { return least + 2 * bound; }, &best);
         }
     }

@@ -39,12 +39,8 @@ def _nearest_index(x: Tensor, codebook: Tensor) -> Tensor:
     packed = reference.pack(codebook)
     finite = are_finite(x) & packed.finite.any()
     centred = x.double().where(finite[:, None], 0.0) - packed.centre
-    bound = relative_error(x) * (lengths(centred) * packed.radius + 0.5 * packed.radius.square())
+    bound = reference.relative_error(x) * (lengths(centred) * packed.radius + 0.5 * packed.radius.square())
     return first_lowest(packed.half_norms, -packed.centred, centred, bound).where(finite, -1)
-
-
-def relative_error(x: Tensor) -> float:
-    return (x.shape[-1] + 8) * reference.ROUNDOFF
 
 
 def lengths(vectors: Tensor) -> Tensor:

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from quantizers.kernels.common.constants import EXTRA_ROUNDINGS, ROUNDOFF_FLOAT64
 from quantizers.kernels.common.vectors import compute_dtype
 from quantizers.kernels.sums.reference import code_sums
 
 SCORE_BUDGET = 2**21  # elements in the largest score block: 16 MiB in float64
-ROUNDOFF = 2.0**-53  # unit roundoff u of float64
 
 
 @torch.no_grad()
@@ -126,7 +126,7 @@ def nearest_rows(x: Tensor, packed: Packed) -> Tensor:
     centred = x - packed.centre
     scores = torch.addmm(packed.half_norms, centred, packed.centred.T, alpha=-1)
     length = torch.linalg.vector_norm(centred, dim=-1)
-    bound = (x.shape[1] + 8) * ROUNDOFF * (length * packed.radius + 0.5 * packed.radius.square())
+    bound = relative_error(x) * (length * packed.radius + 0.5 * packed.radius.square())
     near = scores <= (scores.amin(-1) + 2 * bound)[:, None]
     indices = first_set(near)
     if near.count_nonzero() > len(x):
@@ -142,7 +142,12 @@ def _nearest_by_difference(x: Tensor, packed: Packed) -> Tensor:
     distance = torch.cdist(x, packed.codes, compute_mode="donot_use_mm_for_euclid_dist")
     distance = distance.masked_fill(~packed.finite, torch.inf)
     nearest = distance.amin(-1, keepdim=True)
-    return first_set(distance <= nearest * (1 + (x.shape[1] + 8) * ROUNDOFF))
+    return first_set(distance <= nearest * (1 + relative_error(x)))
+
+
+def relative_error(x: Tensor) -> float:
+    """Return (D + 8) u in float64, of (3) and (5), for vectors x [..., D]."""
+    return (x.shape[-1] + EXTRA_ROUNDINGS) * ROUNDOFF_FLOAT64
 
 
 def first_set(flags: Tensor) -> Tensor:

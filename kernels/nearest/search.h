@@ -8,6 +8,7 @@
 #include <limits>
 #include <vector>
 
+#include "nearest/rounding.h"
 #include "nearest/tile.h"
 
 namespace {
@@ -16,9 +17,6 @@ constexpr int64_t SEGMENT_BYTES = 1 << 18;        // codes that stay in the seco
 constexpr int STRIDE = 4;                         // tiles whose minima are compared at once
 constexpr int64_t SEGMENT_TILES = 256;            // whose minima stay in the first-level cache
 constexpr int64_t BLOCK = 4 * ROWS;               // rows per segment of codes
-constexpr double ROUNDOFF = 0x1p-24, ROUNDOFF_DOUBLE = 0x1p-53;
-constexpr double SMALLEST = 0x1p-126;   // largest error of a product below float32's normal range, flushed or not
-constexpr double LARGEST_SCORE = 1e37;  // beyond this a float32 score may overflow, and the row is not scored
 constexpr float INFINITE = std::numeric_limits<float>::infinity(), LARGEST = std::numeric_limits<float>::max();
 
 struct Codebook {
@@ -72,12 +70,12 @@ struct ByDistance {
             scores[k] = score;
             least = score < least ? score : least;
         }
-        double bound = (book.dim + 8) * ROUNDOFF_DOUBLE * (std::sqrt(square) * book.radius + book.largest_bias);
+        double bound = relative_error(book.dim) * (std::sqrt(square) * book.radius + book.largest_bias);
         for (int64_t k = 0; k < book.size; ++k)
             if (scores[k] <= least + 2 * bound) codes.push_back(k);
     }
     static double threshold(double smallest, const float*, const Codebook& book) {
-        double tie = 1 + (book.dim + 8) * ROUNDOFF_DOUBLE;
+        double tie = 1 + relative_error(book.dim);
         return smallest * tie * tie;
     }
 };
@@ -97,7 +95,7 @@ struct ByScore {
         double square = 0;
         for (int64_t d = 0; d < book.dim; ++d) square += double(x[d]) * x[d];
         double scale = std::sqrt(square) * book.radius + book.largest_bias;
-        return smallest + 2 * (book.dim + 8) * ROUNDOFF_DOUBLE * scale;
+        return smallest + 2 * relative_error(book.dim) * scale;
     }
 };
 
@@ -148,10 +146,10 @@ class Search {
             double square = row < count ? centre(x + row * book.dim, centred, &finite[row]) : INFINITE;
             double norm = std::sqrt(square);
             double scale = norm * book.radius + book.largest_bias;
-            double bound = (book.dim + 8) * (ROUNDOFF * scale + SMALLEST * (2 + norm + book.radius));
-            scored[row] = scale <= LARGEST_SCORE && (row >= count || finite[row]);
+            double bound = score_error_float32(book.dim, scale, norm, book.radius);
+            scored[row] = scale <= QUANTIZERS_LARGEST_SCORE && (row >= count || finite[row]);
             least[row] = scored[row] ? INFINITE : -INFINITE;
-            margin[row] = scored[row] ? float(2.25 * bound) : 0.0f;  // 2E and the rounding of the threshold
+            margin[row] = scored[row] ? float(QUANTIZERS_CANDIDATE_MARGIN * bound) : 0.0f;
             lists[row].clear();
             if (!scored[row]) std::fill_n(centred, book.dim, 0.0f);
         }

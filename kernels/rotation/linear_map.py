@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-LARGEST_RATIO = 100.0  # bound on the rotation's scale: 1/100 ≤ λ ≤ 100, equation (9)
-OPPOSITE = 2.0**-26.5  # √u of float64: below this ‖x̂ + q̂‖ the reflection (10) is the more accurate
+from quantizers.kernels.common.constants import LARGEST_RATIO, OPPOSITE
 
 
 def rotate(vectors: Tensor, x: Tensor, quantized: Tensor) -> Tensor:

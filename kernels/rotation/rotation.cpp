@@ -6,7 +6,7 @@
 
 namespace {
 
-constexpr double LARGEST_RATIO = 100, OPPOSITE = 0x1.6a09e667f3bcdp-27;  // √2⁻⁵³
+constexpr double LARGEST_RATIO = QUANTIZERS_LARGEST_RATIO, OPPOSITE = QUANTIZERS_OPPOSITE;
 
 template <class T>
 void rotate_row(const T* gradient, const T* x, const T* q, int64_t dim, T* result) {

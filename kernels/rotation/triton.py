@@ -5,12 +5,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from quantizers.kernels.common.constants import LARGEST_RATIO, OPPOSITE
 from quantizers.kernels.common.triton.loads import load_tile, store_tile
 
 TILE = 1024  # elements of each input in the registers of one program with four warps, in float64
 LARGEST_ROW = 2048  # most channels of a row in registers; a program loops over longer rows
-LARGEST_RATIO = tl.constexpr(100.0)  # as in the reference: 1/100 ≤ λ ≤ 100, equation (9)
-OPPOSITE = tl.constexpr(2.0**-26.5)  # as in the reference: below it the reflection (10)
+_LARGEST_RATIO = tl.constexpr(LARGEST_RATIO)
+_OPPOSITE = tl.constexpr(OPPOSITE)
 
 
 def rotate_grad(gradient: Tensor, x: Tensor, quantized: Tensor) -> Tensor:
@@ -100,8 +101,8 @@ def _scales(xx, qq):
     """1/‖x‖, 1/‖q‖ and λ from the squared norms; λ = 0 without a direction to rotate."""
     rotates = (xx > 0) & (qq > 0)
     x_norm, q_norm = tl.sqrt(tl.where(rotates, xx, 1.0)), tl.sqrt(tl.where(rotates, qq, 1.0))
-    least = 1.0 / tl.full(xx.shape, LARGEST_RATIO, tl.float64)  # a literal 1/100 would be float32
-    ratio = tl.minimum(tl.maximum(q_norm / x_norm, least), LARGEST_RATIO)
+    least = 1.0 / tl.full(xx.shape, _LARGEST_RATIO, tl.float64)  # a literal 1/100 would be float32
+    ratio = tl.minimum(tl.maximum(q_norm / x_norm, least), _LARGEST_RATIO)
     return 1.0 / x_norm, 1.0 / q_norm, tl.where(rotates, ratio, 0.0)
 
 
@@ -109,7 +110,7 @@ def _scales(xx, qq):
 def _rotate(g, x_unit, middle, mm, mg, qg, ratio):
     """λ(g − 2w(w·g) + 2x̂(q̂·g)), with middle = x̂ + q̂, mm = ‖middle‖², mg = middle·g and qg = q̂·g; g if λ = 0."""
     # ‖middle‖² is a sum of squares, not 2 + 2x̂·q̂: that would cancel where x and q are nearly opposite.
-    opposite = tl.sqrt(mm) < OPPOSITE
+    opposite = tl.sqrt(mm) < _OPPOSITE
     along = tl.where(opposite, 0.0, mg / tl.where(opposite, 1.0, mm))
     return tl.where(ratio > 0, ratio * (g - 2.0 * middle * along + 2.0 * x_unit * qg), g)
 

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from quantizers.kernels.common.compiled.call import call, suffix, threads
+from quantizers.kernels.common.constants import LARGEST_SCORE
 from quantizers.kernels.common.vectors import compute_dtype
 from quantizers.kernels.soft import reference
 
 SCORE_BUDGET = 2**20  # elements in a block of logits, small enough for the cache
 WORK = 64  # per logit, in multiply-adds
-LARGEST_LOGIT = 1e37  # beyond this a logit, or an intermediate sum, may overflow float32; then float64 is used
 
 
 def soft_codes(
@@ -79,10 +79,11 @@ def soft_codes_backward(
 
 
 def _may_overflow(x: Tensor, keys: Tensor, bias: Tensor, temperature: Tensor) -> bool:
+    """Whether a logit, or an intermediate sum, may overflow float32."""
     if not x.numel():
         return False
     largest, longest, offset = (float(tensor.detach().abs().amax()) for tensor in (x, keys, bias))
-    return (x.shape[1] * largest * longest + offset) / min(float(temperature), 1.0) > LARGEST_LOGIT
+    return (x.shape[1] * largest * longest + offset) / min(float(temperature), 1.0) > LARGEST_SCORE
 
 
 def _blocks(x: Tensor, keys: Tensor) -> Iterator[slice]:

@@ -8,6 +8,8 @@
 
 namespace {
 
+constexpr uint32_t MULTIPLIERS[] = QUANTIZERS_PHILOX_MULTIPLIERS, KEY_STEPS[] = QUANTIZERS_PHILOX_KEY_STEPS;
+constexpr int UNIFORM_BITS = QUANTIZERS_UNIFORM_BITS;
 constexpr int LANES = 16;  // separate sums and maxima, so that loops become vector instructions
 
 double exponential_of(double x) { return std::exp(x); }
@@ -39,18 +41,18 @@ struct Lanes {
     }
 };
 
-// Words of Philox 4x32-10 (Salmon et al. 2011) at counters (quad, row, 0, 0) for quads [0, quads) → words [4 · quads].
+// Words of Philox 4x32 (Salmon et al. 2011) at counters (quad, row, 0, 0) for quads [0, quads) → words [4 · quads].
 void philox(uint64_t seed, uint32_t row, int64_t quads, uint32_t* words) {
     for (int64_t quad = 0; quad < quads; ++quad) {
         uint32_t c0 = uint32_t(quad), c1 = row, c2 = 0, c3 = 0, k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
-        for (int round = 0; round < 10; ++round) {
-            uint64_t first = uint64_t(0xD2511F53u) * c0, second = uint64_t(0xCD9E8D57u) * c2;
+        for (int round = 0; round < QUANTIZERS_PHILOX_ROUNDS; ++round) {
+            uint64_t first = uint64_t(MULTIPLIERS[0]) * c0, second = uint64_t(MULTIPLIERS[1]) * c2;
             c0 = uint32_t(second >> 32) ^ c1 ^ k0;
             c1 = uint32_t(second);
             c2 = uint32_t(first >> 32) ^ c3 ^ k1;
             c3 = uint32_t(first);
-            k0 += 0x9E3779B9u;
-            k1 += 0xBB67AE85u;
+            k0 += KEY_STEPS[0];
+            k1 += KEY_STEPS[1];
         }
         words[4 * quad] = c0, words[4 * quad + 1] = c1, words[4 * quad + 2] = c2, words[4 * quad + 3] = c3;
     }
@@ -70,7 +72,7 @@ struct Scratch {
         }
         philox(uint64_t(*seed), uint32_t(row), (size + 3) / 4, words.data());
         for (int64_t k = 0; k < size; ++k) {
-            T uniform = (T(int32_t(words[k] >> 9)) + T(0.5)) * T(0x1p-23);
+            T uniform = (T(int32_t(words[k] >> (QUANTIZERS_WORD_BITS - UNIFORM_BITS))) + T(0.5)) / T(1 << UNIFORM_BITS);
             noisy[k] = (logits[k] - logarithm_of(-logarithm_of(uniform))) * inverse;
         }
     }

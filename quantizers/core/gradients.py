@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from quantizers.kernels.common.constants import LARGEST_RATIO
 from quantizers.kernels.common.dispatch import chosen_implementation, resume_implementation
 from quantizers.kernels.common.gradient import gradients_of
 from quantizers.kernels.common.modes import is_differentiated_again, is_transformed, leaves_library, with_value
 from quantizers.kernels.common.vectors import normalize
-from quantizers.kernels.rotation.linear_map import LARGEST_RATIO, rotate
+from quantizers.kernels.rotation.linear_map import rotate
 from quantizers.kernels.rotation.operation import rotate_grad
 
 Gradient = Callable[[Tensor, Tensor], Tensor]

@@ -11,7 +11,7 @@ from torch import Tensor
 import quantizers
 from quantizers import reflection, rotation, straight_through
 from quantizers.core.gradients import SAME_DIRECTION, resolve_gradient
-from quantizers.kernels.rotation.linear_map import LARGEST_RATIO
+from quantizers.kernels.common.constants import LARGEST_RATIO
 from quantizers.kernels.rotation.operation import rotate_grad
 from tests.cases import halved, normal
 

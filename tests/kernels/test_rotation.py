@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from quantizers.kernels.rotation.linear_map import LARGEST_RATIO
+from quantizers.kernels.common.constants import LARGEST_RATIO
 from quantizers.kernels.rotation.operation import rotate_grad
 from tests.vectors import finite, vectors
 

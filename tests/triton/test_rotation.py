@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from quantizers.kernels.common.constants import OPPOSITE
 from quantizers.kernels.rotation import reference
-from quantizers.kernels.rotation.linear_map import OPPOSITE
 from quantizers.kernels.rotation.triton import LARGEST_ROW, rotate_grad
 from tests.triton.interpreter import INTERPRETED, device, runs_kernels
 

@@ -22,6 +22,8 @@ from pathlib import Path
 
 import torch
 
+from quantizers.kernels.common.compiled.definitions import definitions
+
 ROOT = Path(__file__).parents[2]  # kernels/, which the sources include headers from
 # Compiler flags, by torch's name for this machine's vector instructions.
 INSTRUCTIONS = {
@@ -151,7 +153,7 @@ def _openmp_runtime() -> Path | None:
 
 def _name(compiler: list[str], instructions: str, link_openmp: bool) -> str:
     version = subprocess.run([*compiler, "--version"], capture_output=True, check=True).stdout
-    inputs = [repr((compiler, FLAGS, INSTRUCTIONS[instructions], link_openmp)).encode(), version]
+    inputs = [repr((compiler, FLAGS, INSTRUCTIONS[instructions], definitions(), link_openmp)).encode(), version]
     inputs += [
         source.relative_to(ROOT).as_posix().encode() + source.read_bytes()
         for source in _sources("*.h") + _sources("*.cpp")
@@ -169,7 +171,7 @@ def _compile(compiler: list[str], instructions: str, link_openmp: bool, target: 
     nothing."""
     with tempfile.TemporaryDirectory(dir=target.parent, prefix="building-") as building:
         objects = {source: f"{building}/{source.stem}.o" for source in _sources("*.cpp")}
-        command = [*compiler, *FLAGS, *INSTRUCTIONS[instructions], "-fopenmp", f"-I{ROOT}", "-c"]
+        command = [*compiler, *FLAGS, *INSTRUCTIONS[instructions], *definitions(), "-fopenmp", f"-I{ROOT}", "-c"]
         _run_all([[*command, str(source), "-o", made] for source, made in objects.items()])
         made = Path(building) / "library.so"
         openmp = ["-fopenmp"] if link_openmp else []

@@ -3,6 +3,11 @@
 import triton
 import triton.language as tl
 
+from quantizers.kernels.common.constants import UNIFORM_BITS, WORD_BITS
+
+_UNUSED_BITS = tl.constexpr(WORD_BITS - UNIFORM_BITS)
+_STEP = tl.constexpr(2.0**-UNIFORM_BITS)  # between two uniform numbers
+
 
 @triton.jit
 def gumbel_tile(seed, rows, first_code, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):
@@ -12,7 +17,7 @@ def gumbel_tile(seed, rows, first_code, BLOCK_N: tl.constexpr, BLOCK_K: tl.const
     which yields the largest noise), the noise G has an absolute error of at most r (1 + |G|).
     """
     words = noise_words(seed, rows, first_code, BLOCK_N, BLOCK_K)
-    uniform = ((words >> 9).to(tl.int32).to(tl.float32) + 0.5) * (2.0**-23)  # exact: 24 bits
+    uniform = ((words >> _UNUSED_BITS).to(tl.int32).to(tl.float32) + 0.5) * _STEP  # exact: 24 bits
     return -tl.log(-tl.log(uniform))
 
 

@@ -6,21 +6,20 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from quantizers.kernels.common.constants import ROUNDOFF_FLOAT32
 from quantizers.kernels.nearest.triton.lookup import Found, look_up
 from quantizers.kernels.nearest.triton.pack import Frame, Packed
+from quantizers.kernels.nearest.triton.precision import ACCUMULATION, REST
 from quantizers.kernels.nearest.triton.search import Partial
 
 ROWS = 64  # per program
 CHANNELS = 32  # per step
 WARPS = 8
 # (22): u = 2⁻²⁴. Splitting costs 3·2⁻²², centring two roundings, the last subtraction one.
-_ROUNDOFF = tl.constexpr(2.0**-24)
+_ROUNDOFF = tl.constexpr(ROUNDOFF_FLOAT32)
 _SPLIT = tl.constexpr(15.0)
-# The model of a sum inside a matrix unit: every step of 8 products truncates nine terms to 23 bits of the
-# largest, which costs 9/8 · 2u per channel.
-_ACCUMULATION = tl.constexpr(2.25)
-# Second order, underflow and the smallest factor, some D · 2⁻¹⁰⁰. Due to the scaling, a bound is never below 2⁻²⁴.
-_REST = tl.constexpr(1.01)
+_ACCUMULATION = tl.constexpr(ACCUMULATION)
+_REST = tl.constexpr(REST)  # of a bound that is never below 2⁻²⁴, due to the scaling
 
 
 class Undecided(NamedTuple):

@@ -1,4 +1,4 @@
-"""The precision of the search's products, from PyTorch's settings for matrix products."""
+"""The precision of the search's products: its mode, from PyTorch's settings, and the model of its errors."""
 
 from typing import Literal
 
@@ -6,6 +6,10 @@ import torch
 
 Mode = Literal["exact", "tf32", "bf16"]
 MODES: dict[str, Mode] = {"highest": "exact", "high": "tf32", "medium": "bf16"}
+# The model of a sum inside a matrix unit, in u per channel: every step of s ≥ 8 products truncates s + 1 terms to
+# 23 bits of the largest, which costs at most 9/8 · 2u.
+ACCUMULATION = 2.25
+REST = 1.01  # second order, underflow and the smallest factor, some D · 2⁻¹⁰⁰
 
 
 def matmul_mode() -> Mode:

@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from quantizers.kernels.common.constants import EXTRA_ROUNDINGS, ROUNDOFF_FLOAT64
 from quantizers.kernels.common.triton.loads import converted
 from quantizers.kernels.nearest.triton.decide import Undecided
 from quantizers.kernels.nearest.triton.lookup import Found, look_up
@@ -20,6 +21,8 @@ SHARES = 32  # of the codes per step, to find the smallest distance over all sha
 CHANNELS = 32  # per step of the lookup
 WARPS = 4
 PROGRAMS_PER_MULTIPROCESSOR = 4
+_ROUNDOFF = tl.constexpr(ROUNDOFF_FLOAT64)
+_EXTRA_ROUNDINGS = tl.constexpr(EXTRA_ROUNDINGS)
 _NONE = tl.constexpr(2**31 - 1)
 
 
@@ -82,7 +85,7 @@ def _squares(x_row_ptr, stride_xd, code_ptr, stride_cd, listed, inside, d):
 def _limit(squares, d):
     """The largest squared distance within (24) of the smallest."""
     # A product with a float64, since (2d + 16)·2⁻⁵³ alone would be float32 and vanish when added to 1.
-    return squares + squares * (2 * d + 16) * 1.1102230246251565e-16
+    return squares + squares * (2 * (d + _EXTRA_ROUNDINGS)) * _ROUNDOFF
 
 
 @triton.jit

@@ -3,8 +3,11 @@
 import triton
 import triton.language as tl
 
+from quantizers.kernels.common.constants import EXTRA_ROUNDINGS, ROUNDOFF_FLOAT64
+
 _NONE = tl.constexpr(2**31 - 1)  # instead of an index
-_ROUNDOFF = tl.constexpr(2.0**-53)
+_ROUNDOFF = tl.constexpr(ROUNDOFF_FLOAT64)
+_EXTRA_ROUNDINGS = tl.constexpr(EXTRA_ROUNDINGS)
 
 
 @triton.jit
@@ -17,7 +20,7 @@ def _load(rows_ptr, channels, mask, stride_d):
 def score_error(square, spread_square, d):
     """E of (3) for rows with ‖x − c‖² = square [R], and the length of the spread, which is no smaller than R."""
     length = tl.sqrt(spread_square)
-    return (d + 8) * (_ROUNDOFF * (tl.sqrt(square) * length + 0.5 * spread_square))
+    return (d + _EXTRA_ROUNDINGS) * (_ROUNDOFF * (tl.sqrt(square) * length + 0.5 * spread_square))
 
 
 @triton.jit
@@ -88,4 +91,4 @@ def within_rounding(squares, d):
 def distance_limit(smallest, d):
     """The largest computed squared distance that may be equal to the smallest: (24)."""
     # A product with a float64, since (2d + 16)·2⁻⁵³ alone would be float32 and vanish when added to 1.
-    return smallest + smallest * (2 * d + 16) * _ROUNDOFF
+    return smallest + smallest * (2 * (d + _EXTRA_ROUNDINGS)) * _ROUNDOFF

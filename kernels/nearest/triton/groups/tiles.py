@@ -6,7 +6,8 @@ two blocks share a multiprocessor, and the minima of one overlap with the produc
 
 from typing import Literal, NamedTuple
 
-from quantizers.kernels.nearest.triton.precision import Mode
+from quantizers.kernels.common.constants import ROUNDOFF_FLOAT32
+from quantizers.kernels.nearest.triton.precision import ACCUMULATION, REST, Mode
 from quantizers.kernels.nearest.triton.tiles import PROGRAMS_PER_MULTIPROCESSOR, Device
 
 Values = Literal["tf32", "bf16"]
@@ -24,11 +25,8 @@ BYTES: dict[Values, int] = {"tf32": 4, "bf16": 2}
 STREAMED_BYTES = 256  # of a row in a step, if rows are streamed
 
 # The error of a score; equations (33) to (35) of README.md.
-ROUNDOFF = 2.0**-24  # u of float32
 SPLIT_ERROR: dict[Values, float] = {"tf32": 3 * 2.0**-22, "bf16": 3 * 2.0**-16}
-ACCUMULATION = 2.25  # u per column: a step of s ≥ 8 products truncates s + 1 terms to 23 bits of the largest
 HALVES = 1 + 2.0**-5  # what the sums of bfloat16 halves, which may exceed the values, add to those of the values
-REST = 1.01  # second order, underflow and the smallest factor, some D · 2⁻¹⁰⁰
 
 
 class Layout(NamedTuple):
@@ -122,7 +120,7 @@ def tiles(n: int, k: int, cut: Layout, device: Device, programs: int = PROGRAMS_
 
 def bound(cut: Layout) -> Bound:
     """Return the coefficients of (34), with columns for the bias, or (35)."""
-    u, split = ROUNDOFF, SPLIT_ERROR[cut.values]
+    u, split = ROUNDOFF_FLOAT32, SPLIT_ERROR[cut.values]
     sums = ACCUMULATION * cut.width
     if cut.bias_columns:
         return Bound(REST * (split + sums * u), REST * (0.5 * sums + 1) * u)
