@@ -33,22 +33,25 @@ _INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z
 
 def compile_for(
     fn: Any,
-    signature: Mapping[str, str],
+    signature: Mapping[str, str | tuple[str, ...]],
     constexprs: Mapping[str, Any],
     sm: int = 90,
     num_warps: int = 4,
     num_stages: int = 3,
-    aligned: Iterable[str] = (),
+    aligned: Iterable[str | tuple[str, int]] = (),
     **options: Any,
 ) -> Any:
     """The triton.jit function `fn`, compiled for compute capability `sm` (80, 90).
 
     Args:
-        signature: type of each argument that is not in `constexprs`: "*fp32", "*i64", "i32", "fp32".
-        aligned: arguments divisible by 16, which a launch finds out (most pointers) and a compile is told.
+        signature: type of each argument that is not in `constexprs`: "*fp32", "*i64", "i32", "fp32", or of each
+            element of a tuple.
+        aligned: arguments divisible by 16, which a launch finds out (most pointers) and a compile is told; an
+            element of a tuple by name and place.
     """
     types = {name: "constexpr" if name in constexprs else signature[name] for name in fn.arg_names}
-    divisible = {(fn.arg_names.index(name),): [["tt.divisibility", 16]] for name in aligned}
+    paths = [(name,) if isinstance(name, str) else name for name in aligned]
+    divisible = {(fn.arg_names.index(name), *place): [["tt.divisibility", 16]] for name, *place in paths}
     source = ASTSource(fn=fn, signature=types, constexprs=dict(constexprs), attrs=divisible)
     options = {"num_warps": num_warps, "num_stages": num_stages, "enable_fp_fusion": True, **options}
     return triton.compile(source, target=GPUTarget("cuda", sm, 32), options=options)

@@ -35,13 +35,26 @@ TYPES = {
     "moves_ptr": "*i32",
 }
 ONE = {"d": 1}  # the one size that a launch turns into a constant
-UNALIGNED = ("seed_ptr", "temperature_ptr", "decay_ptr")  # 0-d tensors may lie anywhere
+TUPLES = {"problem": soft_backward.Problem._fields, "saved": soft_backward.Saved._fields}
+UNALIGNED = ("seed_ptr", "temperature_ptr", "decay_ptr")  # 0-d tensors
 
 
-def types(kernel: Any, constants: dict[str, Any], dtype: str = "*fp32") -> dict[str, str]:
-    """The type of each run-time argument: that of TYPES, or else pointers to `dtype` and i32."""
-    names = [name for name in kernel.arg_names if name not in constants]
-    return {name: TYPES.get(name, dtype if name.endswith("_ptr") else "i32") for name in names}
+def types(kernel: Any, constants: dict[str, Any], dtype: str = "*fp32") -> dict[str, str | tuple[str, ...]]:
+    """The type of each run-time argument: that of TYPES, or else a pointer to `dtype` or i32; a tuple has pointers."""
+    found: dict[str, str | tuple[str, ...]] = {}
+    for name in kernel.arg_names:
+        if name in TUPLES:
+            found[name] = tuple(TYPES.get(f"{field}_ptr", dtype) for field in TUPLES[name])
+        elif name not in constants:
+            found[name] = TYPES.get(name, dtype if name.endswith("_ptr") else "i32")
+    return found
+
+
+def aligned_pointers(signature: dict[str, str | tuple[str, ...]]) -> list[str | tuple[str, int]]:
+    """All pointers, in tuples too, but those to 0-d tensors, which may lie anywhere."""
+    alone = [name for name in signature if name.endswith("_ptr") and name not in UNALIGNED]
+    places = [(name, place) for name in TUPLES if name in signature for place in range(len(TUPLES[name]))]
+    return alone + [(name, place) for name, place in places if f"{TUPLES[name][place]}_ptr" not in UNALIGNED]
 
 
 def check(
@@ -56,7 +69,7 @@ def check(
     """Compile `kernel` for each capability, with inputs and results of `dtype`; `aligned` says that their channels
     are a multiple of 16, which the compiler then uses. `registers` is the most that a thread may have."""
     signature = types(kernel, constants, dtype) | (own_types or {})
-    divisible = [name for name in signature if name.endswith("_ptr") and name not in UNALIGNED]
+    divisible = aligned_pointers(signature)
     divisible += [name for name in signature if name in ("d", "width") and aligned]
     for sm in CAPABILITIES:
         compiled = compile_for(kernel, signature, constants, sm=sm, aligned=divisible, **options)

@@ -10,6 +10,8 @@ over the codes for a block of rows, another over the rows for a block of codes. 
 has a fixed order.
 """
 
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
@@ -29,6 +31,31 @@ from quantizers.kernels.soft.triton.forward import (
 )
 
 PROGRAMS = 2  # of the code kernel per multiprocessor, if the codes alone give fewer
+
+
+class Problem(NamedTuple):
+    """The inputs of the forward, contiguous."""
+
+    x: Tensor  # [N, D]
+    keys: Tensor  # [K, D]
+    bias: Tensor  # [K]
+    values: Tensor  # [K, V]
+    temperature: Tensor  # 0-d
+    seed: Tensor  # 0-d int64; not read without noise
+
+    def sizes(self) -> tuple[int, int, int, int]:
+        """Return N, K, D and V."""
+        return *self.x.shape[:1], *self.keys.shape, self.values.shape[1]
+
+
+class Saved(NamedTuple):
+    """What the backward knows beside the problem: results of the forward, and their gradients, contiguous."""
+
+    value_gradient: Tensor  # [N, V]
+    divergence_gradient: Tensor  # [N]
+    value: Tensor  # [N, V]
+    divergence: Tensor  # [N]
+    log_sums: Tensor  # [N, 2]
 
 
 @torch.no_grad()
@@ -56,42 +83,30 @@ def soft_codes_backward(
     check_dtypes(x=x, keys=keys, bias=bias, values=values)
     if x.shape[0] == 0:
         return torch.empty_like(x), torch.zeros_like(keys), torch.zeros_like(bias), torch.zeros_like(values)
-    inputs = [
-        value_gradient,
-        divergence_gradient,
-        x,
-        keys,
-        bias,
-        values,
-        temperature,
-        temperature if seed is None else seed,
-        value,
-        divergence,
-        log_sums,
-    ]
-    inputs = [tensor.contiguous() for tensor in inputs]
-    x_gradient, agreement = _rows(inputs, seed is not None)
-    sums = _codes(inputs, agreement, seed is not None)
+    noisy = seed is not None
+    inputs = (x, keys, bias, values, temperature, temperature if seed is None else seed)
+    problem = Problem(*(tensor.contiguous() for tensor in inputs))
+    results = (value_gradient, divergence_gradient, value, divergence, log_sums)
+    saved = Saved(*(tensor.contiguous() for tensor in results))
+    x_gradient, agreement = _rows(problem, saved, noisy)
+    sums = _codes(problem, saved, agreement, noisy)
     keys_gradient, bias_gradient, values_gradient = (
         total.to(tensor.dtype) for total, tensor in zip(sums, (keys, bias, values), strict=True)
     )
     return x_gradient, keys_gradient, bias_gradient, values_gradient
 
 
-def _rows(inputs: list[Tensor], noisy: bool) -> tuple[Tensor, Tensor]:
+def _rows(problem: Problem, saved: Saved, noisy: bool) -> tuple[Tensor, Tensor]:
     """Return the gradient of x [N, D], and g·value [N]."""
-    x, values = inputs[2], inputs[5]
-    (n, d), (size, width) = x.shape, values.shape
+    n, _, d, _ = problem.sizes()
     tiles = row_tiles(d)
-    gradient, agreement = torch.empty_like(x), torch.empty(n, device=x.device)
+    gradient, agreement = torch.empty_like(problem.x), torch.empty(n, device=problem.x.device)
     _rows_kernel[(triton.cdiv(n, tiles.rows), triton.cdiv(d, tiles.out))](
-        *inputs,
+        problem,
+        saved,
         gradient,
         agreement,
-        n,
-        size,
-        d,
-        width,
+        *problem.sizes(),
         noisy,
         tiles.rows,
         tiles.codes,
@@ -104,29 +119,27 @@ def _rows(inputs: list[Tensor], noisy: bool) -> tuple[Tensor, Tensor]:
     return gradient, agreement
 
 
-def _codes(inputs: list[Tensor], agreement: Tensor, noisy: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _codes(problem: Problem, saved: Saved, agreement: Tensor, noisy: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of keys, bias and values, float32."""
-    x, values = inputs[2], inputs[5]
-    (n, d), (size, width) = x.shape, values.shape
+    n, size, d, width = problem.sizes()
+    device = problem.x.device
     tiles = code_tiles(max(d, width))
     blocks, outs = triton.cdiv(size, tiles.codes), triton.cdiv(max(d, width), tiles.out)
     row_blocks = triton.cdiv(n, tiles.rows)
-    splits = max(1, min(PROGRAMS * device_properties(x.device).multiprocessors // (blocks * outs), row_blocks))
+    splits = max(1, min(PROGRAMS * device_properties(device).multiprocessors // (blocks * outs), row_blocks))
     span = triton.cdiv(row_blocks, splits) * tiles.rows
     splits = triton.cdiv(n, span)
-    keys = torch.empty(splits, size, d, device=x.device)
-    bias = torch.empty(splits, size, device=x.device)
-    codes = torch.empty(splits, size, width, device=x.device)
+    keys = torch.empty(splits, size, d, device=device)
+    bias = torch.empty(splits, size, device=device)
+    codes = torch.empty(splits, size, width, device=device)
     _codes_kernel[(blocks, splits, outs)](
-        *inputs,
+        problem,
+        saved,
         agreement,
         keys,
         bias,
         codes,
-        n,
-        size,
-        d,
-        width,
+        *problem.sizes(),
         span,
         noisy,
         tiles.rows,
@@ -149,17 +162,8 @@ def code_tiles(out: int) -> Tiles:
 
 @triton.jit(do_not_specialize=["n", "codebook_size"])
 def _rows_kernel(
-    value_gradient_ptr,
-    divergence_gradient_ptr,
-    x_ptr,
-    keys_ptr,
-    bias_ptr,
-    values_ptr,
-    temperature_ptr,
-    seed_ptr,
-    value_ptr,
-    divergence_ptr,
-    log_sums_ptr,
+    problem,
+    saved,
     x_gradient_ptr,
     agreement_ptr,
     n,
@@ -173,31 +177,22 @@ def _rows_kernel(
     OUT: tl.constexpr,
 ):
     """The gradient of a block of rows, for OUT of its channels."""
+    sizes = (n, codebook_size, d, width)
+    keys_ptr = problem[1]
     rows = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
     channel = tl.program_id(1) * OUT
-    agreement = _row_dots(value_gradient_ptr, value_ptr, rows, n, width, BLOCK_N, CHUNK)
+    agreement = _row_dots(saved[0], saved[2], rows, n, width, BLOCK_N, CHUNK)
     if tl.program_id(1) == 0:
         tl.store(agreement_ptr + rows, agreement, mask=rows < n)
     result = tl.zeros((BLOCK_N, OUT), tl.float32)
     for first in range(0, codebook_size, BLOCK_K):
         _, slope = _logit_gradient(
-            value_gradient_ptr,
-            divergence_gradient_ptr,
-            x_ptr,
-            keys_ptr,
-            bias_ptr,
-            values_ptr,
-            temperature_ptr,
-            seed_ptr,
-            divergence_ptr,
-            log_sums_ptr,
+            problem,
+            saved,
             agreement,
             rows,
             first,
-            n,
-            codebook_size,
-            d,
-            width,
+            sizes,
             NOISY,
             BLOCK_N,
             BLOCK_K,
@@ -211,17 +206,8 @@ def _rows_kernel(
 
 @triton.jit(do_not_specialize=["n", "codebook_size", "span"])
 def _codes_kernel(
-    value_gradient_ptr,
-    divergence_gradient_ptr,
-    x_ptr,
-    keys_ptr,
-    bias_ptr,
-    values_ptr,
-    temperature_ptr,
-    seed_ptr,
-    value_ptr,
-    divergence_ptr,
-    log_sums_ptr,
+    problem,
+    saved,
     agreement_ptr,
     keys_gradient_ptr,
     bias_gradient_ptr,
@@ -238,6 +224,8 @@ def _codes_kernel(
     OUT: tl.constexpr,
 ):
     """The contribution of `span` rows to the gradients of a block of codes: OUT channels of key and of value."""
+    sizes = (n, codebook_size, d, width)
+    x_ptr, value_gradient_ptr = problem[0], saved[0]
     first, part = tl.program_id(0) * BLOCK_K, tl.program_id(1).to(tl.int64)
     codes, channel = first + tl.arange(0, BLOCK_K), tl.program_id(2) * OUT
     keys, values = tl.zeros((BLOCK_K, OUT), tl.float32), tl.zeros((BLOCK_K, OUT), tl.float32)
@@ -245,23 +233,12 @@ def _codes_kernel(
     for start in range(part * span, tl.minimum((part + 1) * span, n), BLOCK_N):
         rows = start + tl.arange(0, BLOCK_N).to(tl.int64)
         y, slope = _logit_gradient(
-            value_gradient_ptr,
-            divergence_gradient_ptr,
-            x_ptr,
-            keys_ptr,
-            bias_ptr,
-            values_ptr,
-            temperature_ptr,
-            seed_ptr,
-            divergence_ptr,
-            log_sums_ptr,
+            problem,
+            saved,
             tl.load(agreement_ptr + rows, mask=rows < n, other=0.0),
             rows,
             first,
-            n,
-            codebook_size,
-            d,
-            width,
+            sizes,
             NOISY,
             BLOCK_N,
             BLOCK_K,
@@ -282,29 +259,21 @@ def _codes_kernel(
 
 @triton.jit
 def _logit_gradient(
-    value_gradient_ptr,
-    divergence_gradient_ptr,
-    x_ptr,
-    keys_ptr,
-    bias_ptr,
-    values_ptr,
-    temperature_ptr,
-    seed_ptr,
-    divergence_ptr,
-    log_sums_ptr,
+    problem,
+    saved,
     agreement,
     rows,
     first,
-    n,
-    codebook_size,
-    d,
-    width,
+    sizes,
     NOISY: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
     """y and dl of a tile, both zero outside of it; `agreement` is g·value of the rows."""
+    x_ptr, keys_ptr, bias_ptr, values_ptr, temperature_ptr, seed_ptr = problem
+    value_gradient_ptr, divergence_gradient_ptr, _, divergence_ptr, log_sums_ptr = saved
+    n, codebook_size, d, width = sizes
     codes = first + tl.arange(0, BLOCK_K)
     inverse = 1.0 / tl.load(temperature_ptr).to(tl.float32)
     logits = logit_tile(x_ptr, keys_ptr, bias_ptr, rows, codes, n, codebook_size, d, BLOCK_N, BLOCK_K, CHUNK)
