@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from quantizers.kernels.common.dispatch import chosen_implementation, use_implementation
+from quantizers.kernels.common.triton.device import device_properties
 from quantizers.kernels.highest.operation import highest_score
 from quantizers.kernels.levels.operation import round_levels
 from quantizers.kernels.nearest.operation import nearest_code, nearest_lookup
@@ -23,7 +24,7 @@ from quantizers.kernels.nearest.triton.nearest import search_of
 from quantizers.kernels.nearest.triton.pack import frame, pack
 from quantizers.kernels.nearest.triton.precision import matmul_mode
 from quantizers.kernels.nearest.triton.search import search
-from quantizers.kernels.nearest.triton.tiles import BLOCK_N, device_properties, round_up, tiles_of
+from quantizers.kernels.nearest.triton.tiles import BLOCK_N, round_up, tiles_of
 from quantizers.kernels.rotation.operation import rotate_grad
 from quantizers.kernels.soft.operation import soft_codes
 from quantizers.kernels.sums.operation import code_sums, ema_code_sums

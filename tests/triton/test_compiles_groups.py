@@ -12,11 +12,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quantizers.kernels.common.triton.device import Device
 from quantizers.kernels.nearest.triton.groups import exhaustive, pack, search, settle
 from quantizers.kernels.nearest.triton.groups.nearest import nearest_code, nearest_lookup
 from quantizers.kernels.nearest.triton.groups.tiles import CLASSES, Layout, Tiles, layout, tiles
 from quantizers.kernels.nearest.triton.precision import Mode
-from quantizers.kernels.nearest.triton.tiles import Device
 from tests.triton.aot import CAPABILITIES, SHARED_MEMORY, compile_for, main_loop, report
 from tests.triton.interpreter import compiles_kernels
 from tests.triton.variants import TorchKernels, compiled_again, recorded_launches

@@ -40,7 +40,7 @@ UNALIGNED = ("seed_ptr", "temperature_ptr", "decay_ptr")  # 0-d tensors
 
 
 def types(kernel: Any, constants: dict[str, Any], dtype: str = "*fp32") -> dict[str, str | tuple[str, ...]]:
-    """The type of each run-time argument: that of TYPES, or else a pointer to `dtype` or i32; a tuple has pointers."""
+    """The type of each run-time argument, or tuple of them: that of TYPES, or else a pointer to `dtype` or i32."""
     found: dict[str, str | tuple[str, ...]] = {}
     for name in kernel.arg_names:
         if name in TUPLES:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from quantizers.kernels.common.triton.device import Device
 from quantizers.kernels.nearest import reference
 from quantizers.kernels.nearest.triton.groups import nearest
 from quantizers.kernels.nearest.triton.groups.choice import empty_choice
@@ -19,7 +20,6 @@ from quantizers.kernels.nearest.triton.groups.settle import settle
 from quantizers.kernels.nearest.triton.groups.tiles import CLASSES, Bound, Layout, Tiles, bound, layout, tiles
 from quantizers.kernels.nearest.triton.pack import frame
 from quantizers.kernels.nearest.triton.precision import Mode
-from quantizers.kernels.nearest.triton.tiles import Device
 from tests.exact import assert_nearest
 from tests.triton.interpreter import device, runs_kernels
 

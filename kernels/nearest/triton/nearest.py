@@ -15,6 +15,7 @@ float64 inputs are scanned in float64 in every mode, which is exact and slow.
 import torch
 from torch import Tensor
 
+from quantizers.kernels.common.triton.device import device_properties
 from quantizers.kernels.common.vectors import compute_dtype
 from quantizers.kernels.nearest.triton.decide import Undecided, decide
 from quantizers.kernels.nearest.triton.lookup import Found, empty_found
@@ -22,13 +23,7 @@ from quantizers.kernels.nearest.triton.pack import frame, pack
 from quantizers.kernels.nearest.triton.precision import matmul_mode
 from quantizers.kernels.nearest.triton.rescan import every_row, rescan
 from quantizers.kernels.nearest.triton.search import search
-from quantizers.kernels.nearest.triton.tiles import (
-    BLOCK_N,
-    Search,
-    device_properties,
-    round_up,
-    tiles_of,
-)
+from quantizers.kernels.nearest.triton.tiles import BLOCK_N, Search, round_up, tiles_of
 
 CHUNK = 2**25  # elements in packed rows at a time: 256 MiB of split halves
 

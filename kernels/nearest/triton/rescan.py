@@ -10,10 +10,10 @@ import triton.language as tl
 from torch import Tensor
 
 from quantizers.kernels.common.constants import EXTRA_ROUNDINGS, ROUNDOFF_FLOAT64
+from quantizers.kernels.common.triton.device import device_properties
 from quantizers.kernels.common.triton.loads import converted
 from quantizers.kernels.nearest.triton.decide import Undecided
 from quantizers.kernels.nearest.triton.lookup import Found, look_up
-from quantizers.kernels.nearest.triton.tiles import device_properties
 
 ROWS = 16  # per task
 CODES = 64  # per step

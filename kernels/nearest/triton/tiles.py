@@ -15,8 +15,7 @@ matrix units of sm_80 take their operands from registers, so only its narrowest 
 
 from typing import NamedTuple
 
-import torch
-
+from quantizers.kernels.common.triton.device import Device
 from quantizers.kernels.nearest.triton.precision import Mode
 
 BLOCK_N = 128  # rows of a search tile
@@ -28,10 +27,6 @@ RESIDENT_STAGES = 2
 STREAMED_WIDTH = {"exact": 32, "tf32": 64, "bf16": 128}  # channels per step for wider rows
 BYTES = {"exact": 8, "tf32": 4, "bf16": 2}  # per channel
 PROGRAMS_PER_MULTIPROCESSOR = 4  # enough to keep idle time short at the end
-INTERPRETED = (
-    2,
-    163 * 1024,
-)  # multiprocessors and shared memory without a device: few, but enough to split a search
 
 
 class Tiles(NamedTuple):
@@ -43,11 +38,6 @@ class Tiles(NamedTuple):
     warps: int
     stages: int  # of the software pipeline
     splits: int  # programs that share the codes of one tile of rows
-
-
-class Device(NamedTuple):
-    multiprocessors: int
-    shared_memory: int  # bytes a block may use
 
 
 class Search(NamedTuple):
@@ -106,13 +96,3 @@ def tiles(
 def round_up(count: int, multiple: int) -> int:
     """Return the smallest multiple that is at least `count`."""
     return -(-count // multiple) * multiple
-
-
-def device_properties(device: torch.device) -> Device:
-    """Return the device properties that `tiles` needs; fixed numbers for the CPU, where Triton's interpreter
-    runs."""
-    if device.type != "cuda":
-        return Device(*INTERPRETED)
-    properties = torch.cuda.get_device_properties(device)
-    shared_memory = properties.shared_memory_per_block_optin  # type: ignore[attr-defined]
-    return Device(properties.multi_processor_count, shared_memory)

@@ -17,9 +17,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from quantizers.kernels.common.triton.device import device_properties
 from quantizers.kernels.common.triton.loads import load_tile, store_tile
 from quantizers.kernels.common.triton.noise import gumbel_tile
-from quantizers.kernels.nearest.triton.tiles import device_properties
 from quantizers.kernels.soft.triton.forward import (
     PRECISION,
     Tiles,

@@ -12,11 +12,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from quantizers.kernels.common.triton.device import device_properties
 from quantizers.kernels.common.vectors import compute_dtype
 from quantizers.kernels.nearest.triton.groups.candidates import distance_limit, score_error
 from quantizers.kernels.nearest.triton.groups.choice import Choice, write_choice
 from quantizers.kernels.nearest.triton.pack import Frame
-from quantizers.kernels.nearest.triton.tiles import device_properties
 
 ROWS = 32  # per task
 CODES = 64  # per step

@@ -17,6 +17,7 @@ float64 inputs are compared in float64 in every mode.
 import torch
 from torch import Tensor
 
+from quantizers.kernels.common.triton.device import device_properties
 from quantizers.kernels.common.vectors import compute_dtype
 from quantizers.kernels.nearest.triton.groups.choice import Choice, empty_choice
 from quantizers.kernels.nearest.triton.groups.exhaustive import every_row, exhaustive, no_rows
@@ -26,7 +27,6 @@ from quantizers.kernels.nearest.triton.groups.settle import settle
 from quantizers.kernels.nearest.triton.groups.tiles import BLOCK_N, bound, layout, tiles
 from quantizers.kernels.nearest.triton.pack import frame
 from quantizers.kernels.nearest.triton.precision import matmul_mode
-from quantizers.kernels.nearest.triton.tiles import device_properties
 
 CHUNK = 2**25  # columns in packed rows at a time: 128 MiB in float32
 HEADS = 65535  # in one grid

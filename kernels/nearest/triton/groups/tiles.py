@@ -7,8 +7,9 @@ two blocks share a multiprocessor, and the minima of one overlap with the produc
 from typing import Literal, NamedTuple
 
 from quantizers.kernels.common.constants import ROUNDOFF_FLOAT32
+from quantizers.kernels.common.triton.device import Device
 from quantizers.kernels.nearest.triton.precision import ACCUMULATION, REST, Mode
-from quantizers.kernels.nearest.triton.tiles import PROGRAMS_PER_MULTIPROCESSOR, Device
+from quantizers.kernels.nearest.triton.tiles import PROGRAMS_PER_MULTIPROCESSOR
 
 Values = Literal["tf32", "bf16"]
 
