@@ -1,6 +1,6 @@
 """Wrong indices, rows left to the rescan, and the error of sums in a matrix unit, on easy and difficult data.
 
-The certificate (22) of kernels/nearest/README.md rests on a model of how a matrix unit adds. The parts called
+The certificate (10) of kernels/nearest/README.md rests on a model of how a matrix unit adds. The parts called
 "sums" compare the largest error of a score with this model.
 """
 
@@ -147,7 +147,7 @@ def count_wrong(x: Tensor, codebook: Tensor) -> Numbers:
 
 
 def measure_sums(kind: str, d: int, place: Place) -> Numbers:
-    """Measure the error of scores against (22), E = 1.01 u ((15 + c S D') a R + t R²) with c = 9/4.
+    """Measure the error of scores against (10), E = 1.01 u ((15 + c S D') a R + t R²) with c = 9/4.
 
     Codes come in pairs ±e, so that their centre is zero.
 

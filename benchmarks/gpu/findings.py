@@ -63,26 +63,26 @@ def _sums(stages: dict[str, Any]) -> Parts:
 
 
 def broken_bound(stages: dict[str, Any]) -> Iterator[str]:
-    """A score whose error exceeds equation (22), so that the certificate proves nothing."""
+    """A score whose error exceeds equation (10), so that the certificate proves nothing."""
     sums = _sums(stages)
     worst = max(sums, key=lambda part: sums[part]["share_of_bound"], default=None)
     if worst is not None and sums[worst]["share_of_bound"] > 1:
         needed = max(numbers["needed"] for numbers in sums.values())
         share, constant = sums[worst]["share_of_bound"], sums[worst]["constant"]
         yield (
-            f"the bound (22) does not hold: an error is {share:.2f} times as large ({worst}); "
+            f"the bound (10) does not hold: an error is {share:.2f} times as large ({worst}); "
             f"its constant is {constant}, and {needed:.3g} would cover every error"
         )
 
 
 def generous_bound(stages: dict[str, Any]) -> Iterator[str]:
-    """A constant of equation (22) that is at least twice as large as all measurements need."""
+    """A constant of equation (10) that is at least twice as large as all measurements need."""
     sums = _sums(stages)
     needed = max((numbers["needed"] for numbers in sums.values()), default=0.0)
     for constant in {numbers["constant"] for numbers in sums.values()}:
         if needed < constant / 2:
             yield (
-                f"the constant of the bound (22) is {constant}, and {needed:.3g} covers every measured error: "
+                f"the constant of the bound (10) is {constant}, and {needed:.3g} covers every measured error: "
                 "a smaller one would leave fewer rows to the rescan"
             )
 

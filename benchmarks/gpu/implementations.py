@@ -52,7 +52,7 @@ __all__ = [
     "use_implementation",
 ]
 
-# Of equation (22): u, what a matrix unit loses in a sum per channel, and what splitting, centring and the last
+# Of equation (10): u, what a matrix unit loses in a sum per channel, and what splitting, centring and the last
 # subtraction lose, both in units of u·a·R.
 ROUNDOFF, ACCUMULATION, SPLIT = _ROUNDOFF.value, _ACCUMULATION.value, _SPLIT.value
 
@@ -67,15 +67,15 @@ class Decided(NamedTuple):
 class Scored(NamedTuple):
     """The best score of each row as the matrix units compute it, and the terms of the bound on its error.
 
-    The bound is (22) of kernels/nearest/README.md. Scores, lengths and radius are of the packed rows and codes,
+    The bound is (10) of kernels/nearest/README.md. Scores, lengths and radius are of the packed rows and codes,
     whose halves add up exactly in float64: the error is that of products and sums, without that of splitting.
     """
 
     score: Tensor  # [N] float32, as computed
     exact: Tensor  # [N] float64, of the same code
-    product: Tensor  # [N] float64, a·R of (22)
-    square: Tensor  # [N] float64, t·R² of (22)
-    channels: int  # S·D' of (22)
+    product: Tensor  # [N] float64, a·R of (10)
+    square: Tensor  # [N] float64, t·R² of (10)
+    channels: int  # S·D' of (10)
 
 
 def decided(x: Tensor, codebook: Tensor) -> Decided:

@@ -81,7 +81,7 @@ def exact_sheet(parts: dict[str, Any]) -> Sheet:
 
 
 def sums_sheet(parts: dict[str, Any]) -> Sheet:
-    """Return a table of the errors of sums, with the constant of (22) that each would need."""
+    """Return a table of the errors of sums, with the constant of (10) that each would need."""
     body = [
         [part, f"{numbers['share_of_bound']:.3g}", f"{numbers['needed']:.3g}", f"{numbers['constant']:.3g}"]
         for part, numbers in parts.items()

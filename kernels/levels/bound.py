@@ -1,4 +1,4 @@
-"""FSQ's bound of a vector, before it is rounded: equation (11) of kernels/levels/README.md."""
+"""FSQ's bound of a vector, before it is rounded: equation (1) of kernels/levels/README.md."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from quantizers.kernels.common.constants import LARGEST_LEVEL_MARGIN, LEVEL_MARG
 
 
 def bound_levels(z: Tensor, levels: Tensor, slope: float) -> Tensor:
-    """Return FSQ's bounded vector before rounding, equation (11): [..., d] with levels int64 [d] → [..., d].
+    """Return FSQ's bounded vector before rounding, equation (1): [..., d] with levels int64 [d] → [..., d].
 
     The units are such that code values are multiples of 1 / ⌊L/2⌋. Differentiable in z.
     """
@@ -23,7 +23,7 @@ def clamp_levels(z: Tensor, levels: Tensor) -> Tensor:
 
 
 def bound_constants(levels: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """Return h', o and the shift of equation (11), [d] each."""
+    """Return h', o and the shift of equation (1), [d] each."""
     steps = (levels - 1).to(dtype) / 2
     half_range = steps + (steps * LEVEL_MARGIN).clamp(max=LARGEST_LEVEL_MARGIN)
     offset = (levels % 2 == 0).to(dtype) / 2

@@ -1,4 +1,4 @@
-// FSQ's levels: equation (11) of kernels/levels/README.md, in float64 for every dtype of the vectors.
+// FSQ's levels: equation (1) of kernels/levels/README.md, in float64 for every dtype of the vectors.
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -10,7 +10,7 @@ namespace {
 constexpr int64_t ROWS = 64;
 constexpr double MARGIN = QUANTIZERS_LEVEL_MARGIN, LARGEST_MARGIN = QUANTIZERS_LARGEST_LEVEL_MARGIN;
 
-// The constants of equation (11) for each channel, repeated for ROWS rows so that one loop covers all values.
+// The constants of equation (1) for each channel, repeated for ROWS rows so that one loop covers all values.
 struct Levels {
     std::vector<double> half_range, offset, shift, half, last;  // half is ⌊L/2⌋, last is L − 1
     std::vector<int64_t> weight;

@@ -41,7 +41,7 @@ ROUND_LEVELS_BACKWARD = Operation(
 
 
 def round_levels(z: Tensor, levels: Sequence[int], slope: float = 1.0) -> tuple[Tensor, Tensor]:
-    """The nearest code of each vector after FSQ's bound, and its index: Mentzer et al. 2023, equation (11).
+    """The nearest code of each vector after FSQ's bound (Mentzer et al. 2023), and its index, by equation (1).
 
     Args:
         z: [..., d], float32 or float64.

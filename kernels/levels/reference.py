@@ -1,4 +1,4 @@
-"""FSQ's bound and rounding, and their gradient: equation (11) of kernels/levels/README.md."""
+"""FSQ's bound and rounding, and their gradient: equation (1) of kernels/levels/README.md."""
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ def round_levels(z: Tensor, levels: Tensor, slope: float) -> tuple[Tensor, Tenso
 
 def round_levels_backward(gradient: Tensor, z: Tensor, levels: Tensor, slope: float) -> Tensor:
     """Return the gradient of z [..., d] from its code's gradient: straight-through, times the derivative of
-    (11)."""
+    (1)."""
     half_range, _, shift = bound_constants(levels, z.dtype)
     t = (slope * z + shift).tanh()
     return gradient * slope * (1 - t) * (1 + t) * half_range / (levels // 2)

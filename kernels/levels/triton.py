@@ -1,4 +1,4 @@
-"""FSQ's levels, with one kernel each for forward and backward: equation (11) of kernels/levels/README.md, and the
+"""FSQ's levels, with one kernel each for forward and backward: equation (1) of kernels/levels/README.md, and the
 mixed radix of its index.
 """
 
@@ -15,7 +15,7 @@ _LARGEST_LEVEL_MARGIN = tl.constexpr(LARGEST_LEVEL_MARGIN)
 
 
 def round_levels(z: Tensor, levels: Tensor, slope: float) -> tuple[Tensor, Tensor]:
-    """Return the nearest code of the bounded z, and its index, by equation (11).
+    """Return the nearest code of the bounded z, and its index, by equation (1).
 
     Args:
         z: [..., d], float32 or float64, on the GPU.
@@ -50,7 +50,7 @@ def round_levels(z: Tensor, levels: Tensor, slope: float) -> tuple[Tensor, Tenso
 
 
 def round_levels_backward(gradient: Tensor, z: Tensor, levels: Tensor, slope: float) -> Tensor:
-    """Return the gradient of z from its code's gradient: straight-through, times the derivative of (11).
+    """Return the gradient of z from its code's gradient: straight-through, times the derivative of (1).
 
     Args:
         gradient, z: [..., d], float32 or float64.
@@ -152,7 +152,7 @@ def _slope_kernel(
 
 @triton.jit
 def _bound(levels, dtype: tl.constexpr):
-    """h', o and the shift of equation (11), [1, d], computed in float64: the logarithm's argument is close to
+    """h', o and the shift of equation (1), [1, d], computed in float64: the logarithm's argument is close to
     1."""
     steps = (levels - 1).to(tl.float64) * 0.5
     half_range = steps + tl.minimum(steps * _LEVEL_MARGIN, _LARGEST_LEVEL_MARGIN)

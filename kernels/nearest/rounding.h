@@ -1,4 +1,4 @@
-// The rounding errors of scores and distances: equations (3), (5) and (18) of kernels/nearest/README.md.
+// The rounding errors of scores and distances: equations (3), (5) and (6) of kernels/nearest/README.md.
 #pragma once
 #include <cstdint>
 
@@ -9,7 +9,7 @@ constexpr double relative_error(int64_t dim) {
     return double(dim + QUANTIZERS_EXTRA_ROUNDINGS) * QUANTIZERS_ROUNDOFF_FLOAT64;
 }
 
-// E₃₂ of (18). `scale` is a R + ½R², `length` is a and `radius` is R.
+// E₃₂ of (6). `scale` is a R + ½R², `length` is a and `radius` is R.
 constexpr double score_error_float32(int64_t dim, double scale, double length, double radius) {
     double absolute = QUANTIZERS_SMALLEST_FLOAT32 * (2 + length + radius);
     return double(dim + QUANTIZERS_EXTRA_ROUNDINGS) * (QUANTIZERS_ROUNDOFF_FLOAT32 * scale + absolute);

@@ -1,4 +1,4 @@
-"""The linear map of the rotation trick, λR, and its transpose: (6) to (10) of kernels/rotation/README.md."""
+"""The linear map of the rotation trick, λR, and its transpose: (1) to (5) of kernels/rotation/README.md."""
 
 import torch
 from torch import Tensor

@@ -27,7 +27,7 @@ ROTATE_GRAD = Operation(
 
 
 def rotate_grad(gradient: Tensor, x: Tensor, quantized: Tensor) -> Tensor:
-    """Return λ Rᵀ g, the backward of the rotation trick (Fifty et al. 2024, §4.2), by equations (6) to (10).
+    """Return λ Rᵀ g, the backward of the rotation trick (Fifty et al. 2024, §4.2), by equations (1) to (5).
 
     Args: [..., D] each, of floating dtype; `x` is the encoder's vector, `quantized` its code.
 

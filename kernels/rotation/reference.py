@@ -1,4 +1,4 @@
-"""The backward of the rotation trick: equations (6) to (10) of kernels/rotation/README.md."""
+"""The backward of the rotation trick: equations (1) to (5) of kernels/rotation/README.md."""
 
 from torch import Tensor
 
@@ -6,7 +6,7 @@ from quantizers.kernels.rotation.linear_map import rotate_transposed
 
 
 def rotate_grad(gradient: Tensor, x: Tensor, quantized: Tensor) -> Tensor:
-    """Return λ Rᵀ g, the backward of the rotation trick (Fifty et al. 2024, §4.2), by equations (6) to (10).
+    """Return λ Rᵀ g, the backward of the rotation trick (Fifty et al. 2024, §4.2), by equations (1) to (5).
 
     Args: [..., D] each; `x` is the encoder's vector, `quantized` its code.
 

@@ -1,4 +1,4 @@
-// The backward of the rotation trick, one row at a time: equations (6) to (10) of kernels/rotation/README.md.
+// The backward of the rotation trick, one row at a time: equations (1) to (5) of kernels/rotation/README.md.
 #include <algorithm>
 #include <cmath>
 

@@ -1,4 +1,4 @@
-"""The backward of the rotation trick with one read of its inputs: (6) to (10) of kernels/rotation/README.md."""
+"""The backward of the rotation trick with one read of its inputs: (1) to (5) of kernels/rotation/README.md."""
 
 import torch
 import triton
@@ -15,7 +15,7 @@ _OPPOSITE = tl.constexpr(OPPOSITE)
 
 
 def rotate_grad(gradient: Tensor, x: Tensor, quantized: Tensor) -> Tensor:
-    """Return λ Rᵀ g, the backward of the rotation trick, by equations (6) to (10), in float64 like the reference.
+    """Return λ Rᵀ g, the backward of the rotation trick, by equations (1) to (5), in float64 like the reference.
 
     Args: [..., D] each, any floating dtypes, on the GPU; `x` is the encoder's vector, `quantized` its code.
 

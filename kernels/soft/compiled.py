@@ -48,7 +48,7 @@ def soft_codes_backward(
     divergence: Tensor,
     log_sums: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """As in kernels/soft/reference.py, by equations (15) to (17)."""
+    """As in kernels/soft/reference.py, by equations (4) to (6)."""
     if _may_overflow(x, keys, bias, temperature):
         outer, inner = (value_gradient, divergence_gradient), (value, divergence, log_sums)
         return reference.soft_codes_backward(*outer, x, keys, bias, values, temperature, seed, *inner)

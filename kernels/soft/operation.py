@@ -46,7 +46,7 @@ SOFT_CODES_BACKWARD = Operation(
 def soft_codes(
     x: Tensor, keys: Tensor, bias: Tensor, values: Tensor, temperature: Tensor, seed: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return softmax-weighted codes under Gumbel noise, without an N × K matrix in either direction: (12) to (17).
+    """Return softmax-weighted codes under Gumbel noise, without an N × K matrix in either direction: (1) to (6).
 
     Args:
         x: [N, D] vectors.
@@ -75,7 +75,7 @@ def soft_codes(
 
 
 def soft_values(x: Tensor, keys: Tensor, bias: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Return values weighted by a softmax that is held constant, and the logarithm of its sum: (12) without noise.
+    """Return values weighted by a softmax that is held constant, and the logarithm of its sum: (1) without noise.
 
     Args:
         x: [N, D] vectors.

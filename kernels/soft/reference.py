@@ -1,4 +1,4 @@
-"""Softmax-weighted codes under Gumbel noise: equations (12) to (17) of kernels/soft/README.md.
+"""Softmax-weighted codes under Gumbel noise: equations (1) to (6) of kernels/soft/README.md.
 
 Rows are processed in blocks, so that neither direction has an N × K matrix of more than `SCORE_BUDGET` elements.
 """
@@ -60,7 +60,7 @@ def soft_codes_backward(
     """Return the gradients of x, keys, bias and values for those of value [N, V] and divergence [N], in their
     dtypes.
 
-    The last three arguments are outputs of the forward. Equations (15) to (17), computed in float64.
+    The last three arguments are outputs of the forward. Equations (4) to (6), computed in float64.
     """
     inputs = (x, keys, bias, values)
     x, keys, bias, values = (tensor.detach().double() for tensor in inputs)

@@ -1,4 +1,4 @@
-// Rows of logits to rows of probabilities, and back: equations (12) to (17) of kernels/soft/README.md. The matrix products
+// Rows of logits to rows of probabilities, and back: equations (1) to (6) of kernels/soft/README.md. The matrix products
 // around them run in PyTorch.
 #include <algorithm>
 #include <cmath>
@@ -121,7 +121,7 @@ void forward(T* logits, int64_t rows, int64_t size, int64_t first_row, const T* 
     }
 }
 
-// Logits → their gradient, and value_scores g·v_k → probabilities y, both in place: equation (15).
+// Logits → their gradient, and value_scores g·v_k → probabilities y, both in place: equation (4).
 template <class T>
 void backward(T* logits, T* value_scores, int64_t rows, int64_t size, int64_t first_row, const T* temperature,
               const int64_t* seed, const T* value_products, const T* divergence_gradient, const T* divergence,

@@ -15,7 +15,7 @@ SINKHORN_POTENTIALS = Operation(name="sinkhorn_potentials", reference=reference.
 
 
 def sinkhorn_potentials(x: Tensor, keys: Tensor, bias: Tensor, counts: Tensor, iterations: int) -> Tensor:
-    """Return potentials v [K] that equalize the use of the codes: (29) to (32).
+    """Return potentials v [K] that equalize the use of the codes: (1) to (4).
 
     The transport plan p(k|n) = softmax_k(x·key + bias + v) then gives each code nearly 1/K of the vectors, and
     `highest_score(x, keys, bias + v)` is the code with the largest share of each vector. Computed without an N × K

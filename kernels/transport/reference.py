@@ -1,4 +1,4 @@
-"""Entropic optimal transport between vectors and codes: equations (29) to (32) of kernels/transport/README.md.
+"""Entropic optimal transport between vectors and codes: equations (1) to (4) of kernels/transport/README.md.
 
 Rows are processed in blocks, so that no N × K matrix of more than `SCORE_BUDGET` elements exists.
 """
@@ -21,7 +21,7 @@ def sinkhorn_potentials(x: Tensor, keys: Tensor, bias: Tensor, counts: Tensor, i
         x: [N, D] vectors.
         keys, bias: [K, D] and [K]; logits are x·key + bias.
         counts: [N] bool, which vectors have mass; all have the same.
-        iterations: number of updates (30), ≥ 0.
+        iterations: number of updates (2), ≥ 0.
 
     Returns: [K], float32 (float64 if an input is). Zero if no vector has mass.
     """

@@ -163,13 +163,13 @@ def rotation(x: Tensor, codes: Tensor) -> Tensor:
 
         R = I − 2wwᵀ + 2q̂x̂ᵀ,    λRᵀg = λ (g − 2w (w·g) + 2x̂ (q̂·g)).
 
-    These are equations (6) to (8) of kernels/rotation/README.md. The gradient is always finite, and its norm is
+    These are equations (1) to (3) of kernels/rotation/README.md. The gradient is always finite, and its norm is
     between 1/100 and 100 times ‖g‖:
 
-    - λ is clamped to [1/100, 100], equation (9).
+    - λ is clamped to [1/100, 100], equation (4).
     - Where x or its code is zero, there is no direction to rotate, and the gradient is g.
     - Where they point in opposite directions, the plane of rotation is undefined, and R is the reflection along x,
-      equation (10).
+      equation (5).
 
         >>> import torch, quantizers
         >>> x, code = torch.tensor([1.0, 0.0], requires_grad=True), torch.tensor([0.0, 2.0])

@@ -328,7 +328,7 @@ def test_findings_come_in_the_order_of_urgency() -> None:
     starts = [
         "smoke, sums, fails: OutOfResources: too many registers",
         "the certificate is wrong for 2 of 64 rows: normal, K 8192, D 8",
-        "the bound (22) does not hold: an error is 1.50 times as large (sums, normal, D 8); its constant is 2.25",
+        "the bound (10) does not hold: an error is 1.50 times as large (sums, normal, D 8); its constant is 2.25",
         "25.00% of the indices of the exact search (highest) are wrong: normal, K 8192, D 8",
         "search ours, high at 9x9x9 fails: out of registers",
         "6 tests fail: AssertionError: 1 != 2 (first tests.a::b)",
@@ -353,11 +353,11 @@ def test_a_bound_that_is_needlessly_large_is_a_finding() -> None:
     record = bad_record()
     for numbers in record["stages"]["exact"]["parts"].values():
         numbers |= {"share_of_bound": 0.2, "needed": 0.5} if "needed" in numbers else {}
-    found = [sentence for sentence in findings.findings(record) if "(22)" in sentence]
+    found = [sentence for sentence in findings.findings(record) if "(10)" in sentence]
     assert len(found) == 1
-    assert found[0].startswith("the constant of the bound (22) is 2.25, and 0.5 covers every measured error")
+    assert found[0].startswith("the constant of the bound (10) is 2.25, and 0.5 covers every measured error")
     record["interpreted"] = True  # whose sums are not the device's
-    assert not [sentence for sentence in findings.findings(record) if "(22)" in sentence]
+    assert not [sentence for sentence in findings.findings(record) if "(10)" in sentence]
 
 
 @given(st.data())

@@ -70,6 +70,33 @@ def test_links_lead_somewhere() -> None:
             assert (folder / target).exists(), f"{document} links to {target}"
 
 
+def equations(document: Path) -> list[int]:
+    """The numbers of the equations that a derivation displays, in order."""
+    return [int(number) for number in re.findall(r"^ {4,}\((\d+)\)  ", document.read_text(), re.M)]
+
+
+def test_the_equations_of_each_derivation_are_numbered_from_one() -> None:
+    found = {path.relative_to(ROOT / "kernels"): equations(path) for path in (ROOT / "kernels").rglob("README.md")}
+    groups = found.pop(Path("nearest/triton/groups/README.md"))
+    found[Path("nearest/README.md")] += groups  # which goes on where the other ends
+    assert max(map(len, found.values())) == 16
+    for path, numbers in found.items():
+        assert numbers == list(range(1, len(numbers) + 1)), path
+
+
+def test_the_equations_that_the_code_cites_exist() -> None:
+    sources = [path for folder in ("kernels", "quantizers", "benchmarks") for path in (ROOT / folder).rglob("*")]
+    cited = 0
+    for path in sources:
+        if path.suffix not in (".py", ".cpp", ".h") or path.is_relative_to(ROOT / "quantizers" / "kernels"):
+            continue
+        pattern = r"\((\d+)\)(?: (?:to|and) \((\d+)\))? (?:of|in)\s+(kernels/\w+/README\.md)"
+        for first, last, document in re.findall(pattern, path.read_text()):
+            cited += 1
+            assert {int(first), int(last or first)} <= set(equations(ROOT / document)), f"{path} cites {document}"
+    assert cited > 20
+
+
 def test_the_tests_that_are_named_exist() -> None:
     """`file::test`, or `::test` for one of the file named before it."""
     folder, path = ROOT / "tests", Path()

@@ -16,7 +16,7 @@ EPS = torch.finfo(torch.float32).eps
 
 
 def matrix_form(g: Tensor, x: Tensor, q: Tensor) -> Tensor:
-    """λ Rᵀ g with the matrix R of equation (7), in float64, a row at a time."""
+    """λ Rᵀ g with the matrix R of equation (2), in float64, a row at a time."""
     rows = []
     for gradient, vector, code in zip(g.double(), x.double(), q.double(), strict=True):
         x_unit, q_unit = vector / vector.norm(), code / code.norm()

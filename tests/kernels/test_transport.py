@@ -66,7 +66,7 @@ def plan(x: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
 
 
 def marginal_bound(x: Tensor, keys: Tensor, bias: Tensor, iterations: int) -> float:
-    """On ‖c − 1/K‖₁ of the plan's column marginal c after so many iterations: equation (32)."""
+    """On ‖c − 1/K‖₁ of the plan's column marginal c after so many iterations: equation (4)."""
     logits = x @ keys.T + bias
     gap = (logits.logsumexp(-1) - math.log(len(keys)) - logits.mean(-1)).mean()
     return float((2 * gap / (iterations + 1)).sqrt())

@@ -115,7 +115,7 @@ def test_search_compiles(sm: int, mode: Mode, resident: bool, cut: Tiles) -> Non
     assert loop["HGMMA" if sm == 90 else "HMMA"] > 0  # on matrix units, not emulated
     pairs = cut.block_n * cut.block_k // (32 * cut.warps)  # of a thread, in one step
     if mode == "exact":
-        # (22) assumes that the codes' lengths are added after the products, not before: one FFMA a pair.
+        # (10) assumes that the codes' lengths are added after the products, not before: one FFMA a pair.
         assert loop["FFMA"] >= pairs
     # A mask or a conversion in the loop, or predicates that go through registers, would each add one a pair.
     assert loop.total() <= issued * pairs

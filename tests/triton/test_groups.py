@@ -255,7 +255,7 @@ class Packing:
         return search(self.x, self.codes, self.cut, self.sizes)
 
     def scores(self, head: int = 0) -> Tensor:
-        """(20) in float64, of the values as they were packed: [N, K]."""
+        """(8) in float64, of the values as they were packed: [N, K]."""
         left, right = self.x.columns[head].double(), self.codes.columns[head].double()
         if self.cut.products == 3:
             left_low, left = left.chunk(2, 1)
@@ -269,7 +269,7 @@ class Packing:
         return products + self.x.factor[head].double()[:, None] * self.codes.half_squares[head].double()[None, :]
 
     def errors(self, limit: Bound) -> Tensor:
-        """E of (34) or (35) for each row of the first head."""
+        """E of (14) or (15) for each row of the first head."""
         length = (2 * self.x.half_squares[0].double()).sqrt()
         radius = (2 * self.codes.largest[0].amax().double()).sqrt()
         return limit.product * length * radius + limit.square * self.x.factor[0].double() * radius.square()
@@ -302,7 +302,7 @@ def test_search_keeps_the_two_best_groups_and_the_third_score(mode: Mode, d: int
     [("exact", 3, 1e-30), ("exact", 9, 1e30), ("exact", 20, 1.0), ("exact", 130, 1e-30), ("tf32", 8, 1e30)],
 )
 def test_packed_scores_are_near_the_exact_ones(mode: Mode, d: int, scale: float) -> None:
-    """The errors of (33): of two halves 3·2⁻²² or 3·2⁻¹⁶ a R, of single values 2·2⁻¹¹ a R; and u t ½R²."""
+    """The errors of (13): of two halves 3·2⁻²² or 3·2⁻¹⁶ a R, of single values 2·2⁻¹¹ a R; and u t ½R²."""
     x = scale * torch.randn(1, 30, d, device=device())
     x[0, 3] *= 1e7
     codebook = scale * torch.randn(1, 40, d, device=device())

@@ -1,4 +1,4 @@
-"""FSQ's levels against equation (11) in float64."""
+"""FSQ's levels against equation (1) in float64."""
 
 import pytest
 import torch

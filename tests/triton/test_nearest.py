@@ -295,7 +295,7 @@ def test_second_score_is_the_second_smallest() -> None:
 
 @pytest.mark.parametrize("n", [1, 140])
 def test_lowest_index_within_the_bound_of_the_smallest_distance(n: int) -> None:
-    """(24), at distances of 12, 6 and 0 units beyond 1, a bound of 9, in three steps of the codes.
+    """(12), at distances of 12, 6 and 0 units beyond 1, a bound of 9, in three steps of the codes.
 
     The first code is within the bound of the second, and the second of the third, in shares of their own (one row)
     or in one share (140 rows), where the index of the second is lost.
@@ -352,7 +352,7 @@ def test_location_of_the_codes(size: int, d: int, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("scale", [1.0, 1e-30, 1e30])
 def test_split_halves_hold_the_value(scale: float) -> None:
-    """hi + lo is the centred value to 2⁻²² of it; each half has ten explicit bits of mantissa: (21).
+    """hi + lo is the centred value to 2⁻²² of it; each half has ten explicit bits of mantissa: (9).
 
     Codes a and −a: the centre is zero, so the values packed are the codes up to the power of two.
     """

@@ -1,4 +1,4 @@
-"""Which rows the scores decide, by equations (22) and (23) of kernels/nearest/README.md, and their codes."""
+"""Which rows the scores decide, by equations (10) and (11) of kernels/nearest/README.md, and their codes."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from quantizers.kernels.nearest.triton.search import Partial
 ROWS = 64  # per program
 CHANNELS = 32  # per step
 WARPS = 8
-# (22): u = 2⁻²⁴. Splitting costs 3·2⁻²², centring two roundings, the last subtraction one.
+# (10): u = 2⁻²⁴. Splitting costs 3·2⁻²², centring two roundings, the last subtraction one.
 _ROUNDOFF = tl.constexpr(ROUNDOFF_FLOAT32)
 _SPLIT = tl.constexpr(15.0)
 _ACCUMULATION = tl.constexpr(ACCUMULATION)
@@ -43,7 +43,7 @@ def decide(
 ) -> None:
     """Merge the splits, and write the results of `rows` to `found`.
 
-    If `undecided` is given, adds the rows whose second score is not safely larger (22) to it instead, and leaves
+    If `undecided` is given, adds the rows whose second score is not safely larger (10) to it instead, and leaves
     their places in `found` as they are.
 
     Args:

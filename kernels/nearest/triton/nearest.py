@@ -1,4 +1,4 @@
-"""The nearest code on matrix units, exactly: equations (20) to (24) of kernels/nearest/README.md.
+"""The nearest code on matrix units, exactly: equations (8) to (12) of kernels/nearest/README.md.
 
 Codebook and rows are packed (pack.py) and scored (search.py). One kernel decides which rows the scores settle, and
 looks up their codes and distances (decide.py). The other rows are scanned again in float64 (rescan.py).

@@ -83,7 +83,7 @@ def _squares(x_row_ptr, stride_xd, code_ptr, stride_cd, listed, inside, d):
 
 @triton.jit
 def _limit(squares, d):
-    """The largest squared distance within (24) of the smallest."""
+    """The largest squared distance within (12) of the smallest."""
     # A product with a float64, since (2d + 16)·2⁻⁵³ alone would be float32 and vanish when added to 1.
     return squares + squares * (2 * (d + _EXTRA_ROUNDINGS)) * _ROUNDOFF
 
@@ -120,11 +120,11 @@ def _scan(
     ROWS: tl.constexpr,
     CODES: tl.constexpr,
 ):
-    """The smallest squared distance of each listed row over each share of the codes, the lowest index within (24)
+    """The smallest squared distance of each listed row over each share of the codes, the lowest index within (12)
     of it, and the squared distance of that code.
 
     The last is +inf if the lowest index is lost: a later code came so near that the code with the lowest index is
-    beyond (24), but another one may not be. A task is ROWS listed rows against one share of the codes.
+    beyond (12), but another one may not be. A task is ROWS listed rows against one share of the codes.
     """
     count = tl.load(count_ptr)
     shares, share = _share_of(count, size, programs, ROWS, CODES)
@@ -212,7 +212,7 @@ def _settle(
     SHARES: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """The lowest index within (24) of the smallest distance, and its code. A task is ROWS listed rows.
+    """The lowest index within (12) of the smallest distance, and its code. A task is ROWS listed rows.
 
     The codes are scanned again only if the lowest index of a share was lost.
     """

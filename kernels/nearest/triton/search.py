@@ -1,4 +1,4 @@
-"""The smallest scores over packed rows and codes: equations (20) and (21) of kernels/nearest/README.md."""
+"""The smallest scores over packed rows and codes: equations (8) and (9) of kernels/nearest/README.md."""
 
 from typing import NamedTuple
 
@@ -91,7 +91,7 @@ def _search(
     BLOCK_K: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """Scores (20) of a tile of rows against one split of the codes, without an N × K matrix.
+    """Scores (8) of a tile of rows against one split of the codes, without an N × K matrix.
 
     Each column of a step has its own running minima over the steps; the columns are compared at the end.
     """

@@ -1,4 +1,4 @@
-"""Softmax-weighted codes under Gumbel noise, without an N × K matrix: (12) to (17) of kernels/soft/README.md.
+"""Softmax-weighted codes under Gumbel noise, without an N × K matrix: (1) to (6) of kernels/soft/README.md.
 
 A program processes a block of rows and passes over the codes once, as attention passes over its keys. It maintains
 running maxima and sums, and scales down the previous sums when a maximum rises.

@@ -38,7 +38,7 @@ def entropy_loss(
     No N × K matrix is formed, and no probability is clamped. With the usual clamp p̄_k ≥ 10⁻⁵, a codebook of more
     than 10⁵ codes that is used evenly would get no gradient. The two terms are computed as follows:
 
-    - H(p_n) = log K − KL(p_n ‖ uniform), equation (14) in kernels/soft/README.md.
+    - H(p_n) = log K − KL(p_n ‖ uniform), equation (3) in kernels/soft/README.md.
     - H(p̄) = −Σ_k p̄_k log p̄_k has the differential −Σ_k dp̄_k (log p̄_k + 1), and Σ_k dp̄_k = 0 because p̄ sums to
       one. So dH(p̄) = Σ_k v_k dp̄_k = d mean_n Σ_k p_nk v_k with v_k = −log p̄_k held constant. That mean over n of
       softmax-weighted values v is also H(p̄) itself: one softmax over K gives both the value and its gradient.

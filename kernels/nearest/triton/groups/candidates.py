@@ -89,6 +89,6 @@ def within_rounding(squares, d):
 
 @triton.jit
 def distance_limit(smallest, d):
-    """The largest computed squared distance that may be equal to the smallest: (24)."""
+    """The largest computed squared distance that may be equal to the smallest: (12)."""
     # A product with a float64, since (2d + 16)·2⁻⁵³ alone would be float32 and vanish when added to 1.
     return smallest + smallest * (2 * (d + _EXTRA_ROUNDINGS)) * _ROUNDOFF

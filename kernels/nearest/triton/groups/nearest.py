@@ -1,4 +1,4 @@
-"""The nearest code by minima of groups of codes, exactly: equations (33) to (36) of README.md.
+"""The nearest code by minima of groups of codes, exactly: equations (13) to (16) of README.md.
 
 The other loop (../nearest.py) tracks the best score of every column of codes; this one tracks the two best groups
 of codes and the third score (search.py), and decides within these groups in float64 (settle.py). Rows whose

@@ -92,7 +92,7 @@ def _search(
     BLOCK_K: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """Scores (20) of a tile of rows against one split of the codes, without an N × K matrix."""
+    """Scores (8) of a tile of rows against one split of the codes, without an N × K matrix."""
     head, split = tl.program_id(1).to(tl.int64), tl.program_id(2)
     row = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N) + head * rows
     columns = tl.arange(0, BLOCK_K)

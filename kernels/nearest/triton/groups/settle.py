@@ -1,6 +1,6 @@
 """The nearest code of each row from its best groups, and the list of rows that need every code.
 
-Equation (36) of README.md.
+Equation (16) of README.md.
 """
 
 import triton

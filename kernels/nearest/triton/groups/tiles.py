@@ -25,7 +25,7 @@ RESIDENT_WIDTH_HALVES = 128  # the same for low and high halves
 BYTES: dict[Values, int] = {"tf32": 4, "bf16": 2}
 STREAMED_BYTES = 256  # of a row in a step, if rows are streamed
 
-# The error of a score; equations (33) to (35) of README.md.
+# The error of a score; equations (13) to (15) of README.md.
 SPLIT_ERROR: dict[Values, float] = {"tf32": 3 * 2.0**-22, "bf16": 3 * 2.0**-16}
 HALVES = 1 + 2.0**-5  # what the sums of bfloat16 halves, which may exceed the values, add to those of the values
 
@@ -120,7 +120,7 @@ def tiles(n: int, k: int, cut: Layout, device: Device, programs: int = PROGRAMS_
 
 
 def bound(cut: Layout) -> Bound:
-    """Return the coefficients of (34), with columns for the bias, or (35)."""
+    """Return the coefficients of (14), with columns for the bias, or (15)."""
     u, split = ROUNDOFF_FLOAT32, SPLIT_ERROR[cut.values]
     sums = ACCUMULATION * cut.width
     if cut.bias_columns:
