@@ -11,7 +11,6 @@ from threading import Event, Lock
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 import triton
 
@@ -22,11 +21,11 @@ from benchmarks.gpu.registry import STAGES
 from benchmarks.gpu.stages import Numbers, Stage
 from benchmarks.machine import record as machine_record
 from benchmarks.machine import usable_cores
+from quantizers.kernels.common.dispatch import interpreter_obstacle
 
 REPORT = "gpu.json"
 MOST_WORKERS = 16
 BUDGET = 480.0  # seconds
-INTERPRETABLE_NUMPY = "2.4"  # triton below 3.7 cannot interpret with this numpy or a later one
 
 
 @dataclass(frozen=True)
@@ -50,25 +49,12 @@ def settle(stages: Sequence[str], interpreted: bool, out: Path, budget: float) -
         if name not in STAGES:
             raise InputError(f"--stage: got {name!r}; expected some of {', '.join(STAGES)}")
     if interpreted:
-        _check_interpreter(triton.__version__, np.__version__)
+        if reason := interpreter_obstacle():
+            raise InputError(f"--interpret: {reason}")
     elif not torch.cuda.is_available():
         raise InputError("no CUDA device was found; --interpret tries the stages on a CPU")
     chosen = tuple(stage for stage in STAGES.values() if stage.name in names or not names)
     return Settings(chosen, interpreted, out, budget)
-
-
-def _check_interpreter(triton_version: str, numpy_version: str) -> None:
-    """Raises: InputError if this triton cannot interpret kernels with this numpy."""
-    if _numbers(triton_version) < _numbers("3.7") and _numbers(numpy_version) >= _numbers(INTERPRETABLE_NUMPY):
-        raise InputError(
-            f"--interpret: the interpreter of triton {triton_version} does not work with numpy {numpy_version}; "
-            f"it needs numpy below {INTERPRETABLE_NUMPY}, or triton 3.7"
-        )
-
-
-def _numbers(version: str) -> tuple[int, int]:
-    major, minor, *_ = version.split(".")
-    return int(major), int(minor)
 
 
 def run(settings: Settings, said: Callable[[str, str, Numbers], None]) -> dict[str, Any]:

@@ -488,7 +488,7 @@ def test_bad_input_is_a_sentence(
     options: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(running, "_check_interpreter", lambda *versions: None)
+    monkeypatch.setattr(running, "interpreter_obstacle", str)
     monkeypatch.chdir(tmp_path)
     result = command(*options)
     assert result.exit_code == 2
@@ -497,18 +497,10 @@ def test_bad_input_is_a_sentence(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("of_triton", "numpy", "works"),
-    [("3.6.0", "2.4.0", False), ("3.6.0", "2.3.5", True), ("3.7.1", "2.5.0", True), ("3.10.0", "2.10.1", True)],
-)
-def test_an_interpreter_that_does_not_work_is_named(of_triton: str, numpy: str, works: bool) -> None:
-    if works:
-        running._check_interpreter(of_triton, numpy)
-    else:
-        with pytest.raises(
-            InputError, match=r"the interpreter of triton 3\.6\.0 does not work with numpy 2\.4\.0"
-        ):
-            running._check_interpreter(of_triton, numpy)
+def test_an_interpreter_that_does_not_work_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(running, "interpreter_obstacle", lambda: "the interpreter does not work")
+    with pytest.raises(InputError, match="--interpret: the interpreter does not work"):
+        running.settle([], True, tmp_path, 1)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"benchmark": "kernels"}', None])
