@@ -21,14 +21,17 @@ LONGEST = [FOLDER / "test_nearest.py", FOLDER / "test_groups.py"]  # each takes 
 PARTS = {path.stem: [path] for path in LONGEST} | {"the rest": [path for path in MODULES if path not in LONGEST]}
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(INTERPRETED, reason="would start itself")
-@pytest.mark.skipif(bool(interpreter_obstacle()), reason=interpreter_obstacle())
-@pytest.mark.parametrize("modules", PARTS.values(), ids=PARTS)
-def test_passes_in_the_interpreter(modules: list[Path], tmp_path: Path) -> None:
-    results = tmp_path / "results.xml"
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(INTERPRETED, reason="would start itself"),
+    pytest.mark.skipif(bool(interpreter_obstacle()), reason=interpreter_obstacle()),
+]
+
+
+def run(modules: list[Path], results: Path, *options: str) -> ElementTree.Element:
+    """Run modules in a process of their own, all of whose tests must pass; return its results."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", *modules, f"--junitxml={results}", "-p", "no:cacheprovider"],
+        [sys.executable, "-m", "pytest", *modules, *options, f"--junitxml={results}", "-p", "no:cacheprovider"],
         cwd=FOLDER.parent.parent,
         env={**os.environ, "TRITON_INTERPRET": "1"},
         capture_output=True,
@@ -38,6 +41,19 @@ def test_passes_in_the_interpreter(modules: list[Path], tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     suite = ElementTree.parse(results).getroot().find("testsuite")
     assert suite is not None
+    assert int(suite.attrib["skipped"]) == 0, done.stdout
+    return suite
+
+
+@pytest.mark.parametrize("modules", PARTS.values(), ids=PARTS)
+def test_passes_in_the_interpreter(modules: list[Path], tmp_path: Path) -> None:
+    suite = run(modules, tmp_path / "results.xml")
     names = {case.attrib["classname"].rpartition(".")[2] for case in suite.iter("testcase")}
     assert names == {module.stem for module in modules}
-    assert int(suite.attrib["skipped"]) == 0, done.stdout
+
+
+@pytest.mark.long
+def test_every_other_quantizer_passes_in_the_interpreter(tmp_path: Path) -> None:
+    """Those that `make test` leaves out: none of them reads a value back, either."""
+    suite = run([FOLDER / "test_modules.py"], tmp_path / "results.xml", "-m", "long")
+    assert int(suite.attrib["tests"]) > 40
