@@ -16,6 +16,7 @@ from benchmarks.kernels.memory import resident_peak
 from quantizers import Quantizer
 from quantizers.core.registry import _BUILDERS, parameters
 from quantizers.kernels.common.dispatch import use_implementation
+from quantizers.kernels.highest import reference as reference_highest
 from quantizers.kernels.implicit import reference as reference_implicit
 from quantizers.kernels.nearest import reference as reference_nearest
 from quantizers.kernels.soft import reference as reference_soft
@@ -78,7 +79,7 @@ def test_the_counter_sees_a_matrix() -> None:
 @pytest.mark.parametrize("name", ["vq", "gumbel"])
 def test_the_counter_sees_into_the_operations(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """The reference without its budget makes the matrix, inside a registered operation."""
-    for module in (reference_nearest, reference_soft):
+    for module in (reference_nearest, reference_soft, reference_highest):
         monkeypatch.setattr(module, "SCORE_BUDGET", 2**40)
     with use_implementation("reference"):
         quantizer = build(Case(name), SMALL)
@@ -112,8 +113,8 @@ def test_no_tensor_of_n_by_k(monkeypatch: pytest.MonkeyPatch, case: Case, implem
     rows, size = N, K
     if case.choice == "logits" and implementation == "reference":
         rows, size = FEW, SMALL
-        monkeypatch.setattr(reference_soft, "SCORE_BUDGET", FEW * SMALL // 10)  # of eight bytes each
-        monkeypatch.setattr(reference_nearest, "SCORE_BUDGET", FEW * SMALL // 10)
+        for module in (reference_soft, reference_nearest, reference_highest):
+            monkeypatch.setattr(module, "SCORE_BUDGET", FEW * SMALL // 10)  # of eight bytes each
     with under(implementation):
         quantizer = build(case, size)
         assert largest_allocation(lambda: use(quantizer, rows)) < rows * size
