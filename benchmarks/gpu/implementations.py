@@ -12,7 +12,6 @@ from quantizers.kernels.levels.operation import round_levels
 from quantizers.kernels.nearest.operation import nearest_code, nearest_lookup
 from quantizers.kernels.nearest.triton.decide import _ACCUMULATION, _ROUNDOFF, _SPLIT, Undecided, decide
 from quantizers.kernels.nearest.triton.groups import tiles as group_tiles
-from quantizers.kernels.nearest.triton.groups.choice import empty_choice
 from quantizers.kernels.nearest.triton.groups.exhaustive import no_rows
 from quantizers.kernels.nearest.triton.groups.nearest import nearest_code as group_nearest_code
 from quantizers.kernels.nearest.triton.groups.pack import empty_codes, empty_rows
@@ -107,8 +106,8 @@ def left_by_groups(x: Tensor, codebook: Tensor) -> float:
     packed = empty_rows(vectors, round_up(len(x), sizes.block_n), cut)
     group_pack(codes, packed_codes, vectors, packed, where, cut, left.number, with_codes=True)
     minima = group_search(packed, packed_codes, cut, sizes)
-    choice, limit = empty_choice(vectors, codes, codes=False), group_tiles.bound(cut)
-    settle(minima, packed, packed_codes, vectors, codes, where, limit, sizes, left, choice, 0)
+    found, limit = empty_found(vectors, codes, codes=False), group_tiles.bound(cut)
+    settle(minima, packed, packed_codes, vectors, codes, where, limit, sizes, left, found, 0)
     return int(left.number.sum()) / len(x)
 
 

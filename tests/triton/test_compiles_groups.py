@@ -144,7 +144,7 @@ def test_pack_compiles(sm: int, values: str, d: int) -> None:
         "LOW_E": 1 if cut.parts == 3 else 0,
         "BIAS": cut.bias_columns,
         "COLUMNS": cut.columns,
-        "DROPPED_BITS": pack._DROPPED_BITS[cut.values],
+        "DROPPED_BITS": pack.DROPPED_BITS[cut.values],
         "ROWS": rows,
         "CHUNK": chunk,
     }

@@ -11,15 +11,16 @@ from torch import Tensor
 from quantizers.kernels.common.triton.device import Device
 from quantizers.kernels.nearest import reference
 from quantizers.kernels.nearest.triton.groups import nearest
-from quantizers.kernels.nearest.triton.groups.choice import empty_choice
 from quantizers.kernels.nearest.triton.groups.exhaustive import Rows, exhaustive, no_rows
 from quantizers.kernels.nearest.triton.groups.nearest import nearest_code, nearest_lookup
 from quantizers.kernels.nearest.triton.groups.pack import PackedCodes, PackedRows, empty_codes, empty_rows, pack
 from quantizers.kernels.nearest.triton.groups.search import Minima, search
 from quantizers.kernels.nearest.triton.groups.settle import settle
 from quantizers.kernels.nearest.triton.groups.tiles import CLASSES, Bound, Layout, Tiles, bound, layout, tiles
+from quantizers.kernels.nearest.triton.lookup import empty_found
 from quantizers.kernels.nearest.triton.pack import frame
 from quantizers.kernels.nearest.triton.precision import Mode
+from quantizers.kernels.nearest.triton.tiles import round_up
 from tests.exact import assert_nearest
 from tests.triton.interpreter import device, runs_kernels
 
@@ -246,9 +247,9 @@ class Packing:
         self.sizes = tiles(x.shape[1], codebook.shape[1], self.cut, device_)._replace(splits=2)
         self.where = frame(codebook)
         self.left = no_rows(x)
-        size = nearest._round_up(codebook.shape[1], self.sizes.block_k)
+        size = round_up(codebook.shape[1], self.sizes.block_k)
         self.codes = empty_codes(codebook, size, self.cut)
-        self.x = empty_rows(x, nearest._round_up(x.shape[1], self.sizes.block_n), self.cut)
+        self.x = empty_rows(x, round_up(x.shape[1], self.sizes.block_n), self.cut)
         pack(codebook, self.codes, x, self.x, self.where, self.cut, self.left.number, with_codes=True)
 
     def search(self) -> Minima:
@@ -380,12 +381,12 @@ def test_bound_covers_a_matrix_unit_that_truncates(d: int, step: int) -> None:
 def settled(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
     """The indices of one head's rows from their best groups alone, and which rows were left."""
     packing = Packing(x[None], codebook[None], "exact")
-    choice = empty_choice(x[None], codebook[None], codes=False)
+    found = empty_found(x[None], codebook[None], codes=False)
     arguments = packing.x, packing.codes, x[None], codebook[None], packing.where, bound(packing.cut)
-    settle(packing.search(), *arguments, packing.sizes, packing.left, choice, 0)
+    settle(packing.search(), *arguments, packing.sizes, packing.left, found, 0)
     flags = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     flags[packing.left.listed[0, : packing.left.number[0]]] = True
-    return choice.indices[0], flags
+    return found.indices[0], flags
 
 
 def test_few_rows_are_left_and_none_of_the_others_is_wrong() -> None:
@@ -409,9 +410,9 @@ def test_exhaustive_search_of_some_rows() -> None:
     codebook[:, 150:180] = codebook[:, :30]
     expected, _ = reference.nearest_code(x, codebook)
     for kept in (0.95, 0.2):
-        choice = empty_choice(x, codebook, codes=False)
-        choice.indices.fill_(-7)
+        found = empty_found(x, codebook, codes=False)
+        found.indices.fill_(-7)
         flags = torch.rand(2, 150, device=device()) > kept
         listed = flags.int().argsort(1, descending=True)
-        exhaustive(x, codebook, frame(codebook), Rows(listed, flags.sum(1).int()), choice)
-        assert torch.equal(choice.indices, expected.masked_fill(~flags, -7))
+        exhaustive(x, codebook, frame(codebook), Rows(listed, flags.sum(1).int()), found)
+        assert torch.equal(found.indices, expected.masked_fill(~flags, -7))

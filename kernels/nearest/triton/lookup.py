@@ -1,4 +1,4 @@
-"""The chosen codes and their distances."""
+"""The chosen codes and their distances, as both searches write them."""
 
 from typing import NamedTuple
 
@@ -7,8 +7,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from quantizers.kernels.common.constants import EXTRA_ROUNDINGS, ROUNDOFF_FLOAT64
 from quantizers.kernels.common.triton.loads import load_tile, store_tile
 from quantizers.kernels.common.vectors import compute_dtype
+
+_ROUNDOFF = tl.constexpr(ROUNDOFF_FLOAT64)
+_EXTRA_ROUNDINGS = tl.constexpr(EXTRA_ROUNDINGS)
 
 
 class Found(NamedTuple):
@@ -67,3 +71,10 @@ def look_up(
     distance = tl.where(chosen, squares, float("nan"))
     tl.store(distance_ptr + out, distance.to(distance_ptr.dtype.element_ty), mask=mask)
     tl.store(indices_ptr + out, tl.where(chosen, index, -1), mask=mask)
+
+
+@triton.jit
+def distance_limit(smallest, d):
+    """The largest computed squared distance that may be equal to the smallest: (12)."""
+    # A product with a float64, since (2d + 16)·2⁻⁵³ alone would be float32 and vanish when added to 1.
+    return smallest + smallest * (2 * (d + _EXTRA_ROUNDINGS)) * _ROUNDOFF

@@ -22,6 +22,7 @@ SUMMARY_TILE = 2048  # elements of a tile of codes to summarize
 SLICES = 256  # programs that share the codes of a head, to find their location
 PARTS, PART_CHANNELS = 64, 32  # slices and channels per step of the kernel that combines them
 WARPS = 8
+DROPPED_BITS = {"tf32": 13, "bf16": 16}  # of float32's mantissa
 
 
 class Frame(NamedTuple):
@@ -254,10 +255,10 @@ def inverse_power_of_two(value):
 
 
 @triton.jit
-def round_tf32(value):
-    """The nearest float32 with ten explicit mantissa bits, halves away from zero; for |value| ≤ 4."""
+def round_mantissa(value, DROPPED_BITS: tl.constexpr):
+    """The nearest float32 whose last mantissa bits are zero, halves away from zero; infinity stays."""
     bits = value.to(tl.int32, bitcast=True)
-    return ((bits + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
+    return ((bits + (1 << (DROPPED_BITS - 1))) & -(1 << DROPPED_BITS)).to(tl.float32, bitcast=True)
 
 
 @triton.jit(
@@ -535,8 +536,8 @@ def _store(tile, high_ptr, low_ptr, out, mask, channel, width, MODE: tl.constexp
     if MODE == "bf16":
         store_tile(high_row_ptr, mask, channel, width, 1, value.to(tl.bfloat16), CHANNELS)
     else:
-        high = round_tf32(value)
+        high = round_mantissa(value, 13)  # bits, for tf32
         store_tile(high_row_ptr, mask, channel, width, 1, high, CHANNELS)
         if MODE == "exact":
-            low = round_tf32(value - high)
+            low = round_mantissa(value - high, 13)
             store_tile(low_ptr + out.to(tl.int64) * width, mask, channel, width, 1, low, CHANNELS)

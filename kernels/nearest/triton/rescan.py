@@ -9,11 +9,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quantizers.kernels.common.constants import EXTRA_ROUNDINGS, ROUNDOFF_FLOAT64
 from quantizers.kernels.common.triton.device import device_properties
 from quantizers.kernels.common.triton.loads import converted
 from quantizers.kernels.nearest.triton.decide import Undecided
-from quantizers.kernels.nearest.triton.lookup import Found, look_up
+from quantizers.kernels.nearest.triton.lookup import Found, distance_limit, look_up
 
 ROWS = 16  # per task
 CODES = 64  # per step
@@ -21,8 +20,6 @@ SHARES = 32  # of the codes per step, to find the smallest distance over all sha
 CHANNELS = 32  # per step of the lookup
 WARPS = 4
 PROGRAMS_PER_MULTIPROCESSOR = 4
-_ROUNDOFF = tl.constexpr(ROUNDOFF_FLOAT64)
-_EXTRA_ROUNDINGS = tl.constexpr(EXTRA_ROUNDINGS)
 _NONE = tl.constexpr(2**31 - 1)
 
 
@@ -82,13 +79,6 @@ def _squares(x_row_ptr, stride_xd, code_ptr, stride_cd, listed, inside, d):
 
 
 @triton.jit
-def _limit(squares, d):
-    """The largest squared distance within (12) of the smallest."""
-    # A product with a float64, since (2d + 16)·2⁻⁵³ alone would be float32 and vanish when added to 1.
-    return squares + squares * (2 * (d + _EXTRA_ROUNDINGS)) * _ROUNDOFF
-
-
-@triton.jit
 def _lowest(squares, limit, code):
     """The lowest of the codes [C] whose squares [R, C] are finite and at most the row's limit."""
     near = (squares <= limit[:, None]) & (squares < float("inf"))
@@ -145,7 +135,7 @@ def _scan(
             code_ptr = head_ptr[:, None] + code[None, :] * stride_ck
             squares = _squares(x_row_ptr, stride_xd, code_ptr, stride_cd, listed, inside, d)
             least = tl.minimum(nearest, tl.min(squares, 1))
-            limit = _limit(least, d)
+            limit = distance_limit(least, d)
             lowest_here = _lowest(squares, limit, code)
             squares_here = tl.min(tl.where(code[None, :] == lowest_here[:, None], squares, float("inf")), 1)
             known = tl.where(lowest_squares <= limit, lowest_squares, float("inf"))
@@ -230,7 +220,7 @@ def _settle(
             place, inside = _places(group, start, shares, ROWS, SHARES)
             nearest = tl.load(nearest_ptr + place, mask=inside, other=float("inf"))
             smallest = tl.minimum(smallest, tl.min(nearest, 0))
-        limit = _limit(smallest, d)
+        limit = distance_limit(smallest, d)
         result = tl.full([ROWS], _NONE, tl.int32)
         lost = tl.zeros([ROWS], tl.int32)
         for start in range(0, shares, SHARES):

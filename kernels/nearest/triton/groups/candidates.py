@@ -4,6 +4,7 @@ import triton
 import triton.language as tl
 
 from quantizers.kernels.common.constants import EXTRA_ROUNDINGS, ROUNDOFF_FLOAT64
+from quantizers.kernels.nearest.triton.lookup import distance_limit
 
 _NONE = tl.constexpr(2**31 - 1)  # instead of an index
 _ROUNDOFF = tl.constexpr(ROUNDOFF_FLOAT64)
@@ -85,10 +86,3 @@ def nearest_candidate(
 def within_rounding(squares, d):
     """Whether squared distances [R, C] are within (5) of the smallest of their row."""
     return squares <= distance_limit(tl.min(squares, 1), d)[:, None]
-
-
-@triton.jit
-def distance_limit(smallest, d):
-    """The largest computed squared distance that may be equal to the smallest: (12)."""
-    # A product with a float64, since (2d + 16)·2⁻⁵³ alone would be float32 and vanish when added to 1.
-    return smallest + smallest * (2 * (d + _EXTRA_ROUNDINGS)) * _ROUNDOFF

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from quantizers.kernels.common.triton.device import device_properties
 from quantizers.kernels.common.vectors import compute_dtype
-from quantizers.kernels.nearest.triton.groups.candidates import distance_limit, score_error
-from quantizers.kernels.nearest.triton.groups.choice import Choice, write_choice
+from quantizers.kernels.nearest.triton.groups.candidates import score_error
+from quantizers.kernels.nearest.triton.lookup import Found, distance_limit, look_up
 from quantizers.kernels.nearest.triton.pack import Frame
 
 ROWS = 32  # per task
@@ -47,13 +47,13 @@ def no_rows(x: Tensor) -> Rows:
     return Rows(listed, x.new_empty((len(x),), dtype=torch.int32))
 
 
-def exhaustive(x: Tensor, codebook: Tensor, where: Frame, rows: Rows, choice: Choice, first: int = 0) -> None:
-    """Write the choices of the listed rows of [H, N, D], for codes [H, K, D] with the frame `where`.
+def exhaustive(x: Tensor, codebook: Tensor, where: Frame, rows: Rows, found: Found, first: int = 0) -> None:
+    """Write the results of the listed rows of [H, N, D], for codes [H, K, D] with the frame `where`.
 
     A row that is not finite gets the index −1.
 
     Args:
-        first: position of the first row of `x` in `choice`.
+        first: position of the first row of `x` in `found`.
     """
     heads, n, d = x.shape
     size = codebook.shape[1]
@@ -80,14 +80,14 @@ def exhaustive(x: Tensor, codebook: Tensor, where: Frame, rows: Rows, choice: Ch
     )
     _finish[(programs, heads)](
         *inputs,
-        *choice,
+        *found,
         n,
         size,
         d,
         tasks,
         first,
-        choice.indices.shape[1],
-        STORE_CODES=choice.codes.dim() == 3,
+        found.indices.shape[1],
+        STORE_CODES=found.codes.dim() == 3,
         ROWS=ROWS,
         CODES=CODES,
         CHANNELS=CHANNELS,
@@ -328,7 +328,7 @@ def _finish(
             lowest = tl.where(uncertain, near_index, lowest)
         lowest = tl.where(found, lowest, -1)
         out = head * total + first + row
-        write_choice(
-            lowest, listed, out, x_row_ptr, stride_xd, codes_ptr, stride_ck, stride_cd,
+        look_up(
+            x_row_ptr, stride_xd, codes_ptr, stride_ck, stride_cd, lowest.to(tl.int64), out, listed,
             indices_ptr, chosen_ptr, distance_ptr, d, STORE_CODES, ROWS, CHANNELS,
         )  # fmt: skip

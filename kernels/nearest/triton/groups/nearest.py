@@ -19,14 +19,15 @@ from torch import Tensor
 
 from quantizers.kernels.common.triton.device import device_properties
 from quantizers.kernels.common.vectors import compute_dtype
-from quantizers.kernels.nearest.triton.groups.choice import Choice, empty_choice
 from quantizers.kernels.nearest.triton.groups.exhaustive import every_row, exhaustive, no_rows
 from quantizers.kernels.nearest.triton.groups.pack import empty_codes, empty_rows, pack
 from quantizers.kernels.nearest.triton.groups.search import search
 from quantizers.kernels.nearest.triton.groups.settle import settle
 from quantizers.kernels.nearest.triton.groups.tiles import BLOCK_N, bound, layout, tiles
+from quantizers.kernels.nearest.triton.lookup import Found, empty_found
 from quantizers.kernels.nearest.triton.pack import frame
 from quantizers.kernels.nearest.triton.precision import matmul_mode
+from quantizers.kernels.nearest.triton.tiles import round_up
 
 CHUNK = 2**25  # columns in packed rows at a time: 128 MiB in float32
 HEADS = 65535  # in one grid
@@ -61,37 +62,33 @@ def nearest_lookup(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor, Tensor]
     return _search(x, codebook, codes=True)
 
 
-def _search(x: Tensor, codebook: Tensor, *, codes: bool) -> Choice:
-    choice = empty_choice(x, codebook, codes=codes)
+def _search(x: Tensor, codebook: Tensor, *, codes: bool) -> Found:
+    found = empty_found(x, codebook, codes=codes)
     if x.shape[0] * x.shape[1] > 0:
         for first in range(0, len(x), HEADS):
             some = slice(first, first + HEADS)
-            _search_heads(x[some], codebook[some], Choice(*(result[some] for result in choice)))
-    return choice
+            _search_heads(x[some], codebook[some], Found(*(result[some] for result in found)))
+    return found
 
 
-def _search_heads(x: Tensor, codebook: Tensor, choice: Choice) -> None:
+def _search_heads(x: Tensor, codebook: Tensor, found: Found) -> None:
     where = frame(codebook)
     if compute_dtype(x, codebook) == torch.float64:
-        exhaustive(x, codebook, where, every_row(x), choice)
+        exhaustive(x, codebook, where, every_row(x), found)
         return
     (heads, n, d), size = x.shape, codebook.shape[1]
     mode, device = matmul_mode(), device_properties(x.device)
     cut = layout(d, mode, device)
-    sizes = tiles(heads * _round_up(n, BLOCK_N), size, cut, device)
+    sizes = tiles(heads * round_up(n, BLOCK_N), size, cut, device)
     limit = bound(cut) if mode == "exact" else None
-    packed_codes = empty_codes(codebook, _round_up(size, sizes.block_k), cut)
+    packed_codes = empty_codes(codebook, round_up(size, sizes.block_k), cut)
     chunk = max(1, CHUNK // (heads * cut.columns))
     for first in range(0, n, chunk):
         rows = x[:, first : first + chunk]
         left = no_rows(rows)
-        packed = empty_rows(rows, _round_up(rows.shape[1], sizes.block_n), cut)
+        packed = empty_rows(rows, round_up(rows.shape[1], sizes.block_n), cut)
         pack(codebook, packed_codes, rows, packed, where, cut, left.number, with_codes=first == 0)
         minima = search(packed, packed_codes, cut, sizes)
-        settle(minima, packed, packed_codes, rows, codebook, where, limit, sizes, left, choice, first)
+        settle(minima, packed, packed_codes, rows, codebook, where, limit, sizes, left, found, first)
         if mode == "exact":
-            exhaustive(rows, codebook, where, left, choice, first)
-
-
-def _round_up(count: int, multiple: int) -> int:
-    return -(-count // multiple) * multiple
+            exhaustive(rows, codebook, where, left, found, first)

@@ -11,11 +11,10 @@ import triton.language as tl
 from torch import Tensor
 
 from quantizers.kernels.nearest.triton.groups.tiles import BIAS_COLUMNS, Layout
-from quantizers.kernels.nearest.triton.pack import Frame, inverse_power_of_two
+from quantizers.kernels.nearest.triton.pack import DROPPED_BITS, Frame, inverse_power_of_two, round_mantissa
 
 TILE = 1024  # elements of a program's step: rows times columns
 CHUNK = 64  # columns of a step at most
-_DROPPED_BITS = {"tf32": 13, "bf16": 16}  # of float32's mantissa
 _BIAS_COLUMNS = tl.constexpr(BIAS_COLUMNS)
 
 
@@ -106,18 +105,11 @@ def pack(
         LOW_E={1: -1, 2: 0, 3: 1}[cut.parts],
         BIAS=cut.bias_columns,
         COLUMNS=cut.columns,
-        DROPPED_BITS=_DROPPED_BITS[cut.values],
+        DROPPED_BITS=DROPPED_BITS[cut.values],
         ROWS=block,
         CHUNK=chunk,
         enable_fp_fusion=True,
     )
-
-
-@triton.jit
-def round_mantissa(value, DROPPED_BITS: tl.constexpr):
-    """The nearest float32 whose last mantissa bits are zero, halves away from zero; infinity stays."""
-    bits = value.to(tl.int32, bitcast=True)
-    return ((bits + (1 << (DROPPED_BITS - 1))) & -(1 << DROPPED_BITS)).to(tl.float32, bitcast=True)
 
 
 @triton.jit

@@ -8,12 +8,12 @@ import triton.language as tl
 from torch import Tensor
 
 from quantizers.kernels.nearest.triton.groups.candidates import nearest_candidate
-from quantizers.kernels.nearest.triton.groups.choice import Choice, write_choice
 from quantizers.kernels.nearest.triton.groups.exhaustive import Rows
 from quantizers.kernels.nearest.triton.groups.minima import combine_columns, empty_state, insert
 from quantizers.kernels.nearest.triton.groups.pack import PackedCodes, PackedRows
 from quantizers.kernels.nearest.triton.groups.search import Minima
 from quantizers.kernels.nearest.triton.groups.tiles import CLASSES, Bound, Tiles
+from quantizers.kernels.nearest.triton.lookup import Found, look_up
 from quantizers.kernels.nearest.triton.pack import Frame
 
 ROWS = 8  # per program
@@ -36,14 +36,14 @@ def settle(
     bound: Bound | None,
     tiles: Tiles,
     left: Rows,
-    choice: Choice,
+    found: Found,
     first: int,
 ) -> None:
-    """Write the choices of the rows of [H, N, D] that their best groups settle, and append the others to `left`.
+    """Write the results of the rows of [H, N, D] that their best groups settle, and append the others to `left`.
 
     Args:
         bound: the coefficients of the error of a score; None: errors are ignored and no row is left.
-        first: position of the first row in `choice`.
+        first: position of the first row in `found`.
     """
     heads, n, d = x.shape
     members = tiles.block_k // CLASSES
@@ -61,7 +61,7 @@ def settle(
         where.spread,
         left.listed,
         left.number,
-        *choice,
+        *found,
         n,
         packed.factor.shape[1],
         codebook.shape[1],
@@ -69,11 +69,11 @@ def settle(
         minima.scores.shape[1],
         d,
         first,
-        choice.indices.shape[1],
+        found.indices.shape[1],
         error.product,
         error.square,
         CERTIFY=bound is not None,
-        CODES=choice.codes.dim() == 3,
+        CODES=found.codes.dim() == 3,
         BLOCK_K=tiles.block_k,
         ROWS=ROWS,
         SPLITS=SPLITS,
@@ -207,8 +207,8 @@ def _settle(
         )  # fmt: skip
     index = tl.where(index == _NONE, -1, index)
     out = head * total + first + row
-    write_choice(
-        index, inside & ~left, out, x_row_ptr, stride_xd, codes_ptr, stride_ck, stride_cd,
+    look_up(
+        x_row_ptr, stride_xd, codes_ptr, stride_ck, stride_cd, index.to(tl.int64), out, inside & ~left,
         indices_ptr, chosen_ptr, distance_ptr, d, CODES, ROWS, 4 * CHANNELS,
     )  # fmt: skip
     if CERTIFY:

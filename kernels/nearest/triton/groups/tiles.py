@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from quantizers.kernels.common.constants import ROUNDOFF_FLOAT32
 from quantizers.kernels.common.triton.device import Device
 from quantizers.kernels.nearest.triton.precision import ACCUMULATION, REST, Mode
-from quantizers.kernels.nearest.triton.tiles import PROGRAMS_PER_MULTIPROCESSOR
+from quantizers.kernels.nearest.triton.tiles import PROGRAMS_PER_MULTIPROCESSOR, round_up
 
 Values = Literal["tf32", "bf16"]
 
@@ -84,13 +84,13 @@ def layout(d: int, mode: Mode, device: Device) -> Layout:
         if joint in JOINT_VALUES:
             return Layout(JOINT_VALUES[joint], 3, d, joint, True, True)
         resident = padded <= RESIDENT_WIDTH_HALVES
-        width = padded if resident else _round_up(d, _step("bf16", 2))
+        width = padded if resident else round_up(d, _step("bf16", 2))
         return Layout("bf16", 2, width, width, resident, False)
     bias_columns = d + BIAS_COLUMNS <= BIAS_WIDTH
     padded = _power_of_two(d + BIAS_COLUMNS if bias_columns else d)
     least = (BLOCK_N + 2 * LEAST_BLOCK_K) * padded * BYTES[mode]
     resident = padded <= RESIDENT_WIDTH and least <= device.shared_memory
-    width = padded if resident else _round_up(d, _step(mode, 1))
+    width = padded if resident else round_up(d, _step(mode, 1))
     return Layout(mode, 1, d if bias_columns else width, width, resident, bias_columns)
 
 
@@ -136,7 +136,3 @@ def _step(values: Values, parts: int) -> int:
 
 def _power_of_two(count: int) -> int:
     return max(16, 1 << (count - 1).bit_length())  # a matrix unit's step is 16 columns of bfloat16
-
-
-def _round_up(count: int, multiple: int) -> int:
-    return -(-count // multiple) * multiple
