@@ -1,6 +1,6 @@
 """What the nearest-code search launches, without a GPU: compiled variants, grids, and kernels a call."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -14,13 +14,6 @@ pytestmark = compiles_kernels
 
 MODES = ["highest", "high", "medium"]
 Layout = Callable[[int, int, int], Tensor]
-
-
-@pytest.fixture(autouse=True)
-def _restored_precision() -> Iterator[None]:
-    before = torch.get_float32_matmul_precision()
-    yield
-    torch.set_float32_matmul_precision(before)
 
 
 def contiguous(heads: int, n: int, d: int) -> Tensor:

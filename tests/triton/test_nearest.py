@@ -1,7 +1,5 @@
 """The Triton search against exact arithmetic and the reference, on odd shapes and hard values."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 import triton
@@ -22,6 +20,7 @@ from quantizers.kernels.nearest.triton.search import Partial, search
 from quantizers.kernels.nearest.triton.tiles import Tiles, tiles
 from tests.exact import assert_nearest
 from tests.triton.interpreter import device, runs_kernels
+from tests.triton.search_inputs import clustered, few, finite, vectors
 
 pytestmark = [
     runs_kernels,
@@ -29,26 +28,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning"),
 ]
 
-finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
-few = st.sampled_from([0.0, 1.0, -1.0, 0.5, 1e-8, 3e-8, 1e30, 1e-40])
-clustered = st.sampled_from([1000.0, 1000.0625, -3e38, 3e38, 1e-45, -1e-38])
 float_dtypes = [torch.bfloat16, torch.float16, torch.float32, torch.float64]
-
-
-@pytest.fixture(autouse=True)
-def _exact_mode() -> Iterator[None]:
-    """Each test starts in the exact mode and leaves the setting as it was."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    yield
-    torch.set_float32_matmul_precision(before)
-
-
-@st.composite
-def vectors(draw: st.DrawFn, dim: int, largest: int, values: st.SearchStrategy[float]) -> Tensor:
-    count = draw(st.integers(1, largest))
-    flat = draw(st.lists(values, min_size=count * dim, max_size=count * dim))
-    return torch.tensor(flat, dtype=torch.float32, device=device()).view(count, dim)
 
 
 def assert_agrees(x: Tensor, codebook: Tensor) -> None:
