@@ -542,9 +542,17 @@ def run_without_packages(code: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_make_runs_the_command_with_the_environment_that_there_is() -> None:
+    # Run by another make, as in `make test`, this one would take over its options and announce its directory.
+    unset = ("ARGS", "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PYTHON")
+    environment = {name: value for name, value in os.environ.items() if name not in unset}
     for options, python in ((["VENV="], "python3"), (["VENV=nowhere", "PYTHON=python3.12"], "python3.12")):
         done = subprocess.run(
-            ["make", "-n", "gpu", *options], cwd=ROOT, capture_output=True, text=True, check=True
+            ["make", "-n", "gpu", *options],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         assert done.stdout.split() == [python, "-m", "benchmarks", "gpu"]
 
