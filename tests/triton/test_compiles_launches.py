@@ -63,7 +63,7 @@ def test_more_heads_than_an_axis_of_a_grid_can_have(mode: str) -> None:
 
 @pytest.mark.parametrize(("mode", "most"), [("highest", 7), ("high", 5), ("medium", 5)])
 def test_a_call_launches_few_kernels(mode: str, most: int) -> None:
-    """Two to find the location of the codes, one to pack, one to score, one to decide; two to scan the rest.
+    """Two to find the location of the codes, one to pack, one to score, one to settle; two for the rest.
 
     Each takes microseconds, whether it is a kernel of ours or PyTorch's.
     """
@@ -80,5 +80,5 @@ def test_recorders_see_every_launch() -> None:
     with recorded_launches() as launches, TorchKernels() as others:
         nearest_code(torch.empty(1, 5, 3, dtype=torch.float64), torch.empty(1, 7, 3))
         torch.empty(4, 5).t().contiguous().sum(0).cumsum(0).view(-1)
-    assert [launch.name for launch in launches] == ["_scan", "_settle"]
-    assert others.names == ["arange", "full", "clone", "sum", "cumsum"]
+    assert [launch.name for launch in launches] == ["_summarize", "_combine", "_score", "_finish"]
+    assert others.names == ["arange", "full", "_to_copy", "clone", "sum", "cumsum"]

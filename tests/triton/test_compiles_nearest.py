@@ -6,186 +6,185 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantizers.kernels.nearest.triton import decide, pack, rescan, search
-from quantizers.kernels.nearest.triton.precision import Mode
-from quantizers.kernels.nearest.triton.tiles import Tiles, tiles
+from quantizers.kernels.common.triton.device import Device
+from quantizers.kernels.nearest.triton import exhaustive, frame, pack, search, settle
+from quantizers.kernels.nearest.triton.tiles import BYTES, Layout, Tiles, layout, tiles
 from tests.triton.aot import CAPABILITIES, SHARED_MEMORY, compile_for, main_loop, report
 from tests.triton.interpreter import compiles_kernels
 
 pytestmark = compiles_kernels
 
-MODES: list[Mode] = ["exact", "tf32", "bf16"]
+# At most so many registers a thread, and instructions a (row, code) pair in the main loop: all of them, since each
+# takes an issue slot. Keys are the capability, and the columns of resident rows with or without those of ½‖e‖², which
+# otherwise costs one instruction a pair. 128 registers let two blocks share a multiprocessor. The bounds are what
+# triton 3.6.0 or 3.7.1 needs, whichever needs more, and 2 % for another assembler: sm_80 keeps the operands of its
+# matrix units in registers, and the nested loops of streamed rows keep sums, state and the addresses of both
+# operands.
+BOUNDS: dict[tuple[int, int | str, bool], tuple[int, float]] = {
+    (90, 16, True): (128, 2.25),
+    (90, 32, True): (128, 2.5),
+    (90, 32, False): (128, 3.9),
+    (90, 64, False): (128, 4.5),
+    (90, 128, False): (128, 4.9),
+    (90, 256, False): (128, 5.3),
+    (90, "streamed", False): (254, 6.3),
+    (80, 16, True): (128, 5.4),
+    (80, 32, True): (128, 5.7),
+    (80, 32, False): (168, 6.7),
+    (80, 64, False): (168, 7.9),
+    (80, 128, False): (168, 10.1),
+    (80, 256, False): (168, 12.6),
+    (80, "streamed", False): (254, 9.4),
+}
+POINTERS = {
+    "centre_ptr": "*fp64",
+    "spread_ptr": "*fp64",
+    "lengths_ptr": "*i32",
+    "listed_ptr": "*i64",
+    "count_ptr": "*i32",
+    "indices_ptr": "*i64",
+    "group_ptr": "*i32",
+    "x_columns_ptr": "*fp16",
+    "e_columns_ptr": "*fp16",
+}
 
 
-def configurations() -> list[tuple[int, Mode, bool, Tiles]]:
-    """All that `tiles` returns, up to the number of splits, which is no compile-time constant."""
+def configuration(sm: int, d: int) -> tuple[Layout, Tiles]:
+    device = Device(100, SHARED_MEMORY[sm])
+    cut = layout(d, device)
+    return cut, tiles(10**6, 1024, cut, device)
+
+
+def key(sm: int, d: int) -> tuple[int, int | str, bool]:
+    """The key of a configuration in BOUNDS."""
+    cut, _ = configuration(sm, d)
+    return sm, cut.width if cut.resident else "streamed", cut.bias_columns
+
+
+def configurations() -> list[tuple[int, int]]:
+    """(sm, channels) of each configuration that `layout` and `tiles` return: one width of channels for each."""
     found = {}
     for sm in CAPABILITIES:
-        for mode in MODES:
-            for d in range(1, 400):
-                cut = tiles(10**6, 1024, d, mode, 100, SHARED_MEMORY[sm])
-                found[sm, mode, d <= cut.block_d, cut] = None
-    return list(found)
+        for d in range(400, 0, -1):
+            found[*key(sm, d), configuration(sm, d)[1]] = sm, d
+    return list(found.values())
 
 
 CONFIGURATIONS = configurations()
 
-# At most so many registers a thread, and instructions a (row, code) pair in the main loop: all of them, since each
-# takes an issue slot. 128 registers let two blocks share a multiprocessor, which all resident rows reach on sm_90.
-# The other bounds are what triton 3.6.0 or 3.7.1 needs, whichever needs more: sm_80 keeps the operands of its
-# matrix units in registers, and the nested loops of streamed rows keep sums, minima and the addresses of both
-# operands.
-BOUNDS: dict[tuple[int, Mode, int | str], tuple[int, float]] = {
-    (90, "exact", 16): (128, 11.9),
-    (90, "exact", 32): (128, 12.9),
-    (90, "exact", 64): (128, 16.5),
-    (90, "exact", "streamed"): (254, 14.5),
-    (90, "tf32", 16): (128, 6.2),
-    (90, "tf32", 32): (128, 6.5),
-    (90, "tf32", 64): (128, 7.0),
-    (90, "tf32", 128): (128, 8.3),
-    (90, "tf32", 256): (128, 15.0),
-    (90, "tf32", "streamed"): (220, 13.5),
-    (90, "bf16", 16): (128, 6.0),
-    (90, "bf16", 32): (128, 6.2),
-    (90, "bf16", 64): (128, 6.5),
-    (90, "bf16", 128): (128, 7.0),
-    (90, "bf16", 256): (128, 8.3),
-    (90, "bf16", "streamed"): (220, 13.5),
-    (80, "exact", 16): (128, 10.4),
-    (80, "exact", 32): (168, 12.5),
-    (80, "exact", 64): (216, 17.8),
-    (80, "exact", "streamed"): (206, 19.9),
-    (80, "tf32", 16): (172, 5.6),
-    (80, "tf32", 32): (160, 6.4),
-    (80, "tf32", 64): (164, 8.2),
-    (80, "tf32", 128): (170, 11.9),
-    (80, "tf32", "streamed"): (220, 15.6),
-    (80, "bf16", 16): (128, 5.3),
-    (80, "bf16", 32): (175, 5.6),
-    (80, "bf16", 64): (174, 6.4),
-    (80, "bf16", 128): (164, 8.2),
-    (80, "bf16", 256): (170, 11.9),
-    (80, "bf16", "streamed"): (220, 15.6),
-}
+
+def compiled(fn: Any, pointers: dict[str, str], constants: dict[str, Any], sm: int, **options: Any) -> Any:
+    """Pointers are float32 unless told otherwise; errors are float32 and all other run-time arguments i32."""
+    kinds = {**POINTERS, **pointers}
+    names = [name for name in fn.arg_names if name not in constants]
+    types = {name: kinds.get(name, "*fp32") if name.endswith("_ptr") else "i32" for name in names}
+    types |= {name: "fp32" for name in names if name.endswith("_error")}
+    aligned = [name for name in names if name.endswith("_ptr")] + ["width"] * ("width" in names)
+    return compile_for(fn, types, constants, sm, aligned=aligned, **options)
 
 
-def fits(kernel: Any, sm: int) -> None:
+def fits(kernel: Any, sm: int, registers: int = 255) -> None:
     result = report(kernel, sm)
     assert result["spills"] == (0, 0)
-    assert result["registers"] <= 255
+    assert result["registers"] <= registers
     assert result["shared"] <= SHARED_MEMORY[sm]
 
 
-def types(fn: Any, pointers: dict[str, str], constants: dict[str, Any]) -> dict[str, str]:
-    """The type of each run-time argument: pointers as told or else to float32, the rest i32."""
-    names = [name for name in fn.arg_names if name not in constants]
-    return {name: pointers.get(name, "*fp32") if name.endswith("_ptr") else "i32" for name in names}
-
-
-def compiled(fn: Any, pointers: dict[str, str], constants: dict[str, Any], sm: int, **options: Any) -> Any:
-    signature = types(fn, pointers, constants)
-    aligned = [name for name in signature if name.endswith("_ptr")] + ["width"] * ("width" in signature)
-    return compile_for(fn, signature, constants, sm, aligned=aligned, **options)
-
-
-@pytest.mark.parametrize(("sm", "mode", "resident", "cut"), CONFIGURATIONS)
-def test_search_compiles(sm: int, mode: Mode, resident: bool, cut: Tiles) -> None:
-    half = "*bf16" if mode == "bf16" else "*fp32"
-    pointers = {f"{name}_{part}_ptr": half for name in "xe" for part in ("high", "low")}
+@pytest.mark.parametrize(("sm", "d"), CONFIGURATIONS)
+def test_search_compiles(sm: int, d: int) -> None:
+    cut, size = configuration(sm, d)
     constants = {
-        "EXACT": mode == "exact",
-        "RESIDENT": resident,
-        "BLOCK_N": cut.block_n,
-        "BLOCK_K": cut.block_k,
-        "BLOCK_D": cut.block_d,
+        "BIAS": not cut.bias_columns,
+        "RESIDENT": cut.resident,
+        "BLOCK_N": size.block_n,
+        "BLOCK_K": size.block_k,
+        "BLOCK_D": size.block_d,
     }
-    kernel = compiled(
-        search._search,
-        {**pointers, "index_ptr": "*i32"},
-        constants,
-        sm,
-        num_warps=cut.warps,
-        num_stages=cut.stages,
-    )
-    fits(kernel, sm)
-    registers, issued = BOUNDS[sm, mode, cut.block_d if resident else "streamed"]
-    assert report(kernel, sm)["registers"] <= registers
+    pointers = {"x_ptr": "*fp16", "e_ptr": "*fp16"}
+    kernel = compiled(search._search, pointers, constants, sm, num_warps=size.warps, num_stages=size.stages)
+    registers, issued = BOUNDS[key(sm, d)]
+    fits(kernel, sm, registers)
     loop = main_loop(kernel)
     assert loop["HGMMA" if sm == 90 else "HMMA"] > 0  # on matrix units, not emulated
-    pairs = cut.block_n * cut.block_k // (32 * cut.warps)  # of a thread, in one step
-    if mode == "exact":
-        # (10) assumes that the codes' lengths are added after the products, not before: one FFMA a pair.
-        assert loop["FFMA"] >= pairs
     # A mask or a conversion in the loop, or predicates that go through registers, would each add one a pair.
-    assert loop.total() <= issued * pairs
+    assert loop.total() <= issued * size.block_n * size.block_k / (32 * size.warps)
 
 
-def test_there_are_few_configurations() -> None:
-    assert len({(mode, resident, cut) for _, mode, resident, cut in CONFIGURATIONS}) <= 36
+def test_each_configuration_has_bounds() -> None:
+    assert sorted(map(str, BOUNDS)) == sorted(str(key(*each)) for each in CONFIGURATIONS)
 
 
 @given(
     n=st.integers(1, 10**7),
     k=st.integers(1, 10**6),
     d=st.integers(1, 4096),
-    mode=st.sampled_from(MODES),
     multiprocessors=st.integers(1, 200),
-    shared=st.sampled_from(list(SHARED_MEMORY.values())),
+    shared=st.sampled_from([99 * 1024, *SHARED_MEMORY.values()]),
 )
-def test_tiles_fill_the_device(n: int, k: int, d: int, mode: Mode, multiprocessors: int, shared: int) -> None:
-    cut = tiles(n, k, d, mode, multiprocessors, shared)
-    steps = -(-k // cut.block_k)
-    assert 1 <= cut.splits <= steps
-    assert d <= cut.block_d or cut.block_d >= 32
-    rows = -(-n // cut.block_n)
-    assert cut.splits == 1 or rows * (cut.splits - 1) < 4 * multiprocessors  # no split more than wanted
-    assert rows * cut.splits >= 4 * multiprocessors or cut.splits == steps
+def test_tiles_fill_the_device(n: int, k: int, d: int, multiprocessors: int, shared: int) -> None:
+    device = Device(multiprocessors, shared)
+    cut = layout(d, device)
+    size = tiles(n, k, cut, device)
+    assert cut.width % size.block_d == 0
+    assert (size.block_d == cut.width) == cut.resident or cut.width <= size.block_d
+    assert d + 3 * cut.bias_columns <= cut.width
+    row = size.block_d * BYTES  # in a step
+    held = (size.block_n if cut.resident else size.stages * size.block_n) * row
+    assert held + size.stages * size.block_k * row <= shared
+    steps = -(-k // size.block_k)
+    rows = -(-n // size.block_n)
+    assert 1 <= size.splits <= steps
+    assert size.splits == 1 or rows * (size.splits - 1) < 4 * multiprocessors  # no split more than wanted
+    assert rows * size.splits >= 4 * multiprocessors or size.splits == steps
 
 
-@pytest.mark.parametrize("sm", CAPABILITIES)
-@pytest.mark.parametrize("values", ["*fp32", "*bf16"])
-@pytest.mark.parametrize("mode", MODES)
-def test_pack_compiles(sm: int, values: str, mode: Mode) -> None:
-    half = "*bf16" if mode == "bf16" else "*fp32"
-    pointers = {f"{name}_{part}_ptr": half for name in "xe" for part in ("high", "low")}
-    pointers |= {"centre_ptr": "*fp64", "spread_ptr": "*fp64", "longest_ptr": "*i32"}
-    pointers |= {"x_ptr": values, "codes_ptr": "*fp32"}
-    for width, one_pass in ((pack.WIDEST, True), (2 * pack.WIDEST, False)):
-        channels, rows = pack.tile_of(width, pack.TILE)
-        constants = {"MODE": mode, "ONE_PASS": one_pass, "ROWS": rows, "CHANNELS": channels}
-        fits(compiled(pack._pack, pointers, constants, sm, num_warps=pack.WARPS), sm)
+@pytest.mark.parametrize(
+    ("sm", "values", "d"), [(80, "*bf16", 8), (80, "*fp32", 64), (90, "*fp32", 3), (90, "*bf16", 300)]
+)
+def test_pack_compiles(sm: int, values: str, d: int) -> None:
+    cut, _ = configuration(sm, d)
+    rows, chunk = pack.block_sizes(cut)
+    constants = {"BIAS": cut.bias_columns, "COLUMNS": cut.width, "ROWS": rows, "CHUNK": chunk}
+    fits(compiled(pack._pack, {"x_ptr": values}, constants, sm), sm, 128)
+
+
+@pytest.mark.parametrize("certify", [True, False])
+@pytest.mark.parametrize(("sm", "d"), CONFIGURATIONS)
+def test_settle_compiles(sm: int, d: int, certify: bool) -> None:
+    cut, size = configuration(sm, d)
+    rows, chunk = settle.sizes(size.block_k, cut.width)
+    constants = {
+        "CERTIFY": certify,
+        "CODES": certify,
+        "BIAS": not cut.bias_columns,
+        "COLUMNS": cut.width,
+        "BLOCK_K": size.block_k,
+        "ROWS": rows,
+        "SPLITS": settle.SPLITS,
+        "CHUNK": chunk,
+        "CHANNELS": settle.CHANNELS,
+    }
+    options = {"num_warps": settle.WARPS, "maxnreg": settle.REGISTERS}
+    fits(compiled(settle._settle, {}, constants, sm, **options), sm, settle.REGISTERS)
+
+
+@pytest.mark.parametrize(("sm", "values"), [(80, "*fp32"), (90, "*fp64")])
+def test_exhaustive_compiles(sm: int, values: str) -> None:
+    sizes = {"ROWS": exhaustive.ROWS, "CODES": exhaustive.CODES, "CHANNELS": exhaustive.CHANNELS}
+    pointers = {"x_ptr": values, "codes_ptr": values, "score_ptr": "*fp64", "nearest_ptr": "*i32"}
+    score = compiled(exhaustive._score, pointers, sizes, sm, num_warps=exhaustive.WARPS, num_stages=2)
+    fits(score, sm)
+    assert main_loop(score)["DMMA"] > 0  # float64 on matrix units
+    pointers |= {"chosen_ptr": values, "distance_ptr": values}
+    constants = {**sizes, "STORE_CODES": True, "SHARES": exhaustive.SHARES}
+    fits(compiled(exhaustive._finish, pointers, constants, sm, num_warps=exhaustive.WARPS, num_stages=1), sm)
 
 
 @pytest.mark.parametrize("sm", CAPABILITIES)
 def test_frame_compiles(sm: int) -> None:
-    pointers = {f"{name}_ptr": "*fp64" for name in ("sum", "least", "most", "centre", "spread")}
-    pointers |= {"count_ptr": "*i32", "longest_ptr": "*i32", "undecided_ptr": "*i64"}
-    for width, one_pass in ((pack.WIDEST, True), (2 * pack.WIDEST, False)):
-        channels, rows = pack.tile_of(width, pack.SUMMARY_TILE)
+    pointers = {f"{name}_ptr": "*fp64" for name in ("sum", "least", "most")}
+    for width, one_pass in ((frame.WIDEST, True), (2 * frame.WIDEST, False)):
+        channels, rows = frame.tile_of(width)
         constants = {"ONE_PASS": one_pass, "ROWS": rows, "CHANNELS": channels}
-        fits(compiled(pack._summarize, pointers, constants, sm, num_warps=pack.WARPS), sm)
-    fits(compiled(pack._combine, pointers, {"PARTS": pack.PARTS, "CHANNELS": pack.PART_CHANNELS}, sm), sm)
-
-
-@pytest.mark.parametrize("sm", CAPABILITIES)
-@pytest.mark.parametrize("certify", [True, False])
-@pytest.mark.parametrize("codes", [True, False])
-def test_decide_compiles(sm: int, certify: bool, codes: bool) -> None:
-    pointers = {"index_ptr": "*i32", "longest_ptr": "*i32", "x_ptr": "*bf16"}
-    pointers |= {f"{name}_ptr": "*i64" for name in ("indices", "undecided", "count")}
-    constants = {"SUMS": 3, "CERTIFY": certify, "CODES": codes, "ROWS": decide.ROWS, "CHANNELS": decide.CHANNELS}
-    fits(compiled(decide._decide, pointers, constants, sm, num_warps=decide.WARPS), sm)
-
-
-@pytest.mark.parametrize("sm", CAPABILITIES)
-@pytest.mark.parametrize("values", ["*bf16", "*fp32", "*fp64"])
-def test_rescan_compiles(sm: int, values: str) -> None:
-    results = "*fp64" if values == "*fp64" else "*fp32"
-    pointers = {"x_ptr": values, "codes_ptr": values, "chosen_ptr": results, "distance_ptr": results}
-    pointers |= {f"{name}_ptr": "*i64" for name in ("listed", "count", "indices")} | {"lowest_ptr": "*i32"}
-    pointers |= {f"{name}_ptr": "*fp64" for name in ("nearest", "lowest_squares")}
-    scanned = {"ROWS": rescan.ROWS, "CODES": rescan.CODES}
-    fits(compiled(rescan._scan, pointers, scanned, sm, num_warps=rescan.WARPS), sm)
-    settled = {"WITH_CODES": True, "SHARES": rescan.SHARES, "CHANNELS": rescan.CHANNELS}
-    fits(compiled(rescan._settle, pointers, scanned | settled, sm, num_warps=rescan.WARPS), sm)
+        fits(compiled(frame._summarize, pointers, constants, sm, num_warps=frame.WARPS), sm)
+    fits(compiled(frame._combine, pointers, {"PARTS": frame.PARTS, "CHANNELS": frame.PART_CHANNELS}, sm), sm)

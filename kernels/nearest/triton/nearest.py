@@ -1,15 +1,16 @@
 """The nearest code on matrix units, exactly: equations (8) to (12) of kernels/nearest/README.md.
 
-Codebook and rows are packed (pack.py) and scored (search.py). One kernel decides which rows the scores settle, and
-looks up their codes and distances (decide.py). The other rows are scanned again in float64 (rescan.py).
+Codebook and rows are packed as float16 (frame.py, pack.py) and scored (search.py). Of each row the best groups of
+codes are kept, and one kernel decides within these (settle.py, candidates.py). Rows whose nearest code might be in
+yet another group are compared with all codes in float64 (exhaustive.py). These are seven launches: two for the
+frame of the codes, pack, search and settle, and two for the rows that are left.
 
 PyTorch's precision of float32 matrix products (precision.py) selects the mode, for inputs of up to 32 bits:
 
-- "highest": tf32 products of split halves, every row certified or scanned again: as exact as the reference.
-- "high": one tf32 product of centred values, without a certificate.
-- "medium": one bfloat16 product of centred values, without a certificate.
+- "highest": every row is certified by a bound on the error or compared with all codes: as exact as the reference.
+- "high", "medium": the nearest code by scores of rounded vectors, without a certificate.
 
-float64 inputs are scanned in float64 in every mode, which is exact and slow.
+float64 inputs are compared in float64 in every mode.
 """
 
 import torch
@@ -17,15 +18,17 @@ from torch import Tensor
 
 from quantizers.kernels.common.triton.device import device_properties
 from quantizers.kernels.common.vectors import compute_dtype
-from quantizers.kernels.nearest.triton.decide import Undecided, decide
+from quantizers.kernels.nearest.triton.exhaustive import every_row, exhaustive, no_rows
+from quantizers.kernels.nearest.triton.frame import frame
 from quantizers.kernels.nearest.triton.lookup import Found, empty_found
-from quantizers.kernels.nearest.triton.pack import frame, pack
-from quantizers.kernels.nearest.triton.precision import matmul_mode
-from quantizers.kernels.nearest.triton.rescan import every_row, rescan
+from quantizers.kernels.nearest.triton.pack import empty_codes, empty_rows, pack
+from quantizers.kernels.nearest.triton.precision import is_exact
 from quantizers.kernels.nearest.triton.search import search
-from quantizers.kernels.nearest.triton.tiles import BLOCK_N, Search, round_up, tiles_of
+from quantizers.kernels.nearest.triton.settle import settle
+from quantizers.kernels.nearest.triton.tiles import BLOCK_N, Search, bound, layout, round_up, tiles_of
 
-CHUNK = 2**25  # elements in packed rows at a time: 256 MiB of split halves
+CHUNK = 2**26  # columns in packed rows at a time: 128 MiB
+HEADS = 65535  # in one grid
 
 
 @torch.no_grad()
@@ -42,8 +45,8 @@ def nearest_code(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
         squared_distance: [H, N], the difference form Σ(x − e)² in float32 (float64 if an input is float64); NaN
             where the index is −1.
     """
-    found = _search(x, codebook, codes=False)
-    return found.indices, found.squared_distance
+    indices, _, squared_distance = _search(x, codebook, codes=False)
+    return indices, squared_distance
 
 
 @torch.no_grad()
@@ -54,36 +57,41 @@ def nearest_lookup(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor, Tensor]
     Returns:
         indices [H, N], codes [H, N, D], squared_distance [H, N].
     """
-    found = _search(x, codebook, codes=True)
-    return found.indices, found.codes, found.squared_distance
+    return _search(x, codebook, codes=True)
 
 
 def _search(x: Tensor, codebook: Tensor, *, codes: bool) -> Found:
     found = empty_found(x, codebook, codes=codes)
-    heads, n, d = x.shape
-    if n * heads == 0:
-        return found
-    if compute_dtype(x, codebook) == torch.float64:
-        rescan(x, codebook, every_row(x), found)
-        return found
-    cut, mode = tiles_of(search_of(x, codebook)), matmul_mode()
-    where, resident = frame(codebook), d <= cut.block_d
-    exact = mode == "exact"
-    undecided = Undecided(x.new_empty((heads * n,), dtype=torch.int64), where.undecided) if exact else None
-    chunk = max(1, CHUNK // (heads * round_up(d, cut.block_d)))
-    packed_codes = None
-    for start in range(0, n, chunk):
-        rows = range(start, min(start + chunk, n))
-        packed, packed_codes = pack(x, codebook, where, cut, mode, rows, packed_codes)
-        partial = search(packed, packed_codes, cut, mode)
-        decide(partial, x, codebook, where, packed, rows, found, undecided, resident=resident)
-    if undecided:
-        rescan(x, codebook, undecided, found)
+    if x.shape[0] * x.shape[1] > 0:
+        for first in range(0, len(x), HEADS):
+            some = slice(first, first + HEADS)
+            _search_heads(x[some], codebook[some], Found(*(result[some] for result in found)))
     return found
+
+
+def _search_heads(x: Tensor, codebook: Tensor, found: Found) -> None:
+    where = frame(codebook)
+    if compute_dtype(x, codebook) == torch.float64:
+        exhaustive(x, codebook, where, every_row(x), found)
+        return
+    (heads, n, d), size = x.shape, codebook.shape[1]
+    properties, exact = search_of(x, codebook), is_exact()
+    cut = layout(d, properties.device)
+    sizes, limit = tiles_of(properties, cut), bound(cut) if exact else None
+    packed_codes = empty_codes(codebook, round_up(size, sizes.block_k), cut)
+    chunk = max(1, CHUNK // (heads * cut.width))
+    for first in range(0, n, chunk):
+        rows = x[:, first : first + chunk]
+        left = no_rows(rows)
+        packed = empty_rows(rows, round_up(rows.shape[1], sizes.block_n), cut)
+        pack(codebook, packed_codes, rows, packed, where, cut, left.number, with_codes=first == 0)
+        minima = search(packed, packed_codes, cut, sizes)
+        settle(minima, packed, packed_codes, rows, codebook, where, limit, cut, sizes, left, found, first)
+        if exact:
+            exhaustive(rows, codebook, where, left, found, first)
 
 
 def search_of(x: Tensor, codebook: Tensor) -> Search:
     """Return the properties that determine the tiles of the search of these tensors."""
     heads, n, d = x.shape
-    rows = heads * round_up(n, BLOCK_N)
-    return Search(rows, codebook.shape[1], d, matmul_mode(), device_properties(x.device))
+    return Search(heads * round_up(n, BLOCK_N), codebook.shape[1], d, device_properties(x.device))

@@ -1,4 +1,8 @@
-"""The smallest scores over packed rows and codes: equations (8) and (9) of kernels/nearest/README.md."""
+"""The smallest scores of groups of codes: of each row the three groups with the smallest, and the fourth score.
+
+In the result of a matrix unit, a thread holds, of a row, codes of one class (k mod 8) // 2. The codes of a class
+within a step are a group, so that its minimum needs no exchange between threads.
+"""
 
 from typing import NamedTuple
 
@@ -7,43 +11,42 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quantizers.kernels.nearest.triton.pack import Packed
-from quantizers.kernels.nearest.triton.precision import Mode
-from quantizers.kernels.nearest.triton.tiles import Tiles
+from quantizers.kernels.nearest.triton.minima import combine_columns, empty_state, insert
+from quantizers.kernels.nearest.triton.pack import PackedCodes, PackedRows
+from quantizers.kernels.nearest.triton.tiles import CLASSES, Layout, Tiles
+
+_CLASSES = tl.constexpr(CLASSES)
 
 
-class Partial(NamedTuple):
-    """The results of each split of the codes, [splits, H, R] each."""
+class Minima(NamedTuple):
+    """The results of each split of the codes for H·R packed rows. Group CLASSES·b + c has class c of step b."""
 
-    best: Tensor  # float32, the smallest score
-    second: Tensor  # float32, the second smallest
-    lowest: Tensor  # int32, the lowest index of the smallest
+    scores: Tensor  # [4, splits, H·R] float32: the smallest scores of the three best groups, and of all the others
+    groups: Tensor  # [3, splits, H·R] int32: the three best groups
 
 
-def search(x: Packed, codes: Packed, tiles: Tiles, mode: Mode) -> Partial:
-    """Return the smallest scores of the rows over each split of the codes."""
-    heads, rows, width = x.high.shape
-    blocks = codes.high.shape[1] // tiles.block_k
-    share = triton.cdiv(blocks, tiles.splits)
-    splits = triton.cdiv(blocks, share)
-    best = x.factor.new_empty((splits, heads, rows))
-    second, index = torch.empty_like(best), torch.empty_like(best, dtype=torch.int32)
-    _search[(heads * (rows // tiles.block_n), splits)](
-        x.high,
-        x.low,
+def search(x: PackedRows, codes: PackedCodes, layout: Layout, tiles: Tiles) -> Minima:
+    """Return the best groups of the rows over each split of the codes."""
+    heads, rows, _ = x.columns.shape
+    steps = codes.columns.shape[1] // tiles.block_k
+    share = triton.cdiv(steps, tiles.splits)
+    splits = triton.cdiv(steps, share)
+    scores = x.factor.new_empty((4, splits, heads * rows))
+    groups = torch.empty((3, splits, heads * rows), dtype=torch.int32, device=scores.device)
+    row_tiles = rows // tiles.block_n
+    _search[(row_tiles, heads, splits)](
+        x.columns,
         x.factor,
-        codes.high,
-        codes.low,
+        codes.columns,
         codes.half_squares,
-        best,
-        second,
-        index,
+        scores,
+        groups,
         rows,
-        blocks,
+        steps,
         share,
-        width,
-        EXACT=mode == "exact",
-        RESIDENT=width == tiles.block_d,
+        layout.width,
+        BIAS=not layout.bias_columns,
+        RESIDENT=layout.resident,
         BLOCK_N=tiles.block_n,
         BLOCK_K=tiles.block_k,
         BLOCK_D=tiles.block_d,
@@ -51,87 +54,78 @@ def search(x: Packed, codes: Packed, tiles: Tiles, mode: Mode) -> Partial:
         num_stages=tiles.stages,
         enable_fp_fusion=True,
     )
-    return Partial(best, second, index)
+    return Minima(scores, groups)
 
 
 @triton.jit
-def _load(base_ptr, first, channel, width, ROWS: tl.constexpr, CHANNELS: tl.constexpr):
-    """[ROWS, CHANNELS] from row `first` and `channel` on."""
-    offsets = tl.arange(0, ROWS)[:, None] * width + tl.arange(0, CHANNELS)[None, :]
-    return tl.load(base_ptr + (first * width + channel) + offsets)
+def _load(base_ptr, rows, column, stride, BLOCK_D: tl.constexpr):
+    columns = column + tl.arange(0, BLOCK_D)
+    return tl.load(base_ptr + rows[:, None] * stride + columns[None, :])
 
 
-@triton.jit
-def _multiply(x_high, x_low, e_high, e_low, sums, EXACT: tl.constexpr):
-    """sums − x·e, for rows packed as −x; with split halves, the small products first, while the sums are small."""
-    if EXACT:
-        sums = tl.dot(x_low, e_high.T, sums, input_precision="tf32")
-        sums = tl.dot(x_high, e_low.T, sums, input_precision="tf32")
-    return tl.dot(x_high, e_high.T, sums, input_precision="tf32")
-
-
-@triton.jit(do_not_specialize=["rows", "blocks", "share"])
+@triton.jit(do_not_specialize=["rows", "steps", "share"])
 def _search(
-    x_high_ptr,
-    x_low_ptr,
+    x_ptr,
     factor_ptr,
-    e_high_ptr,
-    e_low_ptr,
+    e_ptr,
     half_ptr,
-    best_ptr,
-    second_ptr,
-    index_ptr,
+    score_ptr,
+    group_ptr,
     rows,
-    blocks,
+    steps,
     share,
     width,
-    EXACT: tl.constexpr,
+    BIAS: tl.constexpr,
     RESIDENT: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """Scores (8) of a tile of rows against one split of the codes, without an N × K matrix.
-
-    Each column of a step has its own running minima over the steps; the columns are compared at the end.
-    """
-    split = tl.program_id(1)
-    head = (tl.program_id(0) // (rows // BLOCK_N)).to(tl.int64)
-    row = tl.program_id(0).to(tl.int64) * BLOCK_N  # the first, over all heads
-    rows_in_tile, columns = tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_K)
-    factor = tl.load(factor_ptr + row + rows_in_tile)
-    best = tl.full([BLOCK_N, BLOCK_K], float("inf"), tl.float32)
-    second = best
-    step = tl.zeros([BLOCK_N, BLOCK_K], tl.int32)
+    """Scores (8) of a tile of rows against one split of the codes, without an N × K matrix."""
+    head, split = tl.program_id(1).to(tl.int64), tl.program_id(2)
+    row = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N) + head * rows
+    columns = tl.arange(0, BLOCK_K)
+    if BIAS:
+        factor = tl.load(factor_ptr + row)
     if RESIDENT:
-        x_high = _load(x_high_ptr, row, 0, BLOCK_D, BLOCK_N, BLOCK_D)
-        x_low = _load(x_low_ptr, row, 0, BLOCK_D, BLOCK_N, BLOCK_D) if EXACT else x_high
+        x = _load(x_ptr, row, 0, BLOCK_D, BLOCK_D)
+    best, second, third, fourth, group_1, group_2, group_3 = empty_state(BLOCK_N, _CLASSES)
+    classes = tl.arange(0, _CLASSES)
     first = split * share
-    for block in range(first, tl.minimum(first + share, blocks)):
-        code = (head * blocks + block) * BLOCK_K
+    for step in range(first, tl.minimum(first + share, steps)):
+        code = (head * steps + step) * BLOCK_K + columns
         sums = tl.zeros([BLOCK_N, BLOCK_K], tl.float32)
         if RESIDENT:
-            e_high = _load(e_high_ptr, code, 0, BLOCK_D, BLOCK_K, BLOCK_D)
-            e_low = _load(e_low_ptr, code, 0, BLOCK_D, BLOCK_K, BLOCK_D) if EXACT else e_high
-            sums = _multiply(x_high, x_low, e_high, e_low, sums, EXACT)
+            e = _load(e_ptr, code, 0, BLOCK_D, BLOCK_D)
+            sums = tl.dot(x, e.T, sums)
         else:
-            for channel in range(0, width, BLOCK_D):
-                x_high = _load(x_high_ptr, row, channel, width, BLOCK_N, BLOCK_D)
-                x_low = _load(x_low_ptr, row, channel, width, BLOCK_N, BLOCK_D) if EXACT else x_high
-                e_high = _load(e_high_ptr, code, channel, width, BLOCK_K, BLOCK_D)
-                e_low = _load(e_low_ptr, code, channel, width, BLOCK_K, BLOCK_D) if EXACT else e_high
-                sums = _multiply(x_high, x_low, e_high, e_low, sums, EXACT)
-        scores = factor[:, None] * tl.load(half_ptr + code + columns)[None, :] + sums
-        if EXACT:
-            second = tl.minimum(second, tl.maximum(best, scores))
-        step = tl.where(scores < best, block, step)
-        best = tl.minimum(best, scores)
-    smallest = tl.min(best, 1)
-    index = step * BLOCK_K + columns[None, :]
-    index = tl.where(best == smallest[:, None], index, 2147483647)
-    lowest = tl.min(index, 1)
-    out = split * tl.num_programs(0).to(tl.int64) * BLOCK_N + row + rows_in_tile
-    tl.store(best_ptr + out, smallest)
-    tl.store(index_ptr + out, lowest)
-    if EXACT:
-        tl.store(second_ptr + out, tl.min(tl.where(index == lowest[:, None], second, best), 1))
+            for column in range(0, width, BLOCK_D):
+                x = _load(x_ptr, row, column, width, BLOCK_D)
+                e = _load(e_ptr, code, column, width, BLOCK_D)
+                sums = tl.dot(x, e.T, sums)
+        if BIAS:
+            sums = factor[:, None] * tl.load(half_ptr + code)[None, :] + sums
+        smallest = tl.min(tl.min(tl.reshape(sums, [BLOCK_N, BLOCK_K // 8, _CLASSES, 2]), 3), 1)
+        # The label is the step, the same for all classes; classes are told apart after the loop.
+        best, second, third, fourth, group_1, group_2, group_3 = insert(
+            best, second, third, fourth, group_1, group_2, group_3, smallest, step
+        )
+    best, second, third, fourth, group_1, group_2, group_3 = combine_columns(
+        best,
+        second,
+        third,
+        fourth,
+        group_1 * _CLASSES + classes[None, :],
+        group_2 * _CLASSES + classes[None, :],
+        group_3 * _CLASSES + classes[None, :],
+    )
+    total = tl.num_programs(1).to(tl.int64) * rows
+    rank = tl.num_programs(2) * total  # from the results of one rank to those of the next
+    out = split * total + row
+    tl.store(score_ptr + out, best)
+    tl.store(score_ptr + rank + out, second)
+    tl.store(score_ptr + 2 * rank + out, third)
+    tl.store(score_ptr + 3 * rank + out, fourth)
+    tl.store(group_ptr + out, group_1)
+    tl.store(group_ptr + rank + out, group_2)
+    tl.store(group_ptr + 2 * rank + out, group_3)

@@ -12,11 +12,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from quantizers.kernels.common.constants import EXTRA_ROUNDINGS, ROUNDOFF_FLOAT64
 from quantizers.kernels.common.triton.device import device_properties
 from quantizers.kernels.common.vectors import compute_dtype
-from quantizers.kernels.nearest.triton.groups.candidates import score_error
+from quantizers.kernels.nearest.triton.frame import Frame
 from quantizers.kernels.nearest.triton.lookup import Found, distance_limit, look_up
-from quantizers.kernels.nearest.triton.pack import Frame
 
 ROWS = 32  # per task
 CODES = 64  # per step
@@ -25,6 +25,8 @@ WARPS = 8
 SHARES = 16  # merged at a time
 PROGRAMS_PER_MULTIPROCESSOR = 4
 _NONE = tl.constexpr(2**31 - 1)  # instead of an index
+_ROUNDOFF = tl.constexpr(ROUNDOFF_FLOAT64)
+_EXTRA_ROUNDINGS = tl.constexpr(EXTRA_ROUNDINGS)
 
 
 class Rows(NamedTuple):
@@ -197,6 +199,13 @@ def _smallest_two(best, second, index):
 
 
 @triton.jit
+def _score_error(square, spread_square, d):
+    """E of (3) for rows with ‖x − c‖² = square [R], and the length of the spread, which is no smaller than R."""
+    length = tl.sqrt(spread_square)
+    return (d + _EXTRA_ROUNDINGS) * (_ROUNDOFF * (tl.sqrt(square) * length + 0.5 * spread_square))
+
+
+@triton.jit
 def _error(x_ptr, stride_xd, centre_ptr, spread_ptr, mask, d, ROWS: tl.constexpr, CHANNELS: tl.constexpr):
     """E of (3) for each row."""
     squares = tl.zeros([ROWS], tl.float64)
@@ -210,7 +219,7 @@ def _error(x_ptr, stride_xd, centre_ptr, spread_ptr, mask, d, ROWS: tl.constexpr
         squares += tl.sum(x * x, 1)
         spread = tl.load(spread_ptr + channels, mask=here, other=0.0)
         spread_squares += spread * spread
-    return score_error(squares, tl.sum(spread_squares, 0), d)
+    return _score_error(squares, tl.sum(spread_squares, 0), d)
 
 
 @triton.jit

@@ -1,0 +1,244 @@
+"""The nearest code of each row from its best groups, and the list of rows that need every code.
+
+Equation (11) of kernels/nearest/README.md.
+"""
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from quantizers.kernels.nearest.triton.candidates import nearest_candidate, packed_scores
+from quantizers.kernels.nearest.triton.exhaustive import Rows
+from quantizers.kernels.nearest.triton.frame import Frame
+from quantizers.kernels.nearest.triton.lookup import Found, look_up
+from quantizers.kernels.nearest.triton.minima import combine_columns, empty_state, insert
+from quantizers.kernels.nearest.triton.pack import PackedCodes, PackedRows
+from quantizers.kernels.nearest.triton.precision import REST
+from quantizers.kernels.nearest.triton.search import Minima
+from quantizers.kernels.nearest.triton.tiles import CLASSES, Bound, Layout, Tiles
+
+SPLITS = 16  # merged at a time
+CHUNK = 32  # columns of packed codes in a step
+ELEMENTS, MOST_ROWS = 4096, 8  # of packed codes in a step: 32 numbers per thread; rows of a program
+CHANNELS = 32  # of vectors in a step
+WARPS = 4
+REGISTERS = 128  # per thread at most: four blocks a multiprocessor hide the latency of their gathers
+_CLASSES = tl.constexpr(CLASSES)
+_NONE = tl.constexpr(2**31 - 1)  # instead of an index
+_REST = tl.constexpr(REST)
+
+
+def settle(
+    minima: Minima,
+    packed: PackedRows,
+    packed_codes: PackedCodes,
+    x: Tensor,
+    codebook: Tensor,
+    where: Frame,
+    limit: Bound | None,
+    cut: Layout,
+    tiles: Tiles,
+    left: Rows,
+    found: Found,
+    first: int,
+) -> None:
+    """Write the results of the rows of [H, N, D] that their best groups settle, and append the others to `left`.
+
+    Args:
+        limit: the coefficients of the error of a score; None: errors are ignored and no row is left.
+        first: position of the first row in `found`.
+    """
+    heads, n, d = x.shape
+    rows, chunk = sizes(tiles.block_k, cut.width)
+    error = limit or Bound(0.0, 0.0)
+    _settle[(triton.cdiv(n, rows), heads)](
+        *minima,
+        *packed,
+        *packed_codes,
+        where.lengths,
+        x,
+        *x.stride(),
+        codebook,
+        *codebook.stride(),
+        left.listed,
+        left.number,
+        *found,
+        n,
+        packed.factor.shape[1],
+        packed_codes.half_squares.shape[1],
+        minima.scores.shape[1],
+        d,
+        first,
+        found.indices.shape[1],
+        error.product,
+        error.square,
+        CERTIFY=limit is not None,
+        CODES=found.codes.dim() == 3,
+        BIAS=not cut.bias_columns,
+        COLUMNS=cut.width,
+        BLOCK_K=tiles.block_k,
+        ROWS=rows,
+        SPLITS=SPLITS,
+        CHUNK=chunk,
+        CHANNELS=CHANNELS,
+        num_warps=WARPS,
+        maxnreg=REGISTERS,
+        enable_fp_fusion=True,
+    )
+
+
+def sizes(block_k: int, width: int) -> tuple[int, int]:
+    """Return the rows of a program and the columns of its steps."""
+    chunk = min(width, CHUNK)
+    return min(ELEMENTS // (block_k // CLASSES * chunk), MOST_ROWS), chunk
+
+
+@triton.jit
+def _members(group, BLOCK_K: tl.constexpr, MEMBERS: tl.constexpr):
+    """The codes [R, MEMBERS] of each group [R], in ascending order."""
+    member = tl.arange(0, MEMBERS)
+    first = group // _CLASSES * BLOCK_K + group % _CLASSES * 2
+    return first[:, None] + (member // 2 * (2 * _CLASSES) + member % 2)[None, :]
+
+
+@triton.jit
+def _merged(score_ptr, group_ptr, inside, slot, stride, splits, ROWS: tl.constexpr, SPLITS: tl.constexpr):
+    """The state [ROWS] of minima.py over all splits of the codes."""
+    best, second, third, fourth, group_1, group_2, group_3 = empty_state(ROWS, SPLITS)
+    for start in range(0, splits, SPLITS):
+        split = start + tl.arange(0, SPLITS)
+        mask = inside[:, None] & (split < splits)[None, :]
+        place = split.to(tl.int64)[None, :] * stride + slot[:, None]
+        for rank in tl.static_range(3):
+            value = tl.load(score_ptr + rank * splits * stride + place, mask=mask, other=float("inf"))
+            group = tl.load(group_ptr + rank * splits * stride + place, mask=mask, other=0)
+            best, second, third, fourth, group_1, group_2, group_3 = insert(
+                best, second, third, fourth, group_1, group_2, group_3, value, group
+            )
+        value = tl.load(score_ptr + 3 * splits * stride + place, mask=mask, other=float("inf"))
+        fourth = tl.minimum(fourth, value)
+    return combine_columns(best, second, third, fourth, group_1, group_2, group_3)
+
+
+@triton.jit
+def _side_by_side(one, two, three, none, ROWS: tl.constexpr, MEMBERS: tl.constexpr):
+    """[ROWS, 4 · MEMBERS] of three tensors [ROWS, MEMBERS], and one that fills the rest."""
+    all_four = tl.join(tl.join(one, two), tl.join(three, none))
+    return tl.reshape(all_four, [ROWS, 4 * MEMBERS])
+
+
+@triton.jit(
+    do_not_specialize=[
+        "stride_xh", "stride_xn", "stride_ch", "stride_ck",
+        "n", "padded", "padded_size", "splits", "first", "total",
+    ],
+    do_not_specialize_on_alignment=["stride_xd", "stride_cd"],
+)  # fmt: skip
+def _settle(
+    score_ptr,
+    group_ptr,
+    x_columns_ptr,
+    length_ptr,
+    residual_ptr,
+    factor_ptr,
+    e_columns_ptr,
+    e_half_ptr,
+    lengths_ptr,
+    x_ptr,
+    stride_xh,
+    stride_xn,
+    stride_xd,
+    codes_ptr,
+    stride_ch,
+    stride_ck,
+    stride_cd,
+    listed_ptr,
+    count_ptr,
+    indices_ptr,
+    chosen_ptr,
+    distance_ptr,
+    n,
+    padded,
+    padded_size,
+    splits,
+    d,
+    first,
+    total,
+    product_error,
+    square_error,
+    CERTIFY: tl.constexpr,
+    CODES: tl.constexpr,
+    BIAS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    ROWS: tl.constexpr,
+    SPLITS: tl.constexpr,
+    CHUNK: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):
+    head, heads = tl.program_id(1).to(tl.int64), tl.num_programs(1)
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    inside = row < n
+    slot = head * padded + row
+    stride = heads.to(tl.int64) * padded
+    best, second, third, fourth, group_1, group_2, group_3 = _merged(
+        score_ptr, group_ptr, inside, slot, stride, splits, ROWS, SPLITS
+    )
+    length = tl.load(length_ptr + slot, mask=inside, other=float("inf"))
+    found = (length < float("inf")) & (best < float("inf"))
+    factor = tl.load(factor_ptr + slot, mask=inside, other=1.0)
+    if CERTIFY:
+        radius = tl.sqrt(tl.load(lengths_ptr + head).to(tl.float32, bitcast=True))
+        rough = tl.sqrt(tl.load(lengths_ptr + heads + head).to(tl.float32, bitcast=True))
+        residual = tl.load(residual_ptr + slot, mask=inside, other=0.0)
+        rounded = tl.where(found, length, 0.0) + residual
+        error = _REST * (residual * radius + rounded * rough)
+        error += product_error * rounded * (radius + rough) + square_error * factor * radius * radius
+        base = tl.where(found, best, 0.0)
+        left = found & ~(fourth - base > 2 * error)
+        also_2, also_3 = found & ~left & ~(second - base > 2 * error), found & ~left & ~(third - base > 2 * error)
+    else:
+        error = tl.zeros([ROWS], tl.float32)
+        left, also_2, also_3 = found & False, found & (second == best), found & (third == best)
+    decided = found & ~left
+    MEMBERS: tl.constexpr = BLOCK_K // _CLASSES
+    x_packed_ptr = x_columns_ptr + slot * COLUMNS
+    e_columns_ptr += head * padded_size * COLUMNS
+    e_half_ptr += head * padded_size
+    code_1 = _members(tl.where(decided, group_1, 0), BLOCK_K, MEMBERS)
+    code_2 = _members(tl.where(also_2, group_2, 0), BLOCK_K, MEMBERS)
+    code_3 = _members(tl.where(also_3, group_3, 0), BLOCK_K, MEMBERS)
+    scores_1 = packed_scores(
+        x_packed_ptr, factor, e_columns_ptr, e_half_ptr, code_1, decided, BIAS, COLUMNS, ROWS, MEMBERS, CHUNK
+    )
+    scores_2 = tl.full([ROWS, MEMBERS], float("inf"), tl.float32)
+    scores_3 = scores_2
+    if tl.max(also_2.to(tl.int32), 0) > 0:
+        scores_2 = packed_scores(
+            x_packed_ptr, factor, e_columns_ptr, e_half_ptr, code_2, also_2, BIAS, COLUMNS, ROWS, MEMBERS, CHUNK
+        )
+    if tl.max(also_3.to(tl.int32), 0) > 0:
+        scores_3 = packed_scores(
+            x_packed_ptr, factor, e_columns_ptr, e_half_ptr, code_3, also_3, BIAS, COLUMNS, ROWS, MEMBERS, CHUNK
+        )
+    nothing = tl.full([ROWS, MEMBERS], float("inf"), tl.float32)
+    scores = _side_by_side(scores_1, scores_2, scores_3, nothing, ROWS, MEMBERS)
+    code = _side_by_side(code_1, code_2, code_3, code_1, ROWS, MEMBERS)
+    smallest = tl.min(scores, 1)
+    near = decided[:, None] & (scores < float("inf")) & (scores <= (smallest + 2 * error)[:, None])
+    x_row_ptr = x_ptr + head * stride_xh + row * stride_xn
+    codes_ptr += head * stride_ch
+    index = nearest_candidate(x_row_ptr, stride_xd, codes_ptr, stride_ck, stride_cd, code, near, d, ROWS, CHANNELS)
+    index = tl.where(index == _NONE, -1, index)
+    out = head * total + first + row
+    look_up(
+        x_row_ptr, stride_xd, codes_ptr, stride_ck, stride_cd, index.to(tl.int64), out, inside & ~left,
+        indices_ptr, chosen_ptr, distance_ptr, d, CODES, ROWS, CHANNELS,
+    )  # fmt: skip
+    if CERTIFY:
+        number = left.to(tl.int32)
+        many = tl.sum(number, 0)
+        if many > 0:
+            # The order of the list depends on the programs' order; what becomes of a row does not.
+            place = tl.atomic_add(count_ptr + head, many) + tl.cumsum(number, 0) - 1
+            tl.store(listed_ptr + head * n + place, row, mask=left)
