@@ -14,7 +14,7 @@ from torch import Tensor
 from quantizers.kernels.nearest.triton.frame import Frame
 from quantizers.kernels.nearest.triton.tiles import BIAS_COLUMNS, Layout
 
-TILE = 1024  # elements of a program's step: rows times columns
+TILE = 512  # elements of a program's step: rows times columns
 CHUNK = 64  # columns of a step at most
 _BIAS_COLUMNS = tl.constexpr(BIAS_COLUMNS)
 # Limits of a row's factor t, whose values float16 holds exactly.
