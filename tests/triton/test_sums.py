@@ -1,5 +1,7 @@
 """Counts, sums and moving averages against the reference, whose sums are rounded once from float64."""
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -125,6 +127,21 @@ def test_a_sum_beyond_float32_is_not_taken(d: int) -> None:
 
 
 def test_a_sum_may_leave_float32_on_the_way() -> None:
-    x = torch.tensor([3e38, 3e38, -3e38, -3e38, 1.0]).view(1, 5, 1)
-    assert_sums(x, torch.zeros(1, 5, dtype=torch.int64), 1)
-    assert code_sums(*on_device(x, torch.zeros(1, 5, dtype=torch.int64)), 1)[1].item() == 1.0
+    """In whatever order a program adds rows: two of the four terms exceed float32, and some code begins with them.
+
+    All terms are multiples of 2¹²⁶, so that every partial sum is exact in float64.
+    """
+    terms = torch.tensor([2.0**127, 2.0**127, -(2.0**127), -(2.0**126)])
+    orders = torch.tensor(list(itertools.permutations(range(4))))
+    x, indices = terms[orders].view(1, -1, 1), torch.arange(len(orders)).repeat_interleave(4)[None]
+    assert (code_sums(*on_device(x, indices), len(orders))[1] == 2.0**126).all()
+
+
+def test_the_sum_of_a_piece_may_exceed_float32() -> None:
+    """A code with a piece of positive vectors, then one of negative ones; again, every partial sum is exact."""
+    x = torch.full((1, 2 * PIECE, 1), 2.0**127)
+    x[:, PIECE:] *= -1
+    x[:, -1] /= 2
+    counts, sums = code_sums(*on_device(x, torch.zeros(1, 2 * PIECE, dtype=torch.int64)), 1)
+    assert counts.item() == 2 * PIECE
+    assert sums.item() == 2.0**126
