@@ -37,6 +37,7 @@ def captured(function: Callable[[], Sequence[Tensor]]) -> tuple[torch.cuda.CUDAG
 
 @pytest.mark.foundations
 @pytest.mark.usefixtures("_waiting_is_an_error")
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")  # torch's, of the mode itself
 @every_case
 def test_no_step_waits_for_the_device(case: Case) -> None:
     quantizer, x = case.build().cuda(), batch(50).cuda().requires_grad_()
@@ -54,7 +55,10 @@ def test_a_captured_step_is_the_step(case: Case) -> None:
 
     def step(quantizer: torch.nn.Module = quantizer) -> list[Tensor]:
         out = quantizer(x)
-        return [*out, *torch.autograd.grad(out.quantized.sum() + out.loss, x)]
+        gradients = torch.autograd.grad(out.quantized.sum() + out.loss, x)
+        # Detached: results that kept the captured graph alive would keep x's node of it, which belongs to the
+        # stream of the capture, and the eager step would use that node on another stream.
+        return [*(result.detach() for result in out), *gradients]
 
     graph, results = captured(step)
     eager = copy.deepcopy(quantizer)
