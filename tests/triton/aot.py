@@ -28,6 +28,7 @@ CAPABILITIES = tuple(SHARED_MEMORY)
 _TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 _MATRIX = ("HMMA", "HGMMA", "DMMA")
 _LABEL = re.compile(r"^\s*(\.L\w+):")
+_STATEMENT = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(.*?)\s*;")
 _INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_]*)\S*\s*(.*)")
 
 
@@ -84,6 +85,63 @@ def main_loop(kernel: Any) -> Counter[str]:
     """How often each instruction occurs in a compiled kernel's main loop."""
     with _file("k.cubin", kernel.asm["cubin"]) as cubin:
         return _main_loop(_output(_TOOLS / "nvdisasm", "-c", cubin))
+
+
+def unset_registers(kernel: Any) -> list[str]:
+    """Instructions of a compiled kernel that read a uniform register which no path to them sets.
+
+    Addresses of matrix operands lie in these registers. ptxas 12.8 forgets to set some, so that a product is one
+    of other data, without an error.
+    """
+    with _file("k.cubin", kernel.asm["cubin"]) as cubin:
+        return _unset_registers(_output(_TOOLS / "nvdisasm", "-c", cubin))
+
+
+def _unset_registers(assembly: str) -> list[str]:
+    code: list[str] = []
+    labels: dict[str, int] = {}
+    for line in assembly.splitlines():
+        if match := _LABEL.match(line):
+            labels[match[1]] = len(code)
+        elif match := _STATEMENT.match(line):
+            code.append(match[1])
+    # Registers set on some path: those that all paths leave unset are the compiler's fault, whatever the branches.
+    reached: list[set[int] | None] = [None] * len(code)
+    stack: list[tuple[int, set[int]]] = [(0, set())] if code else []
+    while stack:
+        place, before = stack.pop()
+        known = reached[place]
+        if known is not None and before <= known:
+            continue
+        reached[place] = before = before | (known or set())
+        written, _ = _uniform(code[place])
+        opcode = re.sub(r"^@\S+\s+", "", code[place]).split()[0]
+        conditional = code[place].startswith("@") or re.search(r"^BRA\S*\s+!?U?P", code[place]) is not None
+        target = re.search(r"\.L\w+", code[place]) if opcode.split(".")[0] == "BRA" else None
+        following = [labels[target[0]]] if target and target[0] in labels else []
+        if conditional or opcode.split(".")[0] not in ("BRA", "EXIT", "RET"):
+            following.append(place + 1)
+        stack += [(after, before | written) for after in following if after < len(code)]
+    reads = [(statement, _uniform(statement)[1], known) for statement, known in zip(code, reached, strict=True)]
+    return [statement for statement, read, known in reads if known is not None and not read <= known]
+
+
+def _uniform(statement: str) -> tuple[set[int], set[int]]:
+    """The uniform registers that an instruction writes and reads."""
+    opcode, _, operands = re.sub(r"^@\S+\s+", "", statement).partition(" ")
+    destination, _, sources = operands.partition(",")
+    written: set[int] = set()
+    if re.fullmatch(r"\s*UR\d+", destination) and re.match(r"U|R2UR|S2UR", opcode):
+        size = 4 if ".128" in opcode else 2 if ".64" in opcode or ".WIDE" in opcode else 1
+        written = {int(destination.strip()[2:]) + i for i in range(size)}
+    else:
+        sources = operands
+    read: set[int] = set()
+    for kind, number in re.findall(r"(gdesc\[)?\bUR(\d+)\b", sources):
+        # An operand in registers leaves only the second descriptor of a matrix product.
+        first = 2 if kind and not re.match(r"\s*R\d+,\s*gdesc", operands) else 0
+        read |= {int(number) + i for i in (range(first, 4) if kind else [0])}
+    return written, read
 
 
 @contextlib.contextmanager

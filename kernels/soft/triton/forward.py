@@ -88,10 +88,11 @@ def row_tiles(out: int) -> Tiles:
     """Return tiles for a kernel that passes over the codes for a block of rows, by the number of channels of its
     result.
 
-    The limit is the number of registers: tf32x3 splits each operand of a product in two.
+    The limit is the number of registers: tf32x3 splits each operand of a product in two. With more than 32
+    channels of the result, only 16 codes would fit. For some such tiles ptxas 12.8 makes code for sm_90 that takes
+    the address of an operand from a register that nothing has set, and one of the three products is lost.
     """
-    out = min(128, padded(out))
-    return Tiles(rows=64, codes=32 if out < 64 else 16, chunk=16, out=out, warps=8, stages=2)
+    return Tiles(rows=64, codes=32, chunk=16, out=min(32, padded(out)), warps=8, stages=2)
 
 
 def padded(channels: int) -> int:
