@@ -2,7 +2,7 @@
 
 stages.py, registry.py   what a stage is; the stages in order
 smoke.py                 every kernel once, against the reference in float64
-exact.py                 wrong indices, rows left to the rescan, the error of sums in a matrix unit
+exact.py                 wrong indices, rows left to the exhaustive search, the error of sums in a matrix unit
 speed.py                 times of searches and training steps; contenders.py lists what is timed
 host.py, graphs.py       waits, launches and variants of kernels; CUDA graphs
 suites.py                the tests that need a device

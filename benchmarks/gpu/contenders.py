@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu.graphs import as_graph
-from benchmarks.gpu.implementations import group_nearest_code
 from benchmarks.kernels import gemm
 from benchmarks.kernels.rivals import (
     ADDMM,
@@ -39,23 +38,6 @@ class Search:
         return as_graph(self.rival)
 
 
-def search_by_groups_in(precision: str) -> Callable[[Tensor, Tensor], Work]:
-    """Return a function that prepares the search by minima of groups, under torch's setting for products."""
-
-    def prepare(x: Tensor, codebook: Tensor) -> Work:
-        def run() -> tuple[Tensor, ...]:
-            torch.set_float32_matmul_precision(precision)
-            try:
-                indices, distance = group_nearest_code(x[None], codebook[None])
-            finally:
-                torch.set_float32_matmul_precision("highest")
-            return indices[0], distance[0]
-
-        return run
-
-    return prepare
-
-
 def search_in(precision: str) -> Callable[[Tensor, Tensor], Work]:
     """Return a function that prepares the search by Triton under torch's setting for float32 products."""
     return lambda x, codebook: prepare_ours(x, codebook, "triton", precision)
@@ -65,9 +47,6 @@ SEARCHES = (
     Search(Rival(OURS, search_in("highest")), "tf32x3"),
     Search(Rival(OURS_HIGH, search_in("high")), "tf32"),
     Search(Rival(OURS_MEDIUM, search_in("medium")), "bf16"),
-    Search(Rival("groups", search_by_groups_in("highest")), "bf16x3"),
-    Search(Rival("groups, high", search_by_groups_in("high")), "tf32"),
-    Search(Rival("groups, medium", search_by_groups_in("medium")), "bf16"),
 )
 
 

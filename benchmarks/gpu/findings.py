@@ -12,7 +12,7 @@ from benchmarks.gpu.speed import HOST, SEARCH, STEP
 SHARE = 0.5  # of the floor, from which on a search is fast enough
 SLOW_COMPILE = 10.0  # seconds
 EAGER = 2.0  # times as long as a graph, from which on the host is what limits a call
-RESCANNED = 0.01  # of normal vectors
+LEFT = 0.01  # of normal vectors
 LONGEST = 200  # characters of an error
 
 Parts = dict[str, dict[str, Any]]
@@ -53,9 +53,8 @@ def wrong_certificates(stages: dict[str, Any]) -> Iterator[str]:
 
 def wrong_indices(stages: dict[str, Any]) -> Iterator[str]:
     for part, numbers in _parts(stages, "exact").items():
-        for name in EXACT:
-            if share := numbers.get("wrong_share", {}).get(name):
-                yield f"{share:.2%} of the indices of the exact search ({name}) are wrong: {part}"
+        if share := numbers.get("wrong_share", {}).get(EXACT):
+            yield f"{share:.2%} of the indices of the exact search are wrong: {part}"
 
 
 def _sums(stages: dict[str, Any]) -> Parts:
@@ -83,7 +82,7 @@ def generous_bound(stages: dict[str, Any]) -> Iterator[str]:
         if needed < constant / 2:
             yield (
                 f"the constant of the bound (10) is {constant}, and {needed:.3g} covers every measured error: "
-                "a smaller one would leave fewer rows to the rescan"
+                "a smaller one would leave fewer rows to the exhaustive search"
             )
 
 
@@ -165,10 +164,10 @@ def limited_by_the_host(stages: dict[str, Any]) -> Iterator[str]:
                         yield f"{kind}{rival.name} at {shape} takes {ratio:.1f} times as long as its CUDA graph"
 
 
-def rescans(stages: dict[str, Any]) -> Iterator[str]:
+def rows_left(stages: dict[str, Any]) -> Iterator[str]:
     for part, numbers in _parts(stages, "exact").items():
-        if part.startswith("normal") and numbers.get("rescanned", 0) > RESCANNED:
-            yield f"{numbers['rescanned']:.1%} of the rows are left to the rescan: {part}"
+        if part.startswith("normal") and numbers.get("left", 0) > LEFT:
+            yield f"{numbers['left']:.1%} of the rows are left to the exhaustive search: {part}"
 
 
 def slow_compiles(stages: dict[str, Any]) -> Iterator[str]:
@@ -217,7 +216,7 @@ LOOKS_ON_A_DEVICE: tuple[Callable[[dict[str, Any]], Iterator[str]], ...] = (
     far_from_the_floor,
     slower_than_torch,
     limited_by_the_host,
-    rescans,
+    rows_left,
     generous_bound,
     slow_compiles,
 )

@@ -5,25 +5,20 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from quantizers.kernels.common.constants import ROUNDOFF_FLOAT32
 from quantizers.kernels.common.dispatch import chosen_implementation, use_implementation
-from quantizers.kernels.common.triton.device import device_properties
 from quantizers.kernels.highest.operation import highest_score
 from quantizers.kernels.levels.operation import round_levels
 from quantizers.kernels.nearest.operation import nearest_code, nearest_lookup
-from quantizers.kernels.nearest.triton.decide import _ACCUMULATION, _ROUNDOFF, _SPLIT, Undecided, decide
-from quantizers.kernels.nearest.triton.groups import tiles as group_tiles
-from quantizers.kernels.nearest.triton.groups.exhaustive import no_rows
-from quantizers.kernels.nearest.triton.groups.nearest import nearest_code as group_nearest_code
-from quantizers.kernels.nearest.triton.groups.pack import empty_codes, empty_rows
-from quantizers.kernels.nearest.triton.groups.pack import pack as group_pack
-from quantizers.kernels.nearest.triton.groups.search import search as group_search
-from quantizers.kernels.nearest.triton.groups.settle import settle
+from quantizers.kernels.nearest.triton.exhaustive import Rows, no_rows
+from quantizers.kernels.nearest.triton.frame import Frame, frame
 from quantizers.kernels.nearest.triton.lookup import empty_found
 from quantizers.kernels.nearest.triton.nearest import search_of
-from quantizers.kernels.nearest.triton.pack import frame, pack
-from quantizers.kernels.nearest.triton.precision import matmul_mode
+from quantizers.kernels.nearest.triton.pack import PackedCodes, PackedRows, empty_codes, empty_rows, pack
+from quantizers.kernels.nearest.triton.precision import ACCUMULATION, is_exact
 from quantizers.kernels.nearest.triton.search import search
-from quantizers.kernels.nearest.triton.tiles import BLOCK_N, round_up, tiles_of
+from quantizers.kernels.nearest.triton.settle import settle
+from quantizers.kernels.nearest.triton.tiles import BLOCK_N, Layout, Tiles, bound, layout, round_up, tiles_of
 from quantizers.kernels.rotation.operation import rotate_grad
 from quantizers.kernels.soft.operation import soft_codes
 from quantizers.kernels.sums.operation import code_sums, ema_code_sums
@@ -32,16 +27,13 @@ __all__ = [
     "ACCUMULATION",
     "BLOCK_N",
     "ROUNDOFF",
-    "SPLIT",
     "Decided",
     "Scored",
     "chosen_implementation",
     "code_sums",
     "decided",
     "ema_code_sums",
-    "group_nearest_code",
     "highest_score",
-    "left_by_groups",
     "nearest_code",
     "nearest_lookup",
     "rotate_grad",
@@ -51,88 +43,80 @@ __all__ = [
     "use_implementation",
 ]
 
-# Of equation (10): u, what a matrix unit loses in a sum per channel, and what splitting, centring and the last
-# subtraction lose, both in units of u·a·R.
-ROUNDOFF, ACCUMULATION, SPLIT = _ROUNDOFF.value, _ACCUMULATION.value, _SPLIT.value
+ROUNDOFF = ROUNDOFF_FLOAT32  # u of equation (10)
 
 
 class Decided(NamedTuple):
-    """What the certificate says of each row before the rescan."""
+    """What the best groups of codes say of each row."""
 
-    certain: Tensor  # [N] bool
+    certain: Tensor  # [N] bool; the other rows are compared with all codes in float64
     indices: Tensor  # [N] int64, the nearest code of a certain row
 
 
 class Scored(NamedTuple):
-    """The best score of each row as the matrix units compute it, and the terms of the bound on its error.
+    """The smallest score of each row as the matrix units compute it, and the terms of the bound on its error.
 
-    The bound is (10) of kernels/nearest/README.md. Scores, lengths and radius are of the packed rows and codes,
-    whose halves add up exactly in float64: the error is that of products and sums, without that of splitting.
+    The bound is (10) of kernels/nearest/README.md. Scores, lengths and radius are of the packed rows and codes:
+    the error is that of the sums, without that of rounding vectors to float16.
     """
 
     score: Tensor  # [N] float32, as computed
-    exact: Tensor  # [N] float64, of the same code
-    product: Tensor  # [N] float64, a·R of (10)
+    exact: Tensor  # [N] float64
+    product: Tensor  # [N] float64, the product of the longest row's and the longest code's length
     square: Tensor  # [N] float64, t·R² of (10)
-    channels: int  # S·D' of (10)
+    columns: int  # of the product
+
+
+class _Packed(NamedTuple):
+    """Everything that a search of one head needs."""
+
+    layout: Layout
+    tiles: Tiles
+    frame: Frame
+    rows: PackedRows
+    codes: PackedCodes
+    left: Rows
 
 
 def decided(x: Tensor, codebook: Tensor) -> Decided:
-    """Search [N, D] among [K, D] in the exact mode, up to the certificate."""
-    _check_exact()
-    vectors, codes, rows = x[None], codebook[None], range(len(x))
-    cut, where = tiles_of(search_of(vectors, codes)), frame(codes)
-    packed, packed_codes = pack(vectors, codes, where, cut, "exact", rows)
-    partial = search(packed, packed_codes, cut, "exact")
-    found = empty_found(vectors, codes, codes=False)
-    undecided = Undecided(torch.empty(len(x), dtype=torch.int64, device=x.device), where.undecided)
-    resident = x.shape[1] <= cut.block_d
-    decide(partial, vectors, codes, where, packed, rows, found, undecided, resident=resident)
+    """Search [N, D] among [K, D] in the exact mode, up to the rows that are left to the exhaustive search."""
+    packed, found = _pack(x, codebook), empty_found(x[None], codebook[None], codes=False)
+    minima = search(packed.rows, packed.codes, packed.layout, packed.tiles)
+    inputs = packed.rows, packed.codes, x[None], codebook[None], packed.frame
+    settle(minima, *inputs, bound(packed.layout), packed.layout, packed.tiles, packed.left, found, 0)
     certain = torch.ones(len(x), dtype=torch.bool, device=x.device)
-    certain[undecided.rows[: int(undecided.number)]] = False
+    certain[packed.left.listed[0, : int(packed.left.number)]] = False
     return Decided(certain, found.indices[0])
 
 
-def left_by_groups(x: Tensor, codebook: Tensor) -> float:
-    """Return the share of rows [N, D] that an exact search by groups compares with all codes [K, D] in float64."""
-    _check_exact()
-    vectors, codes = x[None], codebook[None]
-    device = device_properties(x.device)
-    cut = group_tiles.layout(x.shape[1], "exact", device)
-    rows = round_up(len(x), group_tiles.BLOCK_N)
-    sizes = group_tiles.tiles(rows, len(codebook), cut, device)
-    where, left = frame(codes), no_rows(vectors)
-    packed_codes = empty_codes(codes, round_up(len(codebook), sizes.block_k), cut)
-    packed = empty_rows(vectors, round_up(len(x), sizes.block_n), cut)
-    group_pack(codes, packed_codes, vectors, packed, where, cut, left.number, with_codes=True)
-    minima = group_search(packed, packed_codes, cut, sizes)
-    found, limit = empty_found(vectors, codes, codes=False), group_tiles.bound(cut)
-    settle(minima, packed, packed_codes, vectors, codes, where, limit, sizes, left, found, 0)
-    return int(left.number.sum()) / len(x)
-
-
 def scored(x: Tensor, codebook: Tensor) -> Scored:
-    """Score [N, D] against [K, D] in the exact mode; N is a multiple of BLOCK_N."""
-    _check_exact()
-    vectors, codes = x[None], codebook[None]
-    cut = tiles_of(search_of(vectors, codes))._replace(splits=1)
-    packed, packed_codes = pack(vectors, codes, frame(codes), cut, "exact", range(len(x)))
-    found = search(packed, packed_codes, cut, "exact")
-    left = packed.high[0].double() + packed.low[0].double()
-    right = (packed_codes.high[0].double() + packed_codes.low[0].double())[: len(codebook)]
-    factor, chosen = packed.factor[0].double(), right[found.lowest[0, 0].long()]
-    radius = right.norm(dim=1).max()
-    sums = 1 if left.shape[1] == cut.block_d else 3
+    """Score [N, D] against [K, D]; N is a multiple of BLOCK_N."""
+    packed = _pack(x, codebook)
+    found = search(packed.rows, packed.codes, packed.layout, packed.tiles._replace(splits=1))
+    left, right = packed.rows.columns[0].double(), packed.codes.columns[0, : len(codebook)].double()
+    scores, factor = left @ right.T, packed.rows.factor[0].double()  # rows are packed as −x
+    if not packed.layout.bias_columns:
+        scores += factor[:, None] * packed.codes.half_squares[0, : len(codebook)].double()
+    width = x.shape[1]
+    radius = right[:, :width].norm(dim=1).max()
     return Scored(
-        score=found.best[0, 0],
-        exact=factor * 0.5 * chosen.square().sum(1) + (left * chosen).sum(1),  # rows are packed as −x
-        product=left.norm(dim=1) * radius,
+        score=found.scores[0, 0],
+        exact=scores.amin(1),
+        product=left[:, :width].norm(dim=1) * radius,
         square=factor * radius**2,
-        channels=sums * left.shape[1],
+        columns=packed.layout.width,
     )
 
 
-def _check_exact() -> None:
-    if matmul_mode() != "exact":
+def _pack(x: Tensor, codebook: Tensor) -> _Packed:
+    if not is_exact():
         precision = torch.get_float32_matmul_precision()
         raise ValueError(f"the float32 matmul precision is {precision!r}, expected 'highest'")
+    vectors, codes = x[None], codebook[None]
+    properties = search_of(vectors, codes)
+    cut = layout(x.shape[1], properties.device)
+    sizes, where, left = tiles_of(properties, cut), frame(codes), no_rows(vectors)
+    packed_codes = empty_codes(codes, round_up(len(codebook), sizes.block_k), cut)
+    packed = empty_rows(vectors, round_up(len(x), sizes.block_n), cut)
+    pack(codes, packed_codes, vectors, packed, where, cut, left.number, with_codes=True)
+    return _Packed(cut, sizes, where, packed, packed_codes, left)

@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks.errors import InputError
 from benchmarks.gpu.contenders import SEARCHES, STEPS
-from benchmarks.gpu.exact import EXACT, GROUPS, PRECISIONS
+from benchmarks.gpu.exact import EXACT, PRECISIONS
 from benchmarks.gpu.graphs import as_graph
 from benchmarks.gpu.speed import HOST, SEARCH, STEP
 from benchmarks.kernels.rivals import ADDMM, CDIST
@@ -36,7 +36,7 @@ def has_failed(record: dict[str, Any]) -> bool:
         "error" in numbers
         or numbers.get("failed")
         or numbers.get("certain but wrong")
-        or any(numbers.get("wrong_share", {}).get(name) for name in EXACT)
+        or numbers.get("wrong_share", {}).get(EXACT)
         or numbers.get("share_of_bound", 0) > 1
         for stage in record["stages"].values()
         for numbers in stage["parts"].values()
@@ -70,14 +70,13 @@ def exact_sheet(parts: dict[str, Any]) -> Sheet:
     body = [
         [
             part,
-            _percent(numbers["rescanned"]),
-            _percent(numbers.get("left by groups")),
-            *(_percent(numbers["wrong_share"].get(name)) for name in (*PRECISIONS, GROUPS)),
+            _percent(numbers.get("left")),
+            *(_percent(numbers["wrong_share"].get(name)) for name in PRECISIONS),
         ]
         for part, numbers in parts.items()
     ]
-    wrong = (f"wrong, {name}" for name in (*PRECISIONS, GROUPS))
-    return Sheet("Percent of rows", ["data", "rescanned", "left by groups", *wrong], body)
+    wrong = (f"wrong, {name}" for name in PRECISIONS)
+    return Sheet("Percent of rows", ["data", "left", *wrong], body)
 
 
 def sums_sheet(parts: dict[str, Any]) -> Sheet:

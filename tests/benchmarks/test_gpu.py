@@ -106,8 +106,8 @@ def test_exact_counts_and_measures(tmp_path: Path) -> None:
     parts = interpreted("exact", tmp_path)
     assert not any(numbers.get("certain but wrong") for numbers in parts.values())
     assert not any(numbers.get("wrong_share", {}).get("highest") for numbers in parts.values())
-    assert parts[NORMAL]["rescanned"] == 0
-    assert parts["collapsed to one code, K 1024, D 64"]["rescanned"] == 1
+    assert parts[NORMAL]["left"] == 0
+    assert parts["collapsed to one code, K 1024, D 64"]["left"] == 1
     sums = [numbers for part, numbers in parts.items() if part.startswith("sums")]
     assert sums
     # The interpreter adds in float32, whose error a bound for truncated sums covers.
@@ -286,7 +286,7 @@ def bad_record() -> dict[str, Any]:
     }
     exact = {
         "normal, K 8192, D 8": {
-            "rescanned": 0.05,
+            "left": 0.05,
             "certain but wrong": 2,
             "rows": 64,
             "wrong_share": {"highest": 0.25},
@@ -341,7 +341,7 @@ def test_findings_come_in_the_order_of_urgency() -> None:
         "search ours at 8x8x8 is at 40% of its floor",
         "search ours at 8x8x8 takes 4 ms, cdist + argmin 2 ms",
         "search ours at 8x8x8 takes 4.0 times as long as its CUDA graph",
-        "5.0% of the rows are left to the rescan: normal, K 8192, D 8",
+        "5.0% of the rows are left to the exhaustive search: normal, K 8192, D 8",
         "_slow takes 30 s to compile",
     ]
     assert len(found) == len(starts), found

@@ -131,7 +131,7 @@ def _uniform(statement: str) -> tuple[set[int], set[int]]:
     opcode, _, operands = re.sub(r"^@\S+\s+", "", statement).partition(" ")
     destination, _, sources = operands.partition(",")
     written: set[int] = set()
-    if re.fullmatch(r"\s*UR\d+", destination) and re.match(r"U|R2UR|S2UR", opcode):
+    if re.fullmatch(r"\s*UR\d+", destination) and sources:
         size = 4 if ".128" in opcode else 2 if ".64" in opcode or ".WIDE" in opcode else 1
         written = {int(destination.strip()[2:]) + i for i in range(size)}
     else:

@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 from quantizers.kernels.common.triton.device import Device
 from quantizers.kernels.nearest.triton import exhaustive, frame, pack, search, settle
 from quantizers.kernels.nearest.triton.tiles import BYTES, Layout, Tiles, layout, tiles
-from tests.triton.aot import CAPABILITIES, SHARED_MEMORY, compile_for, main_loop, report
+from tests.triton.aot import CAPABILITIES, SHARED_MEMORY, compile_for, main_loop, report, unset_registers
 from tests.triton.interpreter import compiles_kernels
 
 pytestmark = compiles_kernels
 
 # At most so many registers a thread, and instructions a (row, code) pair in the main loop: all of them, since each
 # takes an issue slot. Keys are the capability and the columns of resident rows, with or without those of ½‖e‖²,
-# which otherwise costs one instruction a pair. 128 registers let two blocks share a multiprocessor. The bounds are what
-# triton 3.6.0 or 3.7.1 needs, whichever needs more, and 2 % for another assembler: sm_80 keeps the operands of its
-# matrix units in registers, and the nested loops of streamed rows keep sums, state and the addresses of both
+# which otherwise costs one instruction a pair. 128 registers let two blocks share a multiprocessor. The bounds are
+# what triton 3.6.0 or 3.7.1 needs, whichever needs more, and 2 % for another assembler: sm_80 keeps the operands of
+# its matrix units in registers, and the nested loops of streamed rows keep sums, state and the addresses of both
 # operands.
 BOUNDS: dict[tuple[int, int | str, bool], tuple[int, float]] = {
     (90, 16, True): (128, 2.25),
@@ -88,6 +88,7 @@ def fits(kernel: Any, sm: int, registers: int = 255) -> None:
     assert result["spills"] == (0, 0)
     assert result["registers"] <= registers
     assert result["shared"] <= SHARED_MEMORY[sm]
+    assert unset_registers(kernel) == []
 
 
 @pytest.mark.parametrize(("sm", "d"), CONFIGURATIONS)

@@ -5,7 +5,7 @@ import torch
 
 from quantizers.kernels.nearest.triton import tuning
 from quantizers.kernels.nearest.triton.nearest import nearest_code, search_of
-from quantizers.kernels.nearest.triton.tiles import tiles, tiles_of, tuned
+from quantizers.kernels.nearest.triton.tiles import layout, tiles, tiles_of, tuned
 from tests.triton.interpreter import device, runs_kernels
 
 pytestmark = runs_kernels
@@ -16,13 +16,14 @@ def test_the_fastest_is_kept_for_searches_of_the_same_shape(monkeypatch: pytest.
     x, codebook = torch.randn(1, 20, 3).to(device()), torch.randn(1, 600, 3).to(device())
     expected = nearest_code(x, codebook)
     search = search_of(x, codebook)
+    cut = layout(search.d, search.device)
     slowness = {1: 3.0, 2: 1.0, 4: 2.0}
     monkeypatch.setattr(tuning, "_milliseconds", lambda *_: slowness[tuned[search_of(x, codebook)]])
     try:
         assert tuning.tune(x, codebook, repetitions=2) == slowness
         assert tuned == {search: 2}
         # Not fewer splits than before: a device with many multiprocessors gives a step of codes to each program.
-        assert tiles_of(search) == tiles(*search[:4], *search.device, programs=2)
+        assert tiles_of(search, cut) == tiles(search.n, search.k, cut, search.device, programs=2)
         for actual, before in zip(nearest_code(x, codebook), expected, strict=True):
             assert torch.equal(actual, before)
         assert search_of(x[:, :1].expand(1, 200, 3), codebook) not in tuned  # another shape is measured by itself
