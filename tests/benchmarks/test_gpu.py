@@ -24,10 +24,12 @@ from benchmarks.errors import InputError
 from benchmarks.gpu import contenders, findings, host, processes, report, smoke, speed, suites
 from benchmarks.gpu import run as running
 from benchmarks.gpu.compiling import watch_compiler
+from benchmarks.gpu.exact import EXACT
 from benchmarks.gpu.processes import Work, run_phase
 from benchmarks.gpu.registry import STAGES
 from benchmarks.gpu.stages import Numbers, Phase, Stage
-from benchmarks.kernels.rivals import OURS, Rival
+from benchmarks.gpu.summary import summary, worst_shares
+from benchmarks.kernels.rivals import OURS, OURS_HIGH, OURS_MEDIUM, Rival
 from tests.benchmarks import faulty_stage
 from tests.triton.aot import compile_for
 from tests.triton.interpreter import compiles_kernels
@@ -401,6 +403,35 @@ def test_the_tables_of_a_report() -> None:
     assert list(rows)[-1] == "Stages"
     assert rows["Stages"][0] == ["smoke", "2", "1", "-", "-", "30", "50", "60"]
     assert rows["Stages"][-1] == ["tests", "2", "0", "18", "6", "0", "50", "60"]
+
+
+def test_the_readme_shows_what_is_committed() -> None:
+    """The table, and every number of the text beside it."""
+    record = report.read(ROOT / "benchmarks" / "results" / "gpu-h200")
+    text = " ".join((ROOT / "README.md").read_text().split())
+    assert " ".join(summary(record).split()) in text
+    versions, worst = record["versions"], worst_shares(record, "normal")
+    where = f"{record['machine']['accelerator']}, torch {versions['torch']}, triton {versions['triton']}"
+    assert f"{where}, {record['date'][:10]}, revision {record['revision']['commit'][:7]}." in text
+    assert all(worst_shares(record)[name] == 0 for name in EXACT)
+    sets = [numbers for numbers in record["stages"]["exact"]["parts"].values() if "wrong_share" in numbers]
+    assert all(numbers["rows"] == 4096 for numbers in sets)
+    assert f"none of 4096 indices is wrong on any of {len(sets)} data sets" in text
+    assert f"{100 * worst['high']:.3g} % are wrong in `high` and {100 * worst['medium']:.3g} % in `medium`" in text
+    eager = [
+        numbers["times_ms"][name]["median"]
+        for part, numbers in record["stages"]["speed"]["parts"].items()
+        if part.startswith("search")
+        for name in (OURS, OURS_HIGH, OURS_MEDIUM)
+    ]
+    assert f"ours takes at least {min(eager):.2g} ms at every shape" in text
+    shares = record["stages"]["tests"]["parts"].values()
+    cases, failed = (sum(numbers[name] for numbers in shares) for name in ("cases", "failed"))
+    kinds = [kind for numbers in shares for kind in numbers["failures"]]
+    warned = sum(kind["times"] for kind in kinds if kind["error"].startswith("UserWarning"))
+    assert f"{failed} of {cases} tests failed, {warned} of them on warnings" in text
+    steps = [part for part in report.failures(record["stages"]["speed"]) if part.startswith("step")]
+    assert len(steps) == 3
 
 
 def test_a_report_without_findings_says_so(tmp_path: Path) -> None:
