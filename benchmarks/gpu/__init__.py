@@ -3,6 +3,7 @@
 stages.py, registry.py   what a stage is; the stages in order
 smoke.py                 every kernel once, against the reference in float64
 exact.py                 wrong indices, rows left to the exhaustive search, the error of sums in a matrix unit
+units.py                 how a matrix unit adds, measured directly
 speed.py                 times of searches and training steps; contenders.py lists what is timed
 host.py, graphs.py       waits, launches and variants of kernels; CUDA graphs
 suites.py                the tests that need a device

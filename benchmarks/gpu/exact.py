@@ -1,7 +1,7 @@
 """Wrong indices, rows left to the exhaustive search, and the error of sums in a matrix unit.
 
 The certificate (10) of kernels/nearest/README.md rests on a model of how a matrix unit adds. The parts called
-"sums" compare the largest error of a score with this model.
+"sums" compare the largest error of a score with this model; units.py measures the unit itself.
 """
 
 from collections.abc import Callable
@@ -19,6 +19,7 @@ from benchmarks.gpu.implementations import (
     use_implementation,
 )
 from benchmarks.gpu.stages import Numbers, Phase, Place
+from benchmarks.gpu.units import UNITS, measure_unit
 from benchmarks.kernels.exactness import DATA, Data, Draw, cluster, right_rows
 from benchmarks.kernels.shapes import Shape, draw
 
@@ -95,15 +96,17 @@ SUMS = {f"sums, {kind}, D {d}": (kind, d) for d in WIDTHS for kind in KINDS}
 
 def phases(interpreted: bool, workers: int) -> list[Phase]:
     if not interpreted:
-        return [Phase((*SETS, *LARGE, *SUMS), workers)]
+        return [Phase((*SETS, *LARGE, *SUMS, *UNITS), workers)]
     sums = [name for name, (_, d) in SUMS.items() if d == WIDTHS[0]]
-    return [Phase((*(name for name in SETS if name.startswith(INTERPRETED)), *sums))]
+    return [Phase((*(name for name in SETS if name.startswith(INTERPRETED)), *sums, *UNITS))]
 
 
 def run(part: str, place: Place) -> Numbers:
     torch.set_float32_matmul_precision("highest")
     if part in SUMS:
         return measure_sums(*SUMS[part], place)
+    if part in UNITS:
+        return measure_unit(UNITS[part], place)
     x, codebook = _tensors(part, place)
     return count_wrong(x, codebook)
 

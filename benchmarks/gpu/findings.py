@@ -8,11 +8,13 @@ from benchmarks.gpu.exact import EXACT
 from benchmarks.gpu.graphs import as_graph
 from benchmarks.gpu.report import failures
 from benchmarks.gpu.speed import HOST, SEARCH, STEP
+from benchmarks.gpu.units import ALL
 
 SHARE = 0.5  # of the floor, from which on a search is fast enough
 SLOW_COMPILE = 10.0  # seconds
 EAGER = 2.0  # times as long as a graph, from which on the host is what limits a call
 LEFT = 0.01  # of normal vectors
+LEAST_STEP = 8  # products that a matrix unit adds at once, of the constant ACCUMULATION
 LONGEST = 200  # characters of an error
 
 Parts = dict[str, dict[str, Any]]
@@ -72,6 +74,19 @@ def broken_bound(stages: dict[str, Any]) -> Iterator[str]:
             f"the bound (10) does not hold: an error is {share:.2f} times as large ({worst}); "
             f"its constant is {constant}, and {needed:.3g} would cover every error"
         )
+
+
+def weaker_units(stages: dict[str, Any]) -> Iterator[str]:
+    """A matrix unit that keeps fewer bits, or adds fewer products in a step, than the model behind (10)."""
+    for part, numbers in _parts(stages, "exact").items():
+        if "kept" not in numbers:
+            continue
+        for where, bits in numbers["kept"].items():
+            if bits is None or (bits != ALL and bits < 0):
+                lost = "2^-21" if bits is None else f"2^-{24 + bits}"
+                yield f"{part} (accumulator: {where}) loses {lost} beside 1, which the model behind (10) keeps"
+        if (step := numbers["step"]) is not None and step < LEAST_STEP:
+            yield f"{part} adds {step} products at once, the model behind (10) at least {LEAST_STEP}"
 
 
 def generous_bound(stages: dict[str, Any]) -> Iterator[str]:
@@ -203,6 +218,7 @@ LOOKS: tuple[Callable[[dict[str, Any]], Iterator[str]], ...] = (
     kernels_that_fail,
     wrong_certificates,
     broken_bound,
+    weaker_units,
     wrong_indices,
     other_errors,
     contenders_that_fail,

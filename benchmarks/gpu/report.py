@@ -9,6 +9,7 @@ from benchmarks.gpu.contenders import SEARCHES, STEPS
 from benchmarks.gpu.exact import EXACT, PRECISIONS
 from benchmarks.gpu.graphs import as_graph
 from benchmarks.gpu.speed import HOST, SEARCH, STEP
+from benchmarks.gpu.units import SINGLE, UNITS
 from benchmarks.kernels.rivals import ADDMM, CDIST
 from benchmarks.sheets import NOTHING, Sheet
 
@@ -50,6 +51,7 @@ def sheets(record: dict[str, Any]) -> list[Sheet]:
     made = [
         exact_sheet({part: numbers for part, numbers in exact.items() if "wrong_share" in numbers}),
         sums_sheet({part: numbers for part, numbers in exact.items() if "share_of_bound" in numbers}),
+        unit_sheet({part: numbers for part, numbers in exact.items() if "kept" in numbers}),
         host_sheet({part: numbers for part, numbers in speed.items() if "eager_us" in numbers}),
         step_sheet(_timed(speed, STEP)),
         search_sheet(_timed(speed, SEARCH)),
@@ -86,6 +88,21 @@ def sums_sheet(parts: dict[str, Any]) -> Sheet:
         for part, numbers in parts.items()
     ]
     return Sheet("Errors of sums", ["data", "share of the bound", "needed", "constant"], body)
+
+
+def unit_sheet(parts: dict[str, Any]) -> Sheet:
+    """Return a table of what matrix units do to small terms, by the kind of operands."""
+    body = [
+        [
+            UNITS[part],
+            *(_text(numbers["kept"][where]) for where in SINGLE),
+            *(_text(numbers[name]) for name in ("cut", "alone", "step", "end")),
+        ]
+        for part, numbers in parts.items()
+    ]
+    kept = (f"bits kept, accumulator {where}" for where in SINGLE)
+    headings = ["operands", *kept, "further bits", "each product alone", "products a step", "the sum's bits"]
+    return Sheet("Sums in a matrix unit: bits kept below the last one of the largest term", headings, body)
 
 
 def host_sheet(parts: dict[str, Any]) -> Sheet:
@@ -148,6 +165,12 @@ def search_sheet(times: dict[str, dict[str, Any]]) -> Sheet:
         for shape, numbers in times.items()
     ]
     return Sheet("Searches, ms (share of the floor)", ["N, K, D", *names, *rivals], body)
+
+
+def _text(value: object) -> str:
+    return (
+        NOTHING if value is None else {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+    )
 
 
 def _percent(share: float | None) -> str:

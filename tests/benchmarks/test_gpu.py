@@ -29,6 +29,7 @@ from benchmarks.gpu.processes import Work, run_phase
 from benchmarks.gpu.registry import STAGES
 from benchmarks.gpu.stages import Numbers, Phase, Stage
 from benchmarks.gpu.summary import summary, worst_shares
+from benchmarks.gpu.units import ALL, UNITS
 from benchmarks.kernels.rivals import OURS, OURS_HIGH, OURS_MEDIUM, Rival
 from tests.benchmarks import faulty_stage
 from tests.triton.aot import compile_for
@@ -110,6 +111,7 @@ def test_exact_counts_and_measures(tmp_path: Path) -> None:
     assert not any(numbers.get("wrong_share", {}).get("highest") for numbers in parts.values())
     assert parts[NORMAL]["left"] == 0
     assert parts["collapsed to one code, K 1024, D 64"]["left"] == 1
+    assert all(set(parts[part]["kept"].values()) == {ALL} for part in UNITS)
     sums = [numbers for part, numbers in parts.items() if part.startswith("sums")]
     assert sums
     # The interpreter adds in float32, whose error a bound for truncated sums covers.
@@ -295,6 +297,13 @@ def bad_record() -> dict[str, Any]:
         },
         "sums, normal, D 8": {"share_of_bound": 1.5, **sums},
         "sums, normal, D 64": {"share_of_bound": 0.5, **sums},
+        "matrix unit, tf32": {
+            "kept": {"none": 2, "large": -1, "small": ALL},
+            "cut": "truncated",
+            "alone": True,
+            "step": 4,
+            "end": "truncated",
+        },
     }
     times = timed(**{OURS: 4.0, ours.graph.name: 1.0, "cdist + argmin": 2.0})
     timings = {
@@ -331,6 +340,8 @@ def test_findings_come_in_the_order_of_urgency() -> None:
         "smoke, sums, fails: OutOfResources: too many registers",
         "the certificate is wrong for 2 of 64 rows: normal, K 8192, D 8",
         "the bound (10) does not hold: an error is 1.50 times as large (sums, normal, D 8); its constant is 2.25",
+        "matrix unit, tf32 (accumulator: large) loses 2^-23 beside 1, which the model behind (10) keeps",
+        "matrix unit, tf32 adds 4 products at once, the model behind (10) at least 8",
         "25.00% of the indices of the exact search (highest) are wrong: normal, K 8192, D 8",
         "search ours, high at 9x9x9 fails: out of registers",
         "6 tests fail: AssertionError: 1 != 2 (first tests.a::b)",
@@ -355,11 +366,11 @@ def test_a_bound_that_is_needlessly_large_is_a_finding() -> None:
     record = bad_record()
     for numbers in record["stages"]["exact"]["parts"].values():
         numbers |= {"share_of_bound": 0.2, "needed": 0.5} if "needed" in numbers else {}
-    found = [sentence for sentence in findings.findings(record) if "(10)" in sentence]
+    found = [sentence for sentence in findings.findings(record) if "the bound (10)" in sentence]
     assert len(found) == 1
     assert found[0].startswith("the constant of the bound (10) is 2.25, and 0.5 covers every measured error")
     record["interpreted"] = True  # whose sums are not the device's
-    assert not [sentence for sentence in findings.findings(record) if "(10)" in sentence]
+    assert not [sentence for sentence in findings.findings(record) if "the bound (10)" in sentence]
 
 
 @given(st.data())
@@ -393,6 +404,8 @@ def test_the_tables_of_a_report() -> None:
     rows = {sheet.title: sheet.rows for sheet in report.sheets(bad_record())}
     assert rows["Percent of rows"] == [[NORMAL, "5", "-", "25", "-", "-", "-"]]
     assert rows["Errors of sums"][0] == ["sums, normal, D 8", "1.5", "3", "2.25"]
+    (units,) = [rows for title, rows in rows.items() if title.startswith("Sums in a matrix unit")]
+    assert units == [["tf32", "2", "-1", "all", "truncated", "yes", "4", "truncated"]]
     assert rows["One call, µs"] == [["nearest_code", "12", "-", "30", "-", "yes"]]
     # The graph's time where there is one, and the share of the same run.
     assert [row[:2] for row in rows["Searches, ms (share of the floor)"]] == [
