@@ -5,6 +5,7 @@ smoke.py                 every kernel once, against the reference in float64
 exact.py                 wrong indices, rows left to the exhaustive search, the error of sums in a matrix unit
 units.py                 how a matrix unit adds, measured directly
 speed.py                 times of searches and training steps; contenders.py lists what is timed
+flash.py                 flash-kmeans beside them, where it is installed
 host.py, graphs.py       waits, launches and variants of kernels; CUDA graphs
 suites.py                the tests that need a device
 implementations.py       the one place that knows where the kernels are

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from benchmarks.gpu.flash import FLASH_GRAPHS, FLASHES
 from benchmarks.gpu.graphs import as_graph
 from benchmarks.kernels import gemm
 from benchmarks.kernels.rivals import (
@@ -91,10 +92,11 @@ PRODUCTS = (
 )
 LIMITS = (*PRODUCTS, Rival("copy", prepare_copy))
 OTHERS = (*TORCH, *LIMITS)
+RIVALS = (*OTHERS, *FLASHES, *FLASH_GRAPHS)
 STEPS = (
     Rival(VQ, prepare_vq, against=VQ),
     Rival(EMA, prepare_ema, against=EMA),
     Rival(GUMBEL, prepare_gumbel, against=GUMBEL, pairs=2**33),  # it reads the logits of all pairs twice
 )
-SEARCHED = (*(search.rival for search in SEARCHES), *(search.graph for search in SEARCHES), *OTHERS)
+SEARCHED = (*(search.rival for search in SEARCHES), *(search.graph for search in SEARCHES), *RIVALS)
 STEPPED = (*STEPS, *map(as_graph, STEPS))

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
+from benchmarks.gpu.flash import wrong_by_flash
 from benchmarks.gpu.implementations import (
     ACCUMULATION,
     BLOCK_N,
@@ -108,7 +109,10 @@ def run(part: str, place: Place) -> Numbers:
     if part in UNITS:
         return measure_unit(UNITS[part], place)
     x, codebook = _tensors(part, place)
-    return count_wrong(x, codebook)
+    numbers = count_wrong(x, codebook)
+    shares, failures = wrong_by_flash(x, codebook, slice(0, JUDGED))
+    numbers["wrong_share"] |= shares
+    return numbers | ({"failures": failures} if failures else {})
 
 
 def _tensors(part: str, place: Place) -> tuple[Tensor, Tensor]:

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from benchmarks.gpu.contenders import OTHERS, SEARCHES, STEPS, TORCH
+from benchmarks.gpu.contenders import RIVALS, SEARCHES, STEPS, TORCH
 from benchmarks.gpu.exact import EXACT
+from benchmarks.gpu.flash import COUNTERPARTS, FLASH_GRAPHS, FLASHES
 from benchmarks.gpu.graphs import as_graph
 from benchmarks.gpu.report import failures
 from benchmarks.gpu.speed import HOST, SEARCH, STEP
@@ -110,7 +111,7 @@ def other_errors(stages: dict[str, Any]) -> Iterator[str]:
 
 def contenders_that_fail(stages: dict[str, Any]) -> Iterator[str]:
     """This library's searches and steps; a rival's failure, for example for want of memory, is no finding."""
-    rivals = {rival.name for rival in OTHERS}
+    rivals = {rival.name for rival in RIVALS}
     for kind in (SEARCH, STEP):
         for shape, numbers in _of(_parts(stages, "speed"), kind):
             for name, error in numbers.get("failures", {}).items():
@@ -165,6 +166,18 @@ def slower_than_torch(stages: dict[str, Any]) -> Iterator[str]:
             if name in medians and rivals and medians[name] > min(rivals.values()):
                 best = min(rivals, key=lambda rival: rivals[rival])
                 yield f"search {name} at {shape} takes {medians[name]:.3g} ms, {best} {rivals[best]:.3g} ms"
+
+
+def slower_than_flash(stages: dict[str, Any]) -> Iterator[str]:
+    """Searches whose graph takes longer than that of flash-kmeans with products of the same precision."""
+    graphs = {rival.name: graph.name for rival, graph in zip(FLASHES, FLASH_GRAPHS, strict=True)}
+    for shape, numbers in _of(_parts(stages, "speed"), SEARCH):
+        medians = {name: times["median"] for name, times in numbers.get("times_ms", {}).items()}
+        for search in SEARCHES:
+            ours, flash = search.graph.name, COUNTERPARTS.get(search.rival.name)
+            theirs = graphs.get(flash) if flash else None
+            if ours in medians and theirs in medians and medians[ours] > medians[theirs]:
+                yield f"search {ours} at {shape} takes {medians[ours]:.3g} ms, {theirs} {medians[theirs]:.3g} ms"
 
 
 def limited_by_the_host(stages: dict[str, Any]) -> Iterator[str]:
@@ -231,6 +244,7 @@ LOOKS_ON_A_DEVICE: tuple[Callable[[dict[str, Any]], Iterator[str]], ...] = (
     variants,
     far_from_the_floor,
     slower_than_torch,
+    slower_than_flash,
     limited_by_the_host,
     rows_left,
     generous_bound,

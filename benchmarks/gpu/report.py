@@ -6,11 +6,12 @@ from typing import Any
 
 from benchmarks.errors import InputError
 from benchmarks.gpu.contenders import SEARCHES, STEPS
-from benchmarks.gpu.exact import EXACT, PRECISIONS
+from benchmarks.gpu.exact import EXACT, GROUPS, PRECISIONS
+from benchmarks.gpu.flash import FLASHES
 from benchmarks.gpu.graphs import as_graph
 from benchmarks.gpu.speed import HOST, SEARCH, STEP
 from benchmarks.gpu.units import SINGLE, UNITS
-from benchmarks.kernels.rivals import ADDMM, CDIST
+from benchmarks.kernels.rivals import ADDMM, CDIST, FLASH
 from benchmarks.sheets import NOTHING, Sheet
 
 
@@ -37,7 +38,7 @@ def has_failed(record: dict[str, Any]) -> bool:
         "error" in numbers
         or numbers.get("failed")
         or numbers.get("certain but wrong")
-        or numbers.get("wrong_share", {}).get(EXACT)
+        or any(numbers.get("wrong_share", {}).get(name) for name in EXACT)
         or numbers.get("share_of_bound", 0) > 1
         for stage in record["stages"].values()
         for numbers in stage["parts"].values()
@@ -69,16 +70,22 @@ def _timed(parts: dict[str, Any], kind: str) -> dict[str, dict[str, Any]]:
 
 
 def exact_sheet(parts: dict[str, Any]) -> Sheet:
+    searches = [
+        *PRECISIONS,
+        GROUPS,
+        *([FLASH] if any(FLASH in each["wrong_share"] for each in parts.values()) else []),
+    ]
     body = [
         [
             part,
-            _percent(numbers.get("left")),
-            *(_percent(numbers["wrong_share"].get(name)) for name in PRECISIONS),
+            _percent(numbers["rescanned"]),
+            _percent(numbers.get("left by groups")),
+            *(_percent(numbers["wrong_share"].get(name)) for name in searches),
         ]
         for part, numbers in parts.items()
     ]
-    wrong = (f"wrong, {name}" for name in PRECISIONS)
-    return Sheet("Percent of rows", ["data", "left", *wrong], body)
+    wrong = (f"wrong, {name}" for name in searches)
+    return Sheet("Percent of rows", ["data", "rescanned", "left by groups", *wrong], body)
 
 
 def sums_sheet(parts: dict[str, Any]) -> Sheet:
@@ -154,17 +161,22 @@ def search_sheet(times: dict[str, dict[str, Any]]) -> Sheet:
     """Return a table of searches in milliseconds; this library's as graphs where there are any, and their share of
     the floor.
     """
-    rivals = (ADDMM, f"{ADDMM}, compiled", CDIST)
+    rivals = [(ADDMM,), (f"{ADDMM}, compiled",), (CDIST,)]
+    rivals += [
+        (rival.name, as_graph(rival).name)
+        for rival in FLASHES
+        if any(rival.name in numbers["times_ms"] for numbers in times.values())
+    ]
     names = [search.rival.name for search in SEARCHES]
     body = [
         [
             shape,
             *(_cell(numbers, search.rival.name, search.graph.name) for search in SEARCHES),
-            *(_cell(numbers, name) for name in rivals),
+            *(_cell(numbers, *names) for names in rivals),
         ]
         for shape, numbers in times.items()
     ]
-    return Sheet("Searches, ms (share of the floor)", ["N, K, D", *names, *rivals], body)
+    return Sheet("Searches, ms (share of the floor)", ["N, K, D", *names, *(rival[0] for rival in rivals)], body)
 
 
 def _text(value: object) -> str:

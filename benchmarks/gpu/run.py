@@ -16,6 +16,7 @@ import triton
 
 from benchmarks.errors import InputError
 from benchmarks.files import write_json
+from benchmarks.gpu.flash import flash_version
 from benchmarks.gpu.processes import Work, run_phase
 from benchmarks.gpu.registry import STAGES
 from benchmarks.gpu.stages import Numbers, Stage
@@ -81,7 +82,7 @@ def run(settings: Settings, said: Callable[[str, str, Numbers], None]) -> dict[s
 def new_report(settings: Settings) -> dict[str, Any]:
     """Return a report without stages: device, versions, revision."""
     where = machine_record(settings.device)
-    where["versions"]["triton"] = triton.__version__
+    where["versions"] |= {"triton": triton.__version__, **flash_version()}
     if not settings.interpreted:
         properties = torch.cuda.get_device_properties(0)
         where["machine"] |= {

@@ -11,6 +11,7 @@ import torch
 
 from benchmarks.gpu import host
 from benchmarks.gpu.contenders import OTHERS, SEARCHED, SEARCHES, STEPPED, STEPS
+from benchmarks.gpu.flash import FLASHES
 from benchmarks.gpu.implementations import use_implementation
 from benchmarks.gpu.stages import Numbers, Phase, Place
 from benchmarks.kernels.floors import floors_ms, has_floors
@@ -60,11 +61,15 @@ def run(part: str, place: Place) -> Numbers:
 
 
 def _compile(shape: Shape, place: Place) -> Numbers:
-    """Run everything once: this library on few vectors, torch's functions on all of them unless they are many."""
+    """Run everything once: this library on few vectors, torch's functions on all of them unless they are many.
+
+    The tiles of flash-kmeans depend on the number of vectors, so it gets all of them.
+    """
     x, codebook = draw(Shape(WARM_ROWS, shape.k, shape.d), place.device)
     failures = prepare_all([*(search.rival for search in SEARCHES), *STEPS], x, codebook)[1]
-    if shape.n * shape.k <= COMPILED_PAIRS:
-        failures |= prepare_all(OTHERS, *draw(shape, place.device))[1]
+    others = OTHERS if shape.n * shape.k <= COMPILED_PAIRS else ()
+    rivals, _ = usable((*others, *FLASHES), place.device)
+    failures |= prepare_all(rivals, *draw(shape, place.device))[1]
     return {"failures": failures}
 
 

@@ -147,7 +147,7 @@ def prepare_flash(x: Tensor, codebook: Tensor) -> Work:
     needs_norms = "x_sq" in inspect.signature(euclid_assign_triton).parameters
 
     def run() -> tuple[Tensor, ...]:
-        norms: dict[str, Any] = {"x_sq": x[None].square().sum(-1)} if needs_norms else {}
+        norms: dict[str, Any] = {"x_sq": x[None].float().square().sum(-1)} if needs_norms else {}
         return (euclid_assign_triton(x[None], codebook[None], **norms)[0],)
 
     return run

@@ -25,12 +25,13 @@ from benchmarks.gpu import contenders, findings, host, processes, report, smoke,
 from benchmarks.gpu import run as running
 from benchmarks.gpu.compiling import watch_compiler
 from benchmarks.gpu.exact import EXACT
+from benchmarks.gpu.flash import FLASH_BF16
 from benchmarks.gpu.processes import Work, run_phase
 from benchmarks.gpu.registry import STAGES
 from benchmarks.gpu.stages import Numbers, Phase, Stage
 from benchmarks.gpu.summary import summary, worst_shares
 from benchmarks.gpu.units import ALL, UNITS
-from benchmarks.kernels.rivals import OURS, OURS_HIGH, OURS_MEDIUM, Rival
+from benchmarks.kernels.rivals import FLASH, OURS, OURS_HIGH, OURS_MEDIUM, Rival
 from tests.benchmarks import faulty_stage
 from tests.triton.aot import compile_for
 from tests.triton.interpreter import compiles_kernels
@@ -306,6 +307,7 @@ def bad_record() -> dict[str, Any]:
         },
     }
     times = timed(**{OURS: 4.0, ours.graph.name: 1.0, "cdist + argmin": 2.0})
+    times |= timed(**{f"{OURS_HIGH}, graph": 0.9, f"{FLASH}, graph": 0.8, f"{FLASH_BF16}, graph": 0.1})
     timings = {
         "search 8x8x8": {"times_ms": times, "share_of_floor": {OURS: 0.1, ours.graph.name: 0.4}, "failures": {}},
         "search 9x9x9": {
@@ -353,6 +355,7 @@ def test_findings_come_in_the_order_of_urgency() -> None:
         "search ours at 9x9x9 is at 20% of its floor",
         "search ours at 8x8x8 is at 40% of its floor",
         "search ours at 8x8x8 takes 4 ms, cdist + argmin 2 ms",
+        "search ours, high, graph at 8x8x8 takes 0.9 ms, flash-kmeans, graph 0.8 ms",
         "search ours at 8x8x8 takes 4.0 times as long as its CUDA graph",
         "5.0% of the rows are left to the exhaustive search: normal, K 8192, D 8",
         "_slow takes 30 s to compile",
