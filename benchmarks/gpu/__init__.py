@@ -7,6 +7,7 @@ units.py                 how a matrix unit adds, measured directly
 speed.py                 times of searches and training steps; contenders.py lists what is timed
 flash.py                 flash-kmeans beside them, where it is installed
 host.py, graphs.py       waits, launches and variants of kernels; CUDA graphs
+profiling.py             the kernels of one call and their times
 suites.py                the tests that need a device
 implementations.py       the one place that knows where the kernels are
 compiling.py             which kernels were compiled, and in how many seconds

@@ -7,8 +7,9 @@ from benchmarks.gpu.contenders import RIVALS, SEARCHES, STEPS, TORCH
 from benchmarks.gpu.exact import EXACT
 from benchmarks.gpu.flash import COUNTERPARTS, FLASH_GRAPHS, FLASHES
 from benchmarks.gpu.graphs import as_graph
+from benchmarks.gpu.profiling import by_short_name, total_us
 from benchmarks.gpu.report import failures
-from benchmarks.gpu.speed import HOST, SEARCH, STEP
+from benchmarks.gpu.speed import HOST, KERNELS, SEARCH, STEP
 from benchmarks.gpu.units import ALL
 
 SHARE = 0.5  # of the floor, from which on a search is fast enough
@@ -112,7 +113,7 @@ def other_errors(stages: dict[str, Any]) -> Iterator[str]:
 def contenders_that_fail(stages: dict[str, Any]) -> Iterator[str]:
     """This library's searches and steps; a rival's failure, for example for want of memory, is no finding."""
     rivals = {rival.name for rival in RIVALS}
-    for kind in (SEARCH, STEP):
+    for kind in (SEARCH, STEP, KERNELS):
         for shape, numbers in _of(_parts(stages, "speed"), kind):
             for name, error in numbers.get("failures", {}).items():
                 if name not in rivals and not error.startswith("not "):  # not run on purpose
@@ -153,8 +154,19 @@ def far_from_the_floor(stages: dict[str, Any]) -> Iterator[str]:
             name = search.rival.name
             share = shares.get(search.graph.name, shares.get(name))
             if share is not None and share < SHARE:
-                found.append((share, f"search {name} at {shape} is at {share:.0%} of its floor"))
+                slowest = _slowest_kernel(stages, shape, name)
+                found.append((share, f"search {name} at {shape} is at {share:.0%} of its floor{slowest}"))
     yield from (sentence for _, sentence in sorted(found))
+
+
+def _slowest_kernel(stages: dict[str, Any], shape: str, name: str) -> str:
+    """Return which kernel takes most of the device's time in a search, as the end of a sentence."""
+    part = _parts(stages, "speed").get(KERNELS + shape, {})
+    launched = by_short_name(part.get("launched", {}).get(name, {}))
+    if not launched:
+        return ""
+    kernel, numbers = next(iter(launched.items()))
+    return f"; {kernel} takes {numbers['us'] / total_us(launched):.0%} of its kernels' time"
 
 
 def slower_than_torch(stages: dict[str, Any]) -> Iterator[str]:

@@ -10,6 +10,7 @@ import quantizers
 from benchmarks.gpu.compiling import Compiled, watch_compiler, watch_interpreter
 from benchmarks.gpu.graphs import captured
 from benchmarks.gpu.implementations import ema_code_sums, nearest_code, nearest_lookup, use_implementation
+from benchmarks.gpu.profiling import of_kernels, profiled, total_us
 from benchmarks.gpu.stages import Numbers, Place
 from benchmarks.kernels.rivals import Work
 from benchmarks.kernels.shapes import Shape, draw
@@ -88,16 +89,18 @@ def _median(work: Work, place: Place) -> float:
 
 
 def _profiled(work: Work, place: Place) -> Numbers:
-    """Return how many kernels a call launches, and their microseconds on the device, or why that is unknown."""
+    """Return how many kernels a call launches, their microseconds on the device, and those of each, or why that is
+    unknown."""
     try:
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-            work()
-            place.wait()
+        launched = profiled(work, place)
     except RuntimeError as error:
         return {"no_profile": first_line(error)}
-    on_device = [event for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA]
-    kernels = [event for event in on_device if not event.name.startswith("Mem")]
-    return {"kernels_launched": len(kernels), "device_us": sum(event.device_time for event in kernels)}
+    kernels = of_kernels(launched)
+    return {
+        "kernels_launched": sum(int(numbers["launches"]) for numbers in kernels.values()),
+        "device_us": total_us(kernels),
+        "launched": launched,
+    }
 
 
 def _first_wait(work: Work, place: Place) -> str | None:

@@ -9,10 +9,13 @@ from benchmarks.gpu.contenders import SEARCHES, STEPS
 from benchmarks.gpu.exact import EXACT, GROUPS, PRECISIONS
 from benchmarks.gpu.flash import FLASHES
 from benchmarks.gpu.graphs import as_graph
-from benchmarks.gpu.speed import HOST, SEARCH, STEP
+from benchmarks.gpu.profiling import Launched, by_short_name, total_us
+from benchmarks.gpu.speed import HOST, KERNELS, SEARCH, STEP
 from benchmarks.gpu.units import SINGLE, UNITS
 from benchmarks.kernels.rivals import ADDMM, CDIST, FLASH
 from benchmarks.sheets import NOTHING, Sheet
+
+SLOWEST = 4  # kernels of a call that the table shows
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -54,6 +57,7 @@ def sheets(record: dict[str, Any]) -> list[Sheet]:
         sums_sheet({part: numbers for part, numbers in exact.items() if "share_of_bound" in numbers}),
         unit_sheet({part: numbers for part, numbers in exact.items() if "kept" in numbers}),
         host_sheet({part: numbers for part, numbers in speed.items() if "eager_us" in numbers}),
+        kernel_sheet(speed),
         step_sheet(_timed(speed, STEP)),
         search_sheet(_timed(speed, SEARCH)),
     ]
@@ -123,6 +127,32 @@ def host_sheet(parts: dict[str, Any]) -> Sheet:
         for part, numbers in parts.items()
     ]
     return Sheet("One call, µs", ["call", "kernels", "device", "eager", "graph", "waits"], body)
+
+
+def kernel_sheet(parts: dict[str, Any]) -> Sheet:
+    """Return a table of the slowest kernels of each call, in microseconds on the device, with their number."""
+    calls = [(part.removeprefix(HOST), numbers) for part, numbers in parts.items() if part.startswith(HOST)]
+    body = [_kernel_cells(name, numbers["launched"]) for name, numbers in calls if numbers.get("launched")]
+    for part, numbers in parts.items():
+        if part.startswith(KERNELS):
+            shape = part.removeprefix(KERNELS)
+            body += [
+                _kernel_cells(f"{shape} {name}", launched)
+                for name, launched in numbers.get("launched", {}).items()
+                if launched
+            ]
+    slowest = (f"{i}." for i in range(1, SLOWEST + 1))
+    return Sheet("Kernels of one call, µs", ["call", "launches", "all", *slowest], body)
+
+
+def _kernel_cells(call: str, launched: Launched) -> list[str]:
+    kernels = list(by_short_name(launched).items())[:SLOWEST]
+    shown = [
+        f"{name} {numbers['us']:.3g}" + (f" ({numbers['launches']:.0f})" if numbers["launches"] > 1 else "")
+        for name, numbers in kernels
+    ]
+    launches = sum(int(numbers["launches"]) for numbers in launched.values())
+    return [call, str(launches), f"{total_us(launched):.3g}", *shown, *[NOTHING] * (SLOWEST - len(shown))]
 
 
 def step_sheet(times: dict[str, dict[str, Any]]) -> Sheet:

@@ -1,6 +1,7 @@
 """Times of searches and training steps, beside what torch has, the floors, and what the host does.
 
-A first phase compiles, in many processes at once, what the second then times alone.
+A first phase compiles, in many processes at once, what the second then times alone. A third asks the profiler for
+single kernels, which would slow down what is timed after it in the same process.
 """
 
 from collections.abc import Sequence
@@ -13,11 +14,12 @@ from benchmarks.gpu import host
 from benchmarks.gpu.contenders import OTHERS, SEARCHED, SEARCHES, STEPPED, STEPS
 from benchmarks.gpu.flash import FLASHES
 from benchmarks.gpu.implementations import use_implementation
+from benchmarks.gpu.profiling import Launched, profiled
 from benchmarks.gpu.stages import Numbers, Phase, Place
 from benchmarks.kernels.floors import floors_ms, has_floors
 from benchmarks.kernels.rivals import Rival, usable
 from benchmarks.kernels.shapes import Shape, draw
-from benchmarks.kernels.timing import LEAST, interleave, prepare_all
+from benchmarks.kernels.timing import LEAST, first_line, interleave, prepare_all
 
 SHAPES = (
     Shape(8192, 1024, 256),
@@ -33,29 +35,32 @@ BUDGET_S = 0.1  # of timed runs for each contender and shape, beyond the least n
 WARM_ROWS = 256  # the number of vectors is a run-time argument of the search and of the steps
 COMPILED_PAIRS = 2**28  # largest N · K that torch.compile's functions run for while other processes compile
 
-COMPILE, SEARCH, STEP, HOST = "compile ", "search ", "step ", "host "
+COMPILE, SEARCH, STEP, HOST, KERNELS = KINDS = "compile ", "search ", "step ", "host ", "kernels "
 
 
 def phases(interpreted: bool, workers: int) -> list[Phase]:
     shapes = [str(shape) for shape in (TINY,)] if interpreted else [str(shape) for shape in SHAPES]
     compiled = () if interpreted else tuple(COMPILE + shape for shape in shapes)
-    timed = (*(SEARCH + shape for shape in shapes), *(HOST + name for name in host.CALLS))
+    steps = [STEP + shape for shape in reversed(shapes)]  # the largest first, in case the time runs out
     # Variants are counted in a process that has loaded no other kernel.
     return [
         Phase((*compiled, HOST + host.VARIANTS), workers),
-        Phase((*timed, *(STEP + shape for shape in shapes))),
+        Phase((*(SEARCH + shape for shape in shapes), *steps)),
+        Phase((*(HOST + name for name in host.CALLS), *(KERNELS + shape for shape in shapes))),
     ]
 
 
 def run(part: str, place: Place) -> Numbers:
     torch.set_float32_matmul_precision("highest")
-    kind = next(kind for kind in (COMPILE, SEARCH, STEP, HOST) if part.startswith(kind))
+    kind = next(kind for kind in KINDS if part.startswith(kind))
     name = part.removeprefix(kind)
     if kind == HOST:
         return host.measure(name, place)
     shape = next(shape for shape in (TINY, *SHAPES) if str(shape) == name)
     if kind == COMPILE:
         return _compile(shape, place)
+    if kind == KERNELS:
+        return _kernels(shape, place)
     numbers = _times(SEARCHED if kind == SEARCH else STEPPED, shape, place)
     return numbers | (_floors(shape, numbers["times_ms"], place) if kind == SEARCH else {})
 
@@ -82,6 +87,24 @@ def _times(contenders: Sequence[Rival], shape: Shape, place: Place) -> Numbers:
     if not place.interpreted:
         torch.cuda.empty_cache()
     return {"times_ms": {name: asdict(each) for name, each in times.items()}, "failures": failures}
+
+
+def _kernels(shape: Shape, place: Place) -> Numbers:
+    """Return what one run of each search and step launches, by contender, and the reason of each that failed."""
+    rivals, _ = usable((*(search.rival for search in SEARCHES), *FLASHES, *STEPS), place.device)
+    launched: dict[str, Launched] = {}
+    failures: dict[str, str] = {}
+    x, codebook = draw(shape, place.device)
+    for rival in rivals:
+        with use_implementation("triton"):
+            works, failed = prepare_all([rival], x, codebook)
+            failures |= failed
+            for name, work in works.items():
+                try:
+                    launched[name] = profiled(work, place)
+                except RuntimeError as error:
+                    failures[name] = first_line(error)
+    return {"launched": launched, "failures": failures}
 
 
 def _floors(shape: Shape, times: dict[str, dict[str, Any]], place: Place) -> Numbers:
