@@ -52,8 +52,9 @@ def command(
     """Check the kernels on a CUDA device in stages: smoke, exact, speed, tests.
 
     smoke runs every kernel once against the reference. exact counts wrong indices on difficult data, and measures
-    the error of sums in a matrix unit. speed times searches and training steps beside torch's own and the device's
-    floors. tests runs the tests that need a device. Each stage runs in processes of its own.
+    how a matrix unit adds. speed times searches and training steps beside torch's own, flash-kmeans where it can
+    be imported, and the device's floors, and lists the kernels that each launches. tests runs the tests that need
+    a device. Each stage runs in processes of its own.
 
     Writes gpu.json after every part, so that a run that is cut off leaves what it measured. Exits with 1 if
     anything failed. `gpu-report` prints what to look at first.
