@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks.errors import InputError
 from benchmarks.gpu.contenders import SEARCHES, STEPS
-from benchmarks.gpu.exact import EXACT, GROUPS, PRECISIONS
+from benchmarks.gpu.exact import EXACT, PRECISIONS
 from benchmarks.gpu.flash import FLASHES
 from benchmarks.gpu.graphs import as_graph
 from benchmarks.gpu.profiling import Launched, by_short_name, total_us
@@ -41,7 +41,7 @@ def has_failed(record: dict[str, Any]) -> bool:
         "error" in numbers
         or numbers.get("failed")
         or numbers.get("certain but wrong")
-        or any(numbers.get("wrong_share", {}).get(name) for name in EXACT)
+        or numbers.get("wrong_share", {}).get(EXACT)
         or numbers.get("share_of_bound", 0) > 1
         for stage in record["stages"].values()
         for numbers in stage["parts"].values()
@@ -76,20 +76,18 @@ def _timed(parts: dict[str, Any], kind: str) -> dict[str, dict[str, Any]]:
 def exact_sheet(parts: dict[str, Any]) -> Sheet:
     searches = [
         *PRECISIONS,
-        GROUPS,
         *([FLASH] if any(FLASH in each["wrong_share"] for each in parts.values()) else []),
     ]
     body = [
         [
             part,
-            _percent(numbers["rescanned"]),
-            _percent(numbers.get("left by groups")),
+            _percent(numbers.get("left")),
             *(_percent(numbers["wrong_share"].get(name)) for name in searches),
         ]
         for part, numbers in parts.items()
     ]
     wrong = (f"wrong, {name}" for name in searches)
-    return Sheet("Percent of rows", ["data", "rescanned", "left by groups", *wrong], body)
+    return Sheet("Percent of rows", ["data", "left", *wrong], body)
 
 
 def sums_sheet(parts: dict[str, Any]) -> Sheet:

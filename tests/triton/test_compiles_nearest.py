@@ -17,9 +17,9 @@ pytestmark = compiles_kernels
 # At most so many registers a thread, and instructions a (row, code) pair in the main loop: all of them, since each
 # takes an issue slot. Keys are the capability and the columns of resident rows, with or without those of ½‖e‖²,
 # which otherwise costs one instruction a pair. 128 registers let two blocks share a multiprocessor. The bounds are
-# what triton 3.6.0 or 3.7.1 needs, whichever needs more, and 2 % for another assembler: sm_80 keeps the operands of
-# its matrix units in registers, and the nested loops of streamed rows keep sums, state and the addresses of both
-# operands.
+# what triton 3.6.0 or 3.7.1 needs, whichever needs more, and 2 % for another assembler: sm_80 keeps the operands
+# of its matrix units in registers, and the nested loops of streamed rows keep sums, state and the addresses of
+# both operands.
 BOUNDS: dict[tuple[int, int | str, bool], tuple[int, float]] = {
     (90, 16, True): (128, 2.25),
     (90, 32, True): (128, 2.5),
