@@ -1,10 +1,14 @@
 """PyTorch's current mode: whether operations are differentiated, mapped by a transform, or recorded in a graph."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch._C._functorch import TransformType
 from torch._subclasses.fake_tensor import is_fake
 from torch.autograd import forward_ad
+
+_PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def is_transformed() -> bool:
@@ -51,6 +55,15 @@ def is_differentiated_again() -> bool:
     return is_transformed() or (torch.is_grad_enabled() and not torch.compiler.is_compiling())
 
 
+def runs_eagerly(*tensors: Tensor) -> bool:
+    """Whether a call with these tensors computes now: no graph, transform or mode watches, and all are plain."""
+    if torch.compiler.is_compiling() or _is_traced() or is_transformed():
+        return False
+    if torch._C._len_torch_dispatch_stack():
+        return False
+    return all(type(tensor) in _PLAIN and tensor.device.type in ("cpu", "cuda") for tensor in tensors)
+
+
 def leaves_library() -> bool:
     """Whether the current graph must run without this library: `torch.jit.trace` or `torch.onnx.export`."""
     if torch.compiler.is_compiling():
@@ -73,8 +86,9 @@ def with_value(surrogate: Tensor, value: Tensor) -> Tensor:
     return value - zero.where(zero == 0, 0.0).to(value.dtype)
 
 
-def number(like: Tensor, value: float | Tensor) -> Tensor:
-    """Return a number as a 0-d float64 tensor on `like`'s device, as an argument of an operation.
+def number(value: float | Tensor, like: Tensor, *others: Tensor) -> Any:
+    """Return a number as an argument of an operation on these tensors: itself in eager mode, else a 0-d float64
+    tensor.
 
     A graph of `torch.compile` is specialized to the value of a number argument. A number that changes with each
     training step would need a new graph each time; as a tensor it becomes the graph's input. float64 matches a
@@ -82,4 +96,4 @@ def number(like: Tensor, value: float | Tensor) -> Tensor:
     """
     if torch.compiler.is_compiling() or isinstance(value, Tensor):
         return like.new_ones((), dtype=torch.float64) * value
-    return like.new_full((), value, dtype=torch.float64)
+    return value if runs_eagerly(like, *others) else like.new_full((), value, dtype=torch.float64)

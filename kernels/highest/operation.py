@@ -8,8 +8,8 @@ from torch import Tensor
 from quantizers.kernels.common.arguments import check_keys
 from quantizers.kernels.common.batching import along, one_by_one
 from quantizers.kernels.common.dispatch import Operation
-from quantizers.kernels.common.gradient import without_gradient
 from quantizers.kernels.common.modes import leaves_library, undifferentiated
+from quantizers.kernels.common.registered import registered
 from quantizers.kernels.highest import compiled, exported, reference
 
 
@@ -45,7 +45,7 @@ def highest_score(x: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
     return indices
 
 
-@torch.library.custom_op("quantizers::highest_score", mutates_args=())
+@registered("quantizers::highest_score")
 def _highest_score(x: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
     return HIGHEST_SCORE.run(x, keys, bias)
 
@@ -55,5 +55,5 @@ def _(x: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
     return x.new_empty(x.shape[0], dtype=torch.int64)
 
 
-without_gradient(_highest_score)
+_highest_score.register_without_gradient()
 _highest_score.register_vmap(along(_highest_score, 0, 1, one_by_one(_highest_score)))

@@ -15,8 +15,8 @@ from quantizers.kernels.common.arguments import (
     check_not_empty,
 )
 from quantizers.kernels.common.batching import along, one_by_one
-from quantizers.kernels.common.gradient import without_gradient
 from quantizers.kernels.common.modes import leaves_library, undifferentiated
+from quantizers.kernels.common.registered import registered
 from quantizers.kernels.implicit import exported, reference
 
 
@@ -56,7 +56,7 @@ def nearest_implicit_code(
     return indices
 
 
-@torch.library.custom_op("quantizers::nearest_implicit_code", mutates_args=())
+@registered("quantizers::nearest_implicit_code")
 def _nearest_implicit_code(
     targets: Tensor, context: Tensor, codes: Tensor, weight: Tensor, bias: Tensor, blocks: list[Tensor]
 ) -> Tensor:
@@ -70,5 +70,5 @@ def _(
     return targets.new_empty(targets.shape[0], dtype=torch.int64)
 
 
-without_gradient(_nearest_implicit_code)
+_nearest_implicit_code.register_without_gradient()
 _nearest_implicit_code.register_vmap(along(_nearest_implicit_code, 0, 2, one_by_one(_nearest_implicit_code)))

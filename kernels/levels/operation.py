@@ -9,6 +9,7 @@ from torch import Tensor
 from quantizers.kernels.common.batching import along, one_by_one
 from quantizers.kernels.common.dispatch import Operation, chosen_implementation, resume_implementation
 from quantizers.kernels.common.modes import is_differentiated_again, is_transformed, leaves_library, with_value
+from quantizers.kernels.common.registered import registered
 from quantizers.kernels.common.vectors import integers
 from quantizers.kernels.levels import compiled, reference
 from quantizers.kernels.levels.bound import bound_levels
@@ -69,7 +70,7 @@ def round_levels(z: Tensor, levels: Sequence[int], slope: float = 1.0) -> tuple[
     return with_value(bound_levels(z, integers(levels, z.device), slope), codes), indices
 
 
-@torch.library.custom_op("quantizers::round_levels", mutates_args=())
+@registered("quantizers::round_levels")
 def _round_levels(z: Tensor, levels: Sequence[int], slope: float) -> tuple[Tensor, Tensor]:
     return ROUND_LEVELS.run(z, integers(levels, z.device), slope)
 
@@ -99,7 +100,7 @@ _round_levels.register_autograd(_backward, setup_context=_save)
 _round_levels.register_vmap(along(_round_levels, 0, 1, one_by_one(_round_levels)))
 
 
-@torch.library.custom_op("quantizers::round_levels_backward", mutates_args=())
+@registered("quantizers::round_levels_backward")
 def _round_levels_backward(gradient: Tensor, z: Tensor, levels: Sequence[int], slope: float) -> Tensor:
     return ROUND_LEVELS_BACKWARD.run(gradient, z, integers(levels, z.device), slope)
 

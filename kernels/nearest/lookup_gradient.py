@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from quantizers.kernels.common.dispatch import Operation
+from quantizers.kernels.common.registered import registered
 from quantizers.kernels.nearest import compiled, reference
 from quantizers.kernels.sums.operation import code_sums
 
@@ -60,7 +60,7 @@ def differentiable_codebook_gradient(
     return code_sums(push if codes_gradient is None else push + codes_gradient, indices, codebook_size)[1]
 
 
-@torch.library.custom_op("quantizers::lookup_vector_gradient", mutates_args=())
+@registered("quantizers::lookup_vector_gradient")
 def vector_gradient(loss_gradient: Tensor, x: Tensor, codes: Tensor, indices: Tensor, weight: float) -> Tensor:
     return LOOKUP_VECTOR_GRADIENT.run(loss_gradient, x, codes, indices, weight)
 
@@ -70,7 +70,7 @@ def _(loss_gradient: Tensor, x: Tensor, codes: Tensor, indices: Tensor, weight: 
     return x.new_empty(x.shape)
 
 
-@torch.library.custom_op("quantizers::lookup_codebook_gradient", mutates_args=())
+@registered("quantizers::lookup_codebook_gradient")
 def codebook_gradient(
     codes_gradient: Tensor | None,
     loss_gradient: Tensor,

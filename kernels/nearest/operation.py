@@ -9,7 +9,6 @@ from torch import Tensor
 from quantizers.kernels.common.arguments import check_codebook
 from quantizers.kernels.common.batching import along, one_by_one
 from quantizers.kernels.common.dispatch import Operation, chosen_implementation, resume_implementation
-from quantizers.kernels.common.gradient import without_gradient
 from quantizers.kernels.common.modes import (
     is_differentiated_again,
     is_transformed,
@@ -18,6 +17,7 @@ from quantizers.kernels.common.modes import (
     undifferentiated,
     with_value,
 )
+from quantizers.kernels.common.registered import registered
 from quantizers.kernels.common.vectors import compute_dtype
 from quantizers.kernels.nearest import blocked, compiled, exported, reference
 from quantizers.kernels.nearest.lookup_gradient import (
@@ -26,6 +26,8 @@ from quantizers.kernels.nearest.lookup_gradient import (
     differentiable_vector_gradient,
     vector_gradient,
 )
+
+Number = float | Tensor
 
 
 def _import_nearest_code() -> Callable[..., tuple[Tensor, Tensor]]:
@@ -101,7 +103,7 @@ def nearest_lookup(
     Raises: the errors of `nearest_code`.
     """
     check_codebook(x, codebook)
-    weights = number(x, vector_weight), number(x, code_weight)
+    weights = number(vector_weight, x, codebook), number(code_weight, x, codebook)
     if leaves_library():
         indices, _, _ = exported.nearest_lookup(x.detach(), codebook.detach())
         codes, loss = _looked_up(x, codebook, indices, *weights)
@@ -128,7 +130,7 @@ def _looked_up(
     return codes, first + second
 
 
-@torch.library.custom_op("quantizers::nearest_code", mutates_args=())
+@registered("quantizers::nearest_code")
 def _nearest_code(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
     return NEAREST_CODE.run(x, codebook)
 
@@ -141,18 +143,26 @@ def _(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
     )
 
 
-without_gradient(_nearest_code)
+_nearest_code.register_without_gradient()
 _nearest_code.register_vmap(along(_nearest_code, 1, 1, along(_nearest_code, 0, 2, one_by_one(_nearest_code))))
 
 
-@torch.library.custom_op("quantizers::nearest_lookup", mutates_args=())
+@registered("quantizers::nearest_lookup")
 def _nearest_lookup(
     x: Tensor, codebook: Tensor, vector_weight: Tensor, code_weight: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     indices, codes, distance = NEAREST_LOOKUP.run(x, codebook)
     weight = vector_weight + code_weight
     # A distance may be infinite, and a loss without weight is zero for all that.
-    return codes, indices, weight * distance.where((indices >= 0) & (weight != 0), 0.0)
+    if isinstance(weight, Tensor):
+        return codes, indices, weight * distance.where((indices >= 0) & (weight != 0), 0.0)
+    if not weight:
+        return codes, indices, distance.zero_()
+    return (
+        codes,
+        indices,
+        distance.nan_to_num_(nan=0.0, posinf=torch.inf).mul_(weight),
+    )  # NaN where there is no code
 
 
 @_nearest_lookup.register_fake
@@ -166,14 +176,16 @@ def _(x: Tensor, codebook: Tensor, vector_weight: Tensor, code_weight: Tensor) -
 
 
 def _save_lookup(
-    ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, Tensor], output: tuple[Tensor, Tensor, Tensor]
+    ctx: Any, inputs: tuple[Tensor, Tensor, Number, Number], output: tuple[Tensor, Tensor, Tensor]
 ) -> None:
-    x, codebook, vector_weight, code_weight = inputs
+    x, codebook, *weights = inputs
     codes, indices, _ = output
     ctx.mark_non_differentiable(indices)
     ctx.set_materialize_grads(False)
     # The codes, not the codebook: an update between forward and backward (EMA) must not change the gradient.
-    ctx.save_for_backward(x, codes, indices, vector_weight, code_weight)
+    tensors = [weight for weight in weights if isinstance(weight, Tensor)]
+    ctx.save_for_backward(x, codes, indices, *tensors)
+    ctx.weights = None if tensors else weights
     ctx.size, ctx.dtype = codebook.shape[1], codebook.dtype
     ctx.implementation = chosen_implementation()
 
@@ -181,7 +193,8 @@ def _save_lookup(
 def _lookup_backward(
     ctx: Any, codes_gradient: Tensor | None, _: Tensor | None, loss_gradient: Tensor | None
 ) -> tuple[Tensor | None, Tensor | None, None, None]:
-    x, codes, indices, vector_weight, code_weight = ctx.saved_tensors
+    x, codes, indices, *weights = ctx.saved_tensors
+    vector_weight, code_weight = ctx.weights or weights
     if loss_gradient is None:
         loss_gradient = codes.new_zeros(indices.shape)
     again = is_differentiated_again()
@@ -190,11 +203,17 @@ def _lookup_backward(
     to_x = to_codebook = None
     with resume_implementation(ctx.implementation):
         if ctx.needs_input_grad[0]:
-            to_x = to_vectors(loss_gradient * vector_weight, x, codes, indices, 1.0)
+            gradient, weight = _scaled(loss_gradient, vector_weight)
+            to_x = to_vectors(gradient, x, codes, indices, weight)
         if ctx.needs_input_grad[1]:
-            arguments = (codes_gradient, loss_gradient * code_weight, x, codes, indices, 1.0, ctx.size)
-            to_codebook = to_codes(*arguments).to(ctx.dtype)
+            gradient, weight = _scaled(loss_gradient, code_weight)
+            to_codebook = to_codes(codes_gradient, gradient, x, codes, indices, weight, ctx.size).to(ctx.dtype)
     return to_x, to_codebook, None, None
+
+
+def _scaled(gradient: Tensor, weight: Number) -> tuple[Tensor, float]:
+    """Return a gradient and the number that an operation multiplies it by; a tensor is multiplied here."""
+    return (gradient * weight, 1.0) if isinstance(weight, Tensor) else (gradient, float(weight))
 
 
 _nearest_lookup.register_autograd(_lookup_backward, setup_context=_save_lookup)

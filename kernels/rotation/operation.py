@@ -2,13 +2,12 @@
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from quantizers.kernels.common.arguments import check_device, check_floating
 from quantizers.kernels.common.dispatch import Operation
-from quantizers.kernels.common.gradient import without_gradient
 from quantizers.kernels.common.modes import is_differentiated_again, is_transformed
+from quantizers.kernels.common.registered import registered
 from quantizers.kernels.rotation import compiled, reference
 
 
@@ -48,7 +47,7 @@ def rotate_grad(gradient: Tensor, x: Tensor, quantized: Tensor) -> Tensor:
     return result
 
 
-@torch.library.custom_op("quantizers::rotate_grad", mutates_args=())
+@registered("quantizers::rotate_grad")
 def _rotate_grad(gradient: Tensor, x: Tensor, quantized: Tensor) -> Tensor:
     return ROTATE_GRAD.run(gradient, x, quantized)
 
@@ -58,4 +57,4 @@ def _(gradient: Tensor, x: Tensor, quantized: Tensor) -> Tensor:
     return gradient.new_empty(gradient.shape)
 
 
-without_gradient(_rotate_grad)
+_rotate_grad.register_without_gradient()

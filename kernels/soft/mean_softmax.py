@@ -6,8 +6,8 @@ from torch import Tensor
 from quantizers.kernels.common.arguments import check_axes, check_device, check_equal, check_keys
 from quantizers.kernels.common.batching import one_by_one
 from quantizers.kernels.common.dispatch import without_autocast
-from quantizers.kernels.common.gradient import without_gradient
 from quantizers.kernels.common.modes import leaves_library, undifferentiated
+from quantizers.kernels.common.registered import registered
 from quantizers.kernels.common.vectors import compute_dtype
 from quantizers.kernels.soft import exported
 
@@ -41,7 +41,7 @@ def log_mean_softmax(x: Tensor, keys: Tensor, bias: Tensor, valid: Tensor) -> Te
     return mean
 
 
-@torch.library.custom_op("quantizers::log_mean_softmax", mutates_args=())
+@registered("quantizers::log_mean_softmax")
 def _log_mean_softmax(x: Tensor, keys: Tensor, bias: Tensor, valid: Tensor) -> Tensor:
     dtype = compute_dtype(x, keys, bias)
     x, keys, bias = (tensor.detach().to(dtype) for tensor in (x, keys, bias))
@@ -61,5 +61,5 @@ def _(x: Tensor, keys: Tensor, bias: Tensor, valid: Tensor) -> Tensor:
     return x.new_empty(bias.shape, dtype=compute_dtype(x, keys, bias))
 
 
-without_gradient(_log_mean_softmax)
+_log_mean_softmax.register_without_gradient()
 _log_mean_softmax.register_vmap(one_by_one(_log_mean_softmax))

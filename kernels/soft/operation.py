@@ -11,6 +11,7 @@ from quantizers.kernels.common.batching import along, one_by_one
 from quantizers.kernels.common.dispatch import Operation, chosen_implementation, resume_implementation
 from quantizers.kernels.common.gradient import gradients_of
 from quantizers.kernels.common.modes import is_differentiated_again, is_transformed, leaves_library, with_value
+from quantizers.kernels.common.registered import registered
 from quantizers.kernels.common.vectors import compute_dtype
 from quantizers.kernels.soft import compiled, exported, reference
 
@@ -114,7 +115,7 @@ def _soft(
     return with_value(soft, value), indices, with_value(differing, divergence), log_sums
 
 
-@torch.library.custom_op("quantizers::soft_codes", mutates_args=())
+@registered("quantizers::soft_codes")
 def _soft_codes(
     x: Tensor, keys: Tensor, bias: Tensor, values: Tensor, temperature: Tensor, seed: Tensor | None
 ) -> Outputs:
@@ -172,7 +173,7 @@ def _(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Any,
     return rule(info, in_dims, *arguments)
 
 
-@torch.library.custom_op("quantizers::soft_codes_backward", mutates_args=())
+@registered("quantizers::soft_codes_backward")
 def _soft_codes_backward(
     value_gradient: Tensor,
     divergence_gradient: Tensor,

@@ -15,8 +15,8 @@ from quantizers.kernels.common.arguments import (
 )
 from quantizers.kernels.common.batching import along, one_by_one
 from quantizers.kernels.common.dispatch import Operation
-from quantizers.kernels.common.gradient import without_gradient
 from quantizers.kernels.common.modes import is_transformed, number, undifferentiated, with_value
+from quantizers.kernels.common.registered import registered
 from quantizers.kernels.common.vectors import compute_dtype
 from quantizers.kernels.sums import compiled, reference
 
@@ -110,11 +110,11 @@ def ema_code_sums(
             f"cluster_size has shape {shape}, expected {expected}, embedding_sum's shape without its last axis"
         )
     tensors = undifferentiated(x, indices, cluster_size, embedding_sum)
-    new_size, new_sum = _ema_code_sums(*tensors, number(x, decay))
+    new_size, new_sum = _ema_code_sums(*tensors, number(decay, *tensors))
     return new_size, new_sum
 
 
-@torch.library.custom_op("quantizers::code_sums", mutates_args=())
+@registered("quantizers::code_sums")
 def _code_sums(x: Tensor, indices: Tensor, codebook_size: int) -> tuple[Tensor, Tensor]:
     return CODE_SUMS.run(x, indices, codebook_size)
 
@@ -143,7 +143,7 @@ _code_sums.register_autograd(_sums_backward, setup_context=_save_sums)
 _code_sums.register_vmap(along(_code_sums, 0, 2, one_by_one(_code_sums)))
 
 
-@torch.library.custom_op("quantizers::ema_code_sums", mutates_args=())
+@registered("quantizers::ema_code_sums")
 def _ema_code_sums(
     x: Tensor, indices: Tensor, cluster_size: Tensor, embedding_sum: Tensor, decay: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -157,5 +157,5 @@ def _(
     return torch.empty_like(cluster_size), torch.empty_like(embedding_sum)
 
 
-without_gradient(_ema_code_sums)
+_ema_code_sums.register_without_gradient()
 _ema_code_sums.register_vmap(along(_ema_code_sums, 0, 4, one_by_one(_ema_code_sums)))

@@ -6,8 +6,8 @@ from torch import Tensor
 from quantizers.kernels.common.arguments import check_device, check_keys
 from quantizers.kernels.common.batching import one_by_one
 from quantizers.kernels.common.dispatch import Operation
-from quantizers.kernels.common.gradient import without_gradient
 from quantizers.kernels.common.modes import undifferentiated
+from quantizers.kernels.common.registered import registered
 from quantizers.kernels.common.vectors import compute_dtype
 from quantizers.kernels.transport import reference
 
@@ -41,7 +41,7 @@ def sinkhorn_potentials(x: Tensor, keys: Tensor, bias: Tensor, counts: Tensor, i
     return potentials
 
 
-@torch.library.custom_op("quantizers::sinkhorn_potentials", mutates_args=())
+@registered("quantizers::sinkhorn_potentials")
 def _sinkhorn_potentials(x: Tensor, keys: Tensor, bias: Tensor, counts: Tensor, iterations: int) -> Tensor:
     return SINKHORN_POTENTIALS.run(x, keys, bias, counts, iterations)
 
@@ -51,5 +51,5 @@ def _(x: Tensor, keys: Tensor, bias: Tensor, counts: Tensor, iterations: int) ->
     return bias.new_empty(bias.shape, dtype=compute_dtype(x, keys, bias))
 
 
-without_gradient(_sinkhorn_potentials)
+_sinkhorn_potentials.register_without_gradient()
 _sinkhorn_potentials.register_vmap(one_by_one(_sinkhorn_potentials))

@@ -19,6 +19,7 @@ from quantizers.kernels.common.vectors import normalize
 from quantizers.kernels.rotation.linear_map import rotate
 from quantizers.kernels.rotation.operation import rotate_grad
 
+# No `setup_context` below, which only `torch.func` needs: PyTorch inspects its signature in each call.
 Gradient = Callable[[Tensor, Tensor], Tensor]
 SCALE = 2.0**-16  # applied before sums over channels: up to 2³⁰ of them do not overflow; exact down to 2⁻¹¹⁰
 SAME_DIRECTION = 2.0**-22  # bound on ‖x̂ − q̂‖: rounding puts float32 vectors of one direction up to 2⁻²³ apart
@@ -31,12 +32,8 @@ class _ExactValue(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(x: Tensor, codes: Tensor) -> Tensor:
+    def forward(ctx: object, x: Tensor, codes: Tensor) -> Tensor:
         return codes.view_as(codes)
-
-    @staticmethod
-    def setup_context(ctx: object, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        pass
 
     @staticmethod
     def backward(ctx: object, gradient: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,15 +44,10 @@ class _Rotation(torch.autograd.Function):
     """Returns the value of `codes`; x gets the gradient λ Rᵀ g, and the codes get g."""
 
     @staticmethod
-    def forward(x: Tensor, codes: Tensor) -> Tensor:
-        return codes.view_as(codes)
-
-    @staticmethod
-    def setup_context(
-        ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Tensor, Tensor], output: Tensor
-    ) -> None:
-        ctx.save_for_backward(*inputs)
+    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, codes: Tensor) -> Tensor:
+        ctx.save_for_backward(x, codes)
         ctx.implementation = chosen_implementation()  # type: ignore[attr-defined]
+        return codes.view_as(codes)
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, Tensor]:
@@ -68,14 +60,9 @@ class _Reflection(torch.autograd.Function):
     """Returns the value of `codes`; x gets the gradient λ H g, and the codes get g."""
 
     @staticmethod
-    def forward(x: Tensor, codes: Tensor) -> Tensor:
+    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, codes: Tensor) -> Tensor:
+        ctx.save_for_backward(x, codes)
         return codes.view_as(codes)
-
-    @staticmethod
-    def setup_context(
-        ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Tensor, Tensor], output: Tensor
-    ) -> None:
-        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, Tensor]:
@@ -99,13 +86,10 @@ class _Refined(torch.autograd.Function):
     """The value and the first derivative of a surrogate, and the higher derivatives of a function."""
 
     @staticmethod
-    def forward(function: Callable[..., Tensor], surrogate: Tensor, *inputs: Tensor) -> Tensor:
+    def forward(ctx: Any, function: Callable[..., Tensor], surrogate: Tensor, *inputs: Tensor) -> Tensor:
+        ctx.function = function
+        ctx.save_for_backward(*inputs)
         return surrogate.view_as(surrogate)
-
-    @staticmethod
-    def setup_context(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.function, _, *tensors = inputs  # type: ignore[attr-defined]
-        ctx.save_for_backward(*tensors)
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
