@@ -89,7 +89,7 @@ class NearestCodeQuantizer(RowQuantizer):
         if self.distance == "angle":
             return self._codes_and_losses(z, codebook, self._encode(z))
         outputs = nearest_lookup(z[None], codebook[None], self.commitment_weight, self.codebook_weight)
-        codes, indices, losses = (output[0] for output in outputs)
+        codes, indices, losses = (torch.squeeze(output, 0) for output in outputs)
         return codes, indices, losses
 
     def _codes_and_losses(self, z: Tensor, codebook: Tensor, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:

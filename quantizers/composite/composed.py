@@ -221,7 +221,7 @@ def outermost(model: nn.Module) -> dict[str, Quantizer]:
 def all_valid(vectors: Tensor) -> Rows:
     """Vectors [N, D] as rows that all count."""
     valid = torch.ones(vectors.shape[:1], dtype=torch.bool, device=vectors.device)
-    return Rows(vectors, valid, valid, vectors.shape[:1])
+    return Rows(vectors, valid, vectors.shape[:1])
 
 
 def joined(columns: Sequence[Tensor]) -> Tensor:

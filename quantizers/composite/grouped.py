@@ -151,10 +151,9 @@ class GroupedQuantizer(ComposedQuantizer, RowQuantizer):
     def _folded(self, rows: Rows) -> Rows:
         """Reshape the groups of each row into rows, [N · G, group.dim]."""
         groups = len(self.order)
-        valid, unmasked = (flag[:, None].expand(-1, groups).reshape(-1) for flag in (rows.valid, rows.unmasked))
-        return Rows(
-            rows.vectors.reshape(-1, self.components[0].dim), valid, unmasked, torch.Size((*rows.shape, groups))
-        )
+        vectors = rows.vectors.reshape(-1, self.components[0].dim)
+        valid = rows.valid[:, None].expand(-1, groups).reshape(-1)
+        return Rows(vectors, valid, torch.Size((*rows.shape, groups)))
 
     def _unfolded(self, indices: Tensor) -> Tensor:
         return indices.reshape(-1, self.num_codebooks)

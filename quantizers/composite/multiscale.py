@@ -254,7 +254,7 @@ class MultiScaleQuantizer(MapQuantizer, ComposedQuantizer):
             means, filled = pool(residual, weight, level)
             valid = filled.reshape(-1)
             vectors = means.movedim(1, -1).reshape(-1, self.code_dim).where(valid[:, None], 0.0)
-            cells = Rows(vectors, valid, valid, torch.Size((leading, *level)))
+            cells = Rows(vectors, valid, torch.Size((leading, *level)))
             codes, tokens = quantize_cells(position, self.components[position], cells)
             values.append(self._upsample(codes, tokens.reshape(leading, *level), size))
             residual = (residual - values[-1]).where(counts, 0.0)

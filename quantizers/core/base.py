@@ -157,8 +157,9 @@ class Quantizer(RecordedConstruction, CodeIndices, CodeHooks, LearnedCodes, abc.
             quantized, indices, loss = self._quantize_projected(rows, quantize)
             if self.training and self.observes:
                 self.observe_rows(rows, indices)
-        quantized = quantized.where(rows.unmasked[:, None], 0.0).to(x.dtype)
-        quantized = from_rows(quantized, rows.shape, self.channel_dim, like=x)
+        if rows.mask is not None:
+            quantized = quantized.where(rows.mask[:, None], 0.0)
+        quantized = from_rows(quantized.to(x.dtype), rows.shape, self.channel_dim, like=x)
         event = ForwardEvent(x, mask, self._reshape_indices(indices, rows.shape), by_forward=True)
         return QuantizerOutput(quantized, self._notify_code_hooks(event), loss.to(rows.vectors.dtype))
 

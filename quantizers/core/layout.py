@@ -14,8 +14,8 @@ class Rows(NamedTuple):
 
     vectors: Tensor  # [N, dim], float32 or float64; a row that is not valid is zero
     valid: Tensor  # [N] bool: unmasked and finite
-    unmasked: Tensor  # [N] bool
     shape: torch.Size  # of x without its channel axis
+    mask: Tensor | None = None  # [N] bool, False for masked rows; None if none is masked
 
 
 def to_rows(x: Tensor, mask: Tensor | None, dim: int, channel_dim: int) -> Rows:
@@ -36,12 +36,13 @@ def to_rows(x: Tensor, mask: Tensor | None, dim: int, channel_dim: int) -> Rows:
     channels_last = x.movedim(channel_dim, -1)
     shape = channels_last.shape[:-1]
     vectors = channels_last.reshape(-1, dim)
-    finite = are_finite(vectors)
-    unmasked = torch.ones_like(finite) if mask is None else _check_mask(mask, shape, x.device).reshape(-1)
-    valid = finite & unmasked
+    valid = are_finite(vectors)
+    if mask is not None:
+        mask = _check_mask(mask, shape, x.device).reshape(-1)
+        valid = valid & mask
     # Set to zero before any arithmetic, because 0 · NaN is NaN, in a loss and in the gradient of a weight.
     vectors = vectors.to(compute_dtype(x)).where(valid[:, None], 0.0)
-    return Rows(vectors, valid, unmasked, shape)
+    return Rows(vectors, valid, shape, mask)
 
 
 def from_rows(rows: Tensor, shape: torch.Size, channel_dim: int, like: Tensor | None = None) -> Tensor:

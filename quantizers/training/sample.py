@@ -54,6 +54,5 @@ class VectorSample:
     def rows(self) -> Rows:
         """The sample as rows, in the order in which the vectors came."""
         _, vectors, valid = self._sampled
-        flat = valid.reshape(-1)
         shape = torch.Size((len(valid), *self._size))
-        return Rows(vectors.reshape(-1, vectors.shape[-1]), flat, torch.ones_like(flat), shape)
+        return Rows(vectors.reshape(-1, vectors.shape[-1]), valid.reshape(-1), shape)
