@@ -27,6 +27,11 @@ def _is_traced() -> bool:
     return traced
 
 
+def _has_dispatch_mode() -> bool:
+    """Whether a mode such as FakeTensorMode gets every operation."""
+    return torch._C._len_torch_dispatch_stack() > 0
+
+
 def derivatives() -> int:
     """Return how many times `torch.func` and forward-mode differentiation differentiate the computation."""
     if not is_transformed():
@@ -57,9 +62,7 @@ def is_differentiated_again() -> bool:
 
 def runs_eagerly(*tensors: Tensor) -> bool:
     """Whether a call with these tensors computes now: no graph, transform or mode watches, and all are plain."""
-    if torch.compiler.is_compiling() or _is_traced() or is_transformed():
-        return False
-    if torch._C._len_torch_dispatch_stack():
+    if torch.compiler.is_compiling() or _is_traced() or is_transformed() or _has_dispatch_mode():
         return False
     return all(type(tensor) in _PLAIN and tensor.device.type in ("cpu", "cuda") for tensor in tensors)
 

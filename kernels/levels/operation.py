@@ -83,11 +83,12 @@ def _(z: Tensor, levels: Sequence[int], slope: float) -> tuple[Tensor, Tensor]:
 def _save(ctx: Any, inputs: tuple[Tensor, Sequence[int], float], output: tuple[Tensor, Tensor]) -> None:
     z, ctx.levels, ctx.slope = inputs
     ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
     ctx.save_for_backward(z)
     ctx.implementation = chosen_implementation()
 
 
-def _backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
+def _backward(ctx: Any, gradient: Tensor, _: None) -> tuple[Tensor, None, None]:
     if is_differentiated_again():
         (z,) = ctx.saved_tensors
         levels = integers(ctx.levels, z.device)

@@ -136,6 +136,7 @@ def _(x: Tensor, keys: Tensor, bias: Tensor, values: Tensor, temperature: Tensor
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
     value, indices, divergence, log_sums = output
     ctx.mark_non_differentiable(indices, log_sums)
+    ctx.set_materialize_grads(False)
     ctx.has_seed = inputs[5] is not None
     tensors = inputs if ctx.has_seed else inputs[:5]
     ctx.save_for_backward(*tensors, value, divergence, log_sums)
@@ -143,9 +144,11 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
 
 
 def _backward(
-    ctx: Any, value_gradient: Tensor, _: Tensor, divergence_gradient: Tensor, __: Tensor
+    ctx: Any, value_gradient: Tensor | None, _: None, divergence_gradient: Tensor | None, __: None
 ) -> tuple[Tensor | None, ...]:
     *inputs, value, divergence, log_sums = ctx.saved_tensors
+    value_gradient = torch.zeros_like(value) if value_gradient is None else value_gradient
+    divergence_gradient = torch.zeros_like(divergence) if divergence_gradient is None else divergence_gradient
     seed = inputs[5] if ctx.has_seed else None
     if is_differentiated_again():
 

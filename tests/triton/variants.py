@@ -29,7 +29,8 @@ BATCH_SIZES = (1, 2, 7, 16, 48, 100, 127, 128, 255, 1024, 1500)  # odd, even, mu
 
 _GRID_LIMITS = (2**31 - 1, 2**16 - 1, 2**16 - 1)
 _BACKEND = make_backend(GPUTarget("cuda", 90, 32))
-_NO_KERNEL = ("empty", "new_empty", "empty_like", "empty_strided", "new_empty_strided")
+_ALLOCATIONS = ("empty", "new_empty", "empty_like", "empty_strided", "new_empty_strided")
+_NO_KERNEL = (*_ALLOCATIONS, "detach", "detach_", "lift_fresh", "promote_types", "_unsafe_view")
 
 
 class Launch(NamedTuple):
@@ -80,7 +81,10 @@ def _binder(kernel: Any) -> Callable[..., Any]:
 
 
 class TorchKernels(TorchDispatchMode):
-    """The names of PyTorch operations in a block, except views and allocations, which launch no kernel."""
+    """The names of PyTorch operations in a block, except views and allocations, which launch no kernel.
+
+    What is allocated is zero, a valid index where no kernel runs that would write one.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,4 +94,5 @@ class TorchKernels(TorchDispatchMode):
         name = func.overloadpacket.__name__
         if not func.is_view and name not in _NO_KERNEL:
             self.names.append(name)
-        return func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
+        return result.zero_() if name in _ALLOCATIONS else result
