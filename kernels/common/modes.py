@@ -64,7 +64,16 @@ def runs_eagerly(*tensors: Tensor) -> bool:
     """Whether a call with these tensors computes now: no graph, transform or mode watches, and all are plain."""
     if torch.compiler.is_compiling() or _is_traced() or is_transformed() or _has_dispatch_mode():
         return False
-    return all(type(tensor) in _PLAIN and tensor.device.type in ("cpu", "cuda") for tensor in tensors)
+    return all(map(_is_plain, tensors))
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor is neither of a subclass, nor on a device without memory, nor mapped by
+    `torch.autograd.grad(..., is_grads_batched=True)`.
+    """
+    if type(tensor) not in _PLAIN or tensor.device.type not in ("cpu", "cuda"):
+        return False
+    return not torch._C._functorch.is_legacy_batchedtensor(tensor)
 
 
 def leaves_library() -> bool:
