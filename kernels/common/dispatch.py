@@ -24,6 +24,8 @@ from typing import Any, Generic, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
+from quantizers.kernels.common.modes import runs_eagerly
+
 IMPLEMENTATIONS = ("auto", "reference", "blocked", "compiled", "triton")
 SMALLEST_CAPABILITY = (8, 0)  # the first with tf32 and bfloat16 products
 
@@ -87,6 +89,14 @@ class Operation(Generic[Arguments, Result]):
 
 OPERATIONS: dict[str, Operation[..., Any]] = {}
 """Every operation by its name, in the modules imported so far."""
+
+
+def runs_triton(*tensors: Tensor) -> bool:
+    """Whether a call in eager mode uses Triton, for functions that are PyTorch's own operations elsewhere."""
+    device, name = tensors[0].device, chosen_implementation()
+    if name != "triton" and (name != "auto" or device.type != "cuda"):
+        return False
+    return runs_eagerly(*tensors) and not _triton_obstacle(device)
 
 
 @contextlib.contextmanager

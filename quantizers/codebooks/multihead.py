@@ -17,6 +17,7 @@ from quantizers.core.parallel import ProcessGroup
 from quantizers.core.registry import register
 from quantizers.core.state.writing import write
 from quantizers.kernels.nearest.operation import nearest_code, nearest_lookup
+from quantizers.kernels.rows.operation import mean_loss
 
 
 @register("multihead")
@@ -99,8 +100,7 @@ class MultiHeadVectorQuantizer(NearestCodeQuantizer):
         codes, indices, losses = nearest_lookup(
             heads, self._codebook(), self.commitment_weight, self.codebook_weight
         )
-        # Divide before the sum: the mean may fit float32 where the sum does not.
-        loss = (losses.where(valid, 0.0) / (valid.sum().clamp(min=1) * self.dim)).sum(-1)
+        loss = mean_loss(losses, valid, self.dim)
         quantized = self._pass_gradient(heads, codes)
         return QuantizerOutput(quantized.transpose(0, 1).flatten(1), indices.T.contiguous(), loss)
 

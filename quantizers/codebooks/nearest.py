@@ -22,6 +22,7 @@ from quantizers.core.state.half_state import widened
 from quantizers.core.state.read_only import read_only
 from quantizers.kernels.common.vectors import normalize
 from quantizers.kernels.nearest.operation import nearest_code, nearest_lookup
+from quantizers.kernels.rows.operation import mean_loss
 
 
 class NearestCodeQuantizer(RowQuantizer):
@@ -137,8 +138,7 @@ class NearestCodeQuantizer(RowQuantizer):
         z = self._to_value_space(z)
         codebook = self._codebook()
         codes, indices, losses = self._assign(z, codebook, valid)
-        # Divide before the sum: the mean may fit float32 where the sum does not.
-        loss = (losses.where(valid, 0.0) / (valid.sum().clamp(min=1) * self.code_dim)).sum()
+        loss = torch.squeeze(mean_loss(losses[None], valid, self.code_dim), 0)
         for regularizer in self.regularizers:
             loss = loss + regularizer(self._to_search_space(z), valid, self._to_search_space(codebook))
         quantized = self._pass_gradient(z, codes)

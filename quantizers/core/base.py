@@ -168,8 +168,8 @@ class Quantizer(RecordedConstruction, CodeIndices, CodeHooks, LearnedCodes, abc.
         projected = self._project_in(rows)
         codes, indices, loss = quantize(projected)
         valid = self._rows_still_valid(projected.valid, indices)
-        quantized = self._project(self.project_out, codes).where(valid[:, None], torch.nan)
-        return QuantizerOutput(quantized, self._mark_missing(indices, valid), loss)
+        quantized, indices = self._mark_rows(self._project(self.project_out, codes), indices, valid)
+        return QuantizerOutput(quantized, indices, loss)
 
     def extra_repr(self) -> str:
         sizes = [f"dim={self.dim}", f"codebook_size={self.codebook_size}"]

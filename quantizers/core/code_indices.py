@@ -9,6 +9,7 @@ from torch import Tensor
 from quantizers.core.arguments.checks import check_integers, check_tensor
 from quantizers.core.output import NO_CODE
 from quantizers.kernels.common.modes import has_values
+from quantizers.kernels.rows.operation import marked_rows
 
 
 class CodeIndices:
@@ -37,6 +38,10 @@ class CodeIndices:
     def _mark_missing(self, indices: Tensor, valid: Tensor) -> Tensor:
         """Indices of rows, −1 for the rows that are not valid [N]."""
         return indices.where(valid[:, None] if self.composed else valid, NO_CODE)
+
+    def _mark_rows(self, quantized: Tensor, indices: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors [N, dim] and `_mark_missing` of their indices, NaN for the rows that are not valid [N]."""
+        return marked_rows(quantized, indices, valid)
 
     def _rows_still_valid(self, valid: Tensor, indices: Tensor) -> Tensor:
         """Which rows are valid after they were quantized, [N]."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from quantizers.core.arguments.checks import check_tensor
-from quantizers.kernels.common.vectors import are_finite, compute_dtype
+from quantizers.kernels.rows.operation import finite_rows
 
 
 class Rows(NamedTuple):
@@ -36,12 +36,9 @@ def to_rows(x: Tensor, mask: Tensor | None, dim: int, channel_dim: int) -> Rows:
     channels_last = x.movedim(channel_dim, -1)
     shape = channels_last.shape[:-1]
     vectors = channels_last.reshape(-1, dim)
-    valid = are_finite(vectors)
     if mask is not None:
         mask = _check_mask(mask, shape, x.device).reshape(-1)
-        valid = valid & mask
-    # Set to zero before any arithmetic, because 0 · NaN is NaN, in a loss and in the gradient of a weight.
-    vectors = vectors.to(compute_dtype(x)).where(valid[:, None], 0.0)
+    vectors, valid = finite_rows(vectors, mask)
     return Rows(vectors, valid, shape, mask)
 
 

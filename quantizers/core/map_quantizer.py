@@ -53,6 +53,9 @@ class MapQuantizer(Quantizer):
     def _mark_missing(self, indices: Tensor, valid: Tensor) -> Tensor:
         return indices  # `_quantize` and `encode_rows` mark missing tokens themselves: a token is no single vector
 
+    def _mark_rows(self, quantized: Tensor, indices: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        return quantized.where(valid[:, None], torch.nan), indices
+
     def _rows_still_valid(self, valid: Tensor, indices: Tensor) -> Tensor:
         return valid
 

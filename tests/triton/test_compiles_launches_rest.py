@@ -10,6 +10,13 @@ from quantizers.kernels.highest.triton import highest_score
 from quantizers.kernels.levels.triton import round_levels, round_levels_backward
 from quantizers.kernels.nearest.triton.lookup_gradient import lookup_codebook_gradient, lookup_vector_gradient
 from quantizers.kernels.rotation.triton import rotate_grad
+from quantizers.kernels.rows.triton import (
+    finite_rows,
+    marked_rows,
+    mean_loss,
+    mean_loss_gradient,
+    rows_gradient,
+)
 from quantizers.kernels.soft.triton.backward import soft_codes_backward
 from quantizers.kernels.soft.triton.forward import soft_codes
 from quantizers.kernels.sums.triton import code_sums, ema_code_sums
@@ -100,7 +107,17 @@ def soft(n: int, d: int, dtype: torch.dtype, size: int = 100, width: int = 5) ->
         soft_codes_backward(value, divergence, *inputs, value, divergence, log_sums)
 
 
-CALLS = [rotated, summed, averaged, sums_of_split_channels, differences, rounded, highest, soft]
+def marked(n: int, d: int, dtype: torch.dtype) -> None:
+    wide, mask = torch.promote_types(dtype, torch.float32), empty(n, dtype=torch.bool)
+    for masks in (None, mask):
+        vectors, valid = finite_rows(empty(n, d, dtype=dtype), masks)
+    marked_rows(vectors, indices(n, 2), valid)
+    rows_gradient(vectors, valid, dtype)
+    means, divisor = mean_loss(empty(2, n, dtype=wide), valid, d)
+    mean_loss_gradient(means, valid, divisor)
+
+
+CALLS = [rotated, summed, averaged, sums_of_split_channels, differences, rounded, highest, soft, marked]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

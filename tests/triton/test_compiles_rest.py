@@ -12,6 +12,7 @@ from quantizers.kernels.highest import triton as highest
 from quantizers.kernels.levels import triton as levels
 from quantizers.kernels.nearest.triton import lookup_gradient
 from quantizers.kernels.rotation import triton as rotation
+from quantizers.kernels.rows import triton as rows
 from quantizers.kernels.soft.triton import backward as soft_backward
 from quantizers.kernels.soft.triton import forward as soft
 from quantizers.kernels.sums import triton as sums
@@ -34,10 +35,14 @@ TYPES = {
     "decay_ptr": "*fp64",
     "fits_ptr": "*i32",
     "moves_ptr": "*i32",
+    "valid_ptr": "*i1",
+    "mask_ptr": "*i1",
+    "numbers_ptr": "*i64",
+    "divisor_ptr": "*i64",
 }
 ONE = {"d": 1}  # the one size that a launch turns into a constant
 TUPLES = {"problem": soft_backward.Problem._fields, "saved": soft_backward.Saved._fields}
-UNALIGNED = ("seed_ptr", "temperature_ptr", "decay_ptr")  # 0-d tensors
+UNALIGNED = ("seed_ptr", "temperature_ptr", "decay_ptr", "divisor_ptr")  # 0-d tensors
 
 
 def types(kernel: Any, constants: dict[str, Any], dtype: str = "*fp32") -> dict[str, str | tuple[str, ...]]:
@@ -180,6 +185,24 @@ def test_rotation(channels: int, dtype: str) -> None:
         **(ONE if channels == 1 else {}),
     }
     check(rotation._rotate_kernel, constants, dtype)
+
+
+@pytest.mark.parametrize("dtype", ["*fp32", "*bf16", "*fp64"])
+@pytest.mark.parametrize("channels", [1, 64, 2048])
+def test_rows(channels: int, dtype: str) -> None:
+    block_n, block_d = rows._tile(channels)
+    constants = {"BLOCK_N": block_n, "BLOCK_D": block_d, **(ONE if channels == 1 else {})}
+    wide = "*fp64" if dtype == "*fp64" else "*fp32"
+    check(rows._finite_kernel, constants | {"HAS_MASK": True}, dtype, own_types={"vectors_ptr": wide})
+    check(rows._marked_kernel, constants | {"COLUMNS": 2}, wide)
+    check(rows._gradient_kernel, constants, dtype, aligned=False, own_types={"gradient_ptr": wide})
+
+
+@pytest.mark.parametrize("dtype", ["*fp32", "*fp64"])
+def test_mean_of_losses(dtype: str) -> None:
+    check(rows._partial_kernel, {"LOSSES": rows.LOSSES}, dtype)
+    check(rows._mean_kernel, {"PARTS": rows.MOST_PARTS}, dtype)
+    check(rows._mean_gradient_kernel, {"LOSSES": rows.LOSSES}, dtype)
 
 
 @pytest.mark.parametrize("dtype", ["*fp32", "*bf16", "*fp64"])

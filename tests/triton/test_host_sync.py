@@ -8,6 +8,7 @@ from quantizers.kernels.highest.triton import highest_score
 from quantizers.kernels.levels import triton as levels
 from quantizers.kernels.nearest.triton import lookup_gradient, nearest
 from quantizers.kernels.rotation import triton as rotation
+from quantizers.kernels.rows import triton as rows
 from quantizers.kernels.soft.triton import backward as soft_backward
 from quantizers.kernels.soft.triton import forward as soft
 from quantizers.kernels.sums import triton as sums
@@ -38,6 +39,11 @@ def test_no_launcher_reads_back() -> None:
         rotation.rotate_grad(gradient, x, codes)
         levels.round_levels(x[0], level_counts, 1.0)
         levels.round_levels_backward(gradient[0], x[0], level_counts, 1.0)
+        _, valid = rows.finite_rows(x[0], None)
+        rows.marked_rows(codes[0], found[0], valid)
+        rows.rows_gradient(gradient[0], valid, torch.float32)
+        means, divisor = rows.mean_loss(gradient[..., 0], valid, 4)
+        rows.mean_loss_gradient(means, valid, divisor)
         inputs = (x[0], codebook[0], bias, codebook[0], temperature, seed)
         value, _, divergence, log_sums = soft.soft_codes(*inputs)
         soft_backward.soft_codes_backward(gradient[0], gradient[0, :, 0], *inputs, value, divergence, log_sums)
