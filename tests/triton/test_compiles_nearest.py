@@ -153,16 +153,15 @@ def test_pack_compiles(sm: int, values: str, d: int) -> None:
 @pytest.mark.parametrize(("sm", "d"), CONFIGURATIONS)
 def test_settle_compiles(sm: int, d: int, certify: bool) -> None:
     cut, size = configuration(sm, d)
-    rows, chunk = settle.sizes(size.block_k, cut.width)
     constants = {
         "CERTIFY": certify,
         "CODES": certify,
         "BIAS": not cut.bias_columns,
         "COLUMNS": cut.width,
         "BLOCK_K": size.block_k,
-        "ROWS": rows,
+        "ROWS": settle.rows_of(size.block_k),
         "SPLITS": settle.SPLITS,
-        "CHUNK": chunk,
+        "CHUNK": settle.CHUNK,
         "CHANNELS": settle.CHANNELS,
     }
     options = {"num_warps": settle.WARPS, "maxnreg": settle.REGISTERS}

@@ -18,11 +18,11 @@ from quantizers.kernels.nearest.triton.search import Minima
 from quantizers.kernels.nearest.triton.tiles import CLASSES, Bound, Layout, Tiles
 
 SPLITS = 16  # merged at a time
-CHUNK = 32  # columns of packed codes in a step
-ELEMENTS, MOST_ROWS = 4096, 8  # of packed codes in a step: 32 numbers per thread; rows of a program
-CHANNELS = 32  # of vectors in a step
-WARPS = 4
-REGISTERS = 128  # per thread at most: four blocks a multiprocessor hide the latency of their gathers
+CHUNK = 16  # columns of packed codes in a step
+ELEMENTS = 1024  # of packed codes in a step: 32 numbers per thread
+CHANNELS = 64  # of vectors in a step
+WARPS = 1  # exchanges within a warp need no barrier
+REGISTERS = 128  # per thread at most: sixteen blocks a multiprocessor hide the latency of their gathers
 _CLASSES = tl.constexpr(CLASSES)
 _NONE = tl.constexpr(2**31 - 1)  # instead of an index
 _REST = tl.constexpr(REST)
@@ -49,7 +49,7 @@ def settle(
         first: position of the first row in `found`.
     """
     heads, n, d = x.shape
-    rows, chunk = sizes(tiles.block_k, cut.width)
+    rows = rows_of(tiles.block_k)
     error = limit or Bound(0.0, 0.0)
     _settle[(triton.cdiv(n, rows), heads)](
         *minima,
@@ -79,7 +79,7 @@ def settle(
         BLOCK_K=tiles.block_k,
         ROWS=rows,
         SPLITS=SPLITS,
-        CHUNK=chunk,
+        CHUNK=CHUNK,
         CHANNELS=CHANNELS,
         num_warps=WARPS,
         maxnreg=REGISTERS,
@@ -87,10 +87,9 @@ def settle(
     )
 
 
-def sizes(block_k: int, width: int) -> tuple[int, int]:
-    """Return the rows of a program and the columns of its steps."""
-    chunk = min(width, CHUNK)
-    return min(ELEMENTS // (block_k // CLASSES * chunk), MOST_ROWS), chunk
+def rows_of(block_k: int) -> int:
+    """Return the rows of a program, by the codes of a step of the search."""
+    return ELEMENTS // (block_k // CLASSES * CHUNK)
 
 
 @triton.jit
@@ -118,6 +117,13 @@ def _merged(score_ptr, group_ptr, inside, slot, stride, splits, ROWS: tl.constex
         value = tl.load(score_ptr + 3 * splits * stride + place, mask=mask, other=float("inf"))
         fourth = tl.minimum(fourth, value)
     return combine_columns(best, second, third, fourth, group_1, group_2, group_3)
+
+
+@triton.jit
+def _near(scores, error):
+    """The candidates: whose scores are within 2E [ROWS] of the smallest; none of a row without a finite score."""
+    smallest = tl.min(scores, 1)
+    return (scores < float("inf")) & (scores <= (smallest + 2 * error)[:, None])
 
 
 @triton.jit
@@ -205,30 +211,32 @@ def _settle(
     x_packed_ptr = x_columns_ptr + slot * COLUMNS
     e_columns_ptr += head * padded_size * COLUMNS
     e_half_ptr += head * padded_size
-    code_1 = _members(tl.where(decided, group_1, 0), BLOCK_K, MEMBERS)
-    code_2 = _members(tl.where(also_2, group_2, 0), BLOCK_K, MEMBERS)
-    code_3 = _members(tl.where(also_3, group_3, 0), BLOCK_K, MEMBERS)
-    scores_1 = packed_scores(
-        x_packed_ptr, factor, e_columns_ptr, e_half_ptr, code_1, decided, BIAS, COLUMNS, ROWS, MEMBERS, CHUNK
-    )
-    scores_2 = tl.full([ROWS, MEMBERS], float("inf"), tl.float32)
-    scores_3 = scores_2
-    if tl.max(also_2.to(tl.int32), 0) > 0:
-        scores_2 = packed_scores(
-            x_packed_ptr, factor, e_columns_ptr, e_half_ptr, code_2, also_2, BIAS, COLUMNS, ROWS, MEMBERS, CHUNK
-        )
-    if tl.max(also_3.to(tl.int32), 0) > 0:
-        scores_3 = packed_scores(
-            x_packed_ptr, factor, e_columns_ptr, e_half_ptr, code_3, also_3, BIAS, COLUMNS, ROWS, MEMBERS, CHUNK
-        )
-    nothing = tl.full([ROWS, MEMBERS], float("inf"), tl.float32)
-    scores = _side_by_side(scores_1, scores_2, scores_3, nothing, ROWS, MEMBERS)
-    code = _side_by_side(code_1, code_2, code_3, code_1, ROWS, MEMBERS)
-    smallest = tl.min(scores, 1)
-    near = decided[:, None] & (scores < float("inf")) & (scores <= (smallest + 2 * error)[:, None])
     x_row_ptr = x_ptr + head * stride_xh + row * stride_xn
     codes_ptr += head * stride_ch
-    index = nearest_candidate(x_row_ptr, stride_xd, codes_ptr, stride_ck, stride_cd, code, near, d, ROWS, CHANNELS)
+    code_1 = _members(tl.where(decided, group_1, 0), BLOCK_K, MEMBERS)
+    scores_1 = packed_scores(
+        x_packed_ptr, factor, e_columns_ptr, e_half_ptr, code_1, decided, BIAS, COLUMNS, ROWS, MEMBERS, CHUNK
+    )  # fmt: skip
+    if tl.max(also_2.to(tl.int32), 0) > 0:
+        code_2 = _members(tl.where(also_2, group_2, 0), BLOCK_K, MEMBERS)
+        scores_2 = packed_scores(
+            x_packed_ptr, factor, e_columns_ptr, e_half_ptr, code_2, also_2, BIAS, COLUMNS, ROWS, MEMBERS, CHUNK
+        )  # fmt: skip
+        code_3 = _members(tl.where(also_3, group_3, 0), BLOCK_K, MEMBERS)
+        scores_3 = packed_scores(
+            x_packed_ptr, factor, e_columns_ptr, e_half_ptr, code_3, also_3, BIAS, COLUMNS, ROWS, MEMBERS, CHUNK
+        )  # fmt: skip
+        nothing = tl.full([ROWS, MEMBERS], float("inf"), tl.float32)
+        scores = _side_by_side(scores_1, scores_2, scores_3, nothing, ROWS, MEMBERS)
+        code = _side_by_side(code_1, code_2, code_3, code_1, ROWS, MEMBERS)
+        index = nearest_candidate(
+            x_row_ptr, stride_xd, codes_ptr, stride_ck, stride_cd, code, _near(scores, error), d, ROWS, CHANNELS
+        )  # fmt: skip
+    else:
+        near = _near(scores_1, error)
+        index = nearest_candidate(
+            x_row_ptr, stride_xd, codes_ptr, stride_ck, stride_cd, code_1, near, d, ROWS, CHANNELS
+        )  # fmt: skip
     index = tl.where(index == _NONE, -1, index)
     out = head * total + first + row
     look_up(
