@@ -62,9 +62,9 @@ def nearest_code(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
     """Return the nearest code of each vector in Euclidean distance: the smallest ½‖e‖² − x·e in exact arithmetic.
 
     Under `torch.set_float32_matmul_precision("highest")`, the default, the index is exact on every device, by the
-    certificate of kernels/nearest/README.md. "high" and "medium" trade exactness for speed on a GPU (tf32 and
-    bfloat16 products, centred; the README has the error rates). On a CPU they have no effect. For cosine
-    similarity, pass both arguments through `quantizers.kernels.common.vectors.normalize` first.
+    certificate of kernels/nearest/README.md. "high" and "medium" leave out the certificate on a GPU, where scores
+    are those of centred vectors in float16 (the README has the error rates). On a CPU they have no effect. For
+    cosine similarity, pass both arguments through `quantizers.kernels.common.vectors.normalize` first.
 
     Args:
         x: [H, N, D] vectors: float16, bfloat16, float32 or float64, each exact in its own values.
