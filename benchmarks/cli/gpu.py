@@ -12,7 +12,7 @@ from rich.console import Console
 from benchmarks.cli.exits import FAILED, INTERRUPTED, make_writable, sentences
 from benchmarks.gpu import report
 from benchmarks.gpu.findings import brief, findings
-from benchmarks.gpu.registry import STAGES
+from benchmarks.gpu.registry import ON_REQUEST, STAGES
 from benchmarks.gpu.run import BUDGET, REPORT, run, settle
 from benchmarks.gpu.stages import Numbers
 from benchmarks.sheets import rich_table
@@ -26,7 +26,7 @@ def command(
         typer.Option(
             metavar="NAMES",
             help=f"The stages to run, separated by commas or by repeating the option: {', '.join(STAGES)}. "
-            "Default: all, in this order.",
+            f"Default: all in this order but {', '.join(ON_REQUEST)}.",
         ),
     ] = None,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="The output folder of the report.")] = Path(

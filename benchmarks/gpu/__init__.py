@@ -9,6 +9,7 @@ flash.py                 flash-kmeans beside them, where it is installed
 host.py, graphs.py       waits, launches and variants of kernels; CUDA graphs
 profiling.py             the kernels of one call and their times
 suites.py                the tests that need a device
+tiles.py                 times of the search's loop in other tile sizes, on request
 implementations.py       the one place that knows where the kernels are
 compiling.py             which kernels were compiled, and in how many seconds
 run.py                   the command: all stages in order, the report after every part

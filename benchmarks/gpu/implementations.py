@@ -28,6 +28,8 @@ __all__ = [
     "BLOCK_N",
     "ROUNDOFF",
     "Decided",
+    "LoopTiles",
+    "PackedSearch",
     "Scored",
     "chosen_implementation",
     "code_sums",
@@ -44,6 +46,7 @@ __all__ = [
 ]
 
 ROUNDOFF = ROUNDOFF_FLOAT32  # u of equation (10)
+LARGEST_TILE = 256  # rows, or codes of a step
 
 
 class Decided(NamedTuple):
@@ -78,6 +81,40 @@ class _Packed(NamedTuple):
     left: Rows
 
 
+class LoopTiles(NamedTuple):
+    """The tile sizes of the loop that may be chosen at will."""
+
+    rows: int
+    codes: int  # per step
+    warps: int
+    columns: int  # per step
+    stages: int
+
+    def __str__(self) -> str:
+        tile = f"{self.rows} rows, {self.codes} codes, {self.columns} columns"
+        return f"{tile}, {self.warps} warps, {self.stages} stages"
+
+
+class PackedSearch:
+    """The loop of a search of [N, D] among [K, D], after packing, in tiles of any size up to LARGEST_TILE."""
+
+    def __init__(self, x: Tensor, codebook: Tensor) -> None:
+        self._packed = _pack(x, codebook, multiple=LARGEST_TILE)
+        self.width, self.resident = self._packed.layout.width, self._packed.layout.resident
+
+    @property
+    def chosen(self) -> LoopTiles:
+        """The tile sizes that the launcher chooses."""
+        sizes = self._packed.tiles
+        return LoopTiles(sizes.block_n, sizes.block_k, sizes.warps, sizes.block_d, sizes.stages)
+
+    def run(self, sizes: LoopTiles) -> tuple[Tensor, ...]:
+        """Run the loop. Raises: what the compiler and the driver raise for impossible sizes."""
+        rows, codes, warps, columns, stages = sizes
+        tiles = Tiles(rows, codes, columns, warps, stages, self._packed.tiles.splits)
+        return search(self._packed.rows, self._packed.codes, self._packed.layout, tiles)
+
+
 def decided(x: Tensor, codebook: Tensor) -> Decided:
     """Search [N, D] among [K, D] in the exact mode, up to the rows that are left to the exhaustive search."""
     packed, found = _pack(x, codebook), empty_found(x[None], codebook[None], codes=False)
@@ -108,7 +145,8 @@ def scored(x: Tensor, codebook: Tensor) -> Scored:
     )
 
 
-def _pack(x: Tensor, codebook: Tensor) -> _Packed:
+def _pack(x: Tensor, codebook: Tensor, multiple: int = 1) -> _Packed:
+    """Pack, with rows and codes padded to a multiple of their tiles and of `multiple`, a power of two."""
     if not is_exact():
         precision = torch.get_float32_matmul_precision()
         raise ValueError(f"the float32 matmul precision is {precision!r}, expected 'highest'")
@@ -116,7 +154,7 @@ def _pack(x: Tensor, codebook: Tensor) -> _Packed:
     properties = search_of(vectors, codes)
     cut = layout(x.shape[1], properties.device)
     sizes, where, left = tiles_of(properties, cut), frame(codes), no_rows(vectors)
-    packed_codes = empty_codes(codes, round_up(len(codebook), sizes.block_k), cut)
-    packed = empty_rows(vectors, round_up(len(x), sizes.block_n), cut)
+    packed_codes = empty_codes(codes, round_up(len(codebook), max(sizes.block_k, multiple)), cut)
+    packed = empty_rows(vectors, round_up(len(x), max(sizes.block_n, multiple)), cut)
     pack(codes, packed_codes, vectors, packed, where, cut, left.number, with_codes=True)
     return _Packed(cut, sizes, where, packed, packed_codes, left)

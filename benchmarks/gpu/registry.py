@@ -7,7 +7,7 @@ What it times in addition should take it another minute.
 
 import math
 
-from benchmarks.gpu import exact, smoke, speed, suites
+from benchmarks.gpu import exact, smoke, speed, suites, tiles
 from benchmarks.gpu.stages import Stage
 
 STAGES = {
@@ -17,5 +17,7 @@ STAGES = {
         Stage("exact", 70, exact.phases, exact.run),
         Stage("speed", 240, speed.phases, speed.run),
         Stage("tests", math.inf, suites.phases, suites.run),
+        Stage("tiles", 120, tiles.phases, tiles.run),
     )
 }
+ON_REQUEST = ("tiles",)  # stages that run only if they are named

@@ -11,11 +11,13 @@ from benchmarks.gpu.flash import FLASHES
 from benchmarks.gpu.graphs import as_graph
 from benchmarks.gpu.profiling import Launched, by_short_name, total_us
 from benchmarks.gpu.speed import HOST, KERNELS, SEARCH, STEP
+from benchmarks.gpu.tiles import TIME as TILES
 from benchmarks.gpu.units import SINGLE, UNITS
 from benchmarks.kernels.rivals import ADDMM, CDIST, FLASH
 from benchmarks.sheets import NOTHING, Sheet
 
 SLOWEST = 4  # kernels of a call that the table shows
+FASTEST_TILES = 5  # of a shape that the table shows, besides the present ones
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -60,6 +62,7 @@ def sheets(record: dict[str, Any]) -> list[Sheet]:
         kernel_sheet(speed),
         step_sheet(_timed(speed, STEP)),
         search_sheet(_timed(speed, SEARCH)),
+        tile_sheet(record["stages"].get("tiles", {"parts": {}})["parts"]),
     ]
     return [*(sheet for sheet in made if sheet.rows), stage_sheet(record)]
 
@@ -158,6 +161,17 @@ def step_sheet(times: dict[str, dict[str, Any]]) -> Sheet:
     rivals = [rival for step in STEPS for rival in (step, as_graph(step))]
     body = [[shape, *(_cell(numbers, rival.name) for rival in rivals)] for shape, numbers in times.items()]
     return Sheet("Training steps, ms", ["N, K, D", *(rival.name for rival in rivals)], body)
+
+
+def tile_sheet(parts: dict[str, Any]) -> Sheet:
+    """Return a table of the fastest tile sizes of the search's loop at each shape, beside those that it has."""
+    body = [
+        [part.removeprefix(TILES), name + " *" * (name == numbers["chosen"]), f"{median:.3g}"]
+        for part, numbers in parts.items()
+        for place, (name, median) in enumerate(numbers.get("tiles_ms", {}).items())
+        if place < FASTEST_TILES or name == numbers["chosen"]
+    ]
+    return Sheet("Tiles of the search (* as it is), ms", ["N, K, D", "tiles", "ms"], body)
 
 
 def stage_sheet(record: dict[str, Any]) -> Sheet:

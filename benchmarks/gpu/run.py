@@ -18,7 +18,7 @@ from benchmarks.errors import InputError
 from benchmarks.files import write_json
 from benchmarks.gpu.flash import flash_version
 from benchmarks.gpu.processes import Work, run_phase
-from benchmarks.gpu.registry import STAGES
+from benchmarks.gpu.registry import ON_REQUEST, STAGES
 from benchmarks.gpu.stages import Numbers, Stage
 from benchmarks.machine import record as machine_record
 from benchmarks.machine import usable_cores
@@ -44,7 +44,10 @@ class Settings:
 
 
 def settle(stages: Sequence[str], interpreted: bool, out: Path, budget: float) -> Settings:
-    """Return settings from the command line's options; all stages without any. Raises: InputError."""
+    """Return settings from the command line's options. Without stages: all that need no request.
+
+    Raises: InputError.
+    """
     names = [name.strip() for text in stages for name in text.split(",")]
     for name in names:
         if name not in STAGES:
@@ -54,7 +57,8 @@ def settle(stages: Sequence[str], interpreted: bool, out: Path, budget: float) -
             raise InputError(f"--interpret: {reason}")
     elif not torch.cuda.is_available():
         raise InputError("no CUDA device was found; --interpret tries the stages on a CPU")
-    chosen = tuple(stage for stage in STAGES.values() if stage.name in names or not names)
+    default = [name for name in STAGES if name not in ON_REQUEST]
+    chosen = tuple(stage for stage in STAGES.values() if stage.name in (names or default))
     return Settings(chosen, interpreted, out, budget)
 
 

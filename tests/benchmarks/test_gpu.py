@@ -27,7 +27,7 @@ from benchmarks.gpu.compiling import watch_compiler
 from benchmarks.gpu.exact import EXACT
 from benchmarks.gpu.flash import FLASH_BF16
 from benchmarks.gpu.processes import Work, run_phase
-from benchmarks.gpu.registry import STAGES
+from benchmarks.gpu.registry import ON_REQUEST, STAGES
 from benchmarks.gpu.stages import Numbers, Phase, Stage
 from benchmarks.gpu.summary import summary, worst_shares
 from benchmarks.gpu.units import ALL, UNITS
@@ -117,6 +117,24 @@ def test_exact_counts_and_measures(tmp_path: Path) -> None:
     assert sums
     # The interpreter adds in float32, whose error a bound for truncated sums covers.
     assert all(0 < numbers["share_of_bound"] < 1 for numbers in sums)
+
+
+@pytest.mark.slow
+def test_tiles_times_the_loop_in_several_sizes(tmp_path: Path) -> None:
+    (numbers,) = interpreted("tiles", tmp_path).values()
+    assert not numbers["failures"]
+    assert numbers["chosen"] in numbers["tiles_ms"]
+    assert len(numbers["tiles_ms"]) >= 2
+    assert list(numbers["tiles_ms"].values()) == sorted(numbers["tiles_ms"].values())
+    printed = CliRunner().invoke(app, ["gpu-report", str(tmp_path)]).output
+    assert "Tiles of the search" in printed
+    assert f"{numbers['chosen']} *" in " ".join(printed.split())
+
+
+def test_some_stages_run_on_request_alone(tmp_path: Path) -> None:
+    names = [stage.name for stage in running.settle([], True, tmp_path, 1).stages]
+    assert names == [name for name in STAGES if name not in ON_REQUEST]
+    assert [stage.name for stage in running.settle(["tiles"], True, tmp_path, 1).stages] == ["tiles"]
 
 
 @pytest.mark.slow
@@ -558,7 +576,7 @@ def test_bad_input_is_a_sentence(
 def test_an_interpreter_that_does_not_work_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(running, "interpreter_obstacle", lambda: "the interpreter does not work")
     with pytest.raises(InputError, match="--interpret: the interpreter does not work"):
-        running.settle([], True, tmp_path, 1)
+        running.running.settle([], True, tmp_path, 1)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"benchmark": "kernels"}', None])
