@@ -27,9 +27,9 @@ def _is_traced() -> bool:
     return traced
 
 
-def _has_dispatch_mode() -> bool:
-    """Whether a mode such as FakeTensorMode gets every operation."""
-    return torch._C._len_torch_dispatch_stack() > 0
+def _has_mode() -> bool:
+    """Whether a mode of PyTorch watches operations, or changes them, such as `with torch.device(...)`."""
+    return torch._C._len_torch_dispatch_stack() > 0 or torch._C._len_torch_function_stack() > 0
 
 
 def derivatives() -> int:
@@ -62,7 +62,7 @@ def is_differentiated_again() -> bool:
 
 def runs_eagerly(*tensors: Tensor) -> bool:
     """Whether a call with these tensors computes now: no graph, transform or mode watches, and all are plain."""
-    if torch.compiler.is_compiling() or _is_traced() or is_transformed() or _has_dispatch_mode():
+    if torch.compiler.is_compiling() or _is_traced() or is_transformed() or _has_mode():
         return False
     return all(map(_is_plain, tensors))
 

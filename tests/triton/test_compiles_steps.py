@@ -50,7 +50,7 @@ def launches(name: str) -> list[str]:
     with (
         mock.patch.object(dispatch, "_triton_obstacle", return_value=""),
         mock.patch.object(dispatch, "_current_device", return_value=contextlib.nullcontext()),
-        mock.patch.object(modes, "_has_dispatch_mode", return_value=False),  # as if nothing watched
+        mock.patch.object(modes, "_has_mode", return_value=False),  # as if nothing watched
         use_implementation("triton"),
         recorded_launches() as kernels,
     ):

@@ -17,8 +17,8 @@ from quantizers.kernels.nearest.triton.tiles import BIAS_COLUMNS, Layout
 TILE = 512  # elements of a program's step: rows times columns
 CHUNK = 64  # columns of a step at most
 _BIAS_COLUMNS = tl.constexpr(BIAS_COLUMNS)
-# Limits of a row's factor t, whose values float16 holds exactly.
-_LEAST_FACTOR = tl.constexpr(2.0**-24)
+# Limits of a row's factor t. The lower is 2⁻²⁴, float16's smallest number.
+_LEAST_FACTOR = tl.constexpr(torch.finfo(torch.float16).tiny * torch.finfo(torch.float16).eps)
 _LARGEST_FACTOR = tl.constexpr(2.0**10)
 
 
