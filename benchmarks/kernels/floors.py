@@ -8,11 +8,10 @@ SLOWER = ("PCIe", "NVL")  # variants with fewer multiprocessors or lower clocks
 RATES = {
     "tf32x3": 495e12 / 3,
     "tf32": 495e12,
-    "bf16x3": 790e12 / 3,
     "bf16": 790e12,
 }  # flops per second: a third of tf32's peak, bf16 as sustained
 DEPTH = 16  # channels that a matrix unit processes at once; fewer are padded
-INSTRUCTIONS_PER_PAIR = 4.75  # in the search's main loop, per pair of vector and code
+INSTRUCTIONS_PER_PAIR = 2.2  # the fewest in the search's main loop, at 8 channels, per pair of vector and code
 ISSUE_RATE = 132 * 4 * 32 * 1.98e9  # single-thread instructions per second: multiprocessors, schedulers, lanes, Hz
 
 
