@@ -8,6 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from quantizers.kernels.common.constants import LARGEST_LEVEL_MARGIN, LEVEL_MARGIN
+from quantizers.kernels.common.triton.division import divide
 
 TILE = 1024  # elements of z per program
 _LEVEL_MARGIN = tl.constexpr(LEVEL_MARGIN)
@@ -119,7 +120,7 @@ def _round_kernel(
     # Near 2²⁴ levels, the rounding of the bound reaches past the outermost level.
     digits = tl.minimum(tl.maximum(digits, 0), (levels - 1)[None, :])
     tl.store(
-        codes_ptr + offsets, _divide((digits - half[None, :]).to(z.dtype), half.to(z.dtype)[None, :]), mask=mask
+        codes_ptr + offsets, divide((digits - half[None, :]).to(z.dtype), half.to(z.dtype)[None, :]), mask=mask
     )
     index = tl.sum(tl.where(mask, digits * weights[None, :], 0), 1)
     tl.store(index_ptr + rows, index, mask=rows < n)
@@ -185,11 +186,3 @@ def _round_to_even(a):
     floor = tl.floor(a)
     whole, rest = floor.to(tl.int64), a - floor
     return whole + ((rest > 0.5) | ((rest == 0.5) & (whole % 2 != 0))).to(tl.int64)
-
-
-@triton.jit
-def _divide(a, b):
-    """The rounded quotient, so that a decoder that divides in torch gets the same bits. Float32's `/` is
-    approximate.
-    """
-    return a / b if a.dtype == tl.float64 else tl.div_rn(a, b)

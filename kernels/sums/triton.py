@@ -16,12 +16,14 @@ collide, and there are ⌊2HN/P⌋ of them. Place s can only belong to the run t
 the codes.
 """
 
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from quantizers.kernels.common.triton.loads import load_tile
+from quantizers.kernels.common.triton.loads import converted, load_tile
 from quantizers.kernels.common.vectors import compute_dtype
 
 PIECE = 128  # most sorted rows that one program sums; longer runs are cut
@@ -41,8 +43,8 @@ def code_sums(x: Tensor, indices: Tensor, codebook_size: int) -> tuple[Tensor, T
     Returns:
         counts [H, K] and sums [H, K, D], float32 (float64 for float64 input), accumulated in float64.
     """
-    counts, sums, _, _ = _sums(x, indices, codebook_size)
-    return counts, sums
+    sums = gathered_sums(x, indices, codebook_size)
+    return sums.counts, sums.sums
 
 
 @torch.no_grad()
@@ -63,7 +65,7 @@ def ema_code_sums(
     exceeds
         the range of float32 takes none of its vectors.
     """
-    counts, sums, fits, moves = _sums(x, indices, cluster_size.shape[1])
+    counts, sums, fits, moves, _ = gathered_sums(x, indices, cluster_size.shape[1])
     if not isinstance(decay, Tensor):
         decay = x.new_full((), decay, dtype=torch.float64)
     heads, codebook_size, d = sums.shape
@@ -92,9 +94,21 @@ def ema_code_sums(
     return new_size, new_sum
 
 
-def _sums(x: Tensor, indices: Tensor, codebook_size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return counts [H, K], sums [H, K, D], whether a code's sum is finite (int32 [H, K]), and whether a head has
-    such a sum of at least one vector (int32 [H]).
+class Sums(NamedTuple):
+    """The sums of `code_sums`, and what a moving average of them needs."""
+
+    counts: Tensor  # [H, K]
+    sums: Tensor  # [H, K, D]
+    fits: Tensor  # int32 [H, K], whether a code's sum is finite
+    moves: Tensor  # int32 [H], whether a head has such a sum of at least one vector
+    totals: Tensor | None  # float64, partial sums of `cluster_size`
+
+
+def gathered_sums(x: Tensor, indices: Tensor, codebook_size: int, cluster_size: Tensor | None = None) -> Sums:
+    """Return the sums of `code_sums`, also beyond the range of their dtype.
+
+    Args:
+        cluster_size: optional, [K]; one of the kernels has the time to sum it in parts.
     """
     heads, n, d = x.shape
     device, dtype = x.device, compute_dtype(x)
@@ -106,11 +120,16 @@ def _sums(x: Tensor, indices: Tensor, codebook_size: int) -> tuple[Tensor, Tenso
     keys, order = torch.sort(keys, stable=True)
     starts = torch.empty(bins + 1, dtype=torch.int64, device=device)
     moves = torch.empty(heads, dtype=torch.int32, device=device)
+    programs = triton.cdiv(bins + 1, BINS)
+    totals = None if cluster_size is None else torch.empty(programs, dtype=torch.float64, device=device)
+    codes = heads * codebook_size
     steps = (heads * n).bit_length()
-    _start_kernel[(triton.cdiv(bins + 1, BINS),)](keys, starts, moves, heads * n, bins + 1, heads, steps, BINS)
+    _start_kernel[(programs,)](
+        keys, starts, moves, cluster_size, totals, heads * n, bins + 1, heads, codes, steps, BINS
+    )
     x, steps_of_x = _in_rows(x)
     block_r, block_d = _tile(d)
-    pieces, codes = 2 * heads * n // PIECE, heads * codebook_size
+    pieces = 2 * heads * n // PIECE
     partial = torch.empty(pieces, d, dtype=torch.float64, device=device)
     counts = torch.empty(heads, codebook_size, dtype=dtype, device=device)
     sums = torch.empty(heads, codebook_size, d, dtype=dtype, device=device)
@@ -133,7 +152,7 @@ def _sums(x: Tensor, indices: Tensor, codebook_size: int) -> tuple[Tensor, Tenso
         num_warps=_warps(block_d),
         enable_fp_fusion=True,
     )
-    return counts, sums, fits, moves
+    return Sums(counts, sums, fits, moves, totals)
 
 
 def _in_rows(x: Tensor) -> tuple[Tensor, tuple[int, int]]:
@@ -168,9 +187,14 @@ def _key_kernel(indices_ptr, stride_h, stride_n, bins_ptr, n, codebook_size, BIN
     tl.store(bins_ptr + head * n + places, key.to(bins_ptr.dtype.element_ty), mask=places < n)
 
 
-@triton.jit(do_not_specialize=["count", "bins", "heads", "steps"])
-def _start_kernel(bins_ptr, starts_ptr, moves_ptr, count, bins, heads, steps, BINS: tl.constexpr):
-    """The number of keys below each bin, which is where its run starts, in `steps` steps of bisection."""
+@triton.jit(do_not_specialize=["count", "bins", "heads", "codes", "steps"])
+def _start_kernel(
+    bins_ptr, starts_ptr, moves_ptr, size_ptr, totals_ptr, count, bins, heads, codes, steps, BINS: tl.constexpr
+):
+    """The number of keys below each bin, which is where its run starts, in `steps` steps of bisection.
+
+    There are more bins than codes, so the programs can also sum the sizes of all codes.
+    """
     bin = tl.program_id(0).to(tl.int64) * BINS + tl.arange(0, BINS)
     low = tl.zeros([BINS], tl.int64)
     high = low + count
@@ -180,6 +204,9 @@ def _start_kernel(bins_ptr, starts_ptr, moves_ptr, count, bins, heads, steps, BI
         low, high = tl.where((low < high) & below, middle + 1, low), tl.where((low < high) & ~below, middle, high)
     tl.store(starts_ptr + bin, low, mask=bin < bins)
     tl.store(moves_ptr + bin, 0, mask=bin < heads)  # set again by the codes whose sums are finite
+    if size_ptr is not None:
+        size = converted(tl.load(size_ptr + bin, mask=bin < codes, other=0), tl.float64)
+        tl.store(totals_ptr + tl.program_id(0), tl.sum(size))
 
 
 @triton.jit(do_not_specialize=["head_step", "row_step", "n", "codebook_size"])

@@ -10,16 +10,16 @@ from quantizers.codebooks.nearest import NearestCodeQuantizer
 from quantizers.codebooks.options import CommitmentOptions
 from quantizers.core.arguments.checks import Positive, Share, Size
 from quantizers.core.arguments.options import checked
-from quantizers.core.codebook import check_codes, init_codes_, smoothed_codes, smoothed_sizes
+from quantizers.core.codebook import check_codes, init_codes_
 from quantizers.core.parallel import Averages, ProcessGroup, Ranks, ema_over_ranks
 from quantizers.core.recompute import choose, is_recomputing
 from quantizers.core.registry import register
 from quantizers.core.state.moving import move
 from quantizers.core.state.writing import write, write_rows
+from quantizers.kernels.averages.operation import average_codes_, runs_in_place
+from quantizers.kernels.averages.reference import moved_averages, smoothed_codes, sums_of_codes
 from quantizers.kernels.common.modes import is_transformed
-from quantizers.kernels.sums.operation import code_sums, ema_code_sums
-
-LARGEST_ROUNDING = 2.0**-14  # relative to a code: one that is farther from its averages was set, not rounded
+from quantizers.kernels.sums.operation import code_sums
 
 
 @register("ema_vq")
@@ -207,8 +207,13 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
         recomputing = is_recomputing(self.embedding)
         if recomputing is True:
             return
+        z = self._to_value_space(z)
+        if self._moves_in_place(z, indices):
+            rule = (self.decay, self.epsilon, self.distance == "cosine")
+            average_codes_(z, indices, *self._state(), self._previous(), *rule)
+            return
         average = self._averages if self._accumulation == 1 else self._accumulated
-        cluster_size, embedding_sum, moved = average(self._to_value_space(z), indices, recomputing)
+        cluster_size, embedding_sum, moved = average(z, indices, recomputing)
         codes = smoothed_codes(cluster_size, embedding_sum, self.epsilon)
         if not is_transformed():
             self._previous().copy_(choose(recomputing, self._previous(), self.embedding))  # before the move
@@ -221,13 +226,18 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
         for name, value in moves.items():
             write(self, name, choose(recomputing, getattr(self, name), value))
 
+    def _state(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.embedding, self.cluster_size, self.embedding_sum
+
+    def _moves_in_place(self, z: Tensor, indices: Tensor) -> bool:
+        """Whether kernels move the state of a step that needs no other forward and no other rank."""
+        if self._accumulation > 1 or not self._buffers.keys() >= {"embedding", "cluster_size", "embedding_sum"}:
+            return False
+        return runs_in_place(z, indices, *self._state(), self.decay) and self.ranks.group() is None
+
     def _sums_of_codes(self) -> Tensor:
         """m [K, code_dim]: the stored sums, or N̂ e for codes that were set since."""
-        smoothed = smoothed_sizes(self.cluster_size, self.epsilon)[:, None]
-        averaged, codes = self._to_value_space(self.embedding_sum / smoothed), self._to_value_space(self.embedding)
-        scale = torch.maximum(averaged.abs(), codes.abs()).amax(-1, keepdim=True)
-        is_set = ((averaged - codes).abs() > LARGEST_ROUNDING * scale).any(-1, keepdim=True)
-        return (smoothed * self.embedding).where(is_set, self.embedding_sum)
+        return sums_of_codes(*self._state(), self.epsilon, self.distance == "cosine")
 
     def _averages(self, z: Tensor, indices: Tensor, _: bool | Tensor) -> Averages:
         """The new averages N [K] and m [K, code_dim], and whether they moved (0-d bool)."""
@@ -235,10 +245,7 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
         if group is not None:
             counts = code_sums(z[None], indices[None], self.codebook_size)
             return ema_over_ranks(*counts, self.cluster_size, sums, self.decay, group)
-        averages = ema_code_sums(z[None], indices[None], self.cluster_size[None], sums[None], self.decay)
-        cluster_size, embedding_sum = (average[0] for average in averages)
-        moved = (cluster_size != self.cluster_size).any() | (embedding_sum != sums).any()
-        return cluster_size, embedding_sum, moved
+        return moved_averages(z, indices, self.cluster_size, sums, self.decay)
 
     def _set_accumulation(self, forwards: int) -> None:
         self._accumulation = forwards

@@ -1,4 +1,4 @@
-"""Functions on a learned codebook: initialization, lookup, checks, and smoothed averages."""
+"""Functions on a learned codebook: initialization, lookup and checks."""
 
 import torch
 from torch import Tensor
@@ -39,18 +39,3 @@ def check_codes(codes: Tensor, *shape: int) -> Tensor:
     if not codes.isfinite().all():
         raise ValueError("codebook contains values that are not finite, expected finite ones")
     return codes
-
-
-def smoothed_codes(cluster_size: Tensor, embedding_sum: Tensor, epsilon: float) -> Tensor:
-    """Codes m_i / N̂_i, [K, D], with Laplace smoothing N̂_i = (N_i + ε) / (N + Kε) · N.
-
-    van den Oord et al. 2017, appendix A.1, with the smoothing of the code that Razavi et al. 2019 published. N
-    must be above 0.
-    """
-    return embedding_sum / smoothed_sizes(cluster_size, epsilon)[:, None]
-
-
-def smoothed_sizes(cluster_size: Tensor, epsilon: float) -> Tensor:
-    """N̂_i = (N_i + ε) / (N + Kε) · N, [K], from N_i [K]."""
-    total = cluster_size.sum()
-    return (cluster_size + epsilon) / (total + cluster_size.shape[0] * epsilon) * total

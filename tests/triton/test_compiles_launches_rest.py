@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from quantizers.kernels.averages.triton import average_codes_
 from quantizers.kernels.highest.triton import highest_score
 from quantizers.kernels.levels.triton import round_levels, round_levels_backward
 from quantizers.kernels.nearest.triton.lookup_gradient import lookup_codebook_gradient, lookup_vector_gradient
@@ -60,6 +61,12 @@ def test_averages_are_one_more() -> None:
     assert launches(lambda: ema_code_sums(x, chosen, *state, decay)) == [*SUMS, "_average_kernel"]
 
 
+def test_a_step_of_the_averages_is_two_more() -> None:
+    state = empty(50, 16), empty(50), empty(50, 16), empty(50, 16)
+    found = launches(lambda: average_codes_(empty(1000, 16), indices(1, 1000)[0], *state, 0.9, 1e-5, False))
+    assert found == [*SUMS, "_average_kernel", "_write_kernel"]
+
+
 def rotated(n: int, d: int, dtype: torch.dtype) -> None:
     rotate_grad(*(empty(n, d, dtype=dtype) for _ in range(3)))
 
@@ -72,6 +79,13 @@ def averaged(n: int, d: int, dtype: torch.dtype) -> None:
     wide = torch.promote_types(dtype, torch.float32)
     state = empty(2, 100, dtype=wide), empty(2, 100, d, dtype=wide)
     ema_code_sums(empty(2, n, d, dtype=dtype), indices(2, n), *state, 0.9)
+
+
+def moved(n: int, d: int, dtype: torch.dtype) -> None:
+    wide = torch.promote_types(dtype, torch.float32)
+    codes = empty(100, d, dtype=wide)
+    state = codes, empty(100, dtype=wide), codes, codes
+    average_codes_(empty(n, d, dtype=wide), indices(1, n)[0], *state, 0.9, 1e-5, False)
 
 
 def sums_of_split_channels(n: int, d: int, dtype: torch.dtype) -> None:
@@ -117,7 +131,7 @@ def marked(n: int, d: int, dtype: torch.dtype) -> None:
     mean_loss_gradient(means, valid, divisor)
 
 
-CALLS = [rotated, summed, averaged, sums_of_split_channels, differences, rounded, highest, soft, marked]
+CALLS = [rotated, summed, averaged, moved, sums_of_split_channels, differences, rounded, highest, soft, marked]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from quantizers.kernels.averages import triton as averages
 from quantizers.kernels.highest import triton as highest
 from quantizers.kernels.levels import triton as levels
 from quantizers.kernels.nearest.triton import lookup_gradient
@@ -33,6 +34,10 @@ TYPES = {
     "partial_ptr": "*fp64",
     "slack_ptr": "*fp64",
     "decay_ptr": "*fp64",
+    "decay": "fp64",
+    "totals_ptr": "*fp64",
+    "new_totals_ptr": "*fp64",
+    "changes_ptr": "*i32",
     "fits_ptr": "*i32",
     "moves_ptr": "*i32",
     "valid_ptr": "*i1",
@@ -219,8 +224,19 @@ def test_sums(channels: int, dtype: str) -> None:
 
 @pytest.mark.parametrize("keys", ["*i32", "*i64"])
 def test_runs_of_sums(keys: str) -> None:
-    for kernel in (sums._key_kernel, sums._start_kernel):
-        check(kernel, {"BINS": sums.BINS}, registers=64, own_types={"bins_ptr": keys})
+    check(sums._key_kernel, {"BINS": sums.BINS}, registers=64, own_types={"bins_ptr": keys})
+    for sizes in ({}, {"size_ptr": None, "totals_ptr": None}):
+        check(sums._start_kernel, {"BINS": sums.BINS, **sizes}, registers=64, own_types={"bins_ptr": keys})
+
+
+@pytest.mark.parametrize("dtype", ["*fp32", "*fp64"])
+@pytest.mark.parametrize("channels", [1, 3, 64])
+def test_averages(channels: int, dtype: str) -> None:
+    sizes = {"PARTS": averages.PARTS, "BLOCK_K": averages.CODES, "BLOCK_D": averages._block(channels)}
+    constants = {"EPSILON": 1e-5, **sizes, **(ONE if channels == 1 else {})}
+    for is_cosine in (False, True):
+        check(averages._average_kernel, constants | {"IS_COSINE": is_cosine}, dtype, registers=168)
+    check(averages._write_kernel, constants, dtype, registers=96)
 
 
 @pytest.mark.parametrize("has_other", [False, True])

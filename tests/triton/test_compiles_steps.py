@@ -19,7 +19,7 @@ MOST = {
     "bernoulli": 71,
     "bsq": 159,
     "diveq": 84,
-    "ema_vq": 62,
+    "ema_vq": 29,
     "fsp": 55,
     "fsq": 22,
     "grouped": 84,

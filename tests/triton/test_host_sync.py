@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from quantizers.kernels.averages.triton import average_codes_
 from quantizers.kernels.highest.triton import highest_score
 from quantizers.kernels.levels import triton as levels
 from quantizers.kernels.nearest.triton import lookup_gradient, nearest
@@ -36,6 +37,8 @@ def test_no_launcher_reads_back() -> None:
         highest_score(x[0], codebook[0], bias)
         sums.code_sums(x, indices, 9)
         sums.ema_code_sums(x, indices, sizes, embedding_sum, 0.9)
+        state = codebook[0].clone(), sizes[0], embedding_sum[0], codebook[0].clone()
+        average_codes_(x[0], indices[0], *state, 0.9, 1e-5, True)
         rotation.rotate_grad(gradient, x, codes)
         levels.round_levels(x[0], level_counts, 1.0)
         levels.round_levels_backward(gradient[0], x[0], level_counts, 1.0)
