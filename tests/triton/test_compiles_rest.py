@@ -35,6 +35,7 @@ TYPES = {
     "slack_ptr": "*fp64",
     "decay_ptr": "*fp64",
     "decay": "fp64",
+    "factor": "fp64",
     "totals_ptr": "*fp64",
     "new_totals_ptr": "*fp64",
     "changes_ptr": "*i32",

@@ -16,7 +16,7 @@ def lookup_vector_gradient(
     loss_gradient: Tensor, x: Tensor, codes: Tensor, indices: Tensor, weight: float
 ) -> Tensor:
     """As in kernels/nearest/reference.py, in one pass."""
-    return _differences(2 * weight * loss_gradient, x, codes, indices, None, torch.empty_like(x.contiguous()))
+    return _differences(2 * weight, loss_gradient, x, codes, indices, None, torch.empty_like(x.contiguous()))
 
 
 @torch.no_grad()
@@ -31,14 +31,20 @@ def lookup_codebook_gradient(
 ) -> Tensor:
     """As in kernels/nearest/reference.py: one pass, then the sums of its rows."""
     result = torch.empty_like(codes.contiguous())
-    rows = _differences(-2 * weight * loss_gradient, x, codes, indices, codes_gradient, result)
+    rows = _differences(-2 * weight, loss_gradient, x, codes, indices, codes_gradient, result)
     return code_sums(rows, indices, codebook_size)[1]
 
 
 def _differences(
-    scale: Tensor, x: Tensor, codes: Tensor, indices: Tensor, other: Tensor | None, result: Tensor
+    factor: float,
+    scale: Tensor,
+    x: Tensor,
+    codes: Tensor,
+    indices: Tensor,
+    other: Tensor | None,
+    result: Tensor,
 ) -> Tensor:
-    """scale · (x − codes) + other for rows with an index, else zero, into result [H, N, D]."""
+    """factor · scale · (x − codes) + other for rows with an index, else zero, into result [H, N, D]."""
     inputs = [tensor.contiguous() for tensor in (scale, x, codes, indices)]
     other = result if other is None else other.contiguous()
     if result.numel():
@@ -46,7 +52,7 @@ def _differences(
         rows, (block_n, block_d) = result.numel() // d, _tile(d)
         grid = (triton.cdiv(rows, block_n) * triton.cdiv(d, block_d),)
         _differences_kernel[grid](
-            *inputs, other, result, rows, d, other is not result, block_n, block_d, enable_fp_fusion=True
+            *inputs, other, result, rows, d, factor, other is not result, block_n, block_d, enable_fp_fusion=True
         )
     return result
 
@@ -67,6 +73,7 @@ def _differences_kernel(
     result_ptr,
     n,
     d,
+    factor: tl.float64,
     HAS_OTHER: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -76,6 +83,7 @@ def _differences_kernel(
     channel = (tl.program_id(0) % blocks) * BLOCK_D
     has_code = tl.load(indices_ptr + rows, mask=rows < n, other=-1) >= 0
     scale = tl.load(scale_ptr + rows, mask=has_code, other=0)
+    scale *= tl.full([1], factor, scale.dtype)  # rounded to the gradient's dtype, as PyTorch rounds a number
     dtype: tl.constexpr = codes_ptr.dtype.element_ty
     difference = load_tile(x_ptr + rows * d, has_code, channel, d, 1, BLOCK_D, dtype)
     difference -= load_tile(codes_ptr + rows * d, has_code, channel, d, 1, BLOCK_D, dtype)
