@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from quantizers.kernels.common.dispatch import runs_triton
+from quantizers.kernels.sums.operation import EMA_CODE_SUMS
 
 
 def runs_in_place(
@@ -54,6 +55,7 @@ def average_codes_(
     """
     from quantizers.kernels.averages import triton
 
+    EMA_CODE_SUMS.count("triton")
     # Autograd must see the writes of a kernel, as it sees those of an operation.
     torch.autograd.graph.increment_version([embedding, cluster_size, embedding_sum, previous])
     with torch.cuda.device_of(z):  # type: ignore[no-untyped-call]

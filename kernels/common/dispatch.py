@@ -60,10 +60,14 @@ class Operation(Generic[Arguments, Result]):
         """
         tensor = next(argument for argument in arguments if isinstance(argument, Tensor))
         name, function = self._implementation(tensor)
-        for record in _records.get():
-            record[self.name, name] += 1
+        self.count(name)
         with without_autocast(tensor.device), _current_device(name, tensor):
             return function(*arguments, **options)
+
+    def count(self, name: str) -> None:
+        """Record that an implementation ran, in `run` or as a part of a larger kernel."""
+        for record in _records.get():
+            record[self.name, name] += 1
 
     def _implementation(self, tensor: Tensor) -> tuple[str, Callable[Arguments, Result]]:
         """Return the name and the function of the implementation that runs for this tensor."""
