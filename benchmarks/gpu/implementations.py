@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from quantizers.kernels.common.constants import ROUNDOFF_FLOAT32
-from quantizers.kernels.common.dispatch import chosen_implementation, use_implementation
+from quantizers.kernels.common.dispatch import use_implementation
 from quantizers.kernels.highest.operation import highest_score
 from quantizers.kernels.levels.operation import round_levels
 from quantizers.kernels.nearest.operation import nearest_code, nearest_lookup
@@ -14,11 +14,11 @@ from quantizers.kernels.nearest.triton.exhaustive import Rows, no_rows
 from quantizers.kernels.nearest.triton.frame import Frame, frame
 from quantizers.kernels.nearest.triton.lookup import empty_found
 from quantizers.kernels.nearest.triton.nearest import search_of
-from quantizers.kernels.nearest.triton.pack import PackedCodes, PackedRows, empty_codes, empty_rows, pack
+from quantizers.kernels.nearest.triton.pack import PackedCodes, PackedRows, pack
 from quantizers.kernels.nearest.triton.precision import ACCUMULATION, is_exact
 from quantizers.kernels.nearest.triton.search import search
 from quantizers.kernels.nearest.triton.settle import settle
-from quantizers.kernels.nearest.triton.tiles import BLOCK_N, Layout, Tiles, bound, layout, round_up, tiles_of
+from quantizers.kernels.nearest.triton.tiles import BLOCK_N, Layout, Tiles, bound, layout, tiles_of
 from quantizers.kernels.rotation.operation import rotate_grad
 from quantizers.kernels.soft.operation import soft_codes
 from quantizers.kernels.sums.operation import code_sums, ema_code_sums
@@ -31,7 +31,6 @@ __all__ = [
     "LoopTiles",
     "PackedSearch",
     "Scored",
-    "chosen_implementation",
     "code_sums",
     "decided",
     "ema_code_sums",
@@ -154,7 +153,5 @@ def _pack(x: Tensor, codebook: Tensor, multiple: int = 1) -> _Packed:
     properties = search_of(vectors, codes)
     cut = layout(x.shape[1], properties.device)
     sizes, where, left = tiles_of(properties, cut), frame(codes), no_rows(vectors)
-    packed_codes = empty_codes(codes, round_up(len(codebook), max(sizes.block_k, multiple)), cut)
-    packed = empty_rows(vectors, round_up(len(x), max(sizes.block_n, multiple)), cut)
-    pack(codes, packed_codes, vectors, packed, where, cut, left.number, with_codes=True)
-    return _Packed(cut, sizes, where, packed, packed_codes, left)
+    padding = sizes._replace(block_n=max(sizes.block_n, multiple), block_k=max(sizes.block_k, multiple))
+    return _Packed(cut, sizes, where, *pack(codes, vectors, where, cut, padding, left.number), left)

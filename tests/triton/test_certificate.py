@@ -12,10 +12,10 @@ from quantizers.kernels.nearest.triton import frame as frame_module
 from quantizers.kernels.nearest.triton.exhaustive import Rows, exhaustive, no_rows
 from quantizers.kernels.nearest.triton.frame import Frame, frame
 from quantizers.kernels.nearest.triton.lookup import empty_found
-from quantizers.kernels.nearest.triton.pack import PackedCodes, PackedRows, empty_codes, empty_rows, pack
+from quantizers.kernels.nearest.triton.pack import PackedCodes, PackedRows, pack
 from quantizers.kernels.nearest.triton.search import Minima, search
 from quantizers.kernels.nearest.triton.settle import settle
-from quantizers.kernels.nearest.triton.tiles import CLASSES, Bound, Layout, Tiles, bound, layout, round_up, tiles
+from quantizers.kernels.nearest.triton.tiles import CLASSES, Bound, Layout, Tiles, bound, layout, tiles
 from tests.triton.interpreter import device, runs_kernels
 from tests.triton.search_inputs import clustered, few, finite, vectors
 
@@ -44,9 +44,7 @@ class Packing:
         self.cut = layout(x.shape[1], hopper)
         self.sizes = tiles(self.n, self.size, self.cut, hopper)._replace(splits=2)
         self.where, self.left = frame(codes), no_rows(vectors)
-        self.codes = empty_codes(codes, round_up(self.size, self.sizes.block_k), self.cut)
-        self.x = empty_rows(vectors, round_up(self.n, self.sizes.block_n), self.cut)
-        pack(codes, self.codes, vectors, self.x, self.where, self.cut, self.left.number, with_codes=True)
+        self.x, self.codes = pack(codes, vectors, self.where, self.cut, self.sizes, self.left.number)
         self.vectors, self.codebook = vectors, codes
 
     def search(self) -> Minima:

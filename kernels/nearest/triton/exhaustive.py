@@ -14,6 +14,7 @@ from torch import Tensor
 
 from quantizers.kernels.common.constants import EXTRA_ROUNDINGS, ROUNDOFF_FLOAT64
 from quantizers.kernels.common.triton.device import device_properties
+from quantizers.kernels.common.triton.loads import load_tile
 from quantizers.kernels.common.vectors import compute_dtype
 from quantizers.kernels.nearest.triton.frame import Frame
 from quantizers.kernels.nearest.triton.lookup import Found, distance_limit, look_up
@@ -213,8 +214,7 @@ def _error(x_ptr, stride_xd, centre_ptr, spread_ptr, mask, d, ROWS: tl.constexpr
     for start in range(0, d, CHANNELS):
         channels = start + tl.arange(0, CHANNELS)
         here = channels < d
-        place = x_ptr[:, None] + channels.to(tl.int64)[None, :] * stride_xd
-        x = tl.load(place, mask=mask[:, None] & here[None, :], other=0).to(tl.float64)
+        x = load_tile(x_ptr, mask, start, d, stride_xd, CHANNELS)
         x -= tl.load(centre_ptr + channels, mask=here, other=0.0)[None, :]
         squares += tl.sum(x * x, 1)
         spread = tl.load(spread_ptr + channels, mask=here, other=0.0)

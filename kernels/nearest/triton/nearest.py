@@ -21,7 +21,7 @@ from quantizers.kernels.common.vectors import compute_dtype
 from quantizers.kernels.nearest.triton.exhaustive import every_row, exhaustive, no_rows
 from quantizers.kernels.nearest.triton.frame import frame
 from quantizers.kernels.nearest.triton.lookup import Found, empty_found
-from quantizers.kernels.nearest.triton.pack import empty_codes, empty_rows, pack
+from quantizers.kernels.nearest.triton.pack import pack
 from quantizers.kernels.nearest.triton.precision import is_exact
 from quantizers.kernels.nearest.triton.search import search
 from quantizers.kernels.nearest.triton.settle import settle
@@ -74,17 +74,16 @@ def _search_heads(x: Tensor, codebook: Tensor, found: Found) -> None:
     if compute_dtype(x, codebook) == torch.float64:
         exhaustive(x, codebook, where, every_row(x), found)
         return
-    (heads, n, d), size = x.shape, codebook.shape[1]
+    heads, n, d = x.shape
     properties, exact = search_of(x, codebook), is_exact()
     cut = layout(d, properties.device)
     sizes, limit = tiles_of(properties, cut), bound(cut) if exact else None
-    packed_codes = empty_codes(codebook, round_up(size, sizes.block_k), cut)
+    packed_codes = None
     chunk = max(1, CHUNK // (heads * cut.width))
     for first in range(0, n, chunk):
         rows = x[:, first : first + chunk]
         left = no_rows(rows)
-        packed = empty_rows(rows, round_up(rows.shape[1], sizes.block_n), cut)
-        pack(codebook, packed_codes, rows, packed, where, cut, left.number, with_codes=first == 0)
+        packed, packed_codes = pack(codebook, rows, where, cut, sizes, left.number, packed_codes)
         minima = search(packed, packed_codes, cut, sizes)
         settle(minima, packed, packed_codes, rows, codebook, where, limit, cut, sizes, left, found, first)
         if exact:

@@ -11,8 +11,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from quantizers.kernels.common.triton.loads import load_tile
 from quantizers.kernels.nearest.triton.frame import Frame
-from quantizers.kernels.nearest.triton.tiles import BIAS_COLUMNS, Layout
+from quantizers.kernels.nearest.triton.tiles import BIAS_COLUMNS, Layout, Tiles, round_up
 
 TILE = 512  # elements of a program's step: rows times columns
 CHUNK = 64  # columns of a step at most
@@ -38,24 +39,6 @@ class PackedCodes(NamedTuple):
     half_squares: Tensor  # [H, K] float32 ½‖code‖²; +inf for padding and for codes that are not finite
 
 
-def empty_rows(like: Tensor, padded: int, cut: Layout) -> PackedRows:
-    """Return packed rows for vectors [H, N, D], to be written by `pack`."""
-    length = like.new_empty((len(like), padded), dtype=torch.float32)
-    return PackedRows(
-        _empty_columns(like, padded, cut), length, torch.empty_like(length), torch.empty_like(length)
-    )
-
-
-def empty_codes(like: Tensor, padded: int, cut: Layout) -> PackedCodes:
-    """Return packed codes for a codebook [H, K, D], to be written by `pack`."""
-    half_squares = like.new_empty((len(like), padded), dtype=torch.float32)
-    return PackedCodes(_empty_columns(like, padded, cut), half_squares)
-
-
-def _empty_columns(like: Tensor, padded: int, cut: Layout) -> Tensor:
-    return like.new_empty((len(like), padded, cut.width), dtype=torch.float16)
-
-
 def block_sizes(cut: Layout) -> tuple[int, int]:
     """Return (rows, columns) of a program's step."""
     chunk = min(cut.width & -cut.width, CHUNK)
@@ -64,26 +47,27 @@ def block_sizes(cut: Layout) -> tuple[int, int]:
 
 def pack(
     codebook: Tensor,
-    codes: PackedCodes,
     x: Tensor,
-    rows: PackedRows,
     where: Frame,
     cut: Layout,
+    sizes: Tiles,
     count: Tensor,
-    *,
-    with_codes: bool,
-) -> None:
-    """Write the packed rows of vectors [H, N, D] and, with_codes, the packed codes of [H, K, D]; one launch.
+    codes: PackedCodes | None = None,
+) -> tuple[PackedRows, PackedCodes]:
+    """Pack vectors [H, N, D] and the codebook [H, K, D], unless an earlier call returned its `codes`; one launch.
 
-    With codes, also raises `where.lengths` to theirs.
+    With the codebook, also raises `where.lengths` to its codes'.
 
     Args:
         count: [H] int32, set to zero; `settle` counts rows in it.
     """
     heads, n, d = x.shape
     block, chunk = block_sizes(cut)
+    rows, code_blocks = _empty_rows(x, round_up(n, sizes.block_n), cut), 0
+    if codes is None:
+        codes = _empty_codes(codebook, round_up(codebook.shape[1], sizes.block_k), cut)
+        code_blocks = triton.cdiv(codes.half_squares.shape[1], block)
     padded, padded_size = rows.factor.shape[1], codes.half_squares.shape[1]
-    code_blocks = triton.cdiv(padded_size, block) if with_codes else 0
     _pack[(code_blocks + triton.cdiv(padded, block), heads)](
         codebook,
         *codebook.stride(),
@@ -105,6 +89,23 @@ def pack(
         CHUNK=chunk,
         enable_fp_fusion=True,
     )
+    return rows, codes
+
+
+def _empty_rows(like: Tensor, padded: int, cut: Layout) -> PackedRows:
+    length = like.new_empty((len(like), padded), dtype=torch.float32)
+    return PackedRows(
+        _empty_columns(like, padded, cut), length, torch.empty_like(length), torch.empty_like(length)
+    )
+
+
+def _empty_codes(like: Tensor, padded: int, cut: Layout) -> PackedCodes:
+    half_squares = like.new_empty((len(like), padded), dtype=torch.float32)
+    return PackedCodes(_empty_columns(like, padded, cut), half_squares)
+
+
+def _empty_columns(like: Tensor, padded: int, cut: Layout) -> Tensor:
+    return like.new_empty((len(like), padded, cut.width), dtype=torch.float16)
 
 
 @triton.jit
@@ -112,12 +113,6 @@ def inverse_power_of_two(value):
     """2⁻ᵏ with 2ᵏ ≤ value < 2ᵏ⁺¹, for float64 values of at least 2⁻²⁰⁰ (smaller ones are treated as 2⁻²⁰⁰)."""
     bits = tl.maximum(value, 6.223015277861142e-61).to(tl.int64, bitcast=True)
     return ((2046 - (bits >> 52)) << 52).to(tl.float64, bitcast=True)
-
-
-@triton.jit
-def _load(rows_ptr, channels, mask, stride_d):
-    place = rows_ptr[:, None] + channels.to(tl.int64)[None, :] * stride_d
-    return tl.load(place, mask=mask, other=0).to(tl.float64)
 
 
 @triton.jit(
@@ -216,7 +211,7 @@ def _pack_rows(
     for start in range(0, d, CHUNK):
         channels = start + tl.arange(0, CHUNK)
         here = channels < d
-        tile = _load(rows_ptr, channels, inside[:, None] & here[None, :], stride_d)
+        tile = load_tile(rows_ptr, inside, start, d, stride_d, CHUNK)
         finite = tl.abs(tile) < float("inf")
         broken = tl.maximum(broken, tl.max(1 - finite.to(tl.int32), 1))
         tile = tl.where(finite, tile - tl.load(centre_ptr + channels, mask=here, other=0.0)[None, :], 0.0)
@@ -234,7 +229,7 @@ def _pack_rows(
     for start in range(0, COLUMNS, CHUNK):
         channels = start + tl.arange(0, CHUNK)
         here = channels < d
-        tile = _load(rows_ptr, channels, finite[:, None] & here[None, :], stride_d)
+        tile = load_tile(rows_ptr, finite, start, d, stride_d, CHUNK)
         tile -= tl.load(centre_ptr + channels, mask=here, other=0.0)[None, :]
         tile = tl.where(finite[:, None], tile * multiplier[:, None], 0.0)
         value = tile.to(tl.float32).to(tl.float16)
