@@ -4,16 +4,16 @@ A first phase compiles all of them, in many processes at once; the second times 
 what follows the loop are left out.
 """
 
-import random
-import statistics
+from collections.abc import Sequence
 from itertools import product
 
 import torch
 
 from benchmarks.gpu.implementations import LoopTiles, PackedSearch
 from benchmarks.gpu.stages import Numbers, Phase, Place
+from benchmarks.kernels.rivals import Rival
 from benchmarks.kernels.shapes import Shape, draw
-from benchmarks.kernels.timing import first_line, milliseconds
+from benchmarks.kernels.timing import LEAST, interleave, prepare_all
 
 # One for each number of columns that the layouts have, and one with streamed rows.
 SHAPES = (
@@ -30,7 +30,7 @@ CUTS = ((128, 128, 8), (128, 256, 8), (256, 128, 8), (128, 128, 4), (64, 128, 4)
 STAGES = (2, 3, 4)
 STREAMED = (64, 128)  # columns of a step
 WARM_ROWS = 512  # the number of rows is a run-time argument
-RUNS = 5
+BUDGET_S = 0.05  # of timed runs for each tile size, beyond the least number of runs
 COMPILE, TIME = "compile ", "tiles "
 
 
@@ -59,39 +59,26 @@ def run(part: str, place: Place) -> Numbers:
 
 
 def _compile(shape: Shape, place: Place, i: int, n: int) -> Numbers:
-    search = PackedSearch(*draw(shape, place.device))
-    failures = {}
-    for candidate in candidates(search.width, search.resident, place.interpreted)[i::n]:
-        try:
-            search.run(candidate)
-            place.wait()
-        except Exception as error:  # the compiler and the driver raise anything: too little memory, above all
-            failures[str(candidate)] = first_line(error)
-    return {"failures": failures}
+    x, codebook = draw(shape, place.device)
+    search = PackedSearch(x, codebook)
+    shared = candidates(search.width, search.resident, place.interpreted)[i::n]
+    return {"failures": prepare_all(_rivals(search, shared), x, codebook)[1]}
 
 
 def _times(shape: Shape, place: Place) -> Numbers:
     """Return medians in milliseconds by tile sizes, the fastest first, and that of the launcher's choice."""
-    search = PackedSearch(*draw(shape, place.device))
-    runs: dict[str, list[float]] = {}
-    failures = {}
-    chosen = [search.chosen, *candidates(search.width, search.resident, place.interpreted)]
-    works = {str(candidate): lambda candidate=candidate: search.run(candidate) for candidate in chosen}
-    for name, work in list(works.items()):
-        try:
-            work()
-            place.wait()
-        except Exception as error:  # as above
-            failures[name] = first_line(error)
-            del works[name]
-    order = list(works)
-    for _ in range(RUNS):
-        random.Random(len(runs)).shuffle(order)
-        for name in order:
-            runs.setdefault(name, []).append(milliseconds(works[name], place.device))
-    medians = sorted((statistics.median(each), name) for name, each in runs.items())
+    x, codebook = draw(shape, place.device)
+    search = PackedSearch(x, codebook)
+    sizes = {search.chosen, *candidates(search.width, search.resident, place.interpreted)}
+    times, failures = interleave(_rivals(search, sorted(sizes)), x, codebook, budget_s=BUDGET_S, least=LEAST)
+    medians = sorted((each.median, name) for name, each in times.items())
     return {
         "chosen": str(search.chosen),
         "tiles_ms": {name: median for median, name in medians},
         "failures": failures,
     }
+
+
+def _rivals(search: PackedSearch, sizes: Sequence[LoopTiles]) -> list[Rival]:
+    """The loop in these tile sizes; the vectors are packed already."""
+    return [Rival(str(each), lambda *_, each=each: lambda: search.run(each)) for each in sizes]
