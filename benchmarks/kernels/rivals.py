@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from quantizers.kernels.common.dispatch import use_implementation
+from quantizers.kernels.nearest.cached import codebooks
 from quantizers.kernels.nearest.operation import nearest_code
-from quantizers.kernels.nearest.packed import codebooks
 
 Work = Callable[[], tuple[Tensor, ...]]
 

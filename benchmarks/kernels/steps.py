@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import quantizers
 from benchmarks.kernels.rivals import PEER, Rival, Work
-from quantizers.kernels.nearest.packed import codebooks
+from quantizers.kernels.nearest.cached import codebooks
 
 WEIGHT = 0.25
 DECAY = 0.99

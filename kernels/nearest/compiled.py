@@ -10,7 +10,7 @@ from torch import Tensor
 
 from quantizers.kernels.common.compiled.call import Argument, call, suffix, threads
 from quantizers.kernels.common.vectors import compute_dtype
-from quantizers.kernels.nearest.packed import codebooks
+from quantizers.kernels.nearest import pruning
 
 
 def nearest_code(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,12 +72,8 @@ def _search(x: Tensor, codebook: Tensor, with_codes: bool) -> tuple[Tensor, Tens
 
 
 def _search_head(x: Tensor, codebook: Tensor, outputs: list[Tensor | None]) -> None:
-    number = _threads(x, codebook)
     if x.dtype == torch.float64:
+        number = threads(x.numel() * codebook.shape[0])
         call("quantizers_nearest_double", [x, x.shape[0], codebook, *codebook.shape, number, *outputs])
     else:
-        call("quantizers_nearest", [x, x.shape[0], *codebooks.get(codebook).arguments(), number, *outputs])
-
-
-def _threads(x: Tensor, codebook: Tensor) -> int:
-    return threads(x.numel() * codebook.shape[0])
+        pruning.search(x, codebook, outputs)

@@ -1,26 +1,13 @@
-// The nearest code of each row, and the row's highest score: packing, threads, and the C interface.
+// The nearest code of each row, and the row's highest score: threads, and the C interface.
+#include <cstdlib>
+
+#include "nearest/pruned.h"
 #include "nearest/search.h"
 
 namespace {
 
-// The mean of the finite codes, and which codes are not finite.
-void mean_code(const float* codes, int64_t size, int64_t dim, std::vector<char>& broken, float* mean) {
-    std::vector<double> total(dim, 0.0);
-    int64_t finite = 0;
-    for (int64_t k = 0; k < size; ++k) {
-        float zero = 0;
-        for (int64_t d = 0; d < dim; ++d) zero += codes[k * dim + d] * 0.0f;
-        broken[k] = zero != 0;
-        if (broken[k]) continue;
-        ++finite;
-        for (int64_t d = 0; d < dim; ++d) total[d] += codes[k * dim + d];
-    }
-    for (int64_t d = 0; d < dim; ++d) mean[d] = float(finite ? total[d] / finite : 0.0);
-}
-
 template <class Compare>
-void search_all(const float* x, int64_t count, const Codebook& book, int64_t threads, int64_t* indices,
-                float* distances, float* chosen) {
+void search_all(const float* x, int64_t count, const Codebook& book, int64_t threads, const Found& found) {
     int64_t share = ((count + threads - 1) / threads + ROWS - 1) / ROWS * ROWS;
     int64_t step = std::clamp<int64_t>(share, ROWS, BLOCK);
 #pragma omp parallel num_threads(threads)
@@ -28,63 +15,91 @@ void search_all(const float* x, int64_t count, const Codebook& book, int64_t thr
         Search<Compare> search(book);
 #pragma omp for schedule(dynamic)
         for (int64_t start = 0; start < count; start += step)
-            search.run(x + start * book.dim, std::min(step, count - start), indices + start,
-                       distances ? distances + start : nullptr, chosen ? chosen + start * book.dim : nullptr);
+            search.run(x + start * book.dim, std::min(step, count - start), found, start);
     }
+}
+
+// The leaf of each row: leaves [count].
+void find_leaves(const float* x, int64_t count, const Codebook& book, const Tree& tree, int64_t threads, int32_t* leaves) {
+#pragma omp parallel num_threads(threads)
+    {
+        std::vector<float> rows(BATCH * book.dim);
+#pragma omp for schedule(dynamic, 64)
+        for (int64_t first = 0; first < count; first += BATCH) {
+            int number = int(std::min<int64_t>(BATCH, count - first));
+            const float* pointers[BATCH];
+            double squares[BATCH];
+            float coordinates[BATCH * AXES];
+            for (int r = 0; r < number; ++r) {
+                float* centred = &rows[r * book.dim];
+                Row row = enter_row(book, x + (first + r) * book.dim, centred);
+                squares[r] = row.scored ? row.length * row.length : 0.0;
+                pointers[r] = centred;
+            }
+            coordinates_of(number, pointers, tree.axes, squares, book.dim, coordinates);
+            for (int r = 0; r < number; ++r) leaves[first + r] = int32_t(tree.leaf_of(coordinates + r * AXES));
+        }
+    }
+}
+
+// The rows in the order of their leaves.
+std::vector<int32_t> rows_by_leaf(const std::vector<int32_t>& leaf, int64_t leaves) {
+    std::vector<int64_t> next(leaves + 1, 0);
+    for (int32_t l : leaf) ++next[l + 1];
+    for (int64_t l = 0; l < leaves; ++l) next[l + 1] += next[l];
+    std::vector<int32_t> rows(leaf.size());
+    for (size_t row = 0; row < leaf.size(); ++row) rows[next[leaf[row]]++] = int32_t(row);
+    return rows;
 }
 
 }  // namespace
 
 extern "C" {
 
-int64_t quantizers_codes_per_tile() { return CODES; }
-// Floats after a packed array that are read but not used.
-int64_t quantizers_padding() { return WIDTH; }
-
-// codes [size, dim] → packed [tiles][dim][CODES], bias [tiles][CODES] and, by mean, centre [dim]; tiles = ⌈size / CODES⌉.
-// With own_bias [size] the centre is zero and the bias its negative, else ½‖code − centre‖². Writes to extent[2] the
-// largest norm of a centred code and the largest |bias|.
-void quantizers_pack(const float* codes, const float* own_bias, int64_t size, int64_t dim, int64_t threads, float* packed,
-                     float* bias, float* centre, double* extent) {
-    std::vector<char> broken(size, 0);
-    if (own_bias)
-        std::fill_n(centre, dim, 0.0f);
-    else
-        mean_code(codes, size, dim, broken, centre);
-    double largest = 0, largest_bias = 0;
-#pragma omp parallel for num_threads(threads) reduction(max : largest, largest_bias)
-    for (int64_t tile = 0; tile < (size + CODES - 1) / CODES; ++tile)
-        for (int64_t k = tile * CODES; k < (tile + 1) * CODES; ++k) {
-            bool absent = k >= size || broken[k];
-            float* column = packed + tile * CODES * dim + k % CODES;
-            double square = 0;
-            for (int64_t d = 0; d < dim; ++d) {
-                float value = absent ? 0.0f : codes[k * dim + d] - centre[d];
-                square += double(value) * value;
-                column[d * CODES] = value;
-            }
-            double offset = absent ? 0.0 : own_bias ? -double(own_bias[k]) : 0.5 * square;
-            bias[k] = absent ? INFINITE : float(offset);
-            largest = std::max(largest, square);
-            largest_bias = std::max(largest_bias, std::abs(offset));
-        }
-    extent[0] = std::sqrt(largest);
-    extent[1] = largest_bias;
+// x [count, dim] → indices [count], squared distances [count] and, unless null, the chosen codes [count, dim].
+void quantizers_nearest(const float* x, int64_t count, const float* codes, int64_t size, int64_t dim, const float* packed,
+                        const float* bias, const float* centre, const double* extent, const int32_t* order,
+                        int64_t threads, int64_t* indices, float* distances, float* chosen) {
+    Codebook book{codes, packed, bias, centre, order, size, dim, extent[0], extent[1]};
+    search_all<ByDistance>(x, count, book, threads, {indices, distances, chosen});
 }
 
-// x [count, dim] → indices [count], squared distances [count] and, unless null, the chosen codes [count, dim].
-void quantizers_nearest(const float* x, int64_t count, const float* codes, int64_t size, int64_t dim,
-                        const float* packed, const float* bias, const float* centre, const double* extent,
-                        int64_t threads, int64_t* indices, float* distances, float* chosen) {
-    Codebook book{codes, packed, bias, centre, size, dim, extent[0], extent[1]};
-    search_all<ByDistance>(x, count, book, threads, indices, distances, chosen);
+// The same, by the leaves of a tree. Of the tiles of rows, every stride-th is searched. Writes to work[3] the rows that
+// were searched, the pairs of row and leaf that were scored, and those of tile and leaf whose boxes were compared.
+void quantizers_nearest_pruned(const float* x, int64_t count, const float* codes, int64_t size, int64_t dim,
+                               const float* packed, const float* bias, const float* centre, const double* extent,
+                               const int32_t* order, const float* axes, const int32_t* axis, const float* cut,
+                               const float* boxes, const float* outer, const double* slack, int64_t stride, int64_t threads,
+                               int64_t* indices, float* distances, float* chosen, int64_t* work) {
+    Codebook book{codes, packed, bias, centre, order, size, dim, extent[0], extent[1]};
+    Tree tree{book.leaves(), dim, axes, axis, cut, boxes, outer, *slack};
+    std::vector<int32_t> leaf(count);
+    find_leaves(x, count, book, tree, threads, leaf.data());
+    std::vector<int32_t> rows = rows_by_leaf(leaf, tree.leaves);
+    int64_t searched = 0, row_leaves = 0, tile_leaves = 0, tiles = (count + TILE - 1) / TILE;
+#pragma omp parallel num_threads(threads) reduction(+ : searched, row_leaves, tile_leaves)
+    {
+        PrunedSearch search(book, tree);
+#pragma omp for schedule(dynamic, 4)
+        for (int64_t tile = 0; tile < tiles; tile += stride) {
+            int64_t first = tile * TILE;
+            int number = int(std::min<int64_t>(TILE, count - first));
+            search.run(x, rows.data() + first, leaf.data(), number, {indices, distances, chosen});
+            searched += number;
+        }
+        row_leaves += search.row_leaves;
+        tile_leaves += search.tile_leaves;
+    }
+    work[0] = searched;
+    work[1] = row_leaves;
+    work[2] = tile_leaves;
 }
 
 // argmax x·code − bias for x [count, dim], with the bias and the zero centre that were packed → indices [count].
 void quantizers_highest_score(const float* x, int64_t count, const float* codes, int64_t size, int64_t dim,
                               const float* packed, const float* bias, const float* centre, const double* extent,
-                              int64_t threads, int64_t* indices) {
-    Codebook book{codes, packed, bias, centre, size, dim, extent[0], extent[1]};
-    search_all<ByScore>(x, count, book, threads, indices, nullptr, nullptr);
+                              const int32_t* order, int64_t threads, int64_t* indices) {
+    Codebook book{codes, packed, bias, centre, order, size, dim, extent[0], extent[1]};
+    search_all<ByScore>(x, count, book, threads, {indices, nullptr, nullptr});
 }
 }

@@ -1,4 +1,5 @@
-// Scores of a tile of rows against a tile of codes, all in registers: the innermost loop, which determines the speed.
+// The layout of a packed codebook, and the scores of a tile of rows against a tile of codes, all in registers: the
+// innermost loop of the search through all codes.
 //
 // The lanes of a register are rows of x; codes are broadcast. For each tile of codes only the smallest score is stored:
 // one instruction per (row, code) pair besides the multiplications, instead of three with an index.
@@ -9,8 +10,11 @@ namespace {
 
 constexpr int COLUMNS = 2, ROWS = COLUMNS * WIDTH;
 constexpr int CODES = WIDTH == 16 ? 12 : 6;  // 24 accumulators of AVX-512's 32 registers, else 12 of 16
+constexpr int LEAF = 3 * WIDTH;              // codes that are packed together, [dim][LEAF]; see leaf.h
+constexpr int LEAF_TILES = LEAF / CODES;
+static_assert(LEAF % CODES == 0, "a leaf is made of whole tiles");
 
-// Scores of rows [dim][ROWS] against codes [dim][CODES]; the smallest of each row to minima [ROWS].
+// Scores of rows [dim][ROWS] against CODES codes of a leaf [dim][LEAF]; the smallest of each row to minima [ROWS].
 // DIM is dim if it is known at compile time, else 0.
 template <int DIM>
 void score_tile(const float* rows, const float* codes, const float* bias, int64_t dim, float* minima) {
@@ -26,7 +30,7 @@ void score_tile(const float* rows, const float* codes, const float* bias, int64_
 #pragma GCC unroll 16
         for (int k = 0; k < CODES; ++k)
 #pragma GCC unroll 4
-            for (int c = 0; c < COLUMNS; ++c) scores[k][c] -= codes[d * CODES + k] * row[c];
+            for (int c = 0; c < COLUMNS; ++c) scores[k][c] -= codes[d * LEAF + k] * row[c];
     };
     if constexpr (DIM > 0) {
 #pragma GCC unroll 16
@@ -45,7 +49,7 @@ void score_tile(const float* rows, const float* codes, const float* bias, int64_
 
 using ScoreTile = void (*)(const float*, const float*, const float*, int64_t, float*);
 
-ScoreTile choose_score_tile(int64_t dim) {
+inline ScoreTile choose_score_tile(int64_t dim) {
     static constexpr ScoreTile UNROLLED[] = {score_tile<0>, score_tile<1>, score_tile<2>, score_tile<3>, score_tile<4>,
                                              score_tile<5>, score_tile<6>, score_tile<7>, score_tile<8>};
     return UNROLLED[dim <= 8 ? dim : 0];

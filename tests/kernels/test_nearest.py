@@ -1,5 +1,7 @@
 """The nearest code against exact arithmetic."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,9 +12,17 @@ from quantizers.kernels.highest.operation import highest_score
 from quantizers.kernels.nearest import blocked, reference
 from quantizers.kernels.nearest.operation import nearest_code, nearest_lookup
 from tests.exact import assert_nearest
+from tests.implementations import IMPLEMENTATIONS, PRUNED, under
 from tests.vectors import few, finite, vectors
 
 pytestmark = pytest.mark.usefixtures("implementation")
+
+
+@pytest.fixture(params=[*IMPLEMENTATIONS, *PRUNED])
+def implementation(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Also those that leave codes out of a search."""
+    with under(request.param):
+        yield request.param
 
 
 @settings(max_examples=500)

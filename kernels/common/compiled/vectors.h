@@ -30,6 +30,27 @@ static inline Vector minimum(Vector a, Vector b) {
 #endif
 }
 
+static inline Vector maximum(Vector a, Vector b) {
+#if defined(__AVX512F__)
+    return _mm512_max_ps(a, b);
+#elif defined(__AVX2__)
+    return _mm256_max_ps(a, b);
+#else
+    return a > b ? a : b;
+#endif
+}
+
+static inline Vector square_root(Vector a) {
+#if defined(__AVX512F__)
+    return _mm512_sqrt_ps(a);
+#elif defined(__AVX2__)
+    return _mm256_sqrt_ps(a);
+#else
+    for (int i = 0; i < WIDTH; ++i) a[i] = __builtin_sqrtf(a[i]);
+    return a;
+#endif
+}
+
 // A bit for each lane in which a is at most b.
 static inline unsigned at_most(Vector a, Vector b) {
 #if defined(__AVX512F__)
@@ -39,6 +60,19 @@ static inline unsigned at_most(Vector a, Vector b) {
 #else
     unsigned bits = 0;
     for (int i = 0; i < WIDTH; ++i) bits |= unsigned(a[i] <= b[i]) << i;
+    return bits;
+#endif
+}
+
+// A bit for each lane in which a is greater than b; none where either is NaN.
+static inline unsigned above(Vector a, Vector b) {
+#if defined(__AVX512F__)
+    return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ);
+#elif defined(__AVX2__)
+    return unsigned(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ)));
+#else
+    unsigned bits = 0;
+    for (int i = 0; i < WIDTH; ++i) bits |= unsigned(a[i] > b[i]) << i;
     return bits;
 #endif
 }
@@ -65,5 +99,11 @@ static inline double sum(Doubles a) {
 static inline float sum(Vector a) {
     float result = 0;
     for (int i = 0; i < WIDTH; ++i) result += a[i];
+    return result;
+}
+
+static inline float least_of(Vector a) {
+    float result = a[0];
+    for (int i = 1; i < WIDTH; ++i) result = a[i] < result ? a[i] : result;
     return result;
 }

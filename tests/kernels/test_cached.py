@@ -1,4 +1,4 @@
-"""A packed codebook is used again while its values are the same, and only then."""
+"""A packed codebook is used again while its values are the same, and only then; its history goes with it."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from quantizers.kernels.common.dispatch import use_implementation
-from quantizers.kernels.nearest import packed
+from quantizers.kernels.nearest import cached, packed, pruning
 from quantizers.kernels.nearest.operation import nearest_code
 
 CHANGES: dict[str, Callable[[Tensor], object]] = {
@@ -25,12 +25,13 @@ def packs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
     pack = packed.pack
 
-    def count(codes: Tensor, bias: Tensor | None = None) -> packed.Packed:
+    def count(codes: Tensor, bias: Tensor | None = None, order: Tensor | None = None) -> packed.Packed:
         sizes.append(len(codes))
-        return pack(codes, bias)
+        return pack(codes, bias, order)
 
-    monkeypatch.setattr(packed, "pack", count)
-    monkeypatch.setattr(packed.codebooks, "capacity", 2**20)
+    monkeypatch.setattr(cached, "pack", count)
+    monkeypatch.setattr(cached, "codebooks", cached.Codebooks(2**20))
+    monkeypatch.setattr(pruning, "codebooks", cached.codebooks)
     return sizes
 
 
@@ -44,6 +45,24 @@ def test_the_same_codebook_is_packed_once(packs: list[int]) -> None:
     assert torch.equal(search(codes), search(codes))
     search(codes.view(50, 3))
     assert packs == [50]
+
+
+def test_a_copy_is_not_packed_again(packs: list[int]) -> None:
+    """A codebook that is computed for each search lies elsewhere each time."""
+    codes = torch.randn(50, 3)
+    search(codes)
+    search(codes.clone())
+    assert packs == [50]
+
+
+def test_a_moved_codebook_continues_its_history(packs: list[int]) -> None:
+    """In place or computed anew; but not another codebook of the same shape."""
+    codes, other = torch.randn(50, 3), torch.randn(50, 3)
+    history = cached.codebooks.get(codes).history
+    codes.add_(0.01 * torch.randn(50, 3))
+    assert cached.codebooks.get(codes).history is history
+    assert cached.codebooks.get(codes + 0.01 * torch.randn(50, 3)).history is history
+    assert cached.codebooks.get(other).history is not history
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -67,22 +86,22 @@ def test_memory_is_bounded(packs: list[int]) -> None:
     many = [torch.randn(1000, 16) for _ in range(30)]
     for codes in many:
         search(codes)
-    assert 0 < packed.codebooks.nbytes() <= 2**20
+    assert 0 < cached.codebooks.nbytes() <= 2**20
     large = torch.randn(2**16, 8)
-    before = packed.codebooks.nbytes()
+    before = cached.codebooks.nbytes()
     search(large)
-    assert packed.codebooks.nbytes() == before
+    assert cached.codebooks.nbytes() == before
 
 
 def test_the_number_of_codebooks_is_bounded(packs: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     """Small ones too are dropped in time, and the bytes that are counted are those that are kept."""
-    monkeypatch.setattr(packed, "CACHE_ENTRIES", 8)
+    monkeypatch.setattr(cached, "CACHE_ENTRIES", 8)
     many = [torch.randn(1 + i % 3, 2) for i in range(20)]
     for codes in many + many[-3:]:
         search(codes)
         search(codes.neg_())
-    entries = packed.codebooks._entries.values()
+    entries = cached.codebooks._entries.values()
     assert len(entries) == 8
-    assert packed.codebooks.nbytes() == sum(entry.nbytes() for entry in entries)
-    packed.codebooks.clear()
-    assert packed.codebooks.nbytes() == 0
+    assert cached.codebooks.nbytes() == sum(entry.nbytes() for entry in entries)
+    cached.codebooks.clear()
+    assert cached.codebooks.nbytes() == 0
