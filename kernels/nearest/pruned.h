@@ -4,18 +4,12 @@
 // first code. The box of the tile then rules out most groups of leaves and most leaves, lanes being leaves; the box of a
 // leaf rules out most rows, lanes being rows; and the rows that remain are scored, lanes being codes.
 #pragma once
+#include "nearest/boxes.h"
 #include "nearest/decide.h"
-#include "nearest/tree.h"
 
 namespace {
 
-constexpr int TILE = 16;  // rows
-constexpr int SORTED = 16;  // leaves of those in reach of a tile that are visited in the order of their distance
-constexpr int TILE_VECTORS = TILE / WIDTH;
-
-struct Work {
-    int64_t scored = 0, row_tests = 0, leaf_tests = 0;  // pairs of row and leaf, of tile and leaf, of tile and group
-};
+constexpr int SORTED = 8;  // leaves of those in reach of a tile that are visited in the order of their distance
 
 struct Scored {
     int64_t place;  // in the packed codebook
@@ -30,15 +24,22 @@ struct Near {
 class PrunedSearch {
    public:
     PrunedSearch(const Codebook& book, const Tree& tree)
-        : book(book), tree(tree), decision(book), dims(coordinate_count(book.dim)), rows(TILE * book.dim), lists(TILE) {}
+        : book(book),
+          tree(tree),
+          decision(book),
+          dims(coordinate_count(book.dim)),
+          near_boxes(choose_near_boxes(dims)),
+          near_rows(choose_near_rows(dims)),
+          rows(TILE * book.dim),
+          lists(TILE) {}
 
     int64_t row_leaves = 0, tile_leaves = 0;  // pairs of row and leaf that were scored, of tile and leaf that were compared
 
-    // Rows places[0 … count) of x, and the leaf that each falls in.
+    // Searches rows places[0 … count) of x, and leaves[row] is the leaf that row falls in.
     void run(const float* x, const int32_t* places, const int32_t* leaves, int count, const Found& found) {
         enter(x, places, count);
         score_own_leaves(places, leaves, count);
-        visit_groups();
+        if (active) visit_leaves();
         for (int row = 0; row < count; ++row) {
             codes.clear();
             for (const Scored& candidate : lists[row])
@@ -52,32 +53,35 @@ class PrunedSearch {
     const Tree& tree;
     Decision<ByDistance> decision;
     const int dims;
+    const NearBoxes near_boxes;
+    const NearRows near_rows;
     std::vector<float> rows;
     std::vector<std::vector<Scored>> lists;
+    std::vector<Near> near;
     std::vector<int64_t> codes;
     Row state[TILE];
+    Reach reach;
     int64_t own[TILE];
-    float coordinates[MOST_COORDINATES][TILE], low[MOST_COORDINATES], high[MOST_COORDINATES];
     float least[TILE], limit[TILE];  // the smallest score, and the largest that (7) allows
-    float base[TILE], slack[TILE], reach[TILE], furthest;  // reach: the square of (16)
-    std::vector<Near> near;
-    unsigned active;                                          // a bit for each row that is scored
+    float base[TILE], slack[TILE];   // of (16)
+    unsigned active;                 // a bit for each row that is scored
 
     void enter(const float* x, const int32_t* places, int count) {
         active = 0;
         double squares[TILE];
         const float* pointers[TILE];
-        for (int row = 0; row < TILE; ++row) {
+        std::fill_n(base, TILE, -INFINITE);  // so that rows that are not scored reach nothing
+        std::fill_n(least, TILE, 0.0f);
+        std::fill_n(slack, TILE, 0.0f);
+        for (int row = 0; row < count; ++row) {
             pointers[row] = &rows[row * book.dim];
             lists[row].clear();
-            base[row] = -INFINITE, least[row] = slack[row] = 0.0f;
-            if (row >= count) continue;
             state[row] = enter_row(book, x + int64_t(places[row]) * book.dim, &rows[row * book.dim]);
             active |= unsigned(state[row].scored) << row;
             squares[row] = state[row].scored ? state[row].length * state[row].length : 0.0;
         }
-        std::fill_n(low, dims, INFINITE);
-        std::fill_n(high, dims, -INFINITE);
+        std::fill_n(reach.low, dims, INFINITE);
+        std::fill_n(reach.high, dims, -INFINITE);
         for (int first = 0; first < count; first += BATCH) {
             float values[BATCH * AXES];
             int number = std::min(BATCH, count - first);
@@ -87,33 +91,33 @@ class PrunedSearch {
     }
 
     void enter_coordinates(int row, const float* values) {
-        for (int p = 0; p < dims; ++p) coordinates[p][row] = values[p];
-        if (!(active >> row & 1)) return;
+        for (int p = 0; p < dims; ++p) reach.coordinates[p][row] = values[p];
+        if (!state[row].scored) return;
         for (int p = 0; p < dims; ++p) {
-            low[p] = std::min(low[p], values[p]);
-            high[p] = std::max(high[p], values[p]);
+            reach.low[p] = std::min(reach.low[p], values[p]);
+            reach.high[p] = std::max(reach.high[p], values[p]);
         }
-        double length = state[row].length, u = double(book.dim + QUANTIZERS_EXTRA_ROUNDINGS) * QUANTIZERS_ROUNDOFF_FLOAT32;
         least[row] = INFINITE, limit[row] = LARGEST;  // an absent code has an infinite score
-        base[row] = float(length * length * (1 + 4 * u) + 8 * state[row].error);
-        slack[row] = float((coordinate_error(book.dim, length, values[dims - 1]) + tree.slack) * (1 + 1e-6));
+        double length = state[row].length, square = length * length * (1 + 4 * relative_error_float32(book.dim));
+        base[row] = float(square + 8 * state[row].error);
+        slack[row] = float((coordinate_error(book.dim, length, values[dims - 1]) + tree.slack) * (1 + 0x1p-20));
     }
 
-    // The reach of each row after its smallest score has changed, squared: equation (16). Zero for rows that are not scored.
+    // The reach of each row after its smallest score has changed: equation (16).
     void update_reach() {
         Vector most = {}, zero = {};
         for (int row = 0; row < TILE; row += WIDTH) {
             Vector square = maximum(load(base + row) + 2 * load(least + row), zero);
             Vector distance = square_root(square) * (1 + 0x1p-20f) + load(slack + row);
             Vector result = distance * distance * (1 + 0x1p-20f);
-            store(reach + row, result);
+            store(reach.squares + row, result);
             most = maximum(most, result);
         }
-        furthest = -least_of(-most);
+        reach.furthest = -least_of(-most);
     }
 
     void score_own_leaves(const int32_t* places, const int32_t* leaves, int count) {
-        for (int row = 0; row < TILE; ++row) own[row] = row < count ? leaves[places[row]] : -1;
+        for (int row = 0; row < count; ++row) own[row] = leaves[places[row]];
         for (int first = 0, last; first < count; first = last) {
             unsigned mask = 0;
             for (last = first; last < count && own[last] == own[first]; ++last) mask |= 1u << last;
@@ -122,63 +126,42 @@ class PrunedSearch {
         update_reach();
     }
 
-    void visit_groups() {
-        if (!active) return;
+    void visit_leaves() {
+        find_near_leaves();
+        auto nearer = [](const Near& a, const Near& b) { return a.bound < b.bound; };
+        std::partial_sort(near.begin(), near.begin() + std::min<size_t>(near.size(), SORTED), near.end(), nearer);
+        for (const Near& leaf : near)
+            if (!(leaf.bound > reach.furthest)) visit_leaf(leaf.leaf);
+    }
+
+    void find_near_leaves() {
         near.clear();
         float bounds[WIDTH];
         for (int64_t block = 0; block < tree.outer_groups(); ++block) {
-            unsigned groups = boxes_within(tree.outer + block * tree.box_size(), tree.groups() - block * WIDTH, bounds);
-            for (; groups; groups &= groups - 1) {
+            unsigned groups = near_boxes(reach, tree.outer + block * tree.box_size(), bounds);
+            for (groups &= existing(tree.groups() - block * WIDTH); groups; groups &= groups - 1) {
                 int64_t group = block * WIDTH + __builtin_ctz(groups);
-                unsigned leaves = boxes_within(tree.boxes + group * tree.box_size(), tree.leaves - group * WIDTH, bounds);
-                for (; leaves; leaves &= leaves - 1) {
+                unsigned leaves = near_boxes(reach, tree.boxes + group * tree.box_size(), bounds);
+                for (leaves &= existing(tree.leaves - group * WIDTH); leaves; leaves &= leaves - 1) {
                     int lane = __builtin_ctz(leaves);
                     near.push_back({bounds[lane], group * WIDTH + lane});
                 }
             }
         }
-        // Near leaves first: they shorten the reach for the others.
-        auto nearer = [](const Near& a, const Near& b) { return a.bound < b.bound; };
-        std::partial_sort(near.begin(), near.begin() + std::min<size_t>(near.size(), SORTED), near.end(), nearer);
-        for (const Near& leaf : near)
-            if (!(leaf.bound > furthest)) visit_leaf(leaf.leaf / WIDTH, leaf.leaf % WIDTH);
     }
 
-    // A bit for each of WIDTH boxes, of which `count` exist, that is not certainly farther from all rows than `most`.
-    unsigned boxes_within(const float* boxes, int64_t count, float* bounds) {
-        Vector square = {}, zero = {};
-        for (int p = 0; p < dims; ++p, boxes += 2 * WIDTH) {
-            Vector gap = maximum(load(boxes) - high[p], low[p] - load(boxes + WIDTH));
-            gap = maximum(gap, zero);
-            square += gap * gap;
-        }
-        store(bounds, square);
-        unsigned near = ~above(square, broadcast(furthest));
-        return near & ((count >= WIDTH ? 0u : 1u << count) - 1u) & ((1u << (WIDTH - 1)) * 2u - 1u);
-    }
+    // A bit for each of `count` boxes, WIDTH at most.
+    static unsigned existing(int64_t count) { return count >= WIDTH ? ALL_LANES : (1u << count) - 1u; }
 
-    void visit_leaf(int64_t group, int lane) {
+    void visit_leaf(int64_t leaf) {
         ++tile_leaves;
-        int64_t leaf = group * WIDTH + lane;
-        const float* box = tree.boxes + group * tree.box_size() + lane;
-        Vector square[TILE_VECTORS] = {}, zero = {};
-        for (int p = 0; p < dims; ++p, box += 2 * WIDTH)
-            for (int v = 0; v < TILE_VECTORS; ++v) {
-                Vector value = load(&coordinates[p][v * WIDTH]);
-                Vector gap = maximum(maximum(box[0] - value, value - box[WIDTH]), zero);
-                square[v] += gap * gap;
-            }
-        unsigned near = 0;
-        for (int v = 0; v < TILE_VECTORS; ++v)
-            near |= (~above(square[v], load(reach + v * WIDTH)) & ((1u << (WIDTH - 1)) * 2u - 1u)) << v * WIDTH;
-        near &= active;
-        for (unsigned bits = near; bits; bits &= bits - 1)
-            if (own[__builtin_ctz(bits)] == leaf) near &= ~(bits & -bits);
-        if (near && score_leaf(leaf, near)) update_reach();
+        unsigned mask = near_rows(reach, tree.boxes + leaf / WIDTH * tree.box_size() + leaf % WIDTH) & active;
+        for (unsigned bits = mask; bits; bits &= bits - 1)
+            if (own[__builtin_ctz(bits)] == leaf) mask &= ~(bits & -bits);
+        if (mask && score_leaf(leaf, mask)) update_reach();
     }
 
-    // Scores the rows of a mask, and lists the codes that may be their nearest.
-    // Whether a smallest score has changed.
+    // Scores the rows of a mask, and lists the codes that may be their nearest. Whether a smallest score has changed.
     bool score_leaf(int64_t leaf, unsigned mask) {
         bool changed = false;
         const float *packed = book.leaf(leaf), *bias = book.bias + leaf * LEAF;
@@ -189,9 +172,9 @@ class PrunedSearch {
                 chosen[number] = __builtin_ctz(mask);
                 pointers[number] = &rows[chosen[number] * book.dim];
             }
-            Vector scores[BATCH * 3];
-            score_some_rows<3>(number, pointers, packed, bias, book.dim, scores);
-            for (int r = 0; r < number; ++r) changed |= list(chosen[r], leaf, scores + 3 * r);
+            Vector scores[BATCH * LEAF_VECTORS];
+            score_some_rows<LEAF_VECTORS>(number, pointers, packed, bias, book.dim, scores);
+            for (int r = 0; r < number; ++r) changed |= list(chosen[r], leaf, scores + LEAF_VECTORS * r);
             row_leaves += number;
         }
         return changed;
@@ -203,7 +186,7 @@ class PrunedSearch {
         float before = least[row];
         least[row] = std::min(before, least_of(smallest));
         limit[row] = std::min(least[row] + state[row].margin, LARGEST);
-        for (int v = 0; v < 3; ++v)
+        for (int v = 0; v < LEAF_VECTORS; ++v)
             for (unsigned near = at_most(scores[v], broadcast(limit[row])); near; near &= near - 1) {
                 int lane = __builtin_ctz(near);
                 lists[row].push_back({leaf * LEAF + v * WIDTH + lane, scores[v][lane]});

@@ -10,7 +10,7 @@ namespace {
 
 constexpr int COLUMNS = 2, ROWS = COLUMNS * WIDTH;
 constexpr int CODES = WIDTH == 16 ? 12 : 6;  // 24 accumulators of AVX-512's 32 registers, else 12 of 16
-constexpr int LEAF = 3 * WIDTH;              // codes that are packed together, [dim][LEAF]; see leaf.h
+constexpr int LEAF_VECTORS = 3, LEAF = LEAF_VECTORS * WIDTH;  // codes that are packed together, [dim][LEAF]; see leaf.h
 constexpr int LEAF_TILES = LEAF / CODES;
 static_assert(LEAF % CODES == 0, "a leaf is made of whole tiles");
 

@@ -108,7 +108,7 @@ void quantizers_boxes(const float* packed, const float* bias, int64_t size, int6
 #pragma omp parallel for num_threads(threads) reduction(max : largest)
     for (int64_t group = 0; group < groups; ++group)
         for (int64_t leaf = group * WIDTH; leaf < std::min((group + 1) * WIDTH, leaves); ++leaf)
-            for (int v = 0; v < 3; ++v) {
+            for (int v = 0; v < LEAF_VECTORS; ++v) {
                 const float* codes = packed + leaf * LEAF * dim + v * WIDTH;
                 Vector values[MOST_COORDINATES] = {}, squares = {};
                 for (int64_t d = 0; d < dim; ++d) {

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "nearest/leaf.h"
+#include "nearest/rounding.h"
 
 namespace {
 
@@ -49,13 +50,10 @@ struct Tree {
 
 // The error of the coordinates of a vector of this length, as a distance: (14). `rest` is the computed length of the rest.
 inline double coordinate_error(int64_t dim, double length, double rest) {
-    double u = double(dim + QUANTIZERS_EXTRA_ROUNDINGS) * QUANTIZERS_ROUNDOFF_FLOAT32, root = std::sqrt(double(axis_count(dim)));
-    double error = root * u * length;
-    if (has_rest(dim)) {
-        double square = 2 * (1 + root) * u * length * length;
-        error += square > 0 ? square / std::max(rest, std::sqrt(square)) : 0.0;
-    }
-    return error;
+    double root = std::sqrt(double(axis_count(dim))), error = root * relative_error_float32(dim) * length;
+    if (!has_rest(dim)) return error;
+    double square = 2 * (1 + root) * relative_error_float32(dim) * length * length;
+    return error + (square > 0 ? square / std::max(rest, std::sqrt(square)) : 0.0);
 }
 
 // Coordinates of 1 to BATCH centred rows, each to AXES floats; `squares` are the rows' squared lengths.

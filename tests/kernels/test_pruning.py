@@ -255,7 +255,7 @@ def test_small_codebooks_are_searched_whole() -> None:
 
 
 def test_an_order_that_has_become_useless_is_replaced(codebooks: cached.Codebooks) -> None:
-    """Codes that are exchanged for others in the same memory: the new order leaves as much out as the first did."""
+    """Codes that are exchanged for others in the same memory: the new order is as good as the first."""
     generator = Generator().manual_seed(0)
     x, codebook = clustered(generator, 4096, 12), clustered(generator, 4096, 12)
     before = searches(x, codebook, 12)[-1]
