@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "common/compiled/functions.h"
+#include "common/compiled/parallel.h"
 
 namespace {
 
@@ -33,39 +34,36 @@ template <class T>
 void round_levels(const T* z, int64_t count, const int64_t* counts, int64_t dim, double slope, int64_t threads, T* codes,
                   int64_t* indices) {
     const Levels levels(counts, dim);
-#pragma omp parallel num_threads(threads)
-    {
-        std::vector<double> digits(ROWS * dim);
-#pragma omp for
-        for (int64_t row = 0; row < count; row += ROWS) {
-            int64_t rows = std::min(ROWS, count - row);
-            for (int64_t i = 0; i < rows * dim; ++i) {
-                double bounded = hyperbolic_tangent(slope * z[row * dim + i] + levels.shift[i]);
+    in_chunks(count, ROWS, threads, [&] {
+        return [&, digits = std::vector<double>(ROWS * dim)](int64_t begin, int64_t end) mutable {
+            for (int64_t i = 0; i < (end - begin) * dim; ++i) {
+                double bounded = hyperbolic_tangent(slope * z[begin * dim + i] + levels.shift[i]);
                 double digit = std::nearbyint(bounded * levels.half_range[i] - levels.offset[i]) + levels.half[i];
                 digit = digit > 0 ? digit : 0.0;  // also for NaN
                 digits[i] = digit < levels.last[i] ? digit : levels.last[i];
-                codes[row * dim + i] = T(digits[i] - levels.half[i]) / T(levels.half[i]);
+                codes[begin * dim + i] = T(digits[i] - levels.half[i]) / T(levels.half[i]);
             }
-            for (int64_t r = 0; r < rows; ++r) {
+            for (int64_t row = begin; row < end; ++row) {
                 int64_t index = 0;
-                for (int64_t d = 0; d < dim; ++d) index += int64_t(digits[r * dim + d]) * levels.weight[d];
-                indices[row + r] = index;
+                for (int64_t d = 0; d < dim; ++d) index += int64_t(digits[(row - begin) * dim + d]) * levels.weight[d];
+                indices[row] = index;
             }
-        }
-    }
+        };
+    });
 }
 
 template <class T>
 void backward(const T* gradient, const T* z, int64_t count, const int64_t* counts, int64_t dim, double slope,
               int64_t threads, T* result) {
     const Levels levels(counts, dim);
-#pragma omp parallel for num_threads(threads)
-    for (int64_t row = 0; row < count; row += ROWS)
-        for (int64_t i = 0; i < std::min(ROWS, count - row) * dim; ++i) {
-            double t = hyperbolic_tangent(slope * z[row * dim + i] + levels.shift[i]);
+    auto differentiate = [&](int64_t begin, int64_t end) {
+        for (int64_t i = 0; i < (end - begin) * dim; ++i) {
+            double t = hyperbolic_tangent(slope * z[begin * dim + i] + levels.shift[i]);
             double derivative = slope * (1 - t) * (1 + t) * levels.half_range[i] / levels.half[i];
-            result[row * dim + i] = T(gradient[row * dim + i] * derivative);
+            result[begin * dim + i] = T(gradient[begin * dim + i] * derivative);
         }
+    };
+    in_chunks(count, ROWS, threads, [&] { return differentiate; });
 }
 
 }  // namespace

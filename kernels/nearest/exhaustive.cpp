@@ -4,11 +4,13 @@
 #include <limits>
 #include <vector>
 
+#include "common/compiled/parallel.h"
 #include "common/compiled/vectors.h"
 #include "nearest/rounding.h"
 
 namespace {
 
+constexpr int64_t CHUNK = 16;  // rows
 constexpr double INFINITE = std::numeric_limits<double>::infinity();
 
 Doubles load(const double* from) { return *reinterpret_cast<const Doubles*>(from); }
@@ -60,22 +62,21 @@ extern "C" {
 void quantizers_nearest_double(const double* x, int64_t count, const double* codes, int64_t size, int64_t dim,
                                int64_t threads, int64_t* indices, double* distances, double* chosen) {
     double tie = 1 + relative_error(dim);
-#pragma omp parallel num_threads(threads)
-    {
-        std::vector<double> values(size);
-#pragma omp for schedule(static)
-        for (int64_t row = 0; row < count; ++row) {
-            const double* vector = x + row * dim;
-            for (int64_t k = 0; k < size; ++k) values[k] = compare<false>(vector, codes + k * dim, dim);
-            double nearest = std::numeric_limits<double>::quiet_NaN();
-            int64_t index = -1;
-            if (is_finite(vector, dim)) index = lowest(values, [&](double least) { return least * tie * tie; }, &nearest);
-            indices[row] = index;
-            distances[row] = nearest;
-            if (chosen && index >= 0) std::copy_n(codes + index * dim, dim, chosen + row * dim);
-            if (chosen && index < 0) std::fill_n(chosen + row * dim, dim, 0.0);
-        }
-    }
+    in_chunks(count, CHUNK, threads, [&] {
+        return [&, values = std::vector<double>(size)](int64_t begin, int64_t end) mutable {
+            for (int64_t row = begin; row < end; ++row) {
+                const double* vector = x + row * dim;
+                for (int64_t k = 0; k < size; ++k) values[k] = compare<false>(vector, codes + k * dim, dim);
+                double nearest = std::numeric_limits<double>::quiet_NaN();
+                auto threshold = [&](double least) { return least * tie * tie; };
+                int64_t index = is_finite(vector, dim) ? lowest(values, threshold, &nearest) : -1;
+                indices[row] = index;
+                distances[row] = nearest;
+                if (chosen && index >= 0) std::copy_n(codes + index * dim, dim, chosen + row * dim);
+                if (chosen && index < 0) std::fill_n(chosen + row * dim, dim, 0.0);
+            }
+        };
+    });
 }
 
 // Like quantizers_highest_score, in float64.
@@ -86,16 +87,15 @@ void quantizers_highest_score_double(const double* x, int64_t count, const doubl
         radius = std::max(radius, norm(keys + k * dim, dim));
         largest_bias = std::max(largest_bias, std::abs(bias[k]));
     }
-#pragma omp parallel num_threads(threads)
-    {
-        std::vector<double> values(size);
-#pragma omp for schedule(static)
-        for (int64_t row = 0; row < count; ++row) {
-            const double* vector = x + row * dim;
-            for (int64_t k = 0; k < size; ++k) values[k] = compare<true>(vector, keys + k * dim, dim) - bias[k];
-            double bound = relative_error(dim) * (norm(vector, dim) * radius + largest_bias), best;
-            indices[row] = lowest(values, [&](double least) { return least + 2 * bound; }, &best);
-        }
-    }
+    in_chunks(count, CHUNK, threads, [&] {
+        return [&, values = std::vector<double>(size)](int64_t begin, int64_t end) mutable {
+            for (int64_t row = begin; row < end; ++row) {
+                const double* vector = x + row * dim;
+                for (int64_t k = 0; k < size; ++k) values[k] = compare<true>(vector, keys + k * dim, dim) - bias[k];
+                double bound = relative_error(dim) * (norm(vector, dim) * radius + largest_bias), best;
+                indices[row] = lowest(values, [&](double least) { return least + 2 * bound; }, &best);
+            }
+        };
+    });
 }
 }

@@ -1,6 +1,7 @@
 // The nearest code of each row, and the row's highest score: threads, and the C interface.
-#include <cstdlib>
+#include <memory>
 
+#include "common/compiled/parallel.h"
 #include "nearest/pruned.h"
 #include "nearest/search.h"
 
@@ -9,37 +10,37 @@ namespace {
 template <class Compare>
 void search_all(const float* x, int64_t count, const Codebook& book, int64_t threads, const Found& found) {
     int64_t share = ((count + threads - 1) / threads + ROWS - 1) / ROWS * ROWS;
-    int64_t step = std::clamp<int64_t>(share, ROWS, BLOCK);
-#pragma omp parallel num_threads(threads)
-    {
-        Search<Compare> search(book);
-#pragma omp for schedule(dynamic)
-        for (int64_t start = 0; start < count; start += step)
-            search.run(x + start * book.dim, std::min(step, count - start), found, start);
+    in_chunks(count, std::clamp<int64_t>(share, ROWS, BLOCK), threads, [&] {
+        return [&, search = std::make_unique<Search<Compare>>(book)](int64_t begin, int64_t end) {
+            search->run(x + begin * book.dim, end - begin, found, begin);
+        };
+    });
+}
+
+// The leaf of each of 1 to BATCH rows; `rows` is memory for them.
+void find_some_leaves(const float* x, int number, const Codebook& book, const Tree& tree, float* rows, int32_t* leaves) {
+    const float* pointers[BATCH];
+    double squares[BATCH];
+    float coordinates[BATCH * AXES];
+    for (int r = 0; r < number; ++r) {
+        float* centred = rows + r * book.dim;
+        Row row = enter_row(book, x + r * book.dim, centred);
+        squares[r] = row.scored ? row.length * row.length : 0.0;
+        pointers[r] = centred;
     }
+    coordinates_of(number, pointers, tree.axes, squares, book.dim, coordinates);
+    for (int r = 0; r < number; ++r) leaves[r] = int32_t(tree.leaf_of(coordinates + r * AXES));
 }
 
 // The leaf of each row: leaves [count].
 void find_leaves(const float* x, int64_t count, const Codebook& book, const Tree& tree, int64_t threads, int32_t* leaves) {
-#pragma omp parallel num_threads(threads)
-    {
-        std::vector<float> rows(BATCH * book.dim);
-#pragma omp for schedule(dynamic, 64)
-        for (int64_t first = 0; first < count; first += BATCH) {
-            int number = int(std::min<int64_t>(BATCH, count - first));
-            const float* pointers[BATCH];
-            double squares[BATCH];
-            float coordinates[BATCH * AXES];
-            for (int r = 0; r < number; ++r) {
-                float* centred = &rows[r * book.dim];
-                Row row = enter_row(book, x + (first + r) * book.dim, centred);
-                squares[r] = row.scored ? row.length * row.length : 0.0;
-                pointers[r] = centred;
-            }
-            coordinates_of(number, pointers, tree.axes, squares, book.dim, coordinates);
-            for (int r = 0; r < number; ++r) leaves[first + r] = int32_t(tree.leaf_of(coordinates + r * AXES));
-        }
-    }
+    in_chunks(count, 64 * BATCH, threads, [&] {
+        return [&, rows = std::vector<float>(BATCH * book.dim)](int64_t begin, int64_t end) mutable {
+            for (int64_t first = begin; first < end; first += BATCH)
+                find_some_leaves(x + first * book.dim, int(std::min<int64_t>(BATCH, end - first)), book, tree, rows.data(),
+                                 leaves + first);
+        };
+    });
 }
 
 // The rows in the order of their leaves.
@@ -76,23 +77,21 @@ void quantizers_nearest_pruned(const float* x, int64_t count, const float* codes
     std::vector<int32_t> leaf(count);
     find_leaves(x, count, book, tree, threads, leaf.data());
     std::vector<int32_t> rows = rows_by_leaf(leaf, tree.leaves);
-    int64_t searched = 0, row_leaves = 0, tile_leaves = 0, tiles = (count + TILE - 1) / TILE;
-#pragma omp parallel num_threads(threads) reduction(+ : searched, row_leaves, tile_leaves)
-    {
-        PrunedSearch search(book, tree);
-#pragma omp for schedule(dynamic, 4)
-        for (int64_t tile = 0; tile < tiles; tile += stride) {
-            int64_t first = tile * TILE;
-            int number = int(std::min<int64_t>(TILE, count - first));
-            search.run(x, rows.data() + first, leaf.data(), number, {indices, distances, chosen});
-            searched += number;
-        }
-        row_leaves += search.row_leaves;
-        tile_leaves += search.tile_leaves;
-    }
-    work[0] = searched;
-    work[1] = row_leaves;
-    work[2] = tile_leaves;
+    std::atomic<int64_t> pairs[3] = {};
+    in_chunks((count + TILE * stride - 1) / (TILE * stride), 4, threads, [&] {
+        return [&, search = std::make_unique<PrunedSearch>(book, tree)](int64_t begin, int64_t end) {
+            Work before = search->work;
+            for (int64_t tile = begin * stride; tile < end * stride; tile += stride) {
+                int64_t first = tile * TILE;
+                int number = int(std::min<int64_t>(TILE, count - first));
+                search->run(x, rows.data() + first, leaf.data(), number, {indices, distances, chosen});
+            }
+            pairs[0] += search->work.rows - before.rows;
+            pairs[1] += search->work.row_leaves - before.row_leaves;
+            pairs[2] += search->work.tile_leaves - before.tile_leaves;
+        };
+    });
+    std::copy_n(pairs, 3, work);
 }
 
 // argmax x·code − bias for x [count, dim], with the bias and the zero centre that were packed → indices [count].

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <vector>
 
+#include "common/compiled/parallel.h"
 #include "nearest/codebook.h"
 
 namespace {
@@ -13,8 +14,7 @@ constexpr int64_t PARTS = 64;  // of the sum of all codes, the same for any numb
 void mean_code(const float* codes, int64_t size, int64_t dim, int64_t threads, std::vector<char>& broken, float* mean) {
     std::vector<double> totals(PARTS * dim, 0.0);
     std::vector<int64_t> finite(PARTS, 0);
-#pragma omp parallel for num_threads(threads)
-    for (int64_t part = 0; part < PARTS; ++part) {
+    for_each(PARTS, 1, threads, [&](int64_t part) {
         double* total = &totals[part * dim];
         for (int64_t k = part * size / PARTS; k < (part + 1) * size / PARTS; ++k) {
             float zero = 0;
@@ -24,7 +24,7 @@ void mean_code(const float* codes, int64_t size, int64_t dim, int64_t threads, s
             ++finite[part];
             for (int64_t d = 0; d < dim; ++d) total[d] += codes[k * dim + d];
         }
-    }
+    });
     int64_t count = 0;
     for (int64_t part = 0; part < PARTS; ++part) count += finite[part];
     for (int64_t d = 0; d < dim; ++d) {
@@ -52,9 +52,9 @@ void quantizers_pack(const float* codes, const float* own_bias, const int32_t* o
         std::fill_n(centre, dim, 0.0f);
     else
         mean_code(codes, size, dim, threads, broken, centre);
-    double largest = 0, largest_bias = 0;
-#pragma omp parallel for num_threads(threads) reduction(max : largest, largest_bias)
-    for (int64_t leaf = 0; leaf < (size + LEAF - 1) / LEAF; ++leaf)
+    int64_t leaves = (size + LEAF - 1) / LEAF;
+    std::vector<double> largest(leaves, 0.0), largest_bias(leaves, 0.0);
+    for_each(leaves, 16, threads, [&](int64_t leaf) {
         for (int64_t place = leaf * LEAF; place < (leaf + 1) * LEAF; ++place) {
             int64_t k = order && place < size ? order[place] : place;
             bool absent = k >= size || broken[k];
@@ -67,10 +67,11 @@ void quantizers_pack(const float* codes, const float* own_bias, const int32_t* o
             }
             double offset = absent ? 0.0 : own_bias ? -double(own_bias[k]) : 0.5 * square;
             bias[place] = absent ? INFINITE : float(offset);
-            largest = std::max(largest, square);
-            largest_bias = std::max(largest_bias, std::abs(offset));
+            largest[leaf] = std::max(largest[leaf], square);
+            largest_bias[leaf] = std::max(largest_bias[leaf], std::abs(offset));
         }
-    extent[0] = std::sqrt(largest);
-    extent[1] = largest_bias;
+    });
+    extent[0] = std::sqrt(*std::max_element(largest.begin(), largest.end()));
+    extent[1] = *std::max_element(largest_bias.begin(), largest_bias.end());
 }
 }

@@ -21,6 +21,10 @@ struct Near {
     int64_t leaf;
 };
 
+struct Work {
+    int64_t rows = 0, row_leaves = 0, tile_leaves = 0;  // pairs of row and leaf are scored, of tile and leaf compared
+};
+
 class PrunedSearch {
    public:
     PrunedSearch(const Codebook& book, const Tree& tree)
@@ -33,10 +37,11 @@ class PrunedSearch {
           rows(TILE * book.dim),
           lists(TILE) {}
 
-    int64_t row_leaves = 0, tile_leaves = 0;  // pairs of row and leaf that were scored, of tile and leaf that were compared
+    Work work;
 
     // Searches rows places[0 … count) of x, and leaves[row] is the leaf that row falls in.
     void run(const float* x, const int32_t* places, const int32_t* leaves, int count, const Found& found) {
+        work.rows += count;
         enter(x, places, count);
         score_own_leaves(places, leaves, count);
         if (active) visit_leaves();
@@ -154,7 +159,7 @@ class PrunedSearch {
     static unsigned existing(int64_t count) { return count >= WIDTH ? ALL_LANES : (1u << count) - 1u; }
 
     void visit_leaf(int64_t leaf) {
-        ++tile_leaves;
+        ++work.tile_leaves;
         unsigned mask = near_rows(reach, tree.boxes + leaf / WIDTH * tree.box_size() + leaf % WIDTH) & active;
         for (unsigned bits = mask; bits; bits &= bits - 1)
             if (own[__builtin_ctz(bits)] == leaf) mask &= ~(bits & -bits);
@@ -175,7 +180,7 @@ class PrunedSearch {
             Vector scores[BATCH * LEAF_VECTORS];
             score_some_rows<LEAF_VECTORS>(number, pointers, packed, bias, book.dim, scores);
             for (int r = 0; r < number; ++r) changed |= list(chosen[r], leaf, scores + LEAF_VECTORS * r);
-            row_leaves += number;
+            work.row_leaves += number;
         }
         return changed;
     }

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/compiled/parallel.h"
 #include "nearest/codebook.h"
 
 namespace {
@@ -48,6 +49,33 @@ void divide(const Branch& branch, const float* coordinates, int64_t size, int di
     cut[branch.node] = keys[middle - begin].first;
 }
 
+// Widens a box around the coordinates of a leaf's codes, and the box of its group. The largest error of a coordinate.
+double enclose_leaf(const float* packed, const float* bias, int64_t dim, const float* axes, float* box, float* around) {
+    double largest = 0;
+    int dims = coordinate_count(dim), along = axis_count(dim);
+    for (int v = 0; v < LEAF_VECTORS; ++v) {
+        Vector values[MOST_COORDINATES] = {}, squares = {};
+        for (int64_t d = 0; d < dim; ++d) {
+            Vector code = load(packed + d * LEAF + v * WIDTH);
+            for (int p = 0; p < along; ++p) values[p] -= axes[d * AXES + p] * code;
+            squares += code * code;
+        }
+        for (int lane = 0; lane < WIDTH; ++lane) {
+            if (bias[v * WIDTH + lane] == INFINITE) continue;
+            double rest = squares[lane];
+            for (int p = 0; p < along; ++p) rest -= double(values[p][lane]) * values[p][lane];
+            if (has_rest(dim)) values[LEADING][lane] = float(std::sqrt(std::max(rest, 0.0)));
+            largest = std::max(largest, coordinate_error(dim, std::sqrt(double(squares[lane])), values[dims - 1][lane]));
+            for (int p = 0; p < dims; ++p)
+                for (float* each : {box + p * 2 * WIDTH, around + p * 2 * WIDTH}) {
+                    each[0] = std::min(each[0], values[p][lane]);
+                    each[WIDTH] = std::max(each[WIDTH], values[p][lane]);
+                }
+        }
+    }
+    return largest;
+}
+
 }  // namespace
 
 extern "C" {
@@ -66,31 +94,29 @@ void quantizers_tree(const float* codes, int64_t size, int64_t dim, const float*
                      int64_t threads, int32_t* order, int32_t* axis, float* cut) {
     int dims = coordinate_count(dim);
     std::vector<float> coordinates(size * AXES);
-#pragma omp parallel num_threads(threads)
-    {
-        std::vector<float> centred(dim);
-        const float* row = centred.data();
-#pragma omp for
-        for (int64_t k = 0; k < size; ++k) {
-            bool is_finite;
-            double square = centre_row(codes + k * dim, centre, dim, centred.data(), &is_finite);
-            if (!is_finite || !(square < LARGEST)) std::fill_n(centred.data(), dim, 0.0f), square = 0;
-            coordinates_of(1, &row, axes, &square, dim, &coordinates[k * AXES]);
-        }
-    }
+    in_chunks(size, 64, threads, [&] {
+        return [&, centred = std::vector<float>(dim)](int64_t begin, int64_t end) mutable {
+            const float* row = centred.data();
+            for (int64_t k = begin; k < end; ++k) {
+                bool is_finite;
+                double square = centre_row(codes + k * dim, centre, dim, centred.data(), &is_finite);
+                if (!is_finite || !(square < LARGEST)) std::fill_n(centred.data(), dim, 0.0f), square = 0;
+                coordinates_of(1, &row, axes, &square, dim, &coordinates[k * AXES]);
+            }
+        };
+    });
     for (int64_t k = 0; k < size; ++k) order[k] = int32_t(k);
     std::vector<Branch> branches = {{0, 0, (size + LEAF - 1) / LEAF}}, halves;
     while (!branches.empty()) {
         halves.assign(2 * branches.size(), {0, 0, 0});
-#pragma omp parallel for num_threads(threads) schedule(dynamic)
-        for (size_t i = 0; i < branches.size(); ++i) {
+        for_each(int64_t(branches.size()), 1, threads, [&](int64_t i) {
             Branch branch = branches[i];
-            if (branch.count < 2) continue;
+            if (branch.count < 2) return;
             divide(branch, coordinates.data(), size, dims, order, axis, cut);
             int64_t left = left_leaves(branch.count);
             halves[2 * i] = {branch.node + 1, branch.first, left};
             halves[2 * i + 1] = {branch.node + left, branch.first + left, branch.count - left};
-        }
+        });
         branches.clear();
         for (const Branch& half : halves)
             if (half.count > 1) branches.push_back(half);
@@ -101,36 +127,17 @@ void quantizers_tree(const float* codes, int64_t size, int64_t dim, const float*
 void quantizers_boxes(const float* packed, const float* bias, int64_t size, int64_t dim, const float* axes,
                       int64_t threads, float* boxes, float* outer, double* slack) {
     int64_t leaves = (size + LEAF - 1) / LEAF, groups = (leaves + WIDTH - 1) / WIDTH;
-    int dims = coordinate_count(dim);
-    double largest = 0;
+    int64_t box_size = coordinate_count(dim) * 2 * WIDTH;
     for (int64_t i = 0; i < quantizers_boxes_size(leaves, dim); ++i) boxes[i] = i / WIDTH % 2 ? -INFINITE : INFINITE;
     for (int64_t i = 0; i < quantizers_boxes_size(groups, dim); ++i) outer[i] = i / WIDTH % 2 ? -INFINITE : INFINITE;
-#pragma omp parallel for num_threads(threads) reduction(max : largest)
-    for (int64_t group = 0; group < groups; ++group)
-        for (int64_t leaf = group * WIDTH; leaf < std::min((group + 1) * WIDTH, leaves); ++leaf)
-            for (int v = 0; v < LEAF_VECTORS; ++v) {
-                const float* codes = packed + leaf * LEAF * dim + v * WIDTH;
-                Vector values[MOST_COORDINATES] = {}, squares = {};
-                for (int64_t d = 0; d < dim; ++d) {
-                    Vector code = load(codes + d * LEAF);
-                    for (int p = 0; p < axis_count(dim); ++p) values[p] -= axes[d * AXES + p] * code;
-                    squares += code * code;
-                }
-                for (int lane = 0; lane < WIDTH; ++lane) {
-                    if (bias[leaf * LEAF + v * WIDTH + lane] == INFINITE) continue;
-                    double rest = squares[lane];
-                    for (int p = 0; p < axis_count(dim); ++p) rest -= double(values[p][lane]) * values[p][lane];
-                    if (has_rest(dim)) values[LEADING][lane] = float(std::sqrt(std::max(rest, 0.0)));
-                    largest = std::max(largest, coordinate_error(dim, std::sqrt(squares[lane]), values[dims - 1][lane]));
-                    float* box = boxes + group * dims * 2 * WIDTH + leaf % WIDTH;
-                    float* around = outer + group / WIDTH * dims * 2 * WIDTH + group % WIDTH;
-                    for (int p = 0; p < dims; ++p, box += 2 * WIDTH, around += 2 * WIDTH) {
-                        float value = values[p][lane];
-                        box[0] = std::min(box[0], value), box[WIDTH] = std::max(box[WIDTH], value);
-                        around[0] = std::min(around[0], value), around[WIDTH] = std::max(around[WIDTH], value);
-                    }
-                }
-            }
-    *slack = largest;
+    std::vector<double> errors(groups, 0.0);
+    for_each(groups, 1, threads, [&](int64_t group) {
+        for (int64_t leaf = group * WIDTH; leaf < std::min((group + 1) * WIDTH, leaves); ++leaf) {
+            float *box = boxes + group * box_size + leaf % WIDTH, *around = outer + group / WIDTH * box_size + group % WIDTH;
+            double error = enclose_leaf(packed + leaf * LEAF * dim, bias + leaf * LEAF, dim, axes, box, around);
+            errors[group] = std::max(errors[group], error);
+        }
+    });
+    *slack = *std::max_element(errors.begin(), errors.end());
 }
 }

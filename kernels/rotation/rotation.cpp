@@ -2,10 +2,12 @@
 #include <algorithm>
 #include <cmath>
 
+#include "common/compiled/parallel.h"
 #include "common/compiled/vectors.h"
 
 namespace {
 
+constexpr int64_t CHUNK = 64;  // rows
 constexpr double LARGEST_RATIO = QUANTIZERS_LARGEST_RATIO, OPPOSITE = QUANTIZERS_OPPOSITE;
 
 template <class T>
@@ -35,9 +37,9 @@ void rotate_row(const T* gradient, const T* x, const T* q, int64_t dim, T* resul
 
 template <class T>
 void rotate(const T* gradient, const T* x, const T* q, int64_t count, int64_t dim, int64_t threads, T* result) {
-#pragma omp parallel for num_threads(threads)
-    for (int64_t row = 0; row < count; ++row)
+    for_each(count, CHUNK, threads, [&](int64_t row) {
         rotate_row(gradient + row * dim, x + row * dim, q + row * dim, dim, result + row * dim);
+    });
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "common/compiled/functions.h"
+#include "common/compiled/parallel.h"
 
 namespace {
 
@@ -110,15 +111,12 @@ int64_t forward_row(T* logits, int64_t size, const Scratch<T>& scratch, T* diver
 template <class T>
 void forward(T* logits, int64_t rows, int64_t size, int64_t first_row, const T* temperature, const int64_t* seed,
              int64_t threads, int64_t* indices, T* divergence, T* log_sums) {
-#pragma omp parallel num_threads(threads)
-    {
-        Scratch<T> scratch(size);
-#pragma omp for
-        for (int64_t row = 0; row < rows; ++row) {
+    in_chunks(rows, 1, threads, [&] {
+        return [&, scratch = Scratch<T>(size)](int64_t row, int64_t) mutable {
             scratch.perturb(logits + row * size, size, seed, first_row + row, 1 / *temperature);
             indices[row] = forward_row(logits + row * size, size, scratch, divergence + row, log_sums + 2 * row);
-        }
-    }
+        };
+    });
 }
 
 // Logits → their gradient, and value_scores g·v_k → probabilities y, both in place: equation (4).
@@ -126,11 +124,8 @@ template <class T>
 void backward(T* logits, T* value_scores, int64_t rows, int64_t size, int64_t first_row, const T* temperature,
               const int64_t* seed, const T* value_products, const T* divergence_gradient, const T* divergence,
               const T* log_sums, int64_t threads) {
-#pragma omp parallel num_threads(threads)
-    {
-        Scratch<T> scratch(size);
-#pragma omp for
-        for (int64_t row = 0; row < rows; ++row) {
+    in_chunks(rows, 1, threads, [&] {
+        return [&, scratch = Scratch<T>(size)](int64_t row, int64_t) mutable {
             T *own = logits + row * size, *scores = value_scores + row * size, inverse = 1 / *temperature;
             scratch.perturb(own, size, seed, first_row + row, inverse);
             T product = value_products[row], slope = divergence_gradient[row], log_sum = log_sums[2 * row],
@@ -141,8 +136,8 @@ void backward(T* logits, T* value_scores, int64_t rows, int64_t size, int64_t fi
                 own[k] = y * (scores[k] - product) * inverse + slope * exponential_of(log_p) * (log_p - entropy);
                 scores[k] = y;
             }
-        }
-    }
+        };
+    });
 }
 
 }  // namespace

@@ -2,9 +2,12 @@
 #include <cmath>
 #include <vector>
 
+#include "common/compiled/parallel.h"
 #include "common/compiled/vectors.h"
 
 namespace {
+
+constexpr int64_t CHUNK = 64;  // codes, or vectors
 
 // The positions of each code's vectors, ascending, one code after another; first[k] is where code k starts.
 void sort_by_code(const int64_t* indices, int64_t count, int64_t size, std::vector<int64_t>& first,
@@ -24,29 +27,27 @@ void code_sums(const T* x, const int64_t* indices, int64_t count, int64_t size, 
                T* sums) {
     std::vector<int64_t> first, order;
     sort_by_code(indices, count, size, first, order);
-#pragma omp parallel num_threads(threads)
-    {
-        std::vector<double> total(dim);
-#pragma omp for schedule(dynamic, 64)
-        for (int64_t k = 0; k < size; ++k) {
-            std::fill(total.begin(), total.end(), 0.0);
-            for (int64_t i = first[k]; i < first[k + 1]; ++i)
-                for (int64_t d = 0; d < dim; ++d) total[d] += x[order[i] * dim + d];
-            for (int64_t d = 0; d < dim; ++d) sums[k * dim + d] = T(total[d]);
-            counts[k] = T(first[k + 1] - first[k]);
-        }
-    }
+    in_chunks(size, CHUNK, threads, [&] {
+        return [&, total = std::vector<double>(dim)](int64_t begin, int64_t end) mutable {
+            for (int64_t k = begin; k < end; ++k) {
+                std::fill(total.begin(), total.end(), 0.0);
+                for (int64_t i = first[k]; i < first[k + 1]; ++i)
+                    for (int64_t d = 0; d < dim; ++d) total[d] += x[order[i] * dim + d];
+                for (int64_t d = 0; d < dim; ++d) sums[k * dim + d] = T(total[d]);
+                counts[k] = T(first[k + 1] - first[k]);
+            }
+        };
+    });
 }
 
 // 2 weight gradient (x − code); zero without a code.
 template <class T>
 void vector_gradient(const T* loss_gradient, const T* x, const T* codes, const int64_t* indices, int64_t count,
                      int64_t dim, double weight, int64_t threads, T* result) {
-#pragma omp parallel for num_threads(threads)
-    for (int64_t n = 0; n < count; ++n) {
+    for_each(count, CHUNK, threads, [&](int64_t n) {
         T pull = T(2 * weight) * loss_gradient[n];
         for (int64_t i = n * dim; i < (n + 1) * dim; ++i) result[i] = indices[n] < 0 ? T(0) : pull * (x[i] - codes[i]);
-    }
+    });
 }
 
 // For each code the sum over its vectors of 2 weight loss_gradient (code − x) and, unless null, of codes_gradient.
@@ -56,46 +57,43 @@ void codebook_gradient(const T* codes_gradient, const T* loss_gradient, const T*
                        T* result) {
     std::vector<int64_t> first, order;
     sort_by_code(indices, count, size, first, order);
-#pragma omp parallel num_threads(threads)
-    {
-        std::vector<double> total(dim);
-#pragma omp for schedule(dynamic, 64)
-        for (int64_t k = 0; k < size; ++k) {
-            std::fill(total.begin(), total.end(), 0.0);
-            for (int64_t i = first[k]; i < first[k + 1]; ++i) {
-                int64_t start = order[i] * dim;
-                double push = 2 * weight * loss_gradient[order[i]];
-                for (int64_t d = 0; d < dim; ++d) total[d] += push * (double(codes[start + d]) - x[start + d]);
-                if (codes_gradient)
-                    for (int64_t d = 0; d < dim; ++d) total[d] += codes_gradient[start + d];
+    in_chunks(size, CHUNK, threads, [&] {
+        return [&, total = std::vector<double>(dim)](int64_t begin, int64_t end) mutable {
+            for (int64_t k = begin; k < end; ++k) {
+                std::fill(total.begin(), total.end(), 0.0);
+                for (int64_t i = first[k]; i < first[k + 1]; ++i) {
+                    int64_t start = order[i] * dim;
+                    double push = 2 * weight * loss_gradient[order[i]];
+                    for (int64_t d = 0; d < dim; ++d) total[d] += push * (double(codes[start + d]) - x[start + d]);
+                    if (codes_gradient)
+                        for (int64_t d = 0; d < dim; ++d) total[d] += codes_gradient[start + d];
+                }
+                for (int64_t d = 0; d < dim; ++d) result[k * dim + d] = T(total[d]);
             }
-            for (int64_t d = 0; d < dim; ++d) result[k * dim + d] = T(total[d]);
-        }
-    }
+        };
+    });
 }
 
 // Replaces a batch's counts and sums by the updated averages: decay · average + (1 − decay) · batch.
 template <class T>
 void interpolate(T* counts, T* sums, const T* cluster_size, const T* embedding_sum, int64_t size, int64_t dim,
                  double decay, int64_t threads) {
-    double counted = 0;
-#pragma omp parallel for num_threads(threads) reduction(+ : counted)
-    for (int64_t k = 0; k < size; ++k) {
+    std::atomic<bool> any{false};
+    for_each(size, CHUNK, threads, [&](int64_t k) {
         T zero = 0;
         for (int64_t d = 0; d < dim; ++d) zero += sums[k * dim + d] * T(0);
         if (zero != 0) {  // the sum exceeds the range of its dtype: the code takes none of it
             counts[k] = 0;
             for (int64_t d = 0; d < dim; ++d) sums[k * dim + d] = 0;
         }
-        counted += counts[k];
-    }
-    T keep = T(counted > 0 ? decay : 1.0), take = 1 - keep;
-#pragma omp parallel for num_threads(threads)
-    for (int64_t k = 0; k < size; ++k) {
+        if (counts[k] > 0) any = true;
+    });
+    T keep = T(any ? decay : 1.0), take = 1 - keep;
+    for_each(size, CHUNK, threads, [&](int64_t k) {
         counts[k] = keep * cluster_size[k] + take * counts[k];
         for (int64_t d = 0; d < dim; ++d)
             sums[k * dim + d] = keep * embedding_sum[k * dim + d] + take * sums[k * dim + d];
-    }
+    });
 }
 
 }  // namespace
