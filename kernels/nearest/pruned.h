@@ -1,4 +1,4 @@
-// The nearest code by comparison with the leaves that may contain it: equations (13) to (17) of kernels/nearest/README.md.
+// The nearest code by comparison with the leaves that may contain it: equations (13) to (16) of kernels/nearest/README.md.
 //
 // Rows are visited in the order of the leaves that they fall in, a tile at a time. A tile's own leaves give each row a
 // first code. The box of the tile then rules out most groups of leaves and most leaves, lanes being leaves; the box of a

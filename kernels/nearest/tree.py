@@ -1,7 +1,7 @@
 """A k-d tree over the codes of a codebook, for a search that leaves most of them out.
 
 The order of the codes is kept while they move. The boxes are those of the present codes, so that a search is exact
-with any order; an old one only rules out less. Equations (13) to (17) of kernels/nearest/README.md.
+with any order; an old one only rules out less. Equations (13) to (16) of kernels/nearest/README.md.
 """
 
 from typing import NamedTuple
