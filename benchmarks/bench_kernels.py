@@ -10,7 +10,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.kernels.gemm import GEMMS
-from benchmarks.kernels.rivals import SEARCHES, Rival, usable
+from benchmarks.kernels.rivals import SEARCHES, Rival, WithSetup, usable
 from benchmarks.kernels.shapes import SHAPES, Shape, draw
 from benchmarks.kernels.steps import STEPS
 from benchmarks.kernels.timing import fits
@@ -38,4 +38,10 @@ def time_one(benchmark: BenchmarkFixture, rival: Rival, shape: Shape, kind: str)
     if not fits(rival, shape, CPU):
         pytest.skip("not enough memory")
     benchmark.group = f"{kind} {shape}"
-    benchmark.pedantic(rival.prepare(*draw(shape, CPU)), rounds=3, warmup_rounds=1)
+    work = rival.prepare(*draw(shape, CPU))
+    setup, run = (work.setup, work.run) if isinstance(work, WithSetup) else (lambda: None, work)
+
+    def move() -> None:  # the fixture would pass on what it returned
+        setup()
+
+    benchmark.pedantic(run, setup=move, rounds=3, warmup_rounds=1)

@@ -4,6 +4,7 @@ shapes.py                sizes of a search, and random vectors of those sizes
 rivals.py                one search, by this library and by others
 gemm.py                  the matrix product that a search contains, alone
 steps.py                 one training step, by this library and by the main peer
+motion.py                a codebook that moves between two runs, as in training
 timing.py                interleaved timing; medians and spreads
 memory.py                peak memory, measured in a separate process
 exactness.py             wrong indices, judged in float64

@@ -1,7 +1,8 @@
 """The nearest code of every vector, by this library and by others.
 
 A rival is prepared once with vectors x [N, D] and a codebook [K, D], and can then run any number of times. All
-work that depends on the codebook is part of each run, since the codebook moves in every training step.
+work that depends on the codebook is part of each run, since the codebook moves in every training step. A library
+that keeps something of a codebook from one run to the next gets one that does move (motion.py).
 """
 
 import importlib.util
@@ -14,11 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.kernels.motion import Moving, step_length
 from quantizers.kernels.common.dispatch import use_implementation
-from quantizers.kernels.nearest.cached import codebooks
 from quantizers.kernels.nearest.operation import nearest_code
 
-Work = Callable[[], tuple[Tensor, ...]]
+Run = Callable[[], tuple[Tensor, ...]]
+Work = Run  # possibly a WithSetup
 
 OURS = "ours"
 OURS_HIGH = "ours, high"
@@ -30,6 +32,18 @@ CDIST = "cdist + argmin"
 ADDMM = "addmm + argmin"
 PEER = "vector-quantize-pytorch"
 FLASH = "flash-kmeans"
+
+
+@dataclass(frozen=True)
+class WithSetup:
+    """Work whose `setup` precedes each run and is not timed. Calling the object does both."""
+
+    setup: Callable[[], object]
+    run: Run
+
+    def __call__(self) -> tuple[Tensor, ...]:
+        self.setup()
+        return self.run()
 
 
 @dataclass(frozen=True)
@@ -64,20 +78,25 @@ def usable(rivals: Iterable[Rival], device: torch.device) -> tuple[list[Rival], 
 
 
 def prepare_ours(x: Tensor, codebook: Tensor, implementation: str = "auto", precision: str = "highest") -> Work:
-    """Prepare this library's search. `precision` is torch's own setting for float32 products."""
+    """Prepare this library's search in training. `precision` is torch's own setting for float32 products.
+
+    On a CPU the codebook moves before each run but the first. On a GPU, where the library keeps nothing of a
+    codebook, it stays.
+    """
+    on_cpu = x.device.type == "cpu"
+    codes = codebook.clone() if on_cpu else codebook
 
     def run() -> tuple[Tensor, ...]:
-        codebooks.clear()  # packs the codebook again in each run, as in training
         before = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision(precision)
         try:
             with use_implementation(implementation):
-                indices, distance = nearest_code(x[None], codebook[None])
+                indices, distance = nearest_code(x[None], codes[None])
         finally:
             torch.set_float32_matmul_precision(before)
         return indices[0], distance[0]
 
-    return run
+    return WithSetup(Moving(codes, step_length(x, codes)).step, run) if on_cpu else run
 
 
 def implementation_that_runs(device: torch.device) -> str:

@@ -15,7 +15,7 @@ from benchmarks.kernels.results import Point, Results, Row, Wrong
 from benchmarks.kernels.rivals import SEARCHES, Rival, implementation_that_runs, usable
 from benchmarks.kernels.shapes import CUDA_SHAPES, SHAPES, Shape, draw, parse
 from benchmarks.kernels.steps import STEPS
-from benchmarks.kernels.timing import first_line, interleave, prepare_all
+from benchmarks.kernels.timing import first_line, interleave, run_all
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,8 @@ def measure_memory(settings: Settings, rivals: list[Rival], rows: list[Row], ind
 
 def count_wrong(settings: Settings, data: Data, rivals: list[Rival], found: list[Wrong]) -> None:
     x, codebook = data.tensors(settings.device, settings.seed)
-    works, failures = prepare_all(rivals, x, codebook)
-    shares = {name: wrong_share(work()[0], x, codebook) for name, work in works.items()}
+    ran, failures = run_all(rivals, x, codebook)
+    shares = {name: wrong_share(outputs[0], x, codebook) for name, (_, outputs) in ran.items()}
     found.append(Wrong(data.name, data.k, data.d, shares, failures))
 
 

@@ -2,6 +2,8 @@
 
 Both pass the gradient straight through, weight the commitment equally, and receive the same upstream gradient. For
 a learned codebook, the peer's loss moves vectors and codes with one weight, so this library's does here as well.
+In the place of an optimizer, a small step of noise moves learned codes between two runs (motion.py), those of both
+libraries alike. Averages move by themselves.
 """
 
 from collections.abc import Callable, Iterable
@@ -10,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import quantizers
-from benchmarks.kernels.rivals import PEER, Rival, Work
-from quantizers.kernels.nearest.cached import codebooks
+from benchmarks.kernels.motion import Moving, step_length
+from benchmarks.kernels.rivals import PEER, Rival, WithSetup, Work
 
 WEIGHT = 0.25
 DECAY = 0.99
@@ -57,7 +59,7 @@ def _prepare_ours(
 ) -> Work:
     module.to(x.device).train()
     module.set_codebook(codebook)
-    return _step(module, x, module.parameters())
+    return _step(module, x, codebook, module.parameters())
 
 
 def _prepare_peer(x: Tensor, codebook: Tensor, **options: bool | float) -> Work:
@@ -75,19 +77,18 @@ def _prepare_peer(x: Tensor, codebook: Tensor, **options: bool | float) -> Work:
         quantized, indices, loss = module(vectors[None])
         return quantized[0], indices[0], loss.sum()  # one element, on its own axis
 
-    return _step(forward, x, module.parameters())
+    return _step(forward, x, codebook, module.parameters())
 
 
-def _step(forward: Forward | nn.Module, x: Tensor, parameters: Iterable[nn.Parameter]) -> Work:
+def _step(forward: Forward | nn.Module, x: Tensor, codebook: Tensor, parameters: Iterable[nn.Parameter]) -> Work:
     """Return a run that returns indices, quantized, loss, and the gradients of x and of every parameter that has
-    one.
+    one. On a CPU the parameters, which are learned codes, move between two runs.
     """
     leaf = x.clone().requires_grad_()
     learned = list(parameters)
     upstream = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(x.device)
 
     def run() -> tuple[Tensor, ...]:
-        codebooks.clear()  # packs the codebook again in each run, as after an optimizer step
         for tensor in (leaf, *learned):
             tensor.grad = None
         quantized, indices, loss = forward(leaf)
@@ -95,7 +96,10 @@ def _step(forward: Forward | nn.Module, x: Tensor, parameters: Iterable[nn.Param
         gradients = [tensor.grad for tensor in (leaf, *learned) if tensor.grad is not None]
         return indices, quantized.detach(), loss.detach(), *gradients
 
-    return run
+    if x.device.type != "cpu":
+        return run
+    moving = [Moving(parameter.detach(), step_length(x, codebook)) for parameter in learned]
+    return WithSetup(lambda: [each.step() for each in moving], run)
 
 
 STEPS = (

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.kernels.rivals import Rival, Work
+from benchmarks.kernels.rivals import Rival, WithSetup, Work
 from benchmarks.kernels.shapes import Shape
 
 LEAST, MOST = 3, 15  # timed runs of each rival
@@ -65,7 +65,16 @@ def interleave(
 
 def prepare_all(rivals: Sequence[Rival], x: Tensor, codebook: Tensor) -> tuple[dict[str, Work], dict[str, str]]:
     """Prepare and run each rival once. Returns the prepared ones by name, and the reason of each failure."""
-    works: dict[str, Work] = {}
+    ran, failures = run_all(rivals, x, codebook)
+    return {name: work for name, (work, _) in ran.items()}, failures
+
+
+def run_all(
+    rivals: Sequence[Rival], x: Tensor, codebook: Tensor
+) -> tuple[dict[str, tuple[Work, tuple[Tensor, ...]]], dict[str, str]]:
+    """Prepare and run each rival once. Returns the prepared ones with their outputs, by name, and the reason of
+    each failure."""
+    ran: dict[str, tuple[Work, tuple[Tensor, ...]]] = {}
     failures: dict[str, str] = {}
     shape = Shape(*x.shape[:1], *codebook.shape)
     for rival in rivals:
@@ -77,12 +86,12 @@ def prepare_all(rivals: Sequence[Rival], x: Tensor, codebook: Tensor) -> tuple[d
             continue
         try:
             work = rival.prepare(x, codebook)
-            work()
+            outputs = work()
         except Exception as error:  # another library may raise anything; report it and continue
             failures[rival.name] = first_line(error)
         else:
-            works[rival.name] = work
-    return works, failures
+            ran[rival.name] = work, outputs
+    return ran, failures
 
 
 def fits(rival: Rival, shape: Shape, device: torch.device) -> bool:
@@ -109,6 +118,9 @@ def free_memory(device: torch.device) -> float:
 
 def milliseconds(work: Work, device: torch.device) -> float:
     """Return the time of one run, by the device's events on a GPU and by the clock on a CPU."""
+    if isinstance(work, WithSetup):
+        work.setup()
+        work = work.run
     if device.type == "cuda":
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         torch.cuda.synchronize(device)
