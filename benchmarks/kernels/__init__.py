@@ -10,6 +10,7 @@ memory.py                peak memory, measured in a separate process
 exactness.py             wrong indices, judged in float64
 growth.py                time against N, K and D
 floors.py                lower bounds for an H100 or H200
+requirements.py          what a requirement is
 bars.py                  the project's requirements, and whether they are met
 results.py               the measurements of a run
 run.py                   the command: all measurements in order

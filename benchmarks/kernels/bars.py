@@ -3,8 +3,8 @@ number.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
+from benchmarks.kernels.requirements import Bar, bar, exact, lead, memory, speed
 from benchmarks.kernels.results import Row, Wrong
 from benchmarks.kernels.rivals import CDIST, FAISS, OURS, OURS_HIGH, OURS_MEDIUM, PEER, SKLEARN
 from benchmarks.kernels.steps import EMA, PEER_EMA, PEER_VQ, VQ
@@ -13,31 +13,18 @@ MANY_CHANNELS = 16
 MATRIX_CHANNELS = 32  # from this width on, a search is compared with the bare matrix product
 
 
-@dataclass(frozen=True)
-class Bar:
-    """One requirement.
-
-    met     None without a measurement that could decide it
-    number  the worst value over the shapes or data sets, in `unit`
-    where   the shape or data set of the worst value
-    """
-
-    requirement: str
-    met: bool | None
-    number: float | None
-    unit: str
-    where: str
-
-
 def judge(search: list[Row], step: list[Row], exactness: list[Wrong], device_type: str) -> list[Bar]:
     """Check all requirements. Those on the time of a search differ between a CPU and a GPU."""
     return [
         *(_cpu_bars(search) if device_type == "cpu" else _gpu_bars(search)),
-        _speed("training step, VQ: at least 5 times as fast as the main peer", 5, step, _lead(VQ, PEER_VQ)),
-        _speed("training step, EMA VQ: at least 5 times as fast as the main peer", 5, step, _lead(EMA, PEER_EMA)),
-        _memory("peak memory of a search at most 64 MiB + 8(N + K)D bytes", search, [OURS]),
-        _memory("peak memory of a training step at most 64 MiB + 8(N + K)D bytes", step, [VQ, EMA]),
-        _exact(exactness),
+        speed("training step, VQ: at least 5 times as fast as the main peer", 5, step, lead(VQ, PEER_VQ)),
+        speed("training step, EMA VQ: at least 5 times as fast as the main peer", 5, step, lead(EMA, PEER_EMA)),
+        memory("peak memory of a search at most 64 MiB + 8(N + K)D bytes", search, [OURS]),
+        memory("peak memory of a training step at most 64 MiB + 8(N + K)D bytes", step, [VQ, EMA]),
+        exact(
+            "no wrong index in any data set",
+            [(row.shares[OURS], row.data) for row in exactness if OURS in row.shares],
+        ),
         _runs([*search, *step, *exactness]),
     ]
 
@@ -48,8 +35,8 @@ def _cpu_bars(search: list[Row]) -> list[Bar]:
     wide = [row for row in search if row.shape.d >= MATRIX_CHANNELS]
     others = "the fastest of faiss, scikit-learn, cdist and the main peer"
     return [
-        _speed(f"search, D < 16: at least as fast as {others}", 1, few, _lead_in_search),
-        _speed(f"search, D ≥ 16: at least 1.5 times as fast as {others}", 1.5, many, _lead_in_search),
+        speed(f"search, D < 16: at least as fast as {others}", 1, few, _lead_in_search),
+        speed(f"search, D ≥ 16: at least 1.5 times as fast as {others}", 1.5, many, _lead_in_search),
         _bare_product(wide),
     ]
 
@@ -57,10 +44,10 @@ def _cpu_bars(search: list[Row]) -> list[Bar]:
 def _gpu_bars(search: list[Row]) -> list[Bar]:
     return [
         *(
-            _speed(f"search, {kind}: at least half as fast as its floor", 0.5, search, _share_of_floor(name, kind))
+            speed(f"search, {kind}: at least half as fast as its floor", 0.5, search, _share_of_floor(name, kind))
             for name, kind in ((OURS, "tf32x3"), (OURS_HIGH, "tf32"), (OURS_MEDIUM, "bf16"))
         ),
-        _speed("search: at least 5 times as fast as cdist + argmin", 5, search, _lead(OURS, CDIST)),
+        speed("search: at least 5 times as fast as cdist + argmin", 5, search, lead(OURS, CDIST)),
     ]
 
 
@@ -74,22 +61,7 @@ def _share_of_floor(name: str, kind: str) -> Callable[[Row], float | None]:
 
 
 def _lead_in_search(row: Row) -> float | None:
-    return _lead(OURS, FAISS, SKLEARN, CDIST, PEER)(row)
-
-
-def _lead(ours: str, *others: str) -> Callable[[Row], float | None]:
-    """Return the ratio of the fastest measured other time to ours."""
-
-    def lead(row: Row) -> float | None:
-        times = [row.times[name].median for name in others if name in row.times]
-        return min(times) / row.times[ours].median if times and ours in row.times else None
-
-    return lead
-
-
-def _speed(requirement: str, least: float, rows: Iterable[Row], lead: Callable[[Row], float | None]) -> Bar:
-    leads = [(value, str(row.shape)) for row in rows if (value := lead(row)) is not None]
-    return _bar(requirement, min(leads, default=None), "x", lambda value: value >= least)
+    return lead(OURS, FAISS, SKLEARN, CDIST, PEER)(row)
 
 
 def _bare_product(rows: Iterable[Row]) -> Bar:
@@ -99,35 +71,13 @@ def _bare_product(rows: Iterable[Row]) -> Bar:
         if row.gemm and OURS in row.times
     ]
     requirement = "search, D ≥ 32: at most 1.3 times the bare matrix product's time"
-    return _bar(requirement, max(shares, default=None), "x", lambda value: value <= 1.3)
-
-
-def _memory(requirement: str, rows: Iterable[Row], names: list[str]) -> Bar:
-    shares = [
-        (100 * taken / row.allowance, f"{row.shape}, {name}")
-        for row in rows
-        for name in names
-        if (taken := row.memory.get(name)) is not None
-    ]
-    return _bar(requirement, max(shares, default=None), "% of that", lambda value: value <= 100)
-
-
-def _exact(rows: Iterable[Wrong]) -> Bar:
-    shares = [(100 * row.shares[OURS], row.data) for row in rows if OURS in row.shares]
-    return _bar("no wrong index in any data set", max(shares, default=None), "%", lambda value: value == 0)
+    return bar(requirement, max(shares, default=None), "x", lambda value: value <= 1.3)
 
 
 def _runs(rows: list[Row | Wrong]) -> Bar:
     """Require that no measurement of this library failed. The other requirements see only what was measured."""
     failed = [name for row in rows for name in row.failures if name in (OURS, VQ, EMA)]
     worst = (float(len(failed)), ", ".join(dict.fromkeys(failed)) or "everywhere") if rows else None
-    return _bar(
+    return bar(
         "this library runs at every shape and on every data set", worst, "failures", lambda value: value == 0
     )
-
-
-def _bar(requirement: str, worst: tuple[float, str] | None, unit: str, is_met: Callable[[float], bool]) -> Bar:
-    if worst is None:
-        return Bar(requirement, None, None, unit, "not measured")
-    number, where = worst
-    return Bar(requirement, is_met(number), number, unit, where)

@@ -6,8 +6,9 @@ from dataclasses import asdict
 from typing import Any
 
 from benchmarks import machine
-from benchmarks.kernels.bars import Bar, judge
+from benchmarks.kernels.bars import judge
 from benchmarks.kernels.gemm import GEMMS
+from benchmarks.kernels.requirements import Bar
 from benchmarks.kernels.results import Results, Row, Wrong
 from benchmarks.kernels.run import Settings
 from benchmarks.machine import caption
