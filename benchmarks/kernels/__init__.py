@@ -9,6 +9,7 @@ timing.py                interleaved timing; medians and spreads
 memory.py                peak memory, measured in a separate process
 exactness.py             wrong indices, judged in float64
 growth.py                time against N, K and D
+real.py, latents.py      latents and patches of photographs as data sets, from brief trainings
 floors.py                lower bounds for an H100 or H200
 requirements.py          what a requirement is
 bars.py                  the project's requirements, and whether they are met
