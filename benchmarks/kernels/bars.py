@@ -2,10 +2,12 @@
 number.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
+from benchmarks.kernels.pruned import ALL_CODES, EVALUATION, FIRST, TRAINING
+from benchmarks.kernels.real_bars import load_bar, real_bars
 from benchmarks.kernels.requirements import Bar, bar, exact, lead, memory, speed
-from benchmarks.kernels.results import Row, Wrong
+from benchmarks.kernels.results import RealRow, Row, Slowdown, Wrong
 from benchmarks.kernels.rivals import CDIST, FAISS, OURS, OURS_HIGH, OURS_MEDIUM, PEER, SKLEARN
 from benchmarks.kernels.steps import EMA, PEER_EMA, PEER_VQ, VQ
 
@@ -13,10 +15,19 @@ MANY_CHANNELS = 16
 MATRIX_CHANNELS = 32  # from this width on, a search is compared with the bare matrix product
 
 
-def judge(search: list[Row], step: list[Row], exactness: list[Wrong], device_type: str) -> list[Bar]:
+def judge(
+    search: list[Row],
+    step: list[Row],
+    exactness: list[Wrong],
+    device_type: str,
+    *,
+    real: Sequence[RealRow] = (),
+    load: Sequence[Slowdown] = (),
+) -> list[Bar]:
     """Check all requirements. Those on the time of a search differ between a CPU and a GPU."""
+    on_cpu = device_type == "cpu"
     return [
-        *(_cpu_bars(search) if device_type == "cpu" else _gpu_bars(search)),
+        *(_cpu_bars(search) if on_cpu else _gpu_bars(search)),
         speed("training step, VQ: at least 5 times as fast as the main peer", 5, step, lead(VQ, PEER_VQ)),
         speed("training step, EMA VQ: at least 5 times as fast as the main peer", 5, step, lead(EMA, PEER_EMA)),
         memory("peak memory of a search at most 64 MiB + 8(N + K)D bytes", search, [OURS]),
@@ -25,7 +36,8 @@ def judge(search: list[Row], step: list[Row], exactness: list[Wrong], device_typ
             "no wrong index in any data set",
             [(row.shares[OURS], row.data) for row in exactness if OURS in row.shares],
         ),
-        _runs([*search, *step, *exactness]),
+        *([*real_bars(real), load_bar(load)] if on_cpu else []),
+        _runs([*search, *step, *exactness, *real]),
     ]
 
 
@@ -76,7 +88,12 @@ def _bare_product(rows: Iterable[Row]) -> Bar:
 
 def _runs(rows: list[Row | Wrong]) -> Bar:
     """Require that no measurement of this library failed. The other requirements see only what was measured."""
-    failed = [name for row in rows for name in row.failures if name in (OURS, VQ, EMA)]
+    failed = [
+        name
+        for row in rows
+        for name in row.failures
+        if name in (OURS, VQ, EMA, ALL_CODES, EVALUATION, TRAINING, FIRST)
+    ]
     worst = (float(len(failed)), ", ".join(dict.fromkeys(failed)) or "everywhere") if rows else None
     return bar(
         "this library runs at every shape and on every data set", worst, "failures", lambda value: value == 0

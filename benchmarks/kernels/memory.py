@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from benchmarks.kernels.pruned import FIRST_CALL
 from benchmarks.kernels.rivals import SEARCHES, Rival, Work
 from benchmarks.kernels.shapes import Shape, draw
 from benchmarks.kernels.steps import STEPS
@@ -53,7 +54,7 @@ def peak_memory(rival: Rival, shape: Shape, device: torch.device) -> int | None:
 def _in_process(name: str, shape: Shape, device: torch.device, threads: int) -> int | None:
     """Measure in this process, by name, since a rival's functions cannot be pickled."""
     torch.set_num_threads(threads)
-    (rival,) = [rival for rival in (*SEARCHES, *STEPS) if rival.name == name]
+    (rival,) = [rival for rival in (*SEARCHES, *STEPS, FIRST_CALL) if rival.name == name]
     return _guarded(rival, shape, device)
 
 

@@ -6,7 +6,9 @@ from dataclasses import asdict
 from typing import Any
 
 from benchmarks import machine
+from benchmarks.kernels import plots, pruning_plot, real_report
 from benchmarks.kernels.bars import judge
+from benchmarks.kernels.cells import milliseconds, percent, times_as
 from benchmarks.kernels.gemm import GEMMS
 from benchmarks.kernels.requirements import Bar
 from benchmarks.kernels.results import Results, Row, Wrong
@@ -26,6 +28,12 @@ WRONG_EXPLANATION = (
     "by more than a relative 10⁻¹²."
 )
 
+EXPLANATIONS = {"Wrong indices": WRONG_EXPLANATION, "Requirements": "", **real_report.EXPLANATIONS}
+PICTURES = {
+    plots.NAME: "Time against N, K and D",
+    pruning_plot.NAME: "Time against the number of codes, on latents",
+}
+
 
 def sheets(results: Results) -> list[Sheet]:
     """Return the tables that have measurements."""
@@ -36,6 +44,12 @@ def sheets(results: Results) -> list[Sheet]:
         made.append(time_sheet("Training step: forward, loss, statistics, backward", results.step, []))
     if results.exactness:
         made.append(wrong_sheet(results.exactness))
+    if results.real:
+        made.append(real_report.search_sheet(results.real))
+    if results.real_step:
+        made.append(time_sheet(real_report.STEP, results.real_step, []))
+    if results.load:
+        made.append(real_report.load_sheet(results.load))
     return made
 
 
@@ -50,23 +64,23 @@ def time_sheet(title: str, rows: Sequence[Row], wrong: Sequence[Wrong]) -> Sheet
     gemm = [BARE] if any(row.gemm for row in rows) else []
     body = [
         [
-            f"{row.shape.n}\n{row.shape.k}\n{row.shape.d}\n≤ {row.allowance / 2**20:.0f} MiB",
+            _shape_cell(row),
             *(_cell(row, name) for name in names),
             *([_cell(row, row.gemm)] if gemm else []),
-            *(_milliseconds(row.floors[kind]) for kind in floors),
+            *(milliseconds(row.floors[kind]) for kind in floors),
         ]
         for row in rows
     ]
     if wrong:
         worst = [max((each.shares[name] for each in wrong if name in each.shares), default=None) for name in names]
-        body.append(["wrong\nat worst", *map(_percent, worst), *[NOTHING] * (len(gemm) + len(floors))])
+        body.append(["wrong\nat worst", *map(percent, worst), *[NOTHING] * (len(gemm) + len(floors))])
     return Sheet(title, ["N\nK\nD", *names, *gemm, *(f"floor, {kind}" for kind in floors)], body)
 
 
 def wrong_sheet(wrong: Sequence[Wrong]) -> Sheet:
     names = list(dict.fromkeys(name for each in wrong for name in (*each.shares, *each.failures)))
     body = [
-        [f"{each.data}\nK {each.k}, D {each.d}", *(_percent(each.shares.get(name)) for name in names)]
+        [f"{each.data}\nK {each.k}, D {each.d}", *(percent(each.shares.get(name)) for name in names)]
         for each in wrong
     ]
     return Sheet("Wrong indices", ["data", *names], body)
@@ -84,7 +98,7 @@ def notes(results: Results) -> list[str]:
     failures = {
         f"{name} at {where}: {reason}."
         for where, failed in (
-            *((str(row.shape), row.failures) for row in (*results.search, *results.step)),
+            *((row.where, row.failures) for row in results.rows()),
             *((each.data, each.failures) for each in results.exactness),
         )
         for name, reason in failed.items()
@@ -98,7 +112,7 @@ def markdown(results: Results, bars: Sequence[Bar], record: dict[str, Any], pict
     libraries = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     lines: list[str] = []
     for sheet in (*sheets(results), bar_sheet(bars)):
-        explanation = {"Wrong indices": WRONG_EXPLANATION, "Requirements": ""}.get(sheet.title, EXPLANATION)
+        explanation = EXPLANATIONS.get(sheet.title, EXPLANATION)
         lines += [
             f"**{sheet.title}**",
             "",
@@ -106,7 +120,7 @@ def markdown(results: Results, bars: Sequence[Bar], record: dict[str, Any], pict
             "",
             *([explanation, ""] if explanation else []),
         ]
-    lines += [f"![Time against N, K and D]({name})\n" for name in pictures]
+    lines += [f"![{PICTURES[name]}]({name})\n" for name in pictures]
     lines += [f"{sentence}\n" for sentence in notes(results)]
     lines.append(f"{caption(record)}. Implementation: `{results.implementation}`. Versions: {libraries}.")
     return "\n".join(lines) + "\n"
@@ -122,6 +136,7 @@ def full_record(settings: Settings, results: Results, bars: Sequence[Bar]) -> di
             "device": str(settings.device),
             "shapes": [asdict(shape) for shape in settings.shapes],
             "seed": settings.seed,
+            "parts": settings.parts,
         },
         **where,
         "implementation": results.implementation,
@@ -129,6 +144,10 @@ def full_record(settings: Settings, results: Results, bars: Sequence[Bar]) -> di
         "training_step": [row.record() for row in results.step],
         "wrong_indices": [asdict(each) for each in results.exactness],
         "growth": [asdict(point) for point in results.growth],
+        "real_data": [row.record() for row in results.real],
+        "real_training_step": [row.record() for row in results.real_step],
+        "pruning": [asdict(point) for point in results.pruning],
+        "load": [asdict(each) | {"factor": each.factor} for each in results.load],
         "bars": [asdict(bar) for bar in bars],
         "left_out": results.left_out,
         "interrupted": results.interrupted,
@@ -136,7 +155,14 @@ def full_record(settings: Settings, results: Results, bars: Sequence[Bar]) -> di
 
 
 def judged(settings: Settings, results: Results) -> list[Bar]:
-    return judge(results.search, results.step, results.exactness, settings.device.type)
+    return judge(
+        results.search,
+        results.step,
+        results.exactness,
+        settings.device.type,
+        real=results.real,
+        load=results.load,
+    )
 
 
 def installed_versions() -> dict[str, str]:
@@ -150,33 +176,22 @@ def installed_versions() -> dict[str, str]:
     return found
 
 
+def _shape_cell(row: Row) -> str:
+    """Return N, K and D, and the limit of this library's memory if that was measured."""
+    limit = [f"≤ {row.allowance / 2**20:.0f} MiB"] if row.memory else []
+    return "\n".join([*(str(size) for size in (row.shape.n, row.shape.k, row.shape.d)), *limit])
+
+
 def _cell(row: Row, name: str) -> str:
     if name not in row.times:
         return NOTHING
-    lines = [_milliseconds(row.times[name].median)]
+    lines = [milliseconds(row.times[name].median)]
     if ratio := row.ratios().get(name):
-        lines.append("≈" if ratio["noise"] else _times_ours(ratio["ratio"]))
+        lines.append("≈" if ratio["noise"] else times_as(ratio["ratio"]))
     if name in row.memory:
         memory = row.memory[name]
         lines.append(NOTHING if memory is None else f"{memory / 2**20:.0f} MiB")
     return "\n".join(lines)
-
-
-def _times_ours(ratio: float) -> str:
-    return f"{ratio:.{2 if ratio < 10 else 0}f}x"
-
-
-def _milliseconds(value: float) -> str:
-    """Format with three digits."""
-    decimals = 3 if value < 1 else 2 if value < 10 else 1 if value < 100 else 0
-    return f"{value:.{decimals}f}"
-
-
-def _percent(share: float | None) -> str:
-    """Format with three digits, without rounding anything to zero."""
-    if share is None:
-        return NOTHING
-    return "0" if share == 0 else f"{100 * share:.3g}"
 
 
 def _bar_number(bar: Bar) -> str:

@@ -42,7 +42,7 @@ def lead(ours: str, *others: str) -> Callable[[Row], float | None]:
 
 def speed(requirement: str, least: float, rows: Iterable[Row], ratio: Callable[[Row], float | None]) -> Bar:
     """Require that a ratio is at least so large in every row that has one."""
-    leads = [(value, str(row.shape)) for row in rows if (value := ratio(row)) is not None]
+    leads = [(value, row.where) for row in rows if (value := ratio(row)) is not None]
     return bar(requirement, min(leads, default=None), "x", lambda value: value >= least)
 
 

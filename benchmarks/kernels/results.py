@@ -29,6 +29,11 @@ class Row:
     floors: dict[str, float] = field(default_factory=dict)
     memory: dict[str, int | None] = field(default_factory=dict)
 
+    @property
+    def where(self) -> str:
+        """What was measured, in words."""
+        return str(self.shape)
+
     def ratios(self) -> dict[str, dict[str, float | bool]]:
         return ratios(self.times, self.rivals)
 
@@ -48,6 +53,43 @@ class Row:
 
 
 @dataclass
+class RealRow(Row):
+    """Measurements on one data set of real.py.
+
+    data       its name
+    share      of (vector, leaf) pairs that the search in evaluation scored; None if it was not searched
+    wrong      share of wrong indices among the vectors that were judged in float64
+    different  share of all vectors whose index differs from that of comparing all codes
+    """
+
+    data: str = ""
+    share: float | None = None
+    wrong: float | None = None
+    different: float | None = None
+
+    @property
+    def where(self) -> str:
+        return f"{self.data} {self.shape}"
+
+    def record(self) -> dict[str, Any]:
+        own = {"data": self.data, "share": self.share, "wrong": self.wrong, "different": self.different}
+        return super().record() | own
+
+
+@dataclass
+class Slowdown:
+    """Milliseconds of one rival's run, alone and beside busy processes."""
+
+    rival: str
+    alone: float
+    beside: float
+
+    @property
+    def factor(self) -> float:
+        return self.beside / self.alone
+
+
+@dataclass
 class Wrong:
     """Shares of wrong indices on one data set, by rival."""
 
@@ -60,7 +102,7 @@ class Wrong:
 
 @dataclass
 class Point:
-    """Times by rival at one shape of the growth picture."""
+    """Times by rival at one shape of a picture."""
 
     shape: Shape
     times: dict[str, Times]
@@ -68,7 +110,10 @@ class Point:
 
 @dataclass
 class Results:
-    """All measurements, in the order in which they were taken."""
+    """All measurements, in the order in which they were taken.
+
+    The first four are of random vectors; `real` to `load` are those of real.py, of pruning.png, and of load.py.
+    """
 
     implementation: str = ""
     left_out: list[str] = field(default_factory=list)
@@ -76,4 +121,15 @@ class Results:
     step: list[Row] = field(default_factory=list)
     exactness: list[Wrong] = field(default_factory=list)
     growth: list[Point] = field(default_factory=list)
+    real: list[RealRow] = field(default_factory=list)
+    real_step: list[RealRow] = field(default_factory=list)
+    pruning: list[Point] = field(default_factory=list)
+    load: list[Slowdown] = field(default_factory=list)
     interrupted: bool = False
+
+    def rows(self) -> list[Row]:
+        return [*self.search, *self.step, *self.real, *self.real_step]
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.search or self.real or self.load)

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import torch
 
 from benchmarks.errors import InputError
-from benchmarks.kernels import growth
+from benchmarks.kernels import growth, load, measure_real, real
 from benchmarks.kernels.exactness import DATA, Data, wrong_share
 from benchmarks.kernels.floors import floors_ms, has_floors
 from benchmarks.kernels.gemm import GEMMS
@@ -20,11 +22,19 @@ from benchmarks.kernels.timing import first_line, interleave, run_all
 
 @dataclass(frozen=True)
 class Settings:
-    """The device, the shapes, and the seed of the data."""
+    """What to measure.
+
+    shapes  of random vectors
+    seed    of random vectors
+    parts   keys of PARTS
+    folder  for data that take long to make
+    """
 
     device: torch.device
     shapes: tuple[Shape, ...]
     seed: int = 0
+    parts: tuple[str, ...] = ("random",)
+    folder: Path = Path("runs/kernels/data")
 
 
 @dataclass(frozen=True)
@@ -32,11 +42,11 @@ class Task:
     """One measurement: its name, and the function that takes and stores it."""
 
     name: str
-    run: Callable[[], None]
+    run: Callable[[], object]
 
 
-def settle(device: str, shapes: Sequence[str]) -> Settings:
-    """Return settings from the command line's options; without shapes, the device's default ones. Raises:
+def settle(device: str, shapes: Sequence[str], only: Sequence[str], out: Path) -> Settings:
+    """Return settings from the command line's options; without shapes or parts, the device's default ones. Raises:
     InputError.
     """
     try:
@@ -46,18 +56,31 @@ def settle(device: str, shapes: Sequence[str]) -> Settings:
         raise InputError(f"--device: {device!r} cannot be used: {first_line(error)}") from error
     if chosen.type not in ("cpu", "cuda"):
         raise InputError(f"--device: {device!r} cannot be used: expected cpu or cuda")
+    possible = ("random",) if chosen.type == "cuda" else tuple(PARTS)
+    for part in only:
+        if part not in possible:
+            raise InputError(f"--only: got {part!r}; on {chosen.type} expected {' or '.join(possible)}")
     standard = CUDA_SHAPES if chosen.type == "cuda" else SHAPES
-    return Settings(chosen, tuple(dict.fromkeys(map(parse, shapes))) or standard)
+    return Settings(
+        chosen,
+        shapes=tuple(dict.fromkeys(map(parse, shapes))) or standard,
+        parts=tuple(part for part in possible if not only or part in only),
+        folder=out / "data",
+    )
 
 
 def tasks(settings: Settings, results: Results) -> list[Task]:
-    """Return all measurements, the quick and noisy ones after the long ones."""
+    """Return all measurements of the chosen parts."""
     device = settings.device
-    searches, no_search = usable(SEARCHES, device)
-    steps, no_step = usable(STEPS, device)
-    gemms, _ = usable(GEMMS, device)
     results.implementation = implementation_that_runs(device)
-    results.left_out = [*no_search, *no_step]
+    results.left_out = [*usable(SEARCHES, device)[1], *usable(STEPS, device)[1]]
+    return [task for part in settings.parts for task in PARTS[part](settings, results)]
+
+
+def random_tasks(settings: Settings, results: Results) -> list[Task]:
+    """Return the measurements on random vectors, the quick and noisy ones after the long ones."""
+    device = settings.device
+    searches, steps, gemms = (usable(rivals, device)[0] for rivals in (SEARCHES, STEPS, GEMMS))
     planned: list[Task] = []
 
     def plan(name: str, run: Callable[..., None], *arguments: object) -> None:
@@ -76,6 +99,42 @@ def tasks(settings: Settings, results: Results) -> list[Task]:
     for shape in growth.shapes():
         plan(f"growth {shape}", time_point, settings, shape, drawn, results.growth)
     return planned
+
+
+def real_tasks(settings: Settings, results: Results) -> list[Task]:
+    """Return the measurements on real data, after the tasks that make these."""
+    folder = settings.folder
+    return [
+        *(Task(f"train {made.name}", partial(made.load, folder)) for made in real.TRAININGS),
+        *(
+            Task(f"search {data}", partial(measure_real.measure_search, data, folder, results.real))
+            for data in real.DATA
+        ),
+        *(
+            Task(f"memory, first call {data}", partial(measure_real.measure_memory, results.real, row))
+            for row, data in enumerate(real.DATA)
+        ),
+        *(
+            Task(f"training step {data}", partial(measure_real.measure_step, data, folder, results.real_step))
+            for data in real.STEPPED
+        ),
+        *(
+            Task(
+                f"search among {size} codes",
+                partial(measure_real.measure_size, real.GROWING, size, folder, results.pruning),
+            )
+            for size in measure_real.SIZES
+        ),
+    ]
+
+
+def load_tasks(settings: Settings, results: Results) -> list[Task]:
+    """Return the measurement beside busy processes."""
+    measure = partial(load.measure_load, real.LOADED, settings.folder, results.load)
+    return [Task("under load", measure)]
+
+
+PARTS = {"random": random_tasks, "real": real_tasks, "load": load_tasks}
 
 
 def run(settings: Settings, results: Results, planned: Sequence[Task], started: Callable[[str], None]) -> None:

@@ -1,8 +1,10 @@
-"""Both tables of times with one line per shape, for the README. They come from the JSON, so that the two agree."""
+"""The tables of times for the README. They come from the JSON, so that the two agree."""
 
 from typing import Any
 
+from benchmarks.kernels.cells import percent
 from benchmarks.kernels.gemm import GEMMS
+from benchmarks.kernels.pruned import ALL_CODES, EVALUATION, TRAINING
 from benchmarks.kernels.rivals import ADDMM, CDIST, FAISS, OURS, PEER, SKLEARN
 from benchmarks.kernels.steps import EMA, PEER_EMA, PEER_VQ, VQ
 
@@ -28,6 +30,35 @@ def summary(record: dict[str, Any]) -> str:
         ]
         for ours, peer in ((VQ, PEER_VQ), (EMA, PEER_EMA)):
             cells += [_milliseconds(steps[ours]), _ratio(steps[peer], steps[ours])]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+REAL_HEADINGS = (
+    "data", "N × K × D", "pairs scored", "bare GEMM ms", "faiss ms",
+    "all codes ms", "evaluation ms", "training ms",
+)  # fmt: skip
+
+
+def real_summary(record: dict[str, Any]) -> str:
+    """Return Markdown: medians on real data in milliseconds, and how many times as fast as the bare product.
+
+    Args: record: as for `summary`.
+    """
+    lines = ["| " + " | ".join(REAL_HEADINGS) + " |", "| --- | --- |" + " ---: |" * (len(REAL_HEADINGS) - 2)]
+    for row in record["real_data"]:
+        times, product = row["times_ms"], row["times_ms"][row["gemm"]]
+        cells = [
+            row["data"],
+            " × ".join(str(row["shape"][axis]) for axis in "nkd"),
+            f"{percent(row['share'])} %",
+            _milliseconds(product),
+            _milliseconds(times[FAISS]),
+            *(
+                f"{_milliseconds(times[name])} ({_ratio(product, times[name])}×)"
+                for name in (ALL_CODES, EVALUATION, TRAINING)
+            ),
+        ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
