@@ -1,7 +1,7 @@
 """Codebooks in the layout of the compiled search, cached while they do not change, and followed while they do."""
 
+import math
 import threading
-from collections import OrderedDict
 from typing import NamedTuple
 
 import torch
@@ -14,21 +14,24 @@ from quantizers.kernels.nearest.tree import Boxes, Order, fit, grow
 
 CACHE_BYTES = 2**28  # limit for all cached codebooks
 CACHE_ENTRIES = 1024  # limit because even a small entry has five tensors
-SAMPLE = 16  # codes by which a codebook without an address of its own is recognized
-MOVED = 0.1  # squared distance by which the sample may have moved, relative to its variance
+SAMPLE = 32  # numbers by which a codebook without an address of its own is recognized
+MOVED = 0.1  # squared distance by which they may have moved, relative to their variance
 
-Key = tuple[int, ...]
+Key = tuple[int, ...]  # codes of a leaf, K, D, and the memory address
 
 
 class Entry(NamedTuple):
     """One codebook at one time, packed, with the boxes of its leaves if its searches leave codes out."""
 
+    key: Key
+    sample: list[float]
     packed: Packed
     order: Order | None
     boxes: Boxes | None
     history: History
 
     def nbytes(self) -> int:
+        """Return the memory of all tensors."""
         tensors = [*self.packed, *(self.order or ()), *(self.boxes or ())]
         return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
@@ -36,30 +39,33 @@ class Entry(NamedTuple):
 class Codebooks:
     """A cache of the most recently searched codebooks.
 
-    An entry is found by the codebook's memory address, and contains a copy of its values. It is used only if these
-    equal the current values, so that no way of changing a codebook (in place, through `.data`, from numpy) is
-    missed. The comparison is much cheaper than packing.
+    An entry contains a copy of the codebook's values. It is used only if these equal the current values, so that
+    no way of changing a codebook (in place, through `.data`, from numpy) is missed. The comparison is much cheaper
+    than packing.
 
-    The history of a codebook stays with it while its values change. A codebook that is computed for each search
-    (SimVQ, cosine similarity, a cast) has no address of its own: it continues the history of the codebook of its
-    shape that it resembles most, if there is one.
+    The history of a codebook stays with it while its values change. The codebook is recognized by some of its
+    values, even if it is computed for each search (SimVQ, cosine similarity, a cast); its memory address decides
+    between several that are near.
     """
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self._entries: OrderedDict[Key, Entry] = OrderedDict()
+        self._entries: list[Entry] = []  # the latest last
         self._nbytes = 0
         self._lock = threading.Lock()
 
     def get(self, codebook: Tensor) -> Entry:
         """Return the entry of a codebook [K, D], float32 and contiguous."""
-        key = _key(codebook)
+        key, sample = _key(codebook), _sample(codebook)
         with self._lock:
-            found = key if key in self._entries else self._resembling(codebook)
-            entry = self._drop(found) if found else None
+            entry = self._take(key, sample)
         if entry is None or not torch.equal(entry.packed.codes, codebook):
-            entry = make_entry(codebook, entry.history if entry else History(), self._is_kept(codebook))
-        self._keep(key, entry)
+            history = entry.history if entry else History()
+            codes = codebook.clone() if self._fits(codebook) else codebook
+            packed = pack(codes, order=history.order.codes if history.order else None)
+            boxes = fit(packed, history.order) if history.order and history.prunes else None
+            entry = Entry(key, sample, packed, history.order, boxes, history)
+        self._keep(entry._replace(key=key))
         return entry
 
     def with_boxes(self, codebook: Tensor, entry: Entry) -> Entry:
@@ -72,8 +78,10 @@ class Codebooks:
             return entry
         if order is not entry.order:
             packed = pack(packed.codes, order=order.codes)
-        entry = Entry(packed, order, fit(packed, order), history)
-        self._keep(_key(codebook), entry)
+        with self._lock:
+            self._take(entry.key, entry.sample)
+        entry = entry._replace(packed=packed, order=order, boxes=fit(packed, order))
+        self._keep(entry)
         return entry
 
     def clear(self) -> None:
@@ -86,50 +94,47 @@ class Codebooks:
         """Return the memory of all entries."""
         return self._nbytes
 
-    def _is_kept(self, codebook: Tensor) -> bool:
+    def _fits(self, codebook: Tensor) -> bool:
         return 3 * codebook.nbytes <= self.capacity
 
-    def _keep(self, key: Key, entry: Entry) -> None:
-        if not self._is_kept(entry.packed.codes):
+    def _keep(self, entry: Entry) -> None:
+        # What is not finite equals nothing, and would not be found again.
+        if not (self._fits(entry.packed.codes) and all(map(math.isfinite, entry.sample))):
             return
         with self._lock:
-            self._drop(key)  # another thread may have added it
-            self._entries[key] = entry
+            self._entries.append(entry)
             self._nbytes += entry.nbytes()
             while self._nbytes > self.capacity or len(self._entries) > CACHE_ENTRIES:
-                self._drop(next(iter(self._entries)))
+                self._nbytes -= self._entries.pop(0).nbytes()
 
-    def _drop(self, key: Key) -> Entry | None:
-        entry = self._entries.pop(key, None)
-        if entry is not None:
-            self._nbytes -= entry.nbytes()
+    def _take(self, key: Key, sample: list[float]) -> Entry | None:
+        """Remove and return the entry of a codebook, or of the one that it has been; None if there is none."""
+        mean = sum(sample) / len(sample)
+        limit, nearest = MOVED * sum((value - mean) ** 2 for value in sample), None
+        for place, entry in enumerate(self._entries):
+            if entry.key[:-1] != key[:-1]:
+                continue
+            distance = sum((a - b) ** 2 for a, b in zip(sample, entry.sample, strict=True))
+            if distance <= limit:  # not if it is NaN
+                limit, nearest = distance, place
+                if entry.key == key:
+                    break
+        if nearest is None:
+            return None
+        entry = self._entries.pop(nearest)
+        self._nbytes -= entry.nbytes()
         return entry
-
-    def _resembling(self, codebook: Tensor) -> Key | None:
-        """Return the key of the entry of this shape from which a sample of codes differs least, if it is near."""
-        shape, step = _key(codebook)[:-1], -(-len(codebook) // SAMPLE)
-        sample = codebook[::step]
-        distances = {
-            key: (sample - entry.packed.codes[::step]).square().sum().item()
-            for key, entry in self._entries.items()
-            if key[:-1] == shape
-        }
-        # A distance may be NaN, and is not below the limit then.
-        limit = MOVED * (sample - sample.mean(0)).square().sum().item()
-        near = [key for key, distance in distances.items() if distance <= limit]
-        return min(near, key=lambda key: distances[key], default=None)
-
-
-def make_entry(codebook: Tensor, history: History, copy: bool) -> Entry:
-    """Return an entry of a codebook, copied if the entry will outlive its values."""
-    order = history.order
-    packed = pack(codebook.clone() if copy else codebook, order=order.codes if order else None)
-    return Entry(packed, order, fit(packed, order) if order and history.prunes else None, history)
 
 
 def _key(codebook: Tensor) -> Key:
     # The key includes the layout: a process may use libraries for several vector instruction sets.
     return (library().quantizers_codes_per_leaf(), *codebook.shape, codebook.data_ptr())
+
+
+def _sample(codebook: Tensor) -> list[float]:
+    """Return some numbers of a codebook, of different codes and channels."""
+    values: list[float] = codebook.flatten()[:: codebook.numel() // SAMPLE | 1].tolist()
+    return values
 
 
 codebooks = Codebooks(CACHE_BYTES)

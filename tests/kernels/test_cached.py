@@ -65,6 +65,15 @@ def test_a_moved_codebook_continues_its_history(packs: list[int]) -> None:
     assert cached.codebooks.get(other).history is not history
 
 
+def test_another_codebook_at_the_same_address_has_its_own_history(packs: list[int]) -> None:
+    """The memory of a computed codebook is given to the next one."""
+    memory, values = torch.empty(50, 3), torch.randn(2, 50, 3)
+    histories = [cached.codebooks.get(memory.copy_(codes)).history for codes in values]
+    again = [cached.codebooks.get(codes.clone()).history for codes in values]
+    assert histories[0] is not histories[1]
+    assert all(a is b for a, b in zip(again, histories, strict=True))
+
+
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_change_is_never_missed(packs: list[int], change: str) -> None:
     codes = torch.randn(50, 3)
@@ -80,6 +89,14 @@ def test_another_codebook_in_the_same_memory(packs: list[int]) -> None:
     first, second = search(memory.view(20, 3)), search(memory.view(30, 2))
     assert torch.equal(first, search(memory.view(20, 3).clone()))
     assert torch.equal(second, search(memory.view(30, 2).clone()))
+
+
+def test_a_broken_codebook_is_not_stored_again_and_again(packs: list[int]) -> None:
+    """NaN equals nothing, so that no entry would be found."""
+    codes = torch.full((50, 3), torch.nan)
+    for _ in range(5):
+        search(codes)
+    assert len(cached.codebooks._entries) <= 1
 
 
 def test_memory_is_bounded(packs: list[int]) -> None:
@@ -100,7 +117,7 @@ def test_the_number_of_codebooks_is_bounded(packs: list[int], monkeypatch: pytes
     for codes in many + many[-3:]:
         search(codes)
         search(codes.neg_())
-    entries = cached.codebooks._entries.values()
+    entries = cached.codebooks._entries
     assert len(entries) == 8
     assert cached.codebooks.nbytes() == sum(entry.nbytes() for entry in entries)
     cached.codebooks.clear()

@@ -255,14 +255,19 @@ def test_small_codebooks_are_searched_whole() -> None:
 
 
 def test_an_order_that_has_become_useless_is_replaced(codebooks: cached.Codebooks) -> None:
-    """Codes that are exchanged for others in the same memory: the new order is as good as the first."""
+    """Codes that exchange their places step by step: the new order is as good as the first."""
     generator = Generator().manual_seed(0)
     x, codebook = clustered(generator, 4096, 12), clustered(generator, 4096, 12)
+    start, end = codebook.clone(), codebook[torch.randperm(4096, generator=generator)]
     before = searches(x, codebook, 12)[-1]
-    order = codebooks.get(codebook).history.order
-    codebook.copy_(codebook[torch.randperm(4096, generator=generator)])
-    after = searches(x, codebook, 40)[-1]
-    assert codebooks.get(codebook).history.order is not order
+    history = codebooks.get(codebook).history
+    order = history.order
+    for step in range(1, 11):
+        codebook.copy_(torch.lerp(start, end, step / 10))
+        searches(x, codebook, 1)
+    after = searches(x, codebook, 10)[-1]
+    assert codebooks.get(codebook).history is history
+    assert history.order is not order
     assert before is not None
     assert after is not None
     assert after < 2 * before
