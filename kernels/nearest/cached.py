@@ -58,18 +58,20 @@ class Codebooks:
         """Return the entry of a codebook [K, D], float32 and contiguous."""
         key, sample = _key(codebook), _sample(codebook)
         with self._lock:
-            entry = self._take(key, sample)
-        if entry is None or not torch.equal(entry.packed.codes, codebook):
-            history = entry.history if entry else History()
-            codes = codebook.clone() if self._fits(codebook) else codebook
-            packed = pack(codes, order=history.order.codes if history.order else None)
-            boxes = fit(packed, history.order) if history.order and history.prunes else None
-            entry = Entry(key, sample, packed, history.order, boxes, history)
-        self._keep(entry._replace(key=key))
+            found = self._find(key, sample)
+        if found is not None and torch.equal(found.packed.codes, codebook):
+            self._keep(found._replace(key=key), found)
+            return found
+        history = found.history if found else History()
+        codes = codebook.clone() if self._fits(codebook) else codebook
+        packed = pack(codes, order=history.order.codes if history.order else None)
+        boxes = fit(packed, history.order) if history.order and history.prunes else None
+        entry = Entry(key, sample, packed, history.order, boxes, history)
+        self._keep(entry, found)
         return entry
 
-    def with_boxes(self, codebook: Tensor, entry: Entry) -> Entry:
-        """Return the entry of a codebook with boxes, in a new order unless its history has one."""
+    def with_boxes(self, entry: Entry) -> Entry:
+        """Return an entry with boxes, in a new order unless its history has one."""
         history, packed = entry.history, entry.packed
         if history.order is None:
             history.order = grow(packed.codes, packed.centre)
@@ -78,11 +80,9 @@ class Codebooks:
             return entry
         if order is not entry.order:
             packed = pack(packed.codes, order=order.codes)
-        with self._lock:
-            self._take(entry.key, entry.sample)
-        entry = entry._replace(packed=packed, order=order, boxes=fit(packed, order))
-        self._keep(entry)
-        return entry
+        with_boxes = entry._replace(packed=packed, order=order, boxes=fit(packed, order))
+        self._keep(with_boxes, entry)
+        return with_boxes
 
     def clear(self) -> None:
         """Remove all entries, and forget their histories."""
@@ -97,33 +97,37 @@ class Codebooks:
     def _fits(self, codebook: Tensor) -> bool:
         return 3 * codebook.nbytes <= self.capacity
 
-    def _keep(self, entry: Entry) -> None:
+    def _keep(self, entry: Entry, former: Entry | None) -> None:
+        """Store an entry as the latest, in place of the former one of its codebook if that is still there."""
         # What is not finite equals nothing, and would not be found again.
         if not (self._fits(entry.packed.codes) and all(map(math.isfinite, entry.sample))):
             return
         with self._lock:
+            for place, other in enumerate(self._entries):
+                if former is not None and other.packed is former.packed:
+                    self._drop(place)
+                    break
             self._entries.append(entry)
             self._nbytes += entry.nbytes()
             while self._nbytes > self.capacity or len(self._entries) > CACHE_ENTRIES:
-                self._nbytes -= self._entries.pop(0).nbytes()
+                self._drop(0)
 
-    def _take(self, key: Key, sample: list[float]) -> Entry | None:
-        """Remove and return the entry of a codebook, or of the one that it has been; None if there is none."""
+    def _drop(self, place: int) -> None:
+        self._nbytes -= self._entries.pop(place).nbytes()
+
+    def _find(self, key: Key, sample: list[float]) -> Entry | None:
+        """Return the entry of a codebook, or of what it has been; None if there is none."""
         mean = sum(sample) / len(sample)
         limit, nearest = MOVED * sum((value - mean) ** 2 for value in sample), None
-        for place, entry in enumerate(self._entries):
+        for entry in self._entries:
             if entry.key[:-1] != key[:-1]:
                 continue
             distance = sum((a - b) ** 2 for a, b in zip(sample, entry.sample, strict=True))
             if distance <= limit:  # not if it is NaN
-                limit, nearest = distance, place
+                limit, nearest = distance, entry
                 if entry.key == key:
                     break
-        if nearest is None:
-            return None
-        entry = self._entries.pop(nearest)
-        self._nbytes -= entry.nbytes()
-        return entry
+        return nearest
 
 
 def _key(codebook: Tensor) -> Key:

@@ -74,12 +74,12 @@ def search(x: Tensor, codebook: Tensor, outputs: Outputs) -> None:
     entry, mode, shape = codebooks.get(codebook), _mode.get(), Shape(len(x), *codebook.shape)
     history = entry.history
     if mode == "auto" and not history.prunes and history.is_due(shape):
-        entry = codebooks.with_boxes(codebook, entry)
+        entry = codebooks.with_boxes(entry)
         history.attempted(shape, _search_leaves(x, entry, outputs, stride=max(1, len(x) // SAMPLE)))
     if mode == "never" or (mode == "auto" and not history.prunes):
         _search_all(x, entry, outputs)
         return
-    pairs = _search_leaves(x, codebooks.with_boxes(codebook, entry), outputs)
+    pairs = _search_leaves(x, codebooks.with_boxes(entry), outputs)
     if mode == "auto":
         history.searched(shape, pairs)
 

@@ -1,6 +1,7 @@
 """A packed codebook is used again while its values are the same, and only then; its history goes with it."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -89,6 +90,18 @@ def test_another_codebook_in_the_same_memory(packs: list[int]) -> None:
     first, second = search(memory.view(20, 3)), search(memory.view(30, 2))
     assert torch.equal(first, search(memory.view(20, 3).clone()))
     assert torch.equal(second, search(memory.view(30, 2).clone()))
+
+
+def test_threads_share_an_entry(packs: list[int]) -> None:
+    """Searches at the same time, of one codebook that moves: one history, and one entry in the end."""
+    codes = torch.randn(600, 3)
+    history = cached.codebooks.get(codes).history
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(10):
+            codes += 0.01
+            expected = search(codes.double())
+            assert all(torch.equal(found, expected) for found in pool.map(search, [codes] * 8))
+    assert {id(entry.history) for entry in cached.codebooks._entries} == {id(history)}
 
 
 def test_a_broken_codebook_is_not_stored_again_and_again(packs: list[int]) -> None:
