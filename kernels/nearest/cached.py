@@ -16,6 +16,7 @@ CACHE_BYTES = 2**28  # limit for all cached codebooks
 CACHE_ENTRIES = 1024  # limit because even a small entry has five tensors
 SAMPLE = 32  # numbers by which a codebook without an address of its own is recognized
 MOVED = 0.1  # squared distance by which they may have moved, relative to their variance
+ALIKE = 4  # entries with one history: those of a codebook that is computed lie at different addresses
 
 Key = tuple[int, ...]  # codes of a leaf, K, D, and the memory address
 
@@ -45,7 +46,7 @@ class Codebooks:
 
     The history of a codebook stays with it while its values change. The codebook is recognized by some of its
     values, even if it is computed for each search (SimVQ, cosine similarity, a cast); its memory address decides
-    between several that are near.
+    between several that are near. Those that are near, such as a model and its moving average, share a history.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -60,14 +61,14 @@ class Codebooks:
         with self._lock:
             found = self._find(key, sample)
         if found is not None and torch.equal(found.packed.codes, codebook):
-            self._keep(found._replace(key=key), found)
+            self._keep(found, found)
             return found
         history = found.history if found else History()
         codes = codebook.clone() if self._fits(codebook) else codebook
         packed = pack(codes, order=history.order.codes if history.order else None)
         boxes = fit(packed, history.order) if history.order and history.prunes else None
         entry = Entry(key, sample, packed, history.order, boxes, history)
-        self._keep(entry, found)
+        self._keep(entry, found if found and found.key == key else None)
         return entry
 
     def with_boxes(self, entry: Entry) -> Entry:
@@ -98,15 +99,15 @@ class Codebooks:
         return 3 * codebook.nbytes <= self.capacity
 
     def _keep(self, entry: Entry, former: Entry | None) -> None:
-        """Store an entry as the latest, in place of the former one of its codebook if that is still there."""
+        """Store an entry as the latest, in place of the former one at its address."""
         # What is not finite equals nothing, and would not be found again.
         if not (self._fits(entry.packed.codes) and all(map(math.isfinite, entry.sample))):
             return
         with self._lock:
-            for place, other in enumerate(self._entries):
-                if former is not None and other.packed is former.packed:
-                    self._drop(place)
-                    break
+            replaced = [p for p, other in enumerate(self._entries) if former and other.packed is former.packed]
+            alike = [p for p, other in enumerate(self._entries) if other.history is entry.history]
+            if replaced or len(alike) == ALIKE:
+                self._drop((replaced or alike)[0])
             self._entries.append(entry)
             self._nbytes += entry.nbytes()
             while self._nbytes > self.capacity or len(self._entries) > CACHE_ENTRIES:

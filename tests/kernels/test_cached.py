@@ -66,6 +66,25 @@ def test_a_moved_codebook_continues_its_history(packs: list[int]) -> None:
     assert cached.codebooks.get(other).history is not history
 
 
+def test_codebooks_that_are_alike_keep_their_entries(packs: list[int]) -> None:
+    """As of a model and its moving average: each is packed once."""
+    codes = torch.randn(50, 3)
+    average = codes + 0.01 * torch.randn(50, 3)
+    for _ in range(5):
+        search(codes)
+        search(average)
+    assert packs == [50, 50]
+
+
+def test_computed_codebooks_do_not_pile_up(packs: list[int]) -> None:
+    """Values that move, each time at another address."""
+    codes, kept = torch.randn(50, 3), []
+    for _ in range(20):
+        kept.append(codes + 0.01 * torch.randn(50, 3))
+        search(kept[-1])
+    assert len(cached.codebooks._entries) <= cached.ALIKE
+
+
 def test_another_codebook_at_the_same_address_has_its_own_history(packs: list[int]) -> None:
     """The memory of a computed codebook is given to the next one."""
     memory, values = torch.empty(50, 3), torch.randn(2, 50, 3)
