@@ -13,13 +13,13 @@ from quantizers.kernels.nearest.tree import SAMPLE, Order
 LEAST_CODES = 512  # in smaller codebooks there is nothing to gain
 PATIENCE = 20.0  # an attempt costs at most this part, 5 %, of the work since the last one
 MOST_PATIENCE = 16 * PATIENCE
-GAIN = 0.9  # of the work of all codes, above which an attempt has failed
+WORTH = 0.85  # of the work of all codes that a search may need; its work is known to about a seventh
 
 # Work besides the D multiply-adds of a pair of row and code, fitted to times on Zen 3 (AVX2), D from 2 to 128.
-PAIR = 2  # of row and code, in the search through all codes
-ROW, ROW_CHANNEL = 6700, 135  # a row, in the search that leaves codes out
-ROW_LEAF_CHANNEL = 25  # a scored pair of row and leaf
-TILE_LEAF = 3700  # a pair of tile and leaf whose box is compared with every row
+PAIR = 1  # of row and code, in the search through all codes
+ROW, ROW_CHANNEL = 4400, 210  # a row, in the search that leaves codes out
+ROW_LEAF, ROW_LEAF_CHANNEL = 160, 21  # a scored pair of row and leaf
+TILE_LEAF = 2400  # a pair of tile and leaf whose box is compared with every row
 CODE, CODE_CHANNELS = 8000, 12  # a code in a new order; a code of the sample, per pair of channels
 
 
@@ -49,8 +49,11 @@ class Pairs(NamedTuple):
 
     def work(self, dim: int) -> float:
         """Return the work of this search."""
-        rows = self.rows * (ROW + ROW_CHANNEL * dim)
-        return float(rows + self.row_leaves * ROW_LEAF_CHANNEL * dim + self.tile_leaves * TILE_LEAF)
+        rows, row_leaves = (
+            self.rows * (ROW + ROW_CHANNEL * dim),
+            self.row_leaves * (ROW_LEAF + ROW_LEAF_CHANNEL * dim),
+        )
+        return float(rows + row_leaves + self.tile_leaves * TILE_LEAF)
 
     def share(self) -> float:
         """Return the share of the pairs of rows and leaves."""
@@ -65,7 +68,7 @@ class History:
     prunes    whether searches leave codes out
     credit    work of searches through all codes since the last attempt to leave codes out
     patience  multiple of an attempt's work that the credit must reach before it; doubled by a failure
-    saved     work that pruned searches saved of late; they end when it is negative
+    saved     work that pruned searches saved of late beyond what makes them worth it; they end when it is negative
     least     the smallest share of pairs that a search with this order needed
     wasted    work that searches needed beyond this share
     """
@@ -86,7 +89,7 @@ class History:
 
     def attempted(self, shape: Shape, pairs: Pairs) -> None:
         """Take in an attempt, a search of some of the rows of a shape."""
-        self.prunes = pairs.work(shape.dim) < GAIN * shape._replace(rows=pairs.rows).all_codes()
+        self.prunes = pairs.work(shape.dim) < WORTH * shape._replace(rows=pairs.rows).all_codes()
         self.patience = PATIENCE if self.prunes else min(2 * self.patience, MOST_PATIENCE)
         self.credit, self.saved, self.wasted, self.least = 0.0, 0.0, 0.0, pairs.share()
 
@@ -94,7 +97,7 @@ class History:
         """Take in a pruned search. An order that has become worse is given up as soon as a new one would have cost
         less than the difference.
         """
-        self.saved += shape.all_codes() - pairs.work(shape.dim)
+        self.saved += WORTH * shape.all_codes() - pairs.work(shape.dim)
         self.prunes = self.saved >= 0
         self.saved = min(self.saved, shape.new_order())
         self.least = min(self.least, pairs.share())
