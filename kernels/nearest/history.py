@@ -49,11 +49,8 @@ class Pairs(NamedTuple):
 
     def work(self, dim: int) -> float:
         """Return the work of this search."""
-        rows, row_leaves = (
-            self.rows * (ROW + ROW_CHANNEL * dim),
-            self.row_leaves * (ROW_LEAF + ROW_LEAF_CHANNEL * dim),
-        )
-        return float(rows + row_leaves + self.tile_leaves * TILE_LEAF)
+        row, row_leaf = ROW + ROW_CHANNEL * dim, ROW_LEAF + ROW_LEAF_CHANNEL * dim
+        return float(self.rows * row + self.row_leaves * row_leaf + self.tile_leaves * TILE_LEAF)
 
     def share(self) -> float:
         """Return the share of the pairs of rows and leaves."""
