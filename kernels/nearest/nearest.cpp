@@ -32,17 +32,6 @@ void find_some_leaves(const float* x, int number, const Codebook& book, const Tr
     for (int r = 0; r < number; ++r) leaves[r] = int32_t(tree.leaf_of(coordinates + r * AXES));
 }
 
-// The leaf of each row: leaves [count].
-void find_leaves(const float* x, int64_t count, const Codebook& book, const Tree& tree, int64_t threads, int32_t* leaves) {
-    in_chunks(count, 64 * BATCH, threads, [&] {
-        return [&, rows = std::vector<float>(BATCH * book.dim)](int64_t begin, int64_t end) mutable {
-            for (int64_t first = begin; first < end; first += BATCH)
-                find_some_leaves(x + first * book.dim, int(std::min<int64_t>(BATCH, end - first)), book, tree, rows.data(),
-                                 leaves + first);
-        };
-    });
-}
-
 // The rows in the order of their leaves.
 std::vector<int32_t> rows_by_leaf(const std::vector<int32_t>& leaf, int64_t leaves) {
     std::vector<int64_t> next(leaves + 1, 0);
@@ -51,6 +40,37 @@ std::vector<int32_t> rows_by_leaf(const std::vector<int32_t>& leaf, int64_t leav
     std::vector<int32_t> rows(leaf.size());
     for (size_t row = 0; row < leaf.size(); ++row) rows[next[leaf[row]]++] = int32_t(row);
     return rows;
+}
+
+// Finds the leaf of each row, and then searches every stride-th tile of the rows in the order of their leaves.
+void search_leaves(const float* x, int64_t count, const Codebook& book, const Tree& tree, int64_t stride, int64_t threads,
+                   const Found& found, std::atomic<int64_t>* pairs) {
+    constexpr int64_t ROWS_OF_CHUNK = 64 * BATCH, TILES_OF_CHUNK = 4;
+    std::vector<int32_t> leaf(count), rows;
+    Chunks finding(count, ROWS_OF_CHUNK), searching((count + TILE * stride - 1) / (TILE * stride), TILES_OF_CHUNK);
+    Event sorted;
+    in_threads(std::min(threads, (count + TILE - 1) / TILE), [&] {
+        std::vector<float> memory(BATCH * book.dim);
+        auto find = [&](int64_t begin, int64_t end) {
+            for (int64_t first = begin; first < end; first += BATCH)
+                find_some_leaves(x + first * book.dim, int(std::min<int64_t>(BATCH, end - first)), book, tree,
+                                 memory.data(), &leaf[first]);
+        };
+        if (finding.take(find)) {
+            rows = rows_by_leaf(leaf, tree.leaves);
+            sorted.happen();
+        }
+        sorted.wait();
+        PrunedSearch search(book, tree);
+        auto search_tiles = [&](int64_t begin, int64_t end) {
+            for (int64_t first = begin * stride * TILE; first < end * stride * TILE; first += stride * TILE)
+                search.run(x, &rows[first], leaf.data(), int(std::min<int64_t>(TILE, count - first)), found);
+        };
+        searching.take(search_tiles);
+        pairs[0] += search.work.rows;
+        pairs[1] += search.work.row_leaves;
+        pairs[2] += search.work.tile_leaves;
+    });
 }
 
 }  // namespace
@@ -74,23 +94,8 @@ void quantizers_nearest_pruned(const float* x, int64_t count, const float* codes
                                int64_t* indices, float* distances, float* chosen, int64_t* work) {
     Codebook book{codes, packed, bias, centre, order, size, dim, extent[0], extent[1]};
     Tree tree{book.leaves(), dim, axes, axis, cut, boxes, outer, *slack};
-    std::vector<int32_t> leaf(count);
-    find_leaves(x, count, book, tree, threads, leaf.data());
-    std::vector<int32_t> rows = rows_by_leaf(leaf, tree.leaves);
     std::atomic<int64_t> pairs[3] = {};
-    in_chunks((count + TILE * stride - 1) / (TILE * stride), 4, threads, [&] {
-        return [&, search = std::make_unique<PrunedSearch>(book, tree)](int64_t begin, int64_t end) {
-            Work before = search->work;
-            for (int64_t tile = begin * stride; tile < end * stride; tile += stride) {
-                int64_t first = tile * TILE;
-                int number = int(std::min<int64_t>(TILE, count - first));
-                search->run(x, rows.data() + first, leaf.data(), number, {indices, distances, chosen});
-            }
-            pairs[0] += search->work.rows - before.rows;
-            pairs[1] += search->work.row_leaves - before.row_leaves;
-            pairs[2] += search->work.tile_leaves - before.tile_leaves;
-        };
-    });
+    if (count) search_leaves(x, count, book, tree, stride, threads, {indices, distances, chosen}, pairs);
     std::copy_n(pairs, 3, work);
 }
 

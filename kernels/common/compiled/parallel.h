@@ -13,48 +13,76 @@ extern "C" int omp_get_num_threads();  // of <omp.h>, which a compiler may come 
 
 namespace {
 
-class Gathering {
+// Something that happens once, and that threads wait for.
+class Event {
    public:
-    // Returns once `count` threads have arrived.
-    void arrive(int count) {
-        if (++arrived == count) {
-            std::lock_guard<std::mutex> lock(mutex);
-            all.notify_all();
-            return;
-        }
+    void happen() {
+        std::lock_guard<std::mutex> lock(mutex);
+        happened = true;
+        all.notify_all();
+    }
+
+    void wait() {
         for (int i = 0; i < BRIEF; ++i) {
-            if (arrived == count) return;
+            if (happened) return;
 #if defined(__x86_64__)
             __builtin_ia32_pause();
 #endif
         }
         std::unique_lock<std::mutex> lock(mutex);
-        all.wait(lock, [&] { return arrived == count; });
+        all.wait(lock, [&] { return happened.load(); });
     }
 
    private:
     static constexpr int BRIEF = 1000;  // some ten microseconds, about as long as it takes to wake a thread
-    std::atomic<int> arrived{0};
+    std::atomic<bool> happened{false};
     std::mutex mutex;
     std::condition_variable all;
 };
 
+// The chunks of a loop over [0, count).
+class Chunks {
+   public:
+    Chunks(int64_t count, int64_t size) : count(count), size(size), left((count + size - 1) / size) {}
+
+    // Calls work(begin, end) for chunks that no other thread has taken. Whether it finished the last one that was missing.
+    template <class Work>
+    bool take(Work& work) {
+        bool last = false;
+        for (int64_t begin; (begin = next.fetch_add(size)) < count;) {
+            work(begin, std::min(begin + size, count));
+            last = --left == 0;
+        }
+        return last;
+    }
+
+   private:
+    const int64_t count, size;
+    std::atomic<int64_t> next{0}, left;
+};
+
+// Calls body() in each thread, and returns when all have returned.
+template <class Body>
+void in_threads(int64_t threads, Body body) {
+    if (threads <= 1) return body();
+    std::atomic<int> missing{0};
+    Event gathered;
+#pragma omp parallel num_threads(threads)
+    {
+        body();
+        if (++missing == omp_get_num_threads()) gathered.happen();
+        gathered.wait();
+    }
+}
+
 // Calls make() in each thread, and its result with (begin, end) for chunks of [0, count).
 template <class Make>
 void in_chunks(int64_t count, int64_t chunk, int64_t threads, Make make) {
-    if (threads <= 1 || count <= chunk) {
+    Chunks chunks(count, chunk);
+    in_threads(std::min(threads, (count + chunk - 1) / chunk), [&] {
         auto work = make();
-        for (int64_t begin = 0; begin < count; begin += chunk) work(begin, std::min(begin + chunk, count));
-        return;
-    }
-    std::atomic<int64_t> next{0};
-    Gathering gathering;
-#pragma omp parallel num_threads(threads)
-    {
-        auto work = make();
-        for (int64_t begin; (begin = next.fetch_add(chunk)) < count;) work(begin, std::min(begin + chunk, count));
-        gathering.arrive(omp_get_num_threads());
-    }
+        chunks.take(work);
+    });
 }
 
 // Calls function(i) for each i of [0, count), chunk by chunk.
