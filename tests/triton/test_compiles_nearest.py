@@ -47,6 +47,8 @@ POINTERS = {
     "x_columns_ptr": "*fp16",
     "e_columns_ptr": "*fp16",
 }
+ALL = {"list_ptr": None, "number_ptr": None}  # steps of the search; test_compiles_pruned.py compiles some
+UNORDERED = {"row_order_ptr": None, "code_order_ptr": None}
 
 
 def configuration(sm: int, d: int) -> tuple[Layout, Tiles]:
@@ -100,6 +102,7 @@ def test_search_compiles(sm: int, d: int) -> None:
         "BLOCK_N": size.block_n,
         "BLOCK_K": size.block_k,
         "BLOCK_D": size.block_d,
+        **ALL,
     }
     pointers = {"x_ptr": "*fp16", "e_ptr": "*fp16"}
     kernel = compiled(search._search, pointers, constants, sm, num_warps=size.warps, num_stages=size.stages)
@@ -145,7 +148,7 @@ def test_tiles_fill_the_device(n: int, k: int, d: int, multiprocessors: int, sha
 def test_pack_compiles(sm: int, values: str, d: int) -> None:
     cut, _ = configuration(sm, d)
     rows, chunk = pack.block_sizes(cut)
-    constants = {"BIAS": cut.bias_columns, "COLUMNS": cut.width, "ROWS": rows, "CHUNK": chunk}
+    constants = {"BIAS": cut.bias_columns, "COLUMNS": cut.width, "ROWS": rows, "CHUNK": chunk, **UNORDERED}
     fits(compiled(pack._pack, {"x_ptr": values}, constants, sm), sm, 128)
 
 
@@ -163,6 +166,7 @@ def test_settle_compiles(sm: int, d: int, certify: bool) -> None:
         "SPLITS": settle.SPLITS,
         "CHUNK": settle.CHUNK,
         "CHANNELS": settle.CHANNELS,
+        **UNORDERED,
     }
     options = {"num_warps": settle.WARPS, "maxnreg": settle.REGISTERS}
     fits(compiled(settle._settle, {}, constants, sm, **options), sm, settle.REGISTERS)

@@ -39,6 +39,13 @@ class PackedCodes(NamedTuple):
     half_squares: Tensor  # [H, K] float32 ½‖code‖²; +inf for padding and for codes that are not finite
 
 
+class Permutation(NamedTuple):
+    """Which row and which code each packed one is."""
+
+    rows: Tensor  # [H, N] int64: indices of rows
+    codes: Tensor  # [H, K] int32 with K padded: indices of codes, and the number of codes for padding
+
+
 def block_sizes(cut: Layout) -> tuple[int, int]:
     """Return (rows, columns) of a program's step."""
     chunk = min(cut.width & -cut.width, CHUNK)
@@ -53,6 +60,7 @@ def pack(
     sizes: Tiles,
     count: Tensor,
     codes: PackedCodes | None = None,
+    order: Permutation | None = None,
 ) -> tuple[PackedRows, PackedCodes]:
     """Pack vectors [H, N, D] and the codebook [H, K, D], unless an earlier call returned its `codes`; one launch.
 
@@ -60,6 +68,7 @@ def pack(
 
     Args:
         count: [H] int32, set to zero; `settle` counts rows in it.
+        order: the order of packed rows and codes; None: their own.
     """
     heads, n, d = x.shape
     block, chunk = block_sizes(cut)
@@ -77,6 +86,7 @@ def pack(
         *codes,
         *rows,
         count,
+        *(order or (None, None)),
         codebook.shape[1],
         padded_size,
         code_blocks,
@@ -140,6 +150,8 @@ def _pack(
     residual_ptr,
     factor_ptr,
     count_ptr,
+    row_order_ptr,
+    code_order_ptr,
     size,
     padded_size,
     code_blocks,
@@ -157,8 +169,11 @@ def _pack(
     if block < code_blocks:
         row = block * ROWS + tl.arange(0, ROWS)
         out, stored = head * padded_size + row, row < padded_size
+        source = row.to(tl.int64)
+        if code_order_ptr is not None:
+            source = tl.load(code_order_ptr + out, mask=stored, other=size).to(tl.int64)
         finite, squares, lost, _, _ = _pack_rows(
-            codes_ptr + head * stride_ch + row.to(tl.int64) * stride_ck, stride_cd, row < size, centre_ptr,
+            codes_ptr + head * stride_ch + source * stride_ck, stride_cd, source < size, centre_ptr,
             spread_ptr, e_columns_ptr + out * COLUMNS, stored, d, False, BIAS, COLUMNS, ROWS, CHUNK,
         )  # fmt: skip
         tl.store(e_half_ptr + out, tl.where(finite, 0.5 * squares, float("inf")).to(tl.float32), mask=stored)
@@ -171,9 +186,12 @@ def _pack(
         if block == code_blocks:
             tl.store(count_ptr + head, 0)
         row = (block - code_blocks) * ROWS + tl.arange(0, ROWS)
-        out, stored = head * padded + row, row < padded
+        out, stored, inside = head * padded + row, row < padded, row < n
+        source = row.to(tl.int64)
+        if row_order_ptr is not None:
+            source = tl.load(row_order_ptr + head * n + row, mask=inside, other=0)
         finite, squares, lost, factor, wanted = _pack_rows(
-            x_ptr + head * stride_xh + row.to(tl.int64) * stride_xn, stride_xd, row < n, centre_ptr,
+            x_ptr + head * stride_xh + source * stride_xn, stride_xd, inside, centre_ptr,
             spread_ptr, x_columns_ptr + out * COLUMNS, stored, d, True, BIAS, COLUMNS, ROWS, CHUNK,
         )  # fmt: skip
         tl.store(length_ptr + out, tl.where(finite, tl.sqrt(squares), float("inf")).to(tl.float32), mask=stored)

@@ -25,8 +25,19 @@ class Minima(NamedTuple):
     groups: Tensor  # [3, splits, H·R] int32: the three best groups
 
 
-def search(x: PackedRows, codes: PackedCodes, layout: Layout, tiles: Tiles) -> Minima:
-    """Return the best groups of the rows over each split of the codes."""
+class Steps(NamedTuple):
+    """The steps that each tile of rows searches."""
+
+    listed: Tensor  # [H, R / block_n, steps] int32: the steps, in the order of the search
+    number: Tensor  # [H, R / block_n] int32: how many
+
+
+def search(x: PackedRows, codes: PackedCodes, layout: Layout, tiles: Tiles, some: Steps | None = None) -> Minima:
+    """Return the best groups of the rows over each split of the codes.
+
+    Args:
+        some: the steps of each tile of rows, which splits share; None: all of them.
+    """
     heads, rows, _ = x.columns.shape
     steps = codes.columns.shape[1] // tiles.block_k
     share = triton.cdiv(steps, tiles.splits)
@@ -41,6 +52,7 @@ def search(x: PackedRows, codes: PackedCodes, layout: Layout, tiles: Tiles) -> M
         codes.half_squares,
         scores,
         groups,
+        *(some or (None, None)),
         rows,
         steps,
         share,
@@ -58,9 +70,46 @@ def search(x: PackedRows, codes: PackedCodes, layout: Layout, tiles: Tiles) -> M
 
 
 @triton.jit
-def _load(base_ptr, rows, column, stride, BLOCK_D: tl.constexpr):
+def load_columns(base_ptr, rows, column, stride, BLOCK_D: tl.constexpr):
+    """The columns from `column` on of some packed rows or codes."""
     columns = column + tl.arange(0, BLOCK_D)
     return tl.load(base_ptr + rows[:, None] * stride + columns[None, :])
+
+
+@triton.jit
+def step_scores(
+    x,
+    factor,
+    x_ptr,
+    e_ptr,
+    half_ptr,
+    row,
+    code,
+    width,
+    BIAS: tl.constexpr,
+    RESIDENT: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    """Scores (8) [BLOCK_N, BLOCK_K] of packed rows and codes.
+
+    Args:
+        x: the rows' columns, which are read from `x_ptr` step by step unless RESIDENT.
+        factor: [BLOCK_N] t, which counts if BIAS: ½‖e‖² is not among the columns.
+    """
+    sums = tl.zeros([BLOCK_N, BLOCK_K], tl.float32)
+    if RESIDENT:
+        e = load_columns(e_ptr, code, 0, BLOCK_D, BLOCK_D)
+        sums = tl.dot(x, e.T, sums)
+    else:
+        for column in range(0, width, BLOCK_D):
+            part = load_columns(x_ptr, row, column, width, BLOCK_D)
+            e = load_columns(e_ptr, code, column, width, BLOCK_D)
+            sums = tl.dot(part, e.T, sums)
+    if BIAS:
+        sums = factor[:, None] * tl.load(half_ptr + code)[None, :] + sums
+    return sums
 
 
 @triton.jit(do_not_specialize=["rows", "steps", "share"])
@@ -71,6 +120,8 @@ def _search(
     half_ptr,
     score_ptr,
     group_ptr,
+    list_ptr,
+    number_ptr,
     rows,
     steps,
     share,
@@ -85,26 +136,25 @@ def _search(
     head, split = tl.program_id(1).to(tl.int64), tl.program_id(2)
     row = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N) + head * rows
     columns = tl.arange(0, BLOCK_K)
-    if BIAS:
-        factor = tl.load(factor_ptr + row)
-    if RESIDENT:
-        x = _load(x_ptr, row, 0, BLOCK_D, BLOCK_D)
+    factor = tl.load(factor_ptr + row)
+    x = load_columns(x_ptr, row, 0, BLOCK_D if RESIDENT else width, BLOCK_D)
     best, second, third, fourth, group_1, group_2, group_3 = empty_state(BLOCK_N, _CLASSES)
     classes = tl.arange(0, _CLASSES)
+    count = steps
+    if list_ptr is not None:
+        tile = head * tl.num_programs(0) + tl.program_id(0)
+        list_ptr += tile * steps
+        count = tl.load(number_ptr + tile)
+        share = tl.cdiv(count, tl.num_programs(2))
     first = split * share
-    for step in range(first, tl.minimum(first + share, steps)):
+    for place in range(first, tl.minimum(first + share, count)):
+        step = place
+        if list_ptr is not None:
+            step = tl.load(list_ptr + place)
         code = (head * steps + step) * BLOCK_K + columns
-        sums = tl.zeros([BLOCK_N, BLOCK_K], tl.float32)
-        if RESIDENT:
-            e = _load(e_ptr, code, 0, BLOCK_D, BLOCK_D)
-            sums = tl.dot(x, e.T, sums)
-        else:
-            for column in range(0, width, BLOCK_D):
-                x = _load(x_ptr, row, column, width, BLOCK_D)
-                e = _load(e_ptr, code, column, width, BLOCK_D)
-                sums = tl.dot(x, e.T, sums)
-        if BIAS:
-            sums = factor[:, None] * tl.load(half_ptr + code)[None, :] + sums
+        sums = step_scores(
+            x, factor, x_ptr, e_ptr, half_ptr, row, code, width, BIAS, RESIDENT, BLOCK_N, BLOCK_K, BLOCK_D
+        )  # fmt: skip
         smallest = tl.min(tl.min(tl.reshape(sums, [BLOCK_N, BLOCK_K // 8, _CLASSES, 2]), 3), 1)
         # The label is the step, the same for all classes; classes are told apart after the loop.
         best, second, third, fourth, group_1, group_2, group_3 = insert(

@@ -8,12 +8,12 @@ import triton.language as tl
 from torch import Tensor
 
 from quantizers.kernels.nearest.triton.candidates import nearest_candidate, packed_scores
+from quantizers.kernels.nearest.triton.certificate import score_error
 from quantizers.kernels.nearest.triton.exhaustive import Rows
 from quantizers.kernels.nearest.triton.frame import Frame
 from quantizers.kernels.nearest.triton.lookup import Found, look_up
 from quantizers.kernels.nearest.triton.minima import combine_columns, empty_state, insert
-from quantizers.kernels.nearest.triton.pack import PackedCodes, PackedRows
-from quantizers.kernels.nearest.triton.precision import REST
+from quantizers.kernels.nearest.triton.pack import PackedCodes, PackedRows, Permutation
 from quantizers.kernels.nearest.triton.search import Minima
 from quantizers.kernels.nearest.triton.tiles import CLASSES, Bound, Layout, Tiles
 
@@ -25,7 +25,6 @@ WARPS = 1  # exchanges within a warp need no barrier
 REGISTERS = 128  # per thread at most: sixteen blocks a multiprocessor hide the latency of their gathers
 _CLASSES = tl.constexpr(CLASSES)
 _NONE = tl.constexpr(2**31 - 1)  # instead of an index
-_REST = tl.constexpr(REST)
 
 
 def settle(
@@ -41,12 +40,14 @@ def settle(
     left: Rows,
     found: Found,
     first: int,
+    order: Permutation | None = None,
 ) -> None:
     """Write the results of the rows of [H, N, D] that their best groups settle, and append the others to `left`.
 
     Args:
         limit: the coefficients of the error of a score; None: errors are ignored and no row is left.
         first: position of the first row in `found`.
+        order: the order of packed rows and codes; None: their own.
     """
     heads, n, d = x.shape
     rows = rows_of(tiles.block_k)
@@ -63,6 +64,7 @@ def settle(
         left.listed,
         left.number,
         *found,
+        *(order or (None, None)),
         n,
         packed.factor.shape[1],
         packed_codes.half_squares.shape[1],
@@ -163,6 +165,8 @@ def _settle(
     indices_ptr,
     chosen_ptr,
     distance_ptr,
+    row_order_ptr,
+    code_order_ptr,
     n,
     padded,
     padded_size,
@@ -194,12 +198,10 @@ def _settle(
     found = (length < float("inf")) & (best < float("inf"))
     factor = tl.load(factor_ptr + slot, mask=inside, other=1.0)
     if CERTIFY:
-        radius = tl.sqrt(tl.load(lengths_ptr + head).to(tl.float32, bitcast=True))
-        rough = tl.sqrt(tl.load(lengths_ptr + heads + head).to(tl.float32, bitcast=True))
         residual = tl.load(residual_ptr + slot, mask=inside, other=0.0)
-        rounded = tl.where(found, length, 0.0) + residual
-        error = _REST * (residual * radius + rounded * rough)
-        error += product_error * rounded * (radius + rough) + square_error * factor * radius * radius
+        error = score_error(
+            tl.where(found, length, 0.0), residual, factor, lengths_ptr, head, heads, product_error, square_error
+        )
         base = tl.where(found, best, 0.0)
         left = found & ~(fourth - base > 2 * error)
         also_2, also_3 = found & ~left & ~(second - base > 2 * error), found & ~left & ~(third - base > 2 * error)
@@ -211,6 +213,8 @@ def _settle(
     x_packed_ptr = x_columns_ptr + slot * COLUMNS
     e_columns_ptr += head * padded_size * COLUMNS
     e_half_ptr += head * padded_size
+    if row_order_ptr is not None:
+        row = tl.load(row_order_ptr + head * n + row, mask=inside, other=0)
     x_row_ptr = x_ptr + head * stride_xh + row * stride_xn
     codes_ptr += head * stride_ch
     code_1 = _members(tl.where(decided, group_1, 0), BLOCK_K, MEMBERS)
@@ -229,11 +233,15 @@ def _settle(
         nothing = tl.full([ROWS, MEMBERS], float("inf"), tl.float32)
         scores = _side_by_side(scores_1, scores_2, scores_3, nothing, ROWS, MEMBERS)
         code = _side_by_side(code_1, code_2, code_3, code_1, ROWS, MEMBERS)
+        if code_order_ptr is not None:
+            code = tl.load(code_order_ptr + head * padded_size + code)
         index = nearest_candidate(
             x_row_ptr, stride_xd, codes_ptr, stride_ck, stride_cd, code, _near(scores, error), d, ROWS, CHANNELS
         )  # fmt: skip
     else:
         near = _near(scores_1, error)
+        if code_order_ptr is not None:
+            code_1 = tl.load(code_order_ptr + head * padded_size + code_1)
         index = nearest_candidate(
             x_row_ptr, stride_xd, codes_ptr, stride_ck, stride_cd, code_1, near, d, ROWS, CHANNELS
         )  # fmt: skip
