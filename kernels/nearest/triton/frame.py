@@ -76,7 +76,7 @@ def _is_finite(tile):
 
 
 @triton.jit
-def _finite_rows(rows_ptr, mask, d, stride_d, CHANNELS: tl.constexpr):
+def finite_rows(rows_ptr, mask, d, stride_d, CHANNELS: tl.constexpr):
     """[R] bool: the row is in range and all its channels are finite."""
     for channel in range(0, d, CHANNELS):
         mask = mask & _is_finite(load_tile(rows_ptr, mask, channel, d, stride_d, CHANNELS))
@@ -124,7 +124,7 @@ def _summarize(
                 finite = (row < size) & _is_finite(tile)
                 tile = tl.where(finite[:, None], tile, 0.0)
             else:
-                finite = _finite_rows(rows_ptr, row < size, d, stride_d, CHANNELS)
+                finite = finite_rows(rows_ptr, row < size, d, stride_d, CHANNELS)
                 tile = load_tile(rows_ptr, finite, channel, d, stride_d, CHANNELS)
             total += tl.sum(tile, 0)
             least = tl.minimum(least, tl.min(tl.where(finite[:, None], tile, float("inf")), 0))

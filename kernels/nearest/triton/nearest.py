@@ -23,6 +23,7 @@ from quantizers.kernels.nearest.triton.frame import frame
 from quantizers.kernels.nearest.triton.lookup import Found, empty_found
 from quantizers.kernels.nearest.triton.pack import pack
 from quantizers.kernels.nearest.triton.precision import is_exact
+from quantizers.kernels.nearest.triton.pruned.search import pruned_search, pruned_tiles, pruning, rows_at_a_time
 from quantizers.kernels.nearest.triton.search import search
 from quantizers.kernels.nearest.triton.settle import settle
 from quantizers.kernels.nearest.triton.tiles import BLOCK_N, Search, bound, layout, round_up, tiles_of
@@ -78,14 +79,22 @@ def _search_heads(x: Tensor, codebook: Tensor, found: Found) -> None:
     properties, exact = search_of(x, codebook), is_exact()
     cut = layout(d, properties.device)
     sizes, limit = tiles_of(properties, cut), bound(cut) if exact else None
-    packed_codes = None
+    packed_codes, order = None, None
     chunk = max(1, CHUNK // (heads * cut.width))
+    leaves = pruning(codebook, where, properties)
+    if leaves is not None:
+        sizes, chunk = pruned_tiles(sizes, leaves.order.leaf), min(chunk, rows_at_a_time(leaves))
     for first in range(0, n, chunk):
         rows = x[:, first : first + chunk]
         left = no_rows(rows)
-        packed, packed_codes = pack(codebook, rows, where, cut, sizes, left.number, packed_codes)
-        minima = search(packed, packed_codes, cut, sizes)
-        settle(minima, packed, packed_codes, rows, codebook, where, limit, cut, sizes, left, found, first)
+        if leaves is None:
+            packed, packed_codes = pack(codebook, rows, where, cut, sizes, left.number, packed_codes)
+            minima = search(packed, packed_codes, cut, sizes)
+        else:
+            packed, packed_codes, minima, order = pruned_search(
+                rows, codebook, where, leaves, cut, sizes, left.number, packed_codes
+            )
+        settle(minima, packed, packed_codes, rows, codebook, where, limit, cut, sizes, left, found, first, order)
         if exact:
             exhaustive(rows, codebook, where, left, found, first)
 
