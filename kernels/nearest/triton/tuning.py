@@ -1,42 +1,70 @@
 """Opt-in autotuning of the nearest-code search: nothing is measured unless `tune` is called.
 
-Tile sizes follow from the shape and the device, and all of them compile without spills. Only one choice depends on
-measurements: the number of splits of the codes when few rows must fill a large chip.
+Tile sizes follow from the shape and the device, and all of them compile without spills. Two choices depend on
+measurements: the number of splits of the codes when few rows must fill a large chip, and whether the leaves of a
+tree over the codes let enough of them be skipped.
 """
 
 import statistics
 import time
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from quantizers.kernels.common.vectors import compute_dtype
 from quantizers.kernels.nearest.triton.nearest import nearest_code, search_of
-from quantizers.kernels.nearest.triton.tiles import tuned
+from quantizers.kernels.nearest.triton.pruned.order import CodeOrder, build_order, leaf_of, orders
+from quantizers.kernels.nearest.triton.tiles import Search, layout, tiles_of, tuned
 
 PROGRAMS = (1, 2, 4, 8, 16)  # per multiprocessor
 
 
-def tune(x: Tensor, codebook: Tensor, repetitions: int = 5) -> dict[int, float]:
-    """Measure the search of these tensors with each number of programs per multiprocessor, and use the fastest
-    from now on.
+class Choice(NamedTuple):
+    """One way to run a search."""
 
-    The choice applies in this process to searches of the same shape, precision and kind of device. Synchronizes
-    with the device.
+    programs: int  # per multiprocessor
+    pruned: bool  # only the leaves of the tree that may contain the nearest code, not all codes
+
+
+def tune(x: Tensor, codebook: Tensor, repetitions: int = 5) -> dict[Choice, float]:
+    """Measure the search of these tensors in each way, and use the fastest from now on.
+
+    The choice applies in this process to searches of the same shape, precision and kind of device. If it is the
+    pruned search, so does the order of these codes: a search of other codes has the same results in it, but the
+    less they resemble these, the fewer it can skip. Measure again when the codes have moved far. Synchronizes with
+    the device.
 
     Args:
         x, codebook: [H, N, D] and [H, K, D], on the GPU.
-        repetitions: runs for each number of programs; their median counts.
+        repetitions: runs for each choice; their median counts.
 
-    Returns: milliseconds for each number. The results of a search do not depend on the choice.
+    Returns: milliseconds for each choice. The results of a search do not depend on it, except that the modes
+        without a certificate may take another of several codes with equal or nearly equal scores.
     """
     search, times = search_of(x, codebook), {}
     with torch.cuda.device_of(x):
-        for programs in PROGRAMS:
-            tuned[search] = programs
+        # Searches in float64 score all codes.
+        order = _order(search, codebook) if compute_dtype(x, codebook) != torch.float64 else None
+        ways = (False, True) if order is not None else (False,)
+        for choice in [Choice(programs, pruned) for pruned in ways for programs in PROGRAMS]:
+            _use(search, choice, order)
             nearest_code(x, codebook)  # compiles
-            times[programs] = statistics.median(_milliseconds(x, codebook) for _ in range(repetitions))
-    tuned[search] = min(times, key=lambda programs: times[programs])
+            times[choice] = statistics.median(_milliseconds(x, codebook) for _ in range(repetitions))
+    _use(search, min(times, key=lambda choice: times[choice]), order)
     return times
+
+
+def _order(search: Search, codebook: Tensor) -> CodeOrder:
+    cut = layout(search.d, search.device)
+    return build_order(codebook, leaf_of(tiles_of(search, cut), cut))
+
+
+def _use(search: Search, choice: Choice, order: CodeOrder | None) -> None:
+    tuned[search] = choice.programs
+    orders.pop(search, None)
+    if choice.pruned and order is not None:
+        orders[search] = order
 
 
 def _milliseconds(x: Tensor, codebook: Tensor) -> float:
