@@ -42,7 +42,7 @@ POINTERS = {
     "number_ptr": "*i32",
     "row_order_ptr": "*i64",
     "code_order_ptr": "*i32",
-    "leaf_ptr": "*i32",
+    "part_ptr": "*i32",
 }
 
 
@@ -93,7 +93,7 @@ def test_coordinates_compile(sm: int, values: str, d: int) -> None:
         "ROWS": coordinates.ROWS,
         "CHANNELS": coordinates.CHANNELS,
     }
-    tree = {"split_ptr": "*i32", "plane_ptr": "*fp64", "leaf_ptr": "*i32", "order_ptr": "*i32"}
+    tree = {"split_ptr": "*i32", "plane_ptr": "*fp64", "part_ptr": "*i32", "order_ptr": "*i32"}
     place = compiled(coordinates._place, {**tree, "x_ptr": values}, constants, sm)
     fits(place, sm, 128)
     boxes = compiled(coordinates._leaf_boxes, {**tree, "codes_ptr": values}, {**constants, "LEAF": 128}, sm)

@@ -13,7 +13,7 @@ from quantizers.kernels.nearest.triton.frame import frame
 from quantizers.kernels.nearest.triton.nearest import nearest_code
 from quantizers.kernels.nearest.triton.pruned import search as pruned_search
 from quantizers.kernels.nearest.triton.pruned.coordinates import leaf_boxes, place
-from quantizers.kernels.nearest.triton.pruned.order import CodeOrder
+from quantizers.kernels.nearest.triton.pruned.order import PARTS, CodeOrder
 from quantizers.kernels.nearest.triton.pruned.remaining import remaining_leaves
 from quantizers.kernels.nearest.triton.search import Steps
 from tests.triton.interpreter import device, runs_kernels
@@ -57,16 +57,16 @@ def test_order_is_a_permutation_in_full_leaves(size: int) -> None:
 
 
 @pytest.mark.parametrize("d", [3, 8, 20])
-def test_codes_fall_into_their_own_leaves(d: int) -> None:
-    """The way down the tree, for vectors that are the codes themselves."""
+def test_codes_fall_into_their_own_parts_of_leaves(d: int) -> None:
+    """The way down the tree to the parts of leaves, for vectors that are the codes themselves."""
     codebook = torch.randn(2, 300, d, device=device())
     order, where = order_of(codebook), frame(codebook)
-    leaf = place(codebook, where, order).leaf
-    expected = torch.empty_like(leaf)
+    part = place(codebook, where, order).part
+    expected = torch.empty_like(part)
     for head, codes in enumerate(order.codes.long()):
-        expected[head, codes[:300]] = (torch.arange(300).to(device()) // LEAF).int()
+        expected[head, codes[:300]] = (torch.arange(300).to(device()) // (LEAF // PARTS)).int()
     # A code on a plane may fall to the other side, since kernels add in another order.
-    assert (leaf == expected).float().mean() > 0.97
+    assert (part == expected).float().mean() > 0.97
 
 
 @settings(max_examples=20)

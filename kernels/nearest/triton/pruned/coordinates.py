@@ -13,7 +13,7 @@ from torch import Tensor
 from quantizers.kernels.common.triton.loads import load_tile
 from quantizers.kernels.nearest.triton.frame import Frame, finite_rows
 from quantizers.kernels.nearest.triton.pack import inverse_power_of_two
-from quantizers.kernels.nearest.triton.pruned.order import COORDINATES, FEW_CHANNELS, CodeOrder, axes_of
+from quantizers.kernels.nearest.triton.pruned.order import COORDINATES, FEW_CHANNELS, PARTS, CodeOrder, axes_of
 
 ROWS = 32  # at a time, or codes: no leaf has fewer
 CHANNELS = 16  # of a step
@@ -24,7 +24,7 @@ class Placed(NamedTuple):
     """Where rows lie, in the order of the rows."""
 
     coordinates: Tensor  # [H, N, COORDINATES] float32, in units of the frame's power of two; zero if not finite
-    leaf: Tensor  # [H, N] int32: the leaf that the row falls in; the number of leaves if it is not finite
+    part: Tensor  # [H, N] int32: the part of a leaf that the row falls in; their number if it is not finite
 
 
 def place(x: Tensor, where: Frame, order: CodeOrder) -> Placed:
@@ -44,7 +44,7 @@ def place(x: Tensor, where: Frame, order: CodeOrder) -> Placed:
         order.planes,
         *placed,
         n,
-        order.leaves,
+        order.leaves * PARTS,
         nodes,
         (nodes + 1).bit_length() - 1,
         d,
@@ -140,7 +140,7 @@ def _scale(spread_ptr, d, CHANNELS: tl.constexpr):
 
 
 @triton.jit(
-    do_not_specialize=["stride_xh", "stride_xn", "n", "leaves", "nodes", "levels"],
+    do_not_specialize=["stride_xh", "stride_xn", "n", "parts", "nodes", "levels"],
     do_not_specialize_on_alignment=["stride_xd"],
 )
 def _place(
@@ -154,9 +154,9 @@ def _place(
     split_ptr,
     plane_ptr,
     coordinates_ptr,
-    leaf_ptr,
+    part_ptr,
     n,
-    leaves,
+    parts,
     nodes,
     levels,
     d,
@@ -182,9 +182,9 @@ def _place(
         axis = tl.load(split_ptr + head * nodes + node)
         value = tl.sum(tl.where(column[None, :] == axis[:, None], coordinates, 0.0), 1)
         node = 2 * node + 1 + (value >= tl.load(plane_ptr + head * nodes + node)).to(tl.int32)
-    leaf = tl.where(finite, tl.minimum(node - nodes, leaves - 1), leaves)
+    part = tl.where(finite, tl.minimum(node - nodes, parts - 1), parts)
     out = head * n + row
-    tl.store(leaf_ptr + out, leaf, mask=inside)
+    tl.store(part_ptr + out, part, mask=inside)
     scaled = (coordinates * _scale(spread_ptr + head * d, d, CHANNELS)).to(tl.float32)
     tl.store(coordinates_ptr + out[:, None] * _COORDINATES + column[None, :], scaled, mask=inside[:, None])
 

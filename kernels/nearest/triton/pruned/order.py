@@ -13,13 +13,14 @@ from torch import Tensor
 
 from quantizers.kernels.nearest.triton.tiles import Layout, Search, Tiles, round_up
 
+PARTS = 8  # of a leaf: the tree goes on below the leaves, so that rows that share a tile are near each other
 COORDINATES = 8  # of a vector; those beyond the axes and the distance from them are zero
 FEW_CHANNELS = 8  # up to these, each channel has an axis
 AXES = 4  # with more channels, the distance from the span of so few axes is one more coordinate
 
 
 class CodeOrder(NamedTuple):
-    """A binary tree over the codes of each head, whose leaves are full except for the last."""
+    """A binary tree over the codes of each head. All leaves are full except for the last, and have PARTS parts."""
 
     leaf: int  # codes of a leaf, which is a step of the search
     codes: Tensor  # [H, L·leaf] int32: the codes in the order of the leaves; K for padding
@@ -53,7 +54,7 @@ def axes_of(d: int) -> int:
 
 @torch.no_grad()
 def build_order(codebook: Tensor, leaf: int) -> CodeOrder:
-    """Return the order of the codes [H, K, D] in leaves of `leaf` codes, a power of two.
+    """Return the order of the codes [H, K, D] in leaves of `leaf` codes, a power of two ≥ PARTS.
 
     Codes that are not finite are placed like the mean code.
     """
@@ -68,7 +69,7 @@ def build_order(codebook: Tensor, leaf: int) -> CodeOrder:
     axes[:, : axes_of(d)] = vectors.mT.flip(1)[:, : axes_of(d)]
     slots = leaf << (triton.cdiv(size, leaf) - 1).bit_length()
     order = torch.arange(slots, device=codebook.device).clamp(max=size).expand(heads, slots)
-    order, split_axes, planes = _split(_coordinates(centred, axes), order, leaf)
+    order, split_axes, planes = _split(_coordinates(centred, axes), order, leaf // PARTS)
     return CodeOrder(leaf, order[:, : round_up(size, leaf)].int(), axes, split_axes, planes)
 
 
@@ -80,15 +81,15 @@ def _coordinates(centred: Tensor, axes: Tensor) -> Tensor:
     return projected
 
 
-def _split(coordinates: Tensor, order: Tensor, leaf: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Sort the slots [H, S] by all levels of the tree; also return axes and planes of its inner nodes.
+def _split(coordinates: Tensor, order: Tensor, part: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Sort the slots [H, S] by all levels of the tree, down to parts of `part` codes; padding comes last.
 
-    Padding is sorted behind all codes.
+    Also returns the axes and planes of the inner nodes.
     """
     heads, slots = order.shape
     split_axes, planes = [], []
     padded = torch.cat([coordinates, coordinates.new_full((heads, 1, COORDINATES), torch.nan)], 1)
-    for level in range((slots // leaf).bit_length() - 1):
+    for level in range((slots // part).bit_length() - 1):
         nodes = 1 << level
         members = slots // nodes
         values = padded.gather(1, order[..., None].expand(-1, -1, COORDINATES))

@@ -10,7 +10,7 @@ from quantizers.kernels.nearest.triton.certificate import score_error
 from quantizers.kernels.nearest.triton.frame import Frame
 from quantizers.kernels.nearest.triton.pack import PackedCodes, PackedRows
 from quantizers.kernels.nearest.triton.pruned.coordinates import Placed
-from quantizers.kernels.nearest.triton.pruned.order import COORDINATES, FEW_CHANNELS, axes_of
+from quantizers.kernels.nearest.triton.pruned.order import COORDINATES, FEW_CHANNELS, PARTS, axes_of
 from quantizers.kernels.nearest.triton.search import Steps, load_columns, step_scores
 from quantizers.kernels.nearest.triton.tiles import Bound, Layout, Tiles
 
@@ -18,6 +18,7 @@ SMALLEST_FACTOR = 2.0**-12  # of a row that may skip leaves: (33) is for t = t',
 SEEDS = 4  # rows of a tile whose leaves are scored for a first best code
 LEAVES = 32  # tested at a time
 _COORDINATES = tl.constexpr(COORDINATES)
+_PARTS = tl.constexpr(PARTS)
 _SMALLEST_FACTOR = tl.constexpr(SMALLEST_FACTOR)
 _ROUNDOFF = tl.constexpr(ROUNDOFF_FLOAT32)
 # Roundings of float32, relative to what they round: of the squared length of a row, and of (33) and (34).
@@ -40,7 +41,7 @@ def remaining_leaves(
     """Return the leaves that may contain the nearest code of a row of each tile, in ascending order.
 
     Args:
-        row_order: [H, N] the order of the packed rows, by their leaves.
+        row_order: [H, N] the order of the packed rows, by their parts of leaves.
     """
     heads, rows, _ = x.columns.shape
     row_tiles, leaves = rows // tiles.block_n, boxes.shape[-1]
@@ -55,7 +56,7 @@ def remaining_leaves(
         row_order,
         listed,
         number,
-        placed.leaf.shape[1],
+        placed.part.shape[1],
         rows,
         leaves,
         cut.width,
@@ -129,7 +130,7 @@ def _remaining(
     lengths_ptr,
     boxes_ptr,
     coordinates_ptr,
-    leaf_ptr,
+    part_ptr,
     row_order_ptr,
     list_ptr,
     number_ptr,
@@ -158,11 +159,11 @@ def _remaining(
     x = load_columns(x_columns_ptr, slot, 0, BLOCK_D if RESIDENT else width, BLOCK_D)
     best = tl.full([BLOCK_N], float("inf"), tl.float32)
     row_order_ptr += head * n
-    leaf_ptr += head * n
+    part_ptr += head * n
     scored = leaves  # the last leaf that was scored; rows are in the order of their leaves
     for seed in range(SEEDS):
         some = tl.minimum(first + (2 * seed + 1) * (BLOCK_N // (2 * SEEDS)), n - 1)
-        leaf = tl.minimum(tl.load(leaf_ptr + tl.load(row_order_ptr + some)), leaves - 1)
+        leaf = tl.minimum(tl.load(part_ptr + tl.load(row_order_ptr + some)) // _PARTS, leaves - 1)
         if leaf != scored:
             code = (head * leaves + leaf) * BLOCK_K + tl.arange(0, BLOCK_K)
             scores = step_scores(

@@ -64,7 +64,7 @@ def pruned_search(
         count, codes: see `pack`.
     """
     placed = place(x, where, leaves.order)
-    order = Permutation(torch.sort(placed.leaf, dim=1).indices, leaves.order.codes)
+    order = Permutation(torch.sort(placed.part, dim=1).indices, leaves.order.codes)
     packed, codes = pack(codebook, x, where, cut, tiles, count, codes, order)
     steps = remaining_leaves(
         packed, codes, where, bound(cut), cut, tiles, leaves.boxes, placed, order.rows, x.shape[-1]
