@@ -51,13 +51,13 @@ def test_hard_values(
     assert_unchanged(torch.cat([x, different])[None], codebook[None], order_of(codebook[None], kind))
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(
     heads=st.integers(1, 2),
-    n=st.integers(1, 80),
-    size=st.integers(1, 200),
+    n=st.integers(1, 70),
+    size=st.integers(1, 140),
     d=st.sampled_from([1, 3, 8, 9, 33]),
-    scale=st.sampled_from([1.0, 1e-30, 1e-42, 1e30]),
+    scale=st.sampled_from([1.0, 1e-30, 1e30]),
     offset=st.sampled_from([0.0, 100.0]),
     kind=st.sampled_from(ORDERS),
     leaf=st.sampled_from([32, 64, 128]),
@@ -81,7 +81,7 @@ def test_dtypes(dtype: torch.dtype) -> None:
 
 
 def test_streamed_rows_and_strides() -> None:
-    x, codebook = clustered_data(20, 140, 300)
+    x, codebook = clustered_data(6, 100, 300)
     assert_unchanged(x.mT.contiguous().mT, codebook[:, ::2], order_of(codebook[:, ::2]))
 
 
@@ -122,13 +122,14 @@ def test_modes_without_a_certificate_find_codes_as_near(mode: str, kind: str) ->
     assert torch.equal(distance, expected)
 
 
-def test_neither_chunks_nor_heads_nor_repetition_change_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    x, codebook = torch.cat([torch.cat(clustered_data(70, 100, 3), 1) for _ in range(2)]).split([70, 100], 1)
+def test_neither_chunks_nor_heads_change_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, codebook = clustered_data(70, 100, 3)
     order = order_of(codebook)
-    monkeypatch.setattr(pruned_search, "LISTED", 2 * order.leaves)  # 64 rows of two heads
+    monkeypatch.setattr(pruned_search, "LISTED", order.leaves)  # 64 rows
     assert_unchanged(x, codebook, order)
+    x, codebook = x[:, :10].expand(2, -1, -1), codebook.expand(2, -1, -1)
     monkeypatch.setattr(nearest, "HEADS", 1)  # an order of two heads is none of one
-    assert_unchanged(x, codebook, order)
+    assert_unchanged(x, codebook, order_of(codebook))
 
 
 def test_reads_nothing_back() -> None:

@@ -46,6 +46,15 @@ def kept(x: Tensor, codebook: Tensor, order: CodeOrder) -> tuple[Steps, Tensor]:
     return seen[0]
 
 
+def assert_nearest_remains(x: Tensor, codebook: Tensor, order: CodeOrder) -> None:
+    """Each tile of rows keeps the leaves of its rows' nearest codes, by the reference."""
+    steps, rows = kept(x, codebook, order)
+    nearest, _ = reference.nearest_code(x, codebook)
+    leaf = (order.codes[0] == nearest[0, rows[0], None]).nonzero()[:, 1] // LEAF
+    for row, wanted in enumerate(leaf.tolist()):
+        assert wanted in steps.listed[0, row // 64, : steps.number[0, row // 64]]
+
+
 @pytest.mark.parametrize("size", [1, 31, 32, 33, 64, 300])
 def test_order_is_a_permutation_in_full_leaves(size: int) -> None:
     codebook = torch.randn(2, size, 5, device=device())
@@ -114,11 +123,20 @@ def test_the_leaf_of_the_nearest_code_remains(
     different = data.draw(vectors(d, 12, values))
     x, codebook = different[None], different[torch.randint(len(different), (100,)).to(device())][None]
     order = order_of(codebook, kind)
-    steps, rows = kept(x, codebook, order)
-    nearest, _ = reference.nearest_code(x, codebook)
-    leaf = (order.codes[0] == nearest[0, rows[0], None]).nonzero()[:, 1] // LEAF
-    for row, wanted in enumerate(leaf.tolist()):
-        assert wanted in steps.listed[0, row // 64, : steps.number[0, row // 64]]
+    assert_nearest_remains(x, codebook, order)
+
+
+@pytest.mark.parametrize("shift", [1e-2, 1e-4, 1e-6])
+def test_leaves_that_are_hardly_nearer_remain(shift: float) -> None:
+    """Leaves of one code and its copies, whose boxes are points, and rows almost halfway between two of them: by
+    less than the errors of scores for the smallest shift. A tile scores at most four of its eight leaves first.
+    """
+    different = torch.randn(24, 3, device=device())
+    neighbour = torch.cdist(different, different).fill_diagonal_(torch.inf).argmin(1)
+    step = different[neighbour] - different
+    x = torch.cat([different + (0.5 + shift) * step, different + (0.5 - shift) * step]).repeat(4, 1)
+    codebook = different.repeat(LEAF, 1)
+    assert_nearest_remains(x[None], codebook[None], order_of(codebook[None]))
 
 
 @pytest.mark.parametrize("d", [4, 24])
