@@ -11,6 +11,9 @@ PyTorch's precision of float32 matrix products (precision.py) selects the mode, 
 - "high", "medium": the nearest code by scores of rounded vectors, without a certificate.
 
 float64 inputs are compared in float64 in every mode.
+
+Searches that have been measured (tuning.py) may skip codes that are too far from all rows of a tile (pruned/). They
+take three more launches and a sort.
 """
 
 import torch
