@@ -12,8 +12,8 @@ PyTorch's precision of float32 matrix products (precision.py) selects the mode, 
 
 float64 inputs are compared in float64 in every mode.
 
-Searches that have been measured (tuning.py) may skip codes that are too far from all rows of a tile (pruned/). They
-take three more launches and a sort.
+Searches that have been measured (tuning.py) may skip codes that are too far from all rows of a tile (pruned/).
+They take three more launches and a sort.
 """
 
 import torch

@@ -1,7 +1,4 @@
-"""Few coordinates of vectors that bound their distances from below: the leaves of rows, and the boxes of leaves.
-
-Equations (30) and (31) of kernels/nearest/README.md.
-"""
+"""Where rows and codes lie in few coordinates: the parts of leaves that rows fall in, and the boxes of leaves."""
 
 from typing import NamedTuple
 
@@ -10,10 +7,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quantizers.kernels.common.triton.loads import load_tile
 from quantizers.kernels.nearest.triton.frame import Frame, finite_rows
-from quantizers.kernels.nearest.triton.pack import inverse_power_of_two
 from quantizers.kernels.nearest.triton.pruned.order import COORDINATES, FEW_CHANNELS, PARTS, CodeOrder, axes_of
+from quantizers.kernels.nearest.triton.pruned.projection import coordinates_of, scale_of
 
 ROWS = 32  # at a time, or codes: no leaf has fewer
 CHANNELS = 16  # of a step
@@ -82,63 +78,6 @@ def leaf_boxes(codebook: Tensor, where: Frame, order: CodeOrder) -> Tensor:
     return boxes
 
 
-@triton.jit
-def _coordinates(
-    rows_ptr,
-    stride_d,
-    finite,
-    centre_ptr,
-    axes_ptr,
-    d,
-    AXES: tl.constexpr,
-    DISTANCE: tl.constexpr,
-    ROWS: tl.constexpr,
-    CHANNELS: tl.constexpr,
-):
-    """φ of (30) [ROWS, COORDINATES] of the finite rows, in float64 and in their own units; zero of others."""
-    column = tl.arange(0, _COORDINATES)
-    coordinates = tl.zeros([ROWS, _COORDINATES], tl.float64)
-    for start in range(0, d, CHANNELS):
-        tile = _centred(rows_ptr, stride_d, finite, centre_ptr, start, d, CHANNELS)
-        for number in tl.static_range(AXES):
-            product = tl.sum(tile * _axis(axes_ptr, number, start, d, CHANNELS)[None, :], 1)
-            coordinates += tl.where(column[None, :] == number, product[:, None], 0.0)
-    if DISTANCE:
-        squares = tl.zeros([ROWS], tl.float64)
-        for start in range(0, d, CHANNELS):
-            tile = _centred(rows_ptr, stride_d, finite, centre_ptr, start, d, CHANNELS)
-            for number in tl.static_range(AXES):
-                product = tl.sum(tl.where(column[None, :] == number, coordinates, 0.0), 1)
-                tile -= product[:, None] * _axis(axes_ptr, number, start, d, CHANNELS)[None, :]
-            squares += tl.sum(tile * tile, 1)
-        coordinates = tl.where(column[None, :] == AXES, tl.sqrt(squares)[:, None], coordinates)
-    return coordinates
-
-
-@triton.jit
-def _centred(rows_ptr, stride_d, finite, centre_ptr, start, d, CHANNELS: tl.constexpr):
-    channels = start + tl.arange(0, CHANNELS)
-    centre = tl.load(centre_ptr + channels, mask=channels < d, other=0.0)
-    tile = load_tile(rows_ptr, finite, start, d, stride_d, CHANNELS) - centre[None, :]
-    return tl.where(finite[:, None], tile, 0.0)
-
-
-@triton.jit
-def _axis(axes_ptr, number, start, d, CHANNELS: tl.constexpr):
-    channels = start + tl.arange(0, CHANNELS)
-    return tl.load(axes_ptr + number * d + channels, mask=channels < d, other=0.0).to(tl.float64)
-
-
-@triton.jit
-def _scale(spread_ptr, d, CHANNELS: tl.constexpr):
-    """2⁻ʳ of (8)."""
-    spread = tl.zeros([CHANNELS], tl.float64)
-    for start in range(0, d, CHANNELS):
-        channels = start + tl.arange(0, CHANNELS)
-        spread = tl.maximum(spread, tl.load(spread_ptr + channels, mask=channels < d, other=0.0))
-    return inverse_power_of_two(tl.max(spread, 0))
-
-
 @triton.jit(
     do_not_specialize=["stride_xh", "stride_xn", "n", "parts", "nodes", "levels"],
     do_not_specialize_on_alignment=["stride_xd"],
@@ -173,7 +112,7 @@ def _place(
     finite = finite_rows(x_row_ptr, inside, d, stride_xd, CHANNELS)
     centre_ptr += head * d
     axes_ptr += head * _COORDINATES * d
-    coordinates = _coordinates(
+    coordinates = coordinates_of(
         x_row_ptr, stride_xd, finite, centre_ptr, axes_ptr, d, AXES, DISTANCE, ROWS, CHANNELS
     )  # fmt: skip
     column = tl.arange(0, _COORDINATES)
@@ -185,7 +124,7 @@ def _place(
     part = tl.where(finite, tl.minimum(node - nodes, parts - 1), parts)
     out = head * n + row
     tl.store(part_ptr + out, part, mask=inside)
-    scaled = (coordinates * _scale(spread_ptr + head * d, d, CHANNELS)).to(tl.float32)
+    scaled = (coordinates * scale_of(spread_ptr + head * d, d, CHANNELS)).to(tl.float32)
     tl.store(coordinates_ptr + out[:, None] * _COORDINATES + column[None, :], scaled, mask=inside[:, None])
 
 
@@ -214,14 +153,14 @@ def _leaf_boxes(
     codes_ptr += head * stride_ch
     centre_ptr += head * d
     axes_ptr += head * _COORDINATES * d
-    scale = _scale(spread_ptr + head * d, d, CHANNELS)
+    scale = scale_of(spread_ptr + head * d, d, CHANNELS)
     least = tl.full([_COORDINATES], float("inf"), tl.float32)
     largest = tl.full([_COORDINATES], float("-inf"), tl.float32)
     for start in range(0, LEAF, ROWS):
         code = tl.load(order_ptr + (head * leaves + leaf) * LEAF + start + tl.arange(0, ROWS))
         code_ptr = codes_ptr + code.to(tl.int64) * stride_ck
         finite = finite_rows(code_ptr, code < size, d, stride_cd, CHANNELS)
-        coordinates = _coordinates(
+        coordinates = coordinates_of(
             code_ptr, stride_cd, finite, centre_ptr, axes_ptr, d, AXES, DISTANCE, ROWS, CHANNELS
         )  # fmt: skip
         scaled = (coordinates * scale).to(tl.float32)

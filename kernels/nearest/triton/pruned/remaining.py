@@ -5,25 +5,18 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quantizers.kernels.common.constants import ROUNDOFF_FLOAT32
-from quantizers.kernels.nearest.triton.certificate import score_error
 from quantizers.kernels.nearest.triton.frame import Frame
 from quantizers.kernels.nearest.triton.pack import PackedCodes, PackedRows
 from quantizers.kernels.nearest.triton.pruned.coordinates import Placed
+from quantizers.kernels.nearest.triton.pruned.limits import limits
 from quantizers.kernels.nearest.triton.pruned.order import COORDINATES, FEW_CHANNELS, PARTS, axes_of
 from quantizers.kernels.nearest.triton.search import Steps, load_columns, step_scores
 from quantizers.kernels.nearest.triton.tiles import Bound, Layout, Tiles
 
-SMALLEST_FACTOR = 2.0**-12  # of a row that may skip leaves: (33) is for t = t', and (12) for rows not too far out
 SEEDS = 4  # rows of a tile whose leaves are scored for a first best code
 LEAVES = 32  # tested at a time
 _COORDINATES = tl.constexpr(COORDINATES)
 _PARTS = tl.constexpr(PARTS)
-_SMALLEST_FACTOR = tl.constexpr(SMALLEST_FACTOR)
-_ROUNDOFF = tl.constexpr(ROUNDOFF_FLOAT32)
-# Roundings of float32, relative to what they round: of the squared length of a row, and of (33) and (34).
-_LENGTH_ROUNDINGS = tl.constexpr(4.0)
-_ROUNDINGS = tl.constexpr(64.0)
 
 
 def remaining_leaves(
@@ -75,26 +68,6 @@ def remaining_leaves(
         enable_fp_fusion=True,
     )
     return Steps(listed, number)
-
-
-@triton.jit
-def _limits(best, length, residual, factor, lengths_ptr, head, heads, product_error, square_error):
-    """(34) [R] float32: the largest squared difference of coordinates that a leaf may have from each row.
-
-    +inf where nothing is known, and −1 for rows that are not finite, which need no leaf.
-    """
-    found = length < float("inf")
-    length = tl.where(found, length, 0.0)
-    error = score_error(length, residual, factor, lengths_ptr, head, heads, product_error, square_error)
-    factor = factor.to(tl.float64)
-    norm = length.to(tl.float64) / factor
-    square = norm * norm * (1 + _LENGTH_ROUNDINGS * _ROUNDOFF)
-    square += 2 * (best.to(tl.float64) + 2 * error.to(tl.float64)) / factor
-    radius = tl.sqrt(tl.load(lengths_ptr + head).to(tl.float32, bitcast=True)).to(tl.float64)
-    reach = tl.sqrt(tl.where(square < 0, 0.0, square)) + 2 * _ROUNDOFF * (norm + radius)
-    limit = reach * reach * (1 + _ROUNDINGS * _ROUNDOFF)
-    known = (limit < float("inf")) & (factor >= _SMALLEST_FACTOR)  # and not NaN
-    return tl.where(found, tl.where(known, limit, float("inf")), -1.0).to(tl.float32)
 
 
 @triton.jit
@@ -172,7 +145,7 @@ def _remaining(
             )  # fmt: skip
             best = tl.minimum(best, tl.min(scores, 1))
             scored = leaf
-    limit = _limits(
+    limit = limits(
         best, tl.load(length_ptr + slot), tl.load(residual_ptr + slot), factor, lengths_ptr, head, heads,
         product_error, square_error,
     )  # fmt: skip
