@@ -1,5 +1,7 @@
 """The one place that knows where the kernels are: the registered operations, and the inner steps of the search."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -16,9 +18,11 @@ from quantizers.kernels.nearest.triton.lookup import empty_found
 from quantizers.kernels.nearest.triton.nearest import search_of
 from quantizers.kernels.nearest.triton.pack import PackedCodes, PackedRows, pack
 from quantizers.kernels.nearest.triton.precision import ACCUMULATION, is_exact
+from quantizers.kernels.nearest.triton.pruned.order import orders
 from quantizers.kernels.nearest.triton.search import search
 from quantizers.kernels.nearest.triton.settle import settle
 from quantizers.kernels.nearest.triton.tiles import BLOCK_N, Layout, Tiles, bound, layout, tiles_of
+from quantizers.kernels.nearest.triton.tuning import order_for
 from quantizers.kernels.rotation.operation import rotate_grad
 from quantizers.kernels.soft.operation import soft_codes
 from quantizers.kernels.sums.operation import code_sums, ema_code_sums
@@ -37,6 +41,7 @@ __all__ = [
     "highest_score",
     "nearest_code",
     "nearest_lookup",
+    "pruned",
     "rotate_grad",
     "round_levels",
     "scored",
@@ -46,6 +51,17 @@ __all__ = [
 
 ROUNDOFF = ROUNDOFF_FLOAT32  # u of equation (10)
 LARGEST_TILE = 256  # rows, or codes of a step
+
+
+@contextlib.contextmanager
+def pruned(x: Tensor, codebook: Tensor) -> Iterator[None]:
+    """Let searches like that of x [H, N, D] skip codes that are too far, in the order of these codes [H, K, D]."""
+    properties = search_of(x, codebook)
+    orders[properties] = order_for(properties, codebook)
+    try:
+        yield
+    finally:
+        del orders[properties]
 
 
 class Decided(NamedTuple):

@@ -17,6 +17,7 @@ from benchmarks.gpu.implementations import (
     highest_score,
     nearest_code,
     nearest_lookup,
+    pruned,
     rotate_grad,
     round_levels,
     soft_codes,
@@ -63,6 +64,11 @@ def _search(n: int, k: int, d: int, heads: int = 1) -> Callable[[], list[Tensor]
 
 def _indices(x: Tensor, codebook: Tensor) -> Sequence[Tensor]:
     return nearest_code(x, codebook)[:1]
+
+
+def _pruned(x: Tensor, codebook: Tensor) -> Sequence[Tensor]:
+    with pruned(x, codebook):
+        return _indices(x, codebook)
 
 
 def _lookup(x: Tensor, codebook: Tensor) -> Sequence[Tensor]:
@@ -147,6 +153,8 @@ CASES = {
     "search, D 8": Case(_search(300, 200, 8), _indices),
     "search, D 100, two heads": Case(_search(70, 130, 100, heads=2), _indices),
     "search, D 260": Case(_search(40, 90, 260), _indices),
+    "pruned search, D 8": Case(_search(300, 200, 8), _pruned),
+    "pruned search, D 100, two heads": Case(_search(70, 130, 100, heads=2), _pruned),
     "search, high, D 16": Case(_search(300, 200, 16), _indices, "high"),
     "search, high, D 260": Case(_search(40, 90, 260), _indices, "high"),
     "search, medium, D 100": Case(_search(70, 130, 100), _indices, "medium"),

@@ -45,7 +45,7 @@ def tune(x: Tensor, codebook: Tensor, repetitions: int = 5) -> dict[Choice, floa
     search, times = search_of(x, codebook), {}
     with torch.cuda.device_of(x):
         # Searches in float64 score all codes.
-        order = _order(search, codebook) if compute_dtype(x, codebook) != torch.float64 else None
+        order = order_for(search, codebook) if compute_dtype(x, codebook) != torch.float64 else None
         ways = (False, True) if order is not None else (False,)
         for choice in [Choice(programs, pruned) for pruned in ways for programs in PROGRAMS]:
             _use(search, choice, order)
@@ -55,7 +55,8 @@ def tune(x: Tensor, codebook: Tensor, repetitions: int = 5) -> dict[Choice, floa
     return times
 
 
-def _order(search: Search, codebook: Tensor) -> CodeOrder:
+def order_for(search: Search, codebook: Tensor) -> CodeOrder:
+    """Return the order of the codes [H, K, D] in leaves of the size that the search walks."""
     cut = layout(search.d, search.device)
     return build_order(codebook, leaf_of(tiles_of(search, cut), cut))
 
