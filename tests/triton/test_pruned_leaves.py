@@ -88,7 +88,7 @@ def test_codes_fall_into_their_own_parts_of_leaves(d: int) -> None:
 def test_boxes_are_no_farther_than_codes(
     data: st.DataObject, d: int, values: st.SearchStrategy[float], kind: str
 ) -> None:
-    """(30) to (33), of stored coordinates: the difference from a code's coordinates, less the rounding of both."""
+    """(17) to (20), of stored coordinates: the difference from a code's coordinates, less the rounding of both."""
     x, codebook = data.draw(vectors(d, 6, values)), data.draw(vectors(d, 12, values))
     order, where = order_of(codebook[None], kind), frame(codebook[None])
     spread = where.spread.amax()

@@ -1,4 +1,4 @@
-"""How far leaves may be from rows: equations (32) to (34) of kernels/nearest/README.md."""
+"""How far leaves may be from rows: equations (19) to (21) of kernels/nearest/README.md."""
 
 import triton
 import triton.language as tl
@@ -6,17 +6,17 @@ import triton.language as tl
 from quantizers.kernels.common.constants import ROUNDOFF_FLOAT32
 from quantizers.kernels.nearest.triton.certificate import score_error
 
-# t of rows that may skip leaves: neither (33) nor what (32) says of (12) holds for all that are farther out.
+# t of rows that may skip leaves: neither (20) nor what (19) says of (12) holds for all that are farther out.
 _SMALLEST_FACTOR = tl.constexpr(2.0**-12)
 _ROUNDOFF = tl.constexpr(ROUNDOFF_FLOAT32)
-# Roundings of float32, relative to what they round: of the squared length of a row, and of (33) and (34).
+# Roundings of float32, relative to what they round: of the squared length of a row, and of (20) and (21).
 _LENGTH_ROUNDINGS = tl.constexpr(4.0)
 _ROUNDINGS = tl.constexpr(64.0)
 
 
 @triton.jit
 def limits(best, length, residual, factor, lengths_ptr, head, heads, product_error, square_error):
-    """(34) [R] float32: the largest squared difference of coordinates that a leaf may have from each row.
+    """(21) [R] float32: the largest squared difference of coordinates that a leaf may have from each row.
 
     +inf where nothing is known, and −1 for rows that are not finite, which need no leaf.
     """

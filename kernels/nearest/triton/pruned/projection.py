@@ -1,6 +1,6 @@
 """Few coordinates of vectors, whose differences are no larger than distances.
 
-Equations (30) and (31) of kernels/nearest/README.md.
+Equations (17) and (18) of kernels/nearest/README.md.
 """
 
 import triton
@@ -26,7 +26,7 @@ def coordinates_of(
     ROWS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """φ of (30) [ROWS, COORDINATES] of the finite rows, in float64 and in their own units; zero of others."""
+    """φ of (17) [ROWS, COORDINATES] of the finite rows, in float64 and in their own units; zero of others."""
     column = tl.arange(0, _COORDINATES)
     coordinates = tl.zeros([ROWS, _COORDINATES], tl.float64)
     for start in range(0, d, CHANNELS):

@@ -1,4 +1,4 @@
-"""The leaves that a tile of rows must search: equations (32) to (34) of kernels/nearest/README.md."""
+"""The leaves that a tile of rows must search: equations (19) to (21) of kernels/nearest/README.md."""
 
 import torch
 import triton
