@@ -63,3 +63,27 @@ def make_folder(out: Path) -> Path:
     results_folder = out / FOLDER
     make_writable(out, results_folder)
     return results_folder
+
+
+def whole_numbers(option: str, given: list[str] | None, least: int) -> tuple[int, ...]:
+    """Parse comma-separated lists into sorted, unique numbers; empty if the option is not given. Raises:
+    InputError.
+    """
+
+    def read(word: str) -> int:
+        if not (word.isdecimal() and least <= int(word) <= LARGEST_SEED):
+            raise InputError(f"{option}: got {word!r}; expected a whole number from {least} to {LARGEST_SEED}")
+        return int(word)
+
+    return tuple(sorted({read(word) for word in split_words(option, given)}))
+
+
+def split_words(option: str, given: list[str] | None) -> list[str]:
+    """Split comma-separated lists into words; no words if the option is not given.
+
+    Raises: InputError for an option without a word.
+    """
+    words = [word.strip() for text in given or [] for word in text.split(",") if word.strip()]
+    if given is not None and not words:
+        raise InputError(f"{option}: got no value; expected at least one")
+    return words

@@ -8,9 +8,8 @@ import torch
 import typer
 from rich.console import Console
 
-from benchmarks.cli.common import Device, Fresh, Images, Out, make_folder, read_photographs
+from benchmarks.cli.common import Device, Fresh, Images, Out, make_folder, read_photographs, whole_numbers
 from benchmarks.cli.exits import FAILED, INTERRUPTED, sentences
-from benchmarks.cli.sweep import whole_numbers
 from benchmarks.errors import InputError
 from benchmarks.files import write_json, write_text
 from benchmarks.machine import usable_cores

@@ -9,7 +9,6 @@ import typer
 from rich.console import Console
 
 from benchmarks.cli.common import (
-    LARGEST_SEED,
     Device,
     Fresh,
     Images,
@@ -18,6 +17,8 @@ from benchmarks.cli.common import (
     make_folder,
     parse_names,
     read_photographs,
+    split_words,
+    whole_numbers,
 )
 from benchmarks.cli.exits import FAILED, INTERRUPTED, sentences
 from benchmarks.data import Photographs
@@ -117,19 +118,6 @@ def command(
         raise typer.Exit(FAILED)
 
 
-def whole_numbers(option: str, given: list[str] | None, least: int) -> tuple[int, ...]:
-    """Parse comma-separated lists into sorted, unique numbers; empty if the option is not given. Raises:
-    InputError.
-    """
-
-    def read(word: str) -> int:
-        if not (word.isdecimal() and least <= int(word) <= LARGEST_SEED):
-            raise InputError(f"{option}: got {word!r}; expected a whole number from {least} to {LARGEST_SEED}")
-        return int(word)
-
-    return tuple(sorted({read(word) for word in _words(option, given)}))
-
-
 def positive_numbers(option: str, given: list[str] | None) -> tuple[float, ...]:
     """Parse learning rates in the same way as `whole_numbers`."""
 
@@ -142,14 +130,7 @@ def positive_numbers(option: str, given: list[str] | None) -> tuple[float, ...]:
             raise InputError(f"{option}: got {word!r}; expected a number above 0")
         return value
 
-    return tuple(sorted({read(word) for word in _words(option, given)}))
-
-
-def _words(option: str, given: list[str] | None) -> list[str]:
-    words = [word.strip() for text in given or [] for word in text.split(",") if word.strip()]
-    if given is not None and not words:
-        raise InputError(f"{option}: got no value; expected at least one")
-    return words
+    return tuple(sorted({read(word) for word in split_words(option, given)}))
 
 
 def write_report(console: Console, out: Path, grid: Grid, results: Results, photographs: Photographs) -> None:

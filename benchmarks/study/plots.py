@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, LogLocator, NullFormatter, NullLocator
 
-from benchmarks.plots import PALE, PALETTE, PLAIN_NUMBERS, ruled, save, titled
+from benchmarks import dots as dot_rows
+from benchmarks.plots import PALETTE, PLAIN_NUMBERS, ruled, save, titled
 from benchmarks.study import compare
 from benchmarks.study.effects import Effect, Setting, Table, capital
 from benchmarks.study.report import on
@@ -71,18 +72,10 @@ def dots(record: dict[str, Any], table: Table) -> Figure:
     figure = titled(table.title, on(record), (2.6 * len(table.columns) + 2.4, 0.34 * len(table.quantizers) + 1.6))
     panels = figure.subplots(1, len(table.columns), sharey=True, squeeze=False)[0]
     for axes, column in zip(panels, table.columns, strict=True):
-        for row, name in enumerate(table.quantizers):
-            found = list(compare.values(record, column.setting(name), column.measure).values())
-            color = COLORS[row % 2]
-            axes.plot(found, [row] * len(found), "o", color=color, markersize=4, alpha=0.7)
-            if found:
-                axes.plot([sum(found) / len(found)] * 2, [row - 0.3, row + 0.3], color=color, linewidth=1.6)
-        axes.set_title(column.heading.replace(", ", ",\n"), fontsize=9)
-        axes.tick_params(labelsize=8)
-        axes.grid(axis="both", color=PALE, linewidth=0.8)
-        axes.spines[["top", "right", "left"]].set_visible(False)
-    panels[0].set_yticks(range(len(table.quantizers)), table.quantizers, fontsize=8)
-    panels[0].set_ylim(len(table.quantizers) - 0.5, -0.5)
+        settings = [column.setting(name) for name in table.quantizers]
+        rows = [list(compare.values(record, setting, column.measure).values()) for setting in settings]
+        dot_rows.panel(axes, rows, column.heading.replace(", ", ",\n"))
+    dot_rows.name_rows(panels[0], table.quantizers)
     _share_range(panels, table)
     return figure
 

@@ -94,14 +94,55 @@ def test_a_rerun_trains_only_what_is_not_there(command, trained, no_pictures, tm
     assert trained_by() == ["vq", "none"]
     assert trained_by() == []
     assert trained_by("--quantizers", "fsq", names="none,none") == ["fsq"]
-    assert trained_by("--seed", 1) == ["vq", "none"]
-    assert trained_by("--seed", 1, "--fresh") == ["vq", "none"]
+    assert trained_by("--seeds", 1) == ["vq", "none"]
+    assert trained_by("--seeds", 1, "--fresh") == ["vq", "none"]
     parts = tmp_path / "out" / "parts"
     (parts / "vq.npz").write_bytes((parts / "vq.npz").read_bytes()[:-20])
     (parts / "none.json").write_text('{"fingerprint": ')
-    assert trained_by("--seed", 1) == ["vq", "none"]
+    assert trained_by("--seeds", 1) == ["vq", "none"]
     (parts / "vq.json").write_text("[]")
-    assert trained_by("--seed", 1) == ["vq"]
+    assert trained_by("--seeds", 1) == ["vq"]
+
+
+def test_several_seeds_make_one_table(command, trained, tmp_path):
+    result = command("--seeds", "1,0")
+    assert result.exit_code == 0, result.output
+    assert trained == ["vq", "none"] * 2
+    out = tmp_path / "out"
+    record = json.loads((out / "seeds.json").read_text())
+    assert record["settings"]["seeds"] == [0, 1]
+    assert [(each["quantizer"], each["seed"]) for each in record["results"]] == [
+        (name, seed) for seed in (0, 1) for name in ("vq", "none")
+    ]
+    for seed in (0, 1):
+        (single,) = [each for each in record["results"] if (each["quantizer"], each["seed"]) == ("vq", seed)]
+        report = json.loads((out / f"seed-{seed}" / "utilization.json").read_text())
+        assert report["settings"]["seed"] == seed
+        assert {**report["results"][0], "seed": seed} == single
+    (row,) = [line for line in (out / "seeds.md").read_text().splitlines() if line.startswith("| vq ")]
+    psnr = [each["psnr_db"] for each in record["results"] if each["quantizer"] == "vq"]
+    assert f"{sum(psnr) / 2:.2f} ({min(psnr):.2f} to {max(psnr):.2f})" in row
+    with Image.open(out / "seeds.png") as picture:
+        assert min(picture.size) > 200
+    trained.clear()
+    assert command("--seeds", "0,1,2").exit_code == 0
+    assert trained == ["vq", "none"]  # of seed 2 alone
+
+
+def test_an_interrupted_seed_is_reported_as_missing(command, monkeypatch, no_pictures, tmp_path):
+    real = utilization.measure
+
+    def interrupted(name, recipe, *rest):
+        if (name, recipe.seed) == ("none", 1):
+            raise KeyboardInterrupt
+        return real(name, recipe, *rest)
+
+    monkeypatch.setattr(utilization, "measure", interrupted)
+    assert command("--seeds", "0,1,2").exit_code == 130
+    record = json.loads((tmp_path / "out" / "seeds.json").read_text())
+    assert len(record["results"]) == 3
+    assert record["missing"] == ["none (seed 1)", "vq (seed 2)", "none (seed 2)"]
+    assert record["interrupted"]
 
 
 def test_an_interrupted_run_reports_what_is_finished(command, monkeypatch, tmp_path):
