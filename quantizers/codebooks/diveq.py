@@ -5,7 +5,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from quantizers.codebooks.options import OptionalLossOptions
+from quantizers.codebooks.options import GivenOptionalLossOptions
 from quantizers.codebooks.vector import VectorQuantizer
 from quantizers.core.arguments.checks import FromZero, Size
 from quantizers.core.arguments.options import checked
@@ -47,7 +47,7 @@ class DiVeQ(VectorQuantizer):
         distance: "euclidean", "cosine" for codes on the unit sphere, or "angle" for a search by angle alone.
         noise_variance: σ² ≥ 0. The paper sets 10⁻³; its published code takes this number for σ.
         commitment_weight, codebook_weight: of VQ's loss, which the paper does not use; 0 by default.
-        regularizers: as in VectorQuantizer.
+        regularizers, codebook, frozen: as in VectorQuantizer.
 
     The noise comes from the default generator of x's device: `torch.manual_seed` makes a run repeatable.
 
@@ -64,10 +64,10 @@ class DiVeQ(VectorQuantizer):
     def __init__(
         self,
         dim: Size,
-        codebook_size: Size,
+        codebook_size: Size | None = None,
         *,
         noise_variance: FromZero = 1e-3,
-        **options: Unpack[OptionalLossOptions],
+        **options: Unpack[GivenOptionalLossOptions],
     ) -> None:
         super().__init__(dim, codebook_size, **options)
         self.noise_variance = noise_variance

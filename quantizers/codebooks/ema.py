@@ -5,12 +5,12 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from quantizers.clustering.kmeans import kmeans
+from quantizers.codebooks.given import GivenCodes, size_of
 from quantizers.codebooks.nearest import NearestCodeQuantizer
 from quantizers.codebooks.options import CommitmentOptions
 from quantizers.core.arguments.checks import Positive, Share, Size
 from quantizers.core.arguments.options import checked
-from quantizers.core.codebook import check_codes, init_codes_
+from quantizers.core.codebook import check_codes
 from quantizers.core.parallel import Averages, ProcessGroup, Ranks, ema_over_ranks
 from quantizers.core.recompute import choose, is_recomputing
 from quantizers.core.registry import register
@@ -23,7 +23,7 @@ from quantizers.kernels.sums.operation import code_sums
 
 
 @register("ema_vq")
-class EMAVectorQuantizer(NearestCodeQuantizer):
+class EMAVectorQuantizer(GivenCodes):
     """EMA VQ: nearest code, with codes that are moving averages of the vectors that chose them.
 
     Use it instead of VQ's codebook loss: the codes get no gradient and follow the encoder at the rate that
@@ -64,7 +64,10 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
         (True, False)
 
     Args:
-        dim: channels of x. codebook_size: K ≥ 1.
+        dim: channels of x. codebook_size: K ≥ 1; may be left out where `codebook` is given.
+        codebook: the first codes, [K, code_dim], finite and of a floating dtype; see VectorQuantizer.
+        frozen: whether the codes stay: True, False, or a mask, bool [K], of those that stay. Codes of a mask are
+            bit-equal after any number of steps, whatever their averages are.
         code_dim: channels of a code, default `dim`. channel_dim: axis of x's channels.
         decay: γ in [0, 1]; 1 leaves the codes unchanged, as `freeze` does. epsilon: ε > 0 of the smoothing.
         distance: "euclidean", "cosine" for codes on the unit sphere, or "angle" for a search by angle alone.
@@ -76,7 +79,7 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
             vectors, not the codes.
 
     State (float32 under any module dtype): embedding e [K, code_dim], cluster_size N [K], embedding_sum m
-    [K, code_dim]. Where a row of `embedding` was set in another way than by a step (a copy into it, a checkpoint
+    [K, code_dim]; with a mask also is_frozen [K]. Where a row of `embedding` was set in another way than by a step (a copy into it, a checkpoint
     of codes alone), the next step starts from m = N̂ e for that row, so that it does not undo the change.
 
     Shapes: x [..., dim] → quantized [..., dim], indices [...], loss [].
@@ -96,14 +99,16 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
     def __init__(
         self,
         dim: Size,
-        codebook_size: Size,
+        codebook_size: Size | None = None,
         *,
+        codebook: Tensor | None = None,
+        frozen: bool | Tensor = False,
         decay: Share = 0.99,
         epsilon: Positive = 1e-5,
         process_group: ProcessGroup = "world",
         **options: Unpack[CommitmentOptions],
     ) -> None:
-        super().__init__(dim, codebook_size, **options)
+        super().__init__(dim, size_of(codebook, codebook_size), **options)
         for regularizer in self.regularizers:
             if regularizer.moves == "codes":
                 raise ValueError(
@@ -113,10 +118,11 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
         self.ranks = Ranks(process_group)
         self.decay = decay
         self.epsilon = epsilon
-        shape = (codebook_size, self.code_dim)
+        shape = (self.codebook_size, self.code_dim)
         self.register_buffer("embedding", torch.empty(shape))
-        self.register_buffer("cluster_size", torch.empty(codebook_size))
+        self.register_buffer("cluster_size", torch.empty(self.codebook_size))
         self.register_buffer("embedding_sum", torch.empty(shape))
+        self._give(codebook, frozen)
 
     @property
     def process_group(self) -> str | None:
@@ -128,8 +134,11 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
         self.ranks = Ranks(process_group)
 
     def reset_parameters(self) -> None:
-        """Draw the codes from N(0, 1/code_dim), see `init_codes_`; each one counts as a vector seen."""
-        self._restart(init_codes_(self.embedding))
+        """Set the codes that the constructor was given, or draw them from N(0, 1/code_dim), see `init_codes_`.
+
+        Each one counts as a vector seen.
+        """
+        self._restart(self._first_codes_(self.embedding))
 
     @torch.no_grad()
     def set_codebook(self, codes: Tensor) -> None:
@@ -157,7 +166,7 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
         self.embedding_sum.copy_(embedding_sum)
 
     def _initialize(self, z: Tensor, process_group: ProcessGroup) -> None:
-        self.set_codebook(kmeans(z, self.codebook_size, distance=self.distance, process_group=process_group))
+        self._initialize_table(z, process_group)
 
     @property
     def has_table(self) -> bool:
@@ -168,12 +177,15 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
     def move_codes(self, positions: Tensor, targets: Tensor, shares: Tensor) -> None:
         """See `LearnedCodes`. N ← (1 − share) N + share, and m = N · e.
 
-        A replaced code thus counts as one vector seen, and the next step does not undo the move.
+        A replaced code thus counts as one vector seen, and the next step does not undo the move. Frozen codes do not
+        move.
         """
         shares = shares.to(self.embedding)
         codes = self._to_value_space(
             torch.lerp(self.embedding[positions], targets.to(self.embedding), shares[:, None])
         )
+        if self.frozen_codes is not None:
+            codes = self.embedding[positions].where(self.is_frozen[positions, None], codes)
         sizes = torch.lerp(self.cluster_size[positions], torch.ones_like(shares), shares)
         write_rows(self, "embedding", positions, codes)
         self._previous().index_copy_(0, positions, codes)
@@ -217,9 +229,10 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
         codes = smoothed_codes(cluster_size, embedding_sum, self.epsilon)
         if not is_transformed():
             self._previous().copy_(choose(recomputing, self._previous(), self.embedding))  # before the move
+        learns = moved if self.frozen_codes is None else moved & ~self.is_frozen[:, None]
         # A batch in which no vector counts moves no average, and must not round the codes again either.
         moves = {
-            "embedding": codes.where(moved, self.embedding),
+            "embedding": codes.where(learns, self.embedding),
             "cluster_size": cluster_size,
             "embedding_sum": embedding_sum,
         }
@@ -231,7 +244,11 @@ class EMAVectorQuantizer(NearestCodeQuantizer):
 
     def _moves_in_place(self, z: Tensor, indices: Tensor) -> bool:
         """Whether kernels move the state of a step that needs no other forward and no other rank."""
-        if self._accumulation > 1 or not self._buffers.keys() >= {"embedding", "cluster_size", "embedding_sum"}:
+        if (
+            self.frozen_codes is not None
+            or self._accumulation > 1
+            or not self._buffers.keys() >= {"embedding", "cluster_size", "embedding_sum"}
+        ):
             return False
         return runs_in_place(z, indices, *self._state(), self.decay) and self.ranks.group() is None
 

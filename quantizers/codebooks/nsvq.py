@@ -5,7 +5,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from quantizers.codebooks.options import OptionalLossOptions
+from quantizers.codebooks.options import GivenOptionalLossOptions
 from quantizers.codebooks.vector import VectorQuantizer
 from quantizers.core.arguments.checks import Size
 from quantizers.core.arguments.options import checked
@@ -46,7 +46,7 @@ class NSVQ(VectorQuantizer):
         distance: "euclidean"; "cosine" for codes on the unit sphere, which values in training leave; or "angle"
             for a search by angle alone.
         commitment_weight, codebook_weight: of VQ's loss, which the paper does not use; 0 by default.
-        regularizers: as in VectorQuantizer.
+        regularizers, codebook, frozen: as in VectorQuantizer.
 
     The noise comes from the default generator of x's device: `torch.manual_seed` makes a run repeatable.
 
@@ -59,7 +59,9 @@ class NSVQ(VectorQuantizer):
     draws_in_training = True
 
     @checked
-    def __init__(self, dim: Size, codebook_size: Size, **options: Unpack[OptionalLossOptions]) -> None:
+    def __init__(
+        self, dim: Size, codebook_size: Size | None = None, **options: Unpack[GivenOptionalLossOptions]
+    ) -> None:
         super().__init__(dim, codebook_size, **options)
 
     def _pass_gradient(self, z: Tensor, codes: Tensor) -> Tensor:

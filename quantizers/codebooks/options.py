@@ -7,6 +7,8 @@ Each class of options extends the one before it. A constructor takes the largest
 from collections.abc import Sequence
 from typing import Annotated, TypedDict
 
+from torch import Tensor
+
 from quantizers.core.arguments.checks import Size, Weight
 from quantizers.core.arguments.shared import Default
 from quantizers.core.distance import Distance
@@ -37,11 +39,22 @@ class SearchOptions(CodeOptions, total=False):
     distance: DistanceName
 
 
+class GivenOptions(TypedDict, total=False):
+    """Options of a table of codes: where it starts, and which codes stay."""
+
+    codebook: Annotated[Tensor | None, Default(None)]
+    frozen: Annotated[bool | Tensor, Default(False)]
+
+
 class OptionalLossOptions(SearchOptions, total=False):
     """Options of a codebook that learns from the decoder's gradient, and whose losses are off by default."""
 
     commitment_weight: Annotated[Weight, Default(0.0)]
     codebook_weight: Annotated[Weight, Default(0.0)]
+
+
+class GivenOptionalLossOptions(OptionalLossOptions, GivenOptions, total=False):
+    """The same for a table of codes that may be given."""
 
 
 class GradientOptions(SearchOptions, total=False):

@@ -1,25 +1,25 @@
 """Vector quantization with a learned codebook."""
 
 from collections.abc import Mapping
-from typing import ClassVar, Unpack
+from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
 
-from quantizers.clustering.kmeans import kmeans
-from quantizers.codebooks.nearest import NearestCodeQuantizer
+from quantizers.codebooks.given import GivenCodes, size_of
 from quantizers.codebooks.options import VQOptions
 from quantizers.core.arguments.checks import Size
 from quantizers.core.arguments.options import checked
-from quantizers.core.codebook import check_codes, init_codes_
+from quantizers.core.codebook import check_codes
 from quantizers.core.parallel import ProcessGroup
 from quantizers.core.registry import register
+from quantizers.core.state.moving import move
 from quantizers.core.state.writing import write, write_rows
 
 
 @register("rotation_vq", gradient="rotation")
 @register("vq")
-class VectorQuantizer(NearestCodeQuantizer):
+class VectorQuantizer(GivenCodes):
     """VQ: nearest code, with a codebook that is a parameter and moves towards its vectors by a loss.
 
     Use it as the baseline that every other method refines; with gradient="rotation" it is the rotation trick.
@@ -44,8 +44,26 @@ class VectorQuantizer(NearestCodeQuantizer):
         >>> torch.equal(quantizer.decode(indices), quantized)
         True
 
+    Codes that are given and stay, such as pretrained features, and a codebook that grows around given codes:
+
+        >>> features = torch.randn(64, 16)
+        >>> quantizer = quantizers.create("vq", 16, codebook=features, frozen=True)
+        >>> torch.equal(quantizer.codebook, features)
+        True
+        >>> grown = torch.cat([features, torch.randn(32, 16)])
+        >>> quantizer = quantizers.create("vq", 16, codebook=grown, frozen=torch.arange(96) < 64)
+
+    **Frozen codes.** With frozen=True all codes stay until `unfreeze`. A mask freezes some of them for good: they
+    are bit-equal after any number of steps of any optimizer, since their values are a buffer, and the rows of the
+    parameter that they hide get no gradient and are not read. Weight decay may move these rows. Regularizers,
+    replacement and `initialize_from`, which places the other codes by k-means on all vectors, leave frozen codes
+    alone. `set_codebook` sets all codes.
+
     Args:
-        dim: channels of x. codebook_size: K ≥ 1.
+        dim: channels of x. codebook_size: K ≥ 1; may be left out where `codebook` is given.
+        codebook: the first codes, [K, code_dim], finite and of a floating dtype. Without it they are drawn. They
+            are copied; a configuration leaves them to the state dict.
+        frozen: whether the codes stay: True, False, or a mask, bool [K], of those that stay.
         code_dim: channels of a code, default `dim`. channel_dim: axis of x's channels.
         distance: "euclidean", "cosine" for codes on the unit sphere, or "angle" for a search by angle alone.
         gradient: "straight_through", "rotation", "reflection" or a function (z, codes) → [..., D].
@@ -53,30 +71,54 @@ class VectorQuantizer(NearestCodeQuantizer):
         decoder_gradient: also pass the decoder's gradient to the chosen codes.
         regularizers: losses on vectors and codes, added to the loss, see `quantizers.regularizers`.
 
+    State: embedding [K, code_dim]; with a mask also is_frozen [K] and frozen_embedding [K, code_dim], of which the
+    frozen rows count.
+
     Shapes: x [..., dim] → quantized [..., dim], indices [...], loss [].
 
-    Raises: ValueError for a size below 1 or an unknown distance or gradient.
+    Raises: ValueError for a size below 1, an unknown distance or gradient, and a codebook or mask of another shape
+        or with values that are not finite; TypeError for another dtype of theirs.
     """
 
     # For checkpoints of quantizers with an nn.Embedding.
     renamed: ClassVar[Mapping[str, str]] = {"embedding.weight": "embedding"}
 
-    @checked
-    def __init__(self, dim: Size, codebook_size: Size, **options: Unpack[VQOptions]) -> None:
-        super().__init__(dim, codebook_size, **options)
-        self.embedding = nn.Parameter(torch.empty(codebook_size, self.code_dim))
+    frozen_embedding: Tensor
 
+    @checked
+    def __init__(
+        self,
+        dim: Size,
+        codebook_size: Size | None = None,
+        *,
+        codebook: Tensor | None = None,
+        frozen: bool | Tensor = False,
+        **options: Unpack[VQOptions],
+    ) -> None:
+        super().__init__(dim, size_of(codebook, codebook_size), **options)
+        self.embedding = nn.Parameter(torch.empty(self.codebook_size, self.code_dim))
+        self._give(codebook, frozen)
+
+    def _register_mask(self) -> None:
+        super()._register_mask()
+        self.register_buffer("frozen_embedding", self.embedding.detach().clone())
+
+    @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draw the codes from N(0, 1/code_dim), see `init_codes_`."""
-        init_codes_(self.embedding)
+        """Set the codes that the constructor was given; or draw them from N(0, 1/code_dim), see `init_codes_`."""
+        self._first_codes_(self.embedding)
+        if self.frozen_codes is not None:
+            self.frozen_embedding.copy_(self.embedding)
 
     @torch.no_grad()
     def set_codebook(self, codes: Tensor) -> None:
         """Replace all codes with `codes` [K, code_dim]. Raises: ValueError for another shape."""
         write(self, "embedding", check_codes(codes, self.codebook_size, self.code_dim))
+        if self.frozen_codes is not None:
+            move(self.frozen_embedding, codes)
 
     def _initialize(self, z: Tensor, process_group: ProcessGroup) -> None:
-        self.set_codebook(kmeans(z, self.codebook_size, distance=self.distance, process_group=process_group))
+        self._initialize_table(z, process_group)
 
     @property
     def has_table(self) -> bool:
@@ -85,11 +127,13 @@ class VectorQuantizer(NearestCodeQuantizer):
 
     @torch.no_grad()
     def move_codes(self, positions: Tensor, targets: Tensor, shares: Tensor) -> None:
-        """See `LearnedCodes`; with distance="cosine" the moved codes have unit norm."""
+        """See `LearnedCodes`; with distance="cosine" the moved codes have unit norm. Frozen codes do not move."""
         codes = torch.lerp(
             self._codebook()[positions], targets.to(self.embedding), shares.to(self.embedding)[:, None]
         )
         write_rows(self, "embedding", positions, self._to_value_space(codes))
 
     def _codes(self) -> Tensor:
-        return self.embedding
+        if self.frozen_codes is None:
+            return self.embedding
+        return torch.where(self.is_frozen[:, None], self.frozen_embedding, self.embedding)

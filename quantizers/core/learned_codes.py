@@ -26,6 +26,11 @@ class LearnedCodes(CodeSpace):
     """Whether training leaves the codes as they are, see `freeze`."""
 
     @property
+    def frozen_codes(self) -> Tensor | None:
+        """Which codes stay as they are while the others learn, bool [K]; None where `frozen` applies to all."""
+        return None
+
+    @property
     def observes(self) -> bool:
         """Whether a forward in training changes state other than through gradients, in `_observe`."""
         return False
@@ -107,6 +112,8 @@ class LearnedCodes(CodeSpace):
                 module.frozen = frozen
                 for parameter in module._code_parameters():
                     parameter.requires_grad_(not frozen)
+                    if frozen:
+                        parameter.grad = None  # or the next step of an optimizer would still use it
         return self
 
     def _code_parameters(self) -> Iterator[nn.Parameter]:

@@ -23,7 +23,8 @@ arguments of a constructor that takes any number of them.
 
 Allowed are PyTorch's usual layers and activations, and classes that are decorated with `quantizers.configurable`.
 
-A configuration does not contain weights and other state (Gumbel's current temperature is state), whether
+A configuration does not contain weights and other state (Gumbel's current temperature is state; so are a codebook
+and a mask of frozen codes that the constructor was given), whether
 parameters require gradients, the training mode, the device, the dtype, or which ranks train together: a process
 group becomes "world".
 """
@@ -111,6 +112,9 @@ class _Serializer:
                 if parameter.kind is inspect.Parameter.VAR_KEYWORD:
                     named |= named.pop(name, {})
         arguments = {name: self._to_json(value) for name, value in named.items()} | self._defaults(bound)
+        for name, value in self._quantizer._options_in_state().items():
+            if name in arguments and (arguments[name] is None or any(missing_values(arguments[name]))):
+                arguments[name] = value
         if "process_group" in arguments and hasattr(self._quantizer, "process_group"):
             arguments["process_group"] = None if self._quantizer.process_group is None else "world"
         return [self._to_json(value) for value in positional], arguments

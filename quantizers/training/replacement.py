@@ -46,7 +46,8 @@ class Replacement(abc.ABC):
     that equal codes stay bit-equal. Every rank must call `step`, even after an empty batch or without a forward.
     Sharded parameters (FSDP) are not supported.
 
-    Frozen codes (`Quantizer.freeze`) and their running use do not change until they are unfrozen.
+    Frozen codes (`Quantizer.freeze`) and their running use do not change until they are unfrozen. Codes that a mask
+    freezes (`VectorQuantizer(..., frozen=mask)`) never move.
 
     Copies and pickles of the model carry no hooks: make a new replacement for them.
 
@@ -147,6 +148,8 @@ class Replacement(abc.ABC):
             return 0
         use.copy_(self.decay * use + (1 - self.decay) * len(codes) * counts.to(use) / counts.sum())
         shares = self._shares(use)
+        if quantizer.frozen_codes is not None:
+            shares = shares.masked_fill(quantizer.frozen_codes, 0)
         moving = use.argsort(stable=True)  # the least used codes first, in case there are too few vectors
         moving = moving[shares[moving] > 0]
         if not len(moving):

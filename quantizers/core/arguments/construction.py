@@ -48,6 +48,13 @@ class RecordedConstruction:
 
     _construction: Construction
 
+    def _options_in_state(self) -> dict[str, Any]:
+        """Options that may be tensors, which a state dict holds: what a configuration has instead of each.
+
+        Also the options that the constructor reads off such a tensor where they are None.
+        """
+        return {}
+
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Record the arguments of the outermost constructor."""
         new: Callable[..., Self] = super().__new__
