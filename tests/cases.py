@@ -106,6 +106,8 @@ class Case:
 
 
 def _label(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
     if isinstance(value, nn.Module):
         return type(value).__name__
     return getattr(value, "__name__", str(value))
@@ -121,12 +123,32 @@ def missing_of(case: "Case") -> dict[str, Any]:
     return {name: value for name, value in case.options.items() if value is halved}
 
 
+def normal(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Normal numbers of a seed, drawn in float64 and rounded to `dtype`."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def given(size: int = SIZE, channels: int = DIM) -> Tensor:
+    """Codes that are given at construction."""
+    return normal(11, size, channels, dtype=torch.float32)
+
+
+FIRST = torch.arange(SIZE) < 12
+"""A mask of the first codes."""
+
 VARIANTS = [
     Case("vq", {"distance": "cosine"}, foundation=True),
     Case("vq", {"distance": "angle"}, foundation=True),
     Case("vq", {"decoder_gradient": True}, foundation=True),
     Case("vq", {"gradient": halved}, foundation=True),
     Case("vq", {"code_dim": 2}, foundation=True),
+    Case("vq", {"codebook": given(), "frozen": True}),
+    Case("vq", {"codebook": given(), "frozen": FIRST}, foundation=True),
+    Case(
+        "vq", {"codebook": given(), "frozen": FIRST, "distance": "cosine", "regularizers": [Orthogonality(10.0)]}
+    ),
+    Case("ema_vq", {"codebook": given(), "frozen": True}),
+    Case("ema_vq", {"codebook": given(), "frozen": FIRST}, foundation=True),
     Case("vq", {"regularizers": [Orthogonality(10.0)]}),
     Case("vq", {"regularizers": [Entropy(0.1)]}),
     Case("vq", {"regularizers": [Wasserstein(0.5)]}),
@@ -268,8 +290,3 @@ def indices_for(quantizer: Quantizer, indices: Tensor) -> Tensor:
 def has_index(quantizer: Quantizer, indices: Tensor) -> Tensor:
     """Which vectors have an index, bool, of their leading axes."""
     return (indices >= 0).any(-1) if quantizer.composed else indices >= 0
-
-
-def normal(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Normal numbers of a seed, drawn in float64 and rounded to `dtype`."""
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)

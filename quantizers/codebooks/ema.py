@@ -79,8 +79,9 @@ class EMAVectorQuantizer(GivenCodes):
             vectors, not the codes.
 
     State (float32 under any module dtype): embedding e [K, code_dim], cluster_size N [K], embedding_sum m
-    [K, code_dim]; with a mask also is_frozen [K]. Where a row of `embedding` was set in another way than by a step (a copy into it, a checkpoint
-    of codes alone), the next step starts from m = N̂ e for that row, so that it does not undo the change.
+    [K, code_dim]; with a mask also is_frozen [K]. Where a row of `embedding` was set in another way than by a step
+    (a copy into it, a checkpoint of codes alone), the next step starts from m = N̂ e for that row, so that it does
+    not undo the change.
 
     Shapes: x [..., dim] → quantized [..., dim], indices [...], loss [].
 
@@ -177,8 +178,8 @@ class EMAVectorQuantizer(GivenCodes):
     def move_codes(self, positions: Tensor, targets: Tensor, shares: Tensor) -> None:
         """See `LearnedCodes`. N ← (1 − share) N + share, and m = N · e.
 
-        A replaced code thus counts as one vector seen, and the next step does not undo the move. Frozen codes do not
-        move.
+        A replaced code thus counts as one vector seen, and the next step does not undo the move. Frozen codes do
+        not move.
         """
         shares = shares.to(self.embedding)
         codes = self._to_value_space(
@@ -244,11 +245,9 @@ class EMAVectorQuantizer(GivenCodes):
 
     def _moves_in_place(self, z: Tensor, indices: Tensor) -> bool:
         """Whether kernels move the state of a step that needs no other forward and no other rank."""
-        if (
-            self.frozen_codes is not None
-            or self._accumulation > 1
-            or not self._buffers.keys() >= {"embedding", "cluster_size", "embedding_sum"}
-        ):
+        if self.frozen_codes is not None or self._accumulation > 1:
+            return False
+        if not self._buffers.keys() >= {"embedding", "cluster_size", "embedding_sum"}:
             return False
         return runs_in_place(z, indices, *self._state(), self.decay) and self.ranks.group() is None
 

@@ -99,9 +99,7 @@ def size_of(codebook: Tensor | None, codebook_size: int | None, name: str = "cod
     if check_tensor(name, codebook).dim() != 2 or not codebook.numel():
         raise ValueError(f"{name} has shape {tuple(codebook.shape)}, expected [K, C] with a code and a channel")
     if codebook_size not in (None, len(codebook)):
-        raise ValueError(
-            f"codebook_size is {codebook_size}, but {name} has {len(codebook)} rows, expected as many"
-        )
+        raise ValueError(f"codebook_size is {codebook_size}, but {name} has {len(codebook)} rows")
     return len(codebook)
 
 
@@ -114,9 +112,7 @@ def check_frozen(frozen: object, size: int) -> bool | Tensor:
     if isinstance(flag, bool):
         return flag
     if not isinstance(frozen, Tensor):
-        raise TypeError(
-            f"frozen is {shown(frozen)}, expected True, False or a mask, a bool tensor [codebook_size]"
-        )
+        raise TypeError(f"frozen is {shown(frozen)}, expected True, False or a mask: a bool tensor [K]")
     if frozen.dtype != torch.bool:
         raise TypeError(f"frozen has dtype {frozen.dtype}, expected torch.bool")
     if tuple(frozen.shape) != (size,):

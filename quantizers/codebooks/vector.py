@@ -1,7 +1,7 @@
 """Vector quantization with a learned codebook."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Unpack
+from typing import ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn

@@ -46,8 +46,8 @@ class Replacement(abc.ABC):
     that equal codes stay bit-equal. Every rank must call `step`, even after an empty batch or without a forward.
     Sharded parameters (FSDP) are not supported.
 
-    Frozen codes (`Quantizer.freeze`) and their running use do not change until they are unfrozen. Codes that a mask
-    freezes (`VectorQuantizer(..., frozen=mask)`) never move.
+    Frozen codes (`Quantizer.freeze`) and their running use do not change until they are unfrozen. Codes that a
+    mask freezes (`VectorQuantizer(..., frozen=mask)`) never move.
 
     Copies and pickles of the model carry no hooks: make a new replacement for them.
 
