@@ -67,7 +67,7 @@ class EMAVectorQuantizer(GivenCodes):
         dim: channels of x. codebook_size: K ≥ 1; may be left out where `codebook` is given.
         codebook: the first codes, [K, code_dim], finite and of a floating dtype; see VectorQuantizer.
         frozen: whether the codes stay: True, False, or a mask, bool [K], of those that stay. Codes of a mask are
-            bit-equal after any number of steps, whatever their averages are.
+            bit-equal after any number of steps, and so are their averages.
         code_dim: channels of a code, default `dim`. channel_dim: axis of x's channels.
         decay: γ in [0, 1]; 1 leaves the codes unchanged, as `freeze` does. epsilon: ε > 0 of the smoothing.
         distance: "euclidean", "cosine" for codes on the unit sphere, or "angle" for a search by angle alone.
@@ -230,15 +230,20 @@ class EMAVectorQuantizer(GivenCodes):
         codes = smoothed_codes(cluster_size, embedding_sum, self.epsilon)
         if not is_transformed():
             self._previous().copy_(choose(recomputing, self._previous(), self.embedding))  # before the move
-        learns = moved if self.frozen_codes is None else moved & ~self.is_frozen[:, None]
         # A batch in which no vector counts moves no average, and must not round the codes again either.
         moves = {
-            "embedding": codes.where(learns, self.embedding),
+            "embedding": codes.where(moved, self.embedding),
             "cluster_size": cluster_size,
             "embedding_sum": embedding_sum,
         }
         for name, value in moves.items():
-            write(self, name, choose(recomputing, getattr(self, name), value))
+            write(self, name, choose(recomputing, getattr(self, name), self._of_learned(name, value)))
+
+    def _of_learned(self, name: str, value: Tensor) -> Tensor:
+        """`value` [K, ...] for the codes that learn, and the state of that name for the frozen ones."""
+        if self.frozen_codes is None:
+            return value
+        return value.where(~self.is_frozen.view(-1, *[1] * (value.dim() - 1)), getattr(self, name))
 
     def _state(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.embedding, self.cluster_size, self.embedding_sum

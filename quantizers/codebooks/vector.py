@@ -1,7 +1,7 @@
 """Vector quantization with a learned codebook."""
 
 from collections.abc import Mapping
-from typing import ClassVar, Unpack
+from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -102,6 +102,12 @@ class VectorQuantizer(GivenCodes):
     def _register_mask(self) -> None:
         super()._register_mask()
         self.register_buffer("frozen_embedding", self.embedding.detach().clone())
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        codes = state_dict.get(prefix + "embedding")
+        if self.frozen_codes is not None and codes is not None and prefix + "frozen_embedding" not in state_dict:
+            state_dict = {**state_dict, prefix + "frozen_embedding": codes.clone()}  # a checkpoint of codes alone
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

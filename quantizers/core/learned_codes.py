@@ -68,6 +68,7 @@ class LearnedCodes(CodeSpace):
     def initialize_rows(self, rows: Rows, process_group: ProcessGroup) -> None:
         """`initialize_from` for rows [N, dim], called by quantizers that contain this one."""
         if self.frozen:
+            self._check_device("x", rows.vectors)
             return
         with without_autocast(rows.vectors.device):
             self._initialize_batch(self._project_in(rows), process_group)

@@ -22,9 +22,14 @@ SIZES = ("dim", "codebook_size", "code_dim")
 def options_in_repr(quantizer: RecordedConstruction, always: Collection[str]) -> str:
     """Format options as `name=value, ...`: nonzero ones in `always`, and all that differ from their defaults.
 
-    Sizes and modules are left out, since the `repr` of a quantizer shows them anyway.
+    Sizes and modules are left out, since the `repr` of a quantizer shows them anyway. So are tensors that
+    became state.
     """
-    recorded = _arguments(quantizer._construction)
+    recorded = {
+        name: pair
+        for name, pair in _arguments(quantizer._construction).items()
+        if not (name in quantizer._options_in_state() and isinstance(pair[0], Unserializable))
+    }
     shown = {name: _current(quantizer, name, value) for name, (value, _) in recorded.items()}
     return ", ".join(
         f"{name}={_text(shown[name])}"
