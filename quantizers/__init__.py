@@ -24,6 +24,7 @@ from quantizers.codebooks.nsvq import NSVQ
 from quantizers.codebooks.optvq import OptVQ
 from quantizers.codebooks.random_projection import RandomProjectionQuantizer
 from quantizers.codebooks.simvq import SimVQ
+from quantizers.codebooks.spherical_lattice import SphericalLattice
 from quantizers.codebooks.vector import VectorQuantizer
 from quantizers.codebooks.vqbridge import VQBridge
 from quantizers.composite.grouped import GroupedQuantizer
@@ -82,6 +83,7 @@ __all__ = [
     "ResidualQuantizer",
     "RowQuantizer",
     "SimVQ",
+    "SphericalLattice",
     "VQBridge",
     "VectorQuantizer",
     "__version__",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import quantizers
-from quantizers import EMAVectorQuantizer, QINCo, Quantizer, VQBridge
+from quantizers import EMAVectorQuantizer, QINCo, Quantizer, SphericalLattice, VQBridge
 from quantizers.codebooks.random_projection import FixedProjection
 from quantizers.core.projection import Projection
 from quantizers.core.registry import parameters
@@ -24,6 +24,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "residual": {"num_quantizers": 2},
     "qinco": {"num_quantizers": 2, "hidden_dim": 8, "blocks": 1},
     "vqbridge": {"width": 16, "blocks": 1},
+    "leech": {"lattice": "e8", "codebook_size": None},
 }
 """Sizes that change no law and cost time."""
 
@@ -42,7 +43,10 @@ class Case:
         return Case, (self.name, self.options, self.foundation)
 
     def build(self, **options: Any) -> Quantizer:
-        own = copy.deepcopy(self.options)  # each quantizer gets modules of its own
+        own = {  # each quantizer gets modules of its own
+            name: value if isinstance(value, Tensor) else copy.deepcopy(value)
+            for name, value in self.options.items()
+        }
         return quantizers.create(
             self.name, **{"dim": DIM, "codebook_size": SIZE, **SMALL.get(self.name, {}), **own, **options}
         )
@@ -70,8 +74,20 @@ class Case:
 
     @property
     def has_tables(self) -> bool:
-        """Whether codes of it, or of a quantizer inside it, can be moved one by one."""
-        return any(module.has_table for module in self.sample.modules() if isinstance(module, Quantizer))
+        """Whether codes of it, or of a quantizer inside it, can be moved one by one, and are not frozen."""
+        inside = [module for module in self.sample.modules() if isinstance(module, Quantizer)]
+        return any(module.has_table and not module.frozen for module in inside)
+
+    @property
+    def learns_all_codes(self) -> bool:
+        """Whether no code is frozen."""
+        return not self.sample.frozen and self.sample.frozen_codes is None
+
+    @property
+    def takes_sizes(self) -> bool:
+        """Whether it can have any `codebook_size`: neither given codes nor a lattice determine it."""
+        given = any(isinstance(value, Tensor) for value in self.options.values())
+        return not given and not isinstance(self.sample, SphericalLattice)
 
     @property
     def distance(self) -> str | None:
@@ -161,6 +177,8 @@ VARIANTS = [
     Case("simvq", {"learned_basis": True, "gradient": "rotation"}, foundation=True),
     Case("simvq", {"transform": nn.Sequential(nn.Linear(DIM, 8), nn.GELU(), nn.Linear(8, DIM))}, foundation=True),
     Case("simvq", {"distance": "cosine"}),
+    Case("simvq", {"basis": given(SIZE, 7)}),
+    Case("simvq", {"basis": given(), "learned_basis": True}),
     Case("simvq", {"regularizers": [Orthogonality(10.0)]}),
     Case("rotation_vq", {"distance": "cosine"}),
     Case("fsq", {"levels": (5, 4, 3, 2), "codebook_size": None}, foundation=True),

@@ -2,12 +2,13 @@
 
 import itertools
 from collections.abc import Iterator
-from typing import Literal, Unpack
+from typing import Any, Literal, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from quantizers.clustering.kmeans import kmeans
+from quantizers.codebooks.given import size_of
 from quantizers.codebooks.nearest import NearestCodeQuantizer
 from quantizers.codebooks.options import VQOptions
 from quantizers.core.arguments.checks import Size
@@ -51,6 +52,20 @@ class Matrix(Projection):
         nn.init.eye_(self.weight)
 
     to_identity = reset_parameters
+
+
+@configurable(arguments=lambda matrix: {"basis_dim": matrix.in_features, "dim": matrix.out_features})
+class WideMatrix(Projection):
+    """c ↦ cW from C channels to D, without bias. The parameter `weight` is Wᵀ [D, C], drawn from N(0, 1/D).
+
+    E ‖cW‖² = ‖c‖², so that the codes have the length of the basis vectors. No W maps codes to themselves.
+    """
+
+    def __init__(self, basis_dim: int, dim: int) -> None:
+        super().__init__(basis_dim, dim, bias=False)
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.weight, std=self.out_features**-0.5)
 
 
 @configurable(arguments=lambda affine: {"dim": len(affine.scale)})
@@ -104,6 +119,12 @@ class SimVQ(NearestCodeQuantizer):
     is the affine reparameterization of Huh et al. 2023, registered as "affine_vq"; with a `VQBridge` as the
     transform it is FVQ, registered as "vqbridge".
 
+    **A basis of pretrained features.** With `basis` C is given and stays, and its C channels may be others than
+    the codes': W is then [C, D]. This is the codebook of VQGAN-LC (Zhu et al.: Scaling the Codebook Size of VQGAN
+    to 100,000 with a Utilization Rate of 99%, 2024, arXiv 2406.11837), whose features are those of image patches.
+    Such a W cannot be the identity; it is drawn from N(0, 1/D), which keeps lengths on average. For codes of
+    squared norm 1, those of the other methods, give features whose mean squared norm is 1.
+
     Example:
         >>> quantizer = SimVQ(dim=16, codebook_size=64)
         >>> torch.allclose(quantizer.codebook, quantizer.basis @ quantizer.transform.weight.T)
@@ -111,13 +132,21 @@ class SimVQ(NearestCodeQuantizer):
         >>> quantizer(torch.randn(100, 16)).loss.backward()
         >>> quantizer.transform.weight.grad.shape, quantizer.basis.requires_grad
         (torch.Size([16, 16]), False)
+        >>> features = torch.nn.functional.normalize(torch.randn(64, 48), dim=-1)
+        >>> quantizer = SimVQ(dim=16, basis=features)
+        >>> quantizer.codebook.shape, quantizer.transform.weight.shape
+        (torch.Size([64, 16]), torch.Size([16, 48]))
 
     Args:
-        dim: channels of x. codebook_size: K ≥ 1.
+        dim: channels of x. codebook_size: K ≥ 1; may be left out where `basis` is given.
+        basis: C [K, basis_dim], finite and of a floating dtype. Without it, it is drawn. It is copied; a
+            configuration leaves it to the state dict.
+        basis_dim: channels of the basis, default those of `basis`, or `code_dim`.
         code_dim: channels of a code, default `dim`. channel_dim: axis of x's channels.
-        transform: "linear" for a full W, "diagonal", "affine", or a module that maps [K, code_dim] to the same
-            shape. To start from data (`initialize_from`), a module of your own needs a method `to_identity` after
-            which it maps codes to themselves.
+        transform: "linear" for a full W, "diagonal" or "affine" where basis_dim is code_dim, or a module that maps
+            [K, basis_dim] to [K, code_dim]. To start from data (`initialize_from`), which replaces the basis,
+            basis_dim must be code_dim, and a module of your own needs a method `to_identity` after which it maps
+            codes to themselves.
         learned_basis: learn C too.
         distance: "euclidean", "cosine" for codes on the unit sphere, or "angle" for a search by angle alone.
         gradient: "straight_through", "rotation", "reflection" or a function (z, codes) → [..., D].
@@ -126,8 +155,8 @@ class SimVQ(NearestCodeQuantizer):
 
     Shapes: x [..., dim] → quantized [..., dim], indices [...], loss [].
 
-    Raises: ValueError for a size below 1, an unknown transform, distance or gradient, and, when used, for a
-    module that does not preserve the shape [K, code_dim].
+    Raises: ValueError for a size below 1, an unknown transform, distance or gradient, a basis of another shape or
+    with values that are not finite, and, when used, for a module that does not return the shape [K, code_dim].
     """
 
     basis: Tensor
@@ -136,25 +165,41 @@ class SimVQ(NearestCodeQuantizer):
     def __init__(
         self,
         dim: Size,
-        codebook_size: Size,
+        codebook_size: Size | None = None,
         *,
+        basis: Tensor | None = None,
+        basis_dim: Size | None = None,
         transform: Literal["linear", "diagonal", "affine"] | nn.Module = "linear",
         learned_basis: bool = False,
         **options: Unpack[VQOptions],
     ) -> None:
-        super().__init__(dim, codebook_size, **options)
-        basis = torch.empty(codebook_size, self.code_dim)
+        super().__init__(dim, size_of(basis, codebook_size, "basis"), **options)
+        if basis_dim is None:
+            basis_dim = self.code_dim if basis is None else basis.shape[1]
+        if basis is not None:
+            basis = check_codes(basis, self.codebook_size, basis_dim, name="basis").detach().clone()
+        self._given_basis = basis
+        empty = torch.empty(self.codebook_size, basis_dim)
         if learned_basis:
-            self.basis = nn.Parameter(basis)
+            self.basis = nn.Parameter(empty)
         else:
-            self.register_buffer("basis", basis)
-        self.transform = _build_transform(transform, self.code_dim)
-        if any(parameter.dtype != basis.dtype for parameter in self.transform.parameters()):
-            self.transform.to(basis.dtype)  # state is never in half precision
+            self.register_buffer("basis", empty)
+        self.transform = _build_transform(transform, basis_dim, self.code_dim)
+        if any(parameter.dtype != empty.dtype for parameter in self.transform.parameters()):
+            self.transform.to(empty.dtype)  # state is never in half precision
 
+    @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draw the basis from N(0, 1/code_dim). The transform resets itself."""
-        init_codes_(self.basis)
+        """Set the basis that was given, or draw it from N(0, 1/basis_dim). The transform resets itself."""
+        if self._given_basis is None:
+            init_codes_(self.basis)
+        else:
+            self.basis.copy_(self._given_basis)
+
+    def _options_in_state(self) -> dict[str, Any]:
+        width = self.basis.shape[1]
+        sizes = {"codebook_size": self.codebook_size, "basis_dim": None if width == self.code_dim else width}
+        return {"basis": None, **sizes}
 
     @torch.no_grad()
     def set_codebook(self, codes: Tensor) -> None:
@@ -162,8 +207,13 @@ class SimVQ(NearestCodeQuantizer):
 
         Raises: ValueError for another shape, and for a transform that cannot become the identity.
         """
-        codes = check_codes(codes, *self.basis.shape)
+        codes = check_codes(codes, self.codebook_size, self.code_dim)
         to_identity = getattr(self.transform, "to_identity", None)
+        if self.basis.shape != codes.shape and to_identity is not None:
+            raise ValueError(
+                f"the codes cannot be set, since basis has {self.basis.shape[1]} channels, expected code_dim, which "
+                f"is {self.code_dim}"
+            )
         if to_identity is None:
             raise ValueError(
                 f"transform is {type(self.transform).__name__}, which has no method to_identity, so the codes "
@@ -180,17 +230,29 @@ class SimVQ(NearestCodeQuantizer):
 
     def _codes(self) -> Tensor:
         codes = call_widened(self.transform, widened(self.basis))
-        if codes.shape != self.basis.shape:
-            raise ValueError(f"transform returned shape {tuple(codes.shape)}, expected {tuple(self.basis.shape)}")
+        expected = (self.codebook_size, self.code_dim)
+        if codes.shape != expected:
+            raise ValueError(f"transform returned shape {tuple(codes.shape)}, expected {expected}")
         return codes
+
+    def extra_repr(self) -> str:
+        width = self.basis.shape[1]
+        return super().extra_repr() + (f", basis_dim={width}" if width != self.code_dim else "")
 
 
 _TRANSFORMS = {"linear": Matrix, "diagonal": Diagonal, "affine": Affine}
 
 
-def _build_transform(transform: str | nn.Module, dim: int) -> nn.Module:
+def _build_transform(transform: str | nn.Module, basis_dim: int, dim: int) -> nn.Module:
     if isinstance(transform, nn.Module):
         return transform
     if not isinstance(transform, str) or transform not in _TRANSFORMS:
         raise ValueError(f"transform is {transform!r}, expected 'linear', 'diagonal', 'affine' or a module")
-    return _TRANSFORMS[transform](dim)
+    if basis_dim == dim:
+        return _TRANSFORMS[transform](dim)
+    if transform != "linear":
+        raise ValueError(
+            f"transform is {transform!r}, which maps each channel to itself, but the basis has {basis_dim} "
+            f"channels and the codes {dim}; expected 'linear' or a module"
+        )
+    return WideMatrix(basis_dim, dim)

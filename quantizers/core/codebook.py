@@ -24,18 +24,18 @@ def lookup(codebook: Tensor, indices: Tensor) -> Tensor:
     return F.embedding(indices.clamp(min=0), codebook)
 
 
-def check_codes(codes: Tensor, *shape: int) -> Tensor:
-    """Return `codes` if it is a finite floating tensor of that shape.
+def check_codes(codes: Tensor, *shape: int, name: str = "codebook") -> Tensor:
+    """Return `codes` if it is a finite floating tensor of that shape; errors call it `name`.
 
     Raises: TypeError for another type or dtype; ValueError for another shape, for values that are not finite, and
         for a tensor on the meta device, which has no values.
     """
-    if not check_tensor("codebook", codes).is_floating_point():
-        raise TypeError(f"codebook has dtype {codes.dtype}, expected a floating dtype")
+    if not check_tensor(name, codes).is_floating_point():
+        raise TypeError(f"{name} has dtype {codes.dtype}, expected a floating dtype")
     if codes.is_meta:
-        raise ValueError("codebook is on the meta device, expected a tensor with values")
+        raise ValueError(f"{name} is on the meta device, expected a tensor with values")
     if tuple(codes.shape) != shape:
-        raise ValueError(f"codebook has shape {tuple(codes.shape)}, expected {shape}")
+        raise ValueError(f"{name} has shape {tuple(codes.shape)}, expected {shape}")
     if not codes.isfinite().all():
-        raise ValueError("codebook contains values that are not finite, expected finite ones")
+        raise ValueError(f"{name} contains values that are not finite, expected finite ones")
     return codes

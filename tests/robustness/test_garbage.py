@@ -151,7 +151,7 @@ def test_what_arrives_breaks_neither_outputs_nor_gradients_nor_state(case: Case,
         assert_still_works(step.after)
 
 
-@every_case
+@cases_where(lambda case: case.takes_sizes)
 def test_the_smallest_codebook_does_all_of_it_too(case: Case) -> None:
     """One code; of an implicit grid, whose channels have two levels at least, two."""
     smallest: dict[str, Any] = {"codebook_size": 2 if isinstance(case.sample, GridQuantizer) else 1}
@@ -186,7 +186,7 @@ def test_a_codebook_of_zeros_does_all_of_it_too(case: Case) -> None:
         assert (step.before.encode(step.x)[step.valid] == 0).all()
 
 
-@cases_where(has_nearest_codes)
+@cases_where(lambda case: has_nearest_codes(case) and case.takes_sizes)
 @settings(max_examples=10)
 @given(seed=st.integers(0, 99), copies=st.integers(2, 5))
 def test_of_equal_codes_the_lowest_is_chosen(case: Case, seed: int, copies: int) -> None:

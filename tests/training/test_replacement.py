@@ -133,7 +133,7 @@ def test_every_table_takes_part(case: Case) -> None:
         assert used[-1] > used[0]
 
 
-@cases_where(lambda case: case.sample.has_table)
+@cases_where(lambda case: case.sample.has_table and case.learns_all_codes)
 def test_replaced_codes_are_vectors_in_code_space(case: Case) -> None:
     torch.manual_seed(0)
     quantizer = case.build()

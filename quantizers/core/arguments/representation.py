@@ -28,7 +28,7 @@ def options_in_repr(quantizer: RecordedConstruction, always: Collection[str]) ->
     recorded = {
         name: pair
         for name, pair in _arguments(quantizer._construction).items()
-        if not (name in quantizer._options_in_state() and isinstance(pair[0], Unserializable))
+        if isinstance(pair[0], bool) or name not in quantizer._options_in_state()
     }
     shown = {name: _current(quantizer, name, value) for name, (value, _) in recorded.items()}
     return ", ".join(
