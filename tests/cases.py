@@ -20,11 +20,14 @@ from quantizers.training.regularizers import Entropy, Orthogonality, Wasserstein
 DIM = 4
 SIZE = 32
 
+SIZED: dict[str, dict[str, Any]] = {"leech": {"lattice": "e8", "codebook_size": None}}
+"""Methods that determine their codebook's size."""
+
 SMALL: dict[str, dict[str, Any]] = {
+    **SIZED,
     "residual": {"num_quantizers": 2},
     "qinco": {"num_quantizers": 2, "hidden_dim": 8, "blocks": 1},
     "vqbridge": {"width": 16, "blocks": 1},
-    "leech": {"lattice": "e8", "codebook_size": None},
 }
 """Sizes that change no law and cost time."""
 

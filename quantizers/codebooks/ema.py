@@ -8,7 +8,7 @@ from torch import Tensor
 from quantizers.codebooks.given import GivenCodes, size_of
 from quantizers.codebooks.nearest import NearestCodeQuantizer
 from quantizers.codebooks.options import CommitmentOptions
-from quantizers.core.arguments.checks import Positive, Share, Size
+from quantizers.core.arguments.checks import Frozen, Positive, Share, Size
 from quantizers.core.arguments.options import checked
 from quantizers.core.codebook import check_codes
 from quantizers.core.parallel import Averages, ProcessGroup, Ranks, ema_over_ranks
@@ -103,13 +103,13 @@ class EMAVectorQuantizer(GivenCodes):
         codebook_size: Size | None = None,
         *,
         codebook: Tensor | None = None,
-        frozen: bool | Tensor = False,
+        frozen: Frozen = False,
         decay: Share = 0.99,
         epsilon: Positive = 1e-5,
         process_group: ProcessGroup = "world",
         **options: Unpack[CommitmentOptions],
     ) -> None:
-        super().__init__(dim, size_of(codebook, codebook_size), **options)
+        super().__init__(dim, size_of(type(self).__name__, codebook, codebook_size), **options)
         for regularizer in self.regularizers:
             if regularizer.moves == "codes":
                 raise ValueError(

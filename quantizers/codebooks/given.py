@@ -8,7 +8,7 @@ from torch import Tensor
 
 from quantizers.clustering.kmeans import kmeans
 from quantizers.codebooks.nearest import NearestCodeQuantizer
-from quantizers.core.arguments.checks import check_tensor, plain, shown
+from quantizers.core.arguments.checks import check_tensor
 from quantizers.core.codebook import check_codes, init_codes_
 from quantizers.core.parallel import ProcessGroup
 
@@ -44,9 +44,9 @@ class GivenCodes(NearestCodeQuantizer):
         """Keep what the constructor was given, for `reset_parameters`, and freeze what shall be frozen."""
         if codebook is not None:
             codebook = check_codes(codebook, self.codebook_size, self.code_dim).detach().clone()
-        frozen = check_frozen(frozen, self.codebook_size)
-        self._given = Given(codebook, frozen if isinstance(frozen, Tensor) else None)
-        if isinstance(frozen, Tensor):
+        mask = check_mask(frozen, self.codebook_size) if isinstance(frozen, Tensor) else None
+        self._given = Given(codebook, mask)
+        if mask is not None:
             self._register_mask()
         elif frozen:
             self.freeze()
@@ -86,7 +86,7 @@ class GivenCodes(NearestCodeQuantizer):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def size_of(codebook: Tensor | None, codebook_size: int | None, name: str = "codebook") -> int:
+def size_of(taker: str, codebook: Tensor | None, codebook_size: int | None, name: str = "codebook") -> int:
     """K, of a tensor [K, ...] that is given, or of the option `codebook_size`.
 
     Raises: TypeError where there is neither, or another type; ValueError where they differ, and for a tensor of
@@ -94,7 +94,7 @@ def size_of(codebook: Tensor | None, codebook_size: int | None, name: str = "cod
     """
     if codebook is None:
         if codebook_size is None:
-            raise TypeError(f"codebook_size and {name} are both None, expected a size, or a {name} that has one")
+            raise TypeError(f"{taker} is missing codebook_size; it got no {name} either, expected one of the two")
         return codebook_size
     if check_tensor(name, codebook).dim() != 2 or not codebook.numel():
         raise ValueError(f"{name} has shape {tuple(codebook.shape)}, expected [K, C] with a code and a channel")
@@ -103,20 +103,15 @@ def size_of(codebook: Tensor | None, codebook_size: int | None, name: str = "cod
     return len(codebook)
 
 
-def check_frozen(frozen: object, size: int) -> bool | Tensor:
-    """The option `frozen` as a bool, or as a copy of a mask [K].
+def check_mask(mask: Tensor, size: int) -> Tensor:
+    """A copy of a mask of K codes.
 
-    Raises: TypeError for another type or dtype; ValueError for another shape, and for the meta device.
+    Raises: TypeError for another dtype than bool; ValueError for another shape, and for the meta device.
     """
-    flag = plain(frozen)
-    if isinstance(flag, bool):
-        return flag
-    if not isinstance(frozen, Tensor):
-        raise TypeError(f"frozen is {shown(frozen)}, expected True, False or a mask: a bool tensor [K]")
-    if frozen.dtype != torch.bool:
-        raise TypeError(f"frozen has dtype {frozen.dtype}, expected torch.bool")
-    if tuple(frozen.shape) != (size,):
-        raise ValueError(f"frozen has shape {tuple(frozen.shape)}, expected {(size,)}, a bool for each code")
-    if frozen.is_meta:
+    if mask.dtype != torch.bool:
+        raise TypeError(f"frozen has dtype {mask.dtype}, expected torch.bool")
+    if tuple(mask.shape) != (size,):
+        raise ValueError(f"frozen has shape {tuple(mask.shape)}, expected {(size,)}, a bool for each code")
+    if mask.is_meta:
         raise ValueError("frozen is on the meta device, expected a mask with values")
-    return frozen.clone()
+    return mask.clone()

@@ -9,7 +9,7 @@ from typing import Annotated, TypedDict
 
 from torch import Tensor
 
-from quantizers.core.arguments.checks import Size, Weight
+from quantizers.core.arguments.checks import Frozen, Size, Weight
 from quantizers.core.arguments.shared import Default
 from quantizers.core.distance import Distance
 from quantizers.core.gradients import Gradient
@@ -43,7 +43,7 @@ class GivenOptions(TypedDict, total=False):
     """Options of a table of codes: where it starts, and which codes stay."""
 
     codebook: Annotated[Tensor | None, Default(None)]
-    frozen: Annotated[bool | Tensor, Default(False)]
+    frozen: Annotated[Frozen, Default(False)]
 
 
 class OptionalLossOptions(SearchOptions, total=False):

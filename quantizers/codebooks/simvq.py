@@ -173,7 +173,7 @@ class SimVQ(NearestCodeQuantizer):
         learned_basis: bool = False,
         **options: Unpack[VQOptions],
     ) -> None:
-        super().__init__(dim, size_of(basis, codebook_size, "basis"), **options)
+        super().__init__(dim, size_of(type(self).__name__, basis, codebook_size, "basis"), **options)
         if basis_dim is None:
             basis_dim = self.code_dim if basis is None else basis.shape[1]
         if basis is not None:
@@ -211,8 +211,8 @@ class SimVQ(NearestCodeQuantizer):
         to_identity = getattr(self.transform, "to_identity", None)
         if self.basis.shape != codes.shape and to_identity is not None:
             raise ValueError(
-                f"the codes cannot be set, since basis has {self.basis.shape[1]} channels, expected code_dim, which "
-                f"is {self.code_dim}"
+                f"basis has {self.basis.shape[1]} channels, so that the codes cannot be set, expected "
+                f"{self.code_dim}, as many as the codes have"
             )
         if to_identity is None:
             raise ValueError(

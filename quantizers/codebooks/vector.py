@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from quantizers.codebooks.given import GivenCodes, size_of
 from quantizers.codebooks.options import VQOptions
-from quantizers.core.arguments.checks import Size
+from quantizers.core.arguments.checks import Frozen, Size
 from quantizers.core.arguments.options import checked
 from quantizers.core.codebook import check_codes
 from quantizers.core.parallel import ProcessGroup
@@ -92,10 +92,10 @@ class VectorQuantizer(GivenCodes):
         codebook_size: Size | None = None,
         *,
         codebook: Tensor | None = None,
-        frozen: bool | Tensor = False,
+        frozen: Frozen = False,
         **options: Unpack[VQOptions],
     ) -> None:
-        super().__init__(dim, size_of(codebook, codebook_size), **options)
+        super().__init__(dim, size_of(type(self).__name__, codebook, codebook_size), **options)
         self.embedding = nn.Parameter(torch.empty(self.codebook_size, self.code_dim))
         self._give(codebook, frozen)
 

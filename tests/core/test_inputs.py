@@ -55,6 +55,8 @@ CODES: dict[str, Any] = {
     "decoder_gradient": True,
     "regularizers": (Entropy(0.5),),
 }
+GIVEN: dict[str, Any] = {"codebook": None, "frozen": True}
+BASIS: dict[str, Any] = {"basis": None, "basis_dim": 3}
 GRID: dict[str, Any] = {"dim": 4, "levels": (3, 4, 5), "channel_dim": 1}
 BITS: dict[str, Any] = {
     **SIZES,
@@ -84,18 +86,20 @@ def without(options: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "vq": CODES,
-    "rotation_vq": CODES,
+    "vq": {**CODES, **GIVEN},
+    "rotation_vq": {**CODES, **GIVEN},
     "ema_vq": {
+        **GIVEN,
         **without(CODES, "codebook_weight", "decoder_gradient"),
         "decay": 0.5,
         "epsilon": 0.25,
         "process_group": "world",
     },
-    "simvq": {**CODES, "transform": "diagonal", "learned_basis": True},
-    "affine_vq": {**CODES, "transform": "diagonal", "learned_basis": False},
+    "simvq": {**CODES, **BASIS, "transform": "diagonal", "learned_basis": True},
+    "affine_vq": {**CODES, **BASIS, "transform": "diagonal", "learned_basis": False},
     "vqbridge": {
         **CODES,
+        **BASIS,
         "learned_basis": False,
         "patch_size": 3,
         "width": 8,
@@ -105,8 +109,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "ibq": {**without(CODES, "distance", "gradient", "decoder_gradient"), "double_weight": 0.5},
     "optvq": {**CODES, "temperature": 0.5, "iterations": 3},
-    "diveq": {**without(CODES, "gradient", "decoder_gradient"), "noise_variance": 0.5},
-    "nsvq": without(CODES, "gradient", "decoder_gradient"),
+    "diveq": {**GIVEN, **without(CODES, "gradient", "decoder_gradient"), "noise_variance": 0.5},
+    "nsvq": {**GIVEN, **without(CODES, "gradient", "decoder_gradient")},
+    "leech": {
+        **SIZES,
+        "codebook_size": 240,
+        "lattice": "e8",
+        "gradient": "rotation",
+        "commitment_weight": 0.5,
+    },
     "multihead": {**without(CODES, "code_dim", "regularizers"), "num_heads": 4},
     "qinco": {**NEAREST, "num_quantizers": 2, "hidden_dim": 5, "blocks": 1},
     "gumbel": {
@@ -337,7 +348,7 @@ NONSENSE: dict[type, list[Any]] = {
         (part for part in (3, 4)), object(),
     ],
 }  # fmt: skip
-OPTIONAL = {"code_dim", "stage_dim", "entry", "blend", "process_group"}
+OPTIONAL = {"basis_dim", "code_dim", "stage_dim", "entry", "blend", "process_group"}
 
 
 def accepts(name: str, option: str, value: object) -> bool:
@@ -360,7 +371,11 @@ def nonsense_for(name: str, option: str) -> list[Any]:
     if isinstance(value, float) and option not in ("gate", "entropy_weight"):
         values += [-0.5, np.float32(-1), -math.inf]
     default_is_none = option in OPTIONAL or (option == "temperature" and name == "bsq") or option == "scales"
-    default_is_none |= (name, option) in (("none", "codebook_size"), ("residual", "num_quantizers"))
+    default_is_none |= (name, option) in (
+        ("none", "codebook_size"),
+        ("leech", "codebook_size"),
+        ("residual", "num_quantizers"),
+    )
     values = [bad for bad in values if not accepts(name, option, bad)]
     return [bad for bad in values if not (bad is None and default_is_none)]
 
@@ -398,7 +413,7 @@ def test_an_option_that_does_not_exist_is_answered_with_those_near_it(name: str)
 @every_name
 def test_what_is_missing_is_named(name: str) -> None:
     for option in ("dim", "codebook_size"):
-        if option in OPTIONS[name] and (name, option) != ("none", "codebook_size"):
+        if option in OPTIONS[name] and (option == "dim" or name not in ("none", "leech")):
             with pytest.raises(TypeError, match=f"is missing {option}; it got"):
                 make(name, without(OPTIONS[name], option))
 

@@ -1,7 +1,7 @@
 """Options that several constructors share, through `**options: Unpack[...]`."""
 
 import inspect
-from typing import Annotated, TypedDict, Unpack
+from typing import Annotated, Any, TypedDict, Unpack
 
 import pytest
 
@@ -9,6 +9,7 @@ import quantizers
 from quantizers.core.arguments.checks import Weight
 from quantizers.core.arguments.options import UnknownOptionError, checked
 from quantizers.core.arguments.shared import Default
+from tests.cases import SIZED
 
 
 class Shared(TypedDict, total=False):
@@ -56,10 +57,11 @@ def test_a_shared_option_without_a_default_is_an_error() -> None:
 
 @pytest.mark.parametrize("name", quantizers.available())
 def test_weights_and_axes_are_refused_by_every_class_that_takes_them(name: str) -> None:
-    options = inspect.signature(type(quantizers.create(name, dim=6, codebook_size=64))).parameters
+    sizes: dict[str, Any] = {"dim": 6, "codebook_size": 64, **SIZED.get(name, {})}
+    options = inspect.signature(type(quantizers.create(name, **sizes))).parameters
     for option, wrong in [("commitment_weight", float("nan")), ("commitment_weight", -1), ("channel_dim", "x")]:
         if option in options:
             with pytest.raises(
                 ValueError, match=f"{option} is .*, expected (an integer|a finite number of at least 0)"
             ):
-                quantizers.create(name, dim=6, codebook_size=64, **{option: wrong})
+                quantizers.create(name, **sizes, **{option: wrong})

@@ -4,11 +4,13 @@ import doctest
 import importlib.util
 import inspect
 import pkgutil
+from typing import Any
 
 import pytest
 import torch
 
 import quantizers
+from tests.cases import SIZED
 
 FINDER = doctest.DocTestFinder(exclude_empty=True)
 NAMES_OF_A_READER = {"quantizers": quantizers, "torch": torch}
@@ -36,7 +38,10 @@ def test_examples_run(name: str) -> None:
 
 def names_of_the_library() -> list[str]:
     """The registered names whose classes are defined in this package."""
-    built = {name: type(quantizers.create(name, dim=6, codebook_size=64)) for name in quantizers.available()}
+    sizes: dict[str, Any] = {"dim": 6, "codebook_size": 64}
+    built = {
+        name: type(quantizers.create(name, **{**sizes, **SIZED.get(name, {})})) for name in quantizers.available()
+    }
     return [name for name, cls in built.items() if cls.__module__.startswith("quantizers.")]
 
 

@@ -217,7 +217,7 @@ def test_any_floating_dtype_is_taken(dtype: torch.dtype) -> None:
         ({"codebook": codes().to("meta")}, ValueError, "codebook is on the meta device"),
         ({"codebook": codes().tolist()}, TypeError, "codebook is of type list, expected a tensor"),
         ({"codebook": codes(), "codebook_size": 5}, ValueError, "codebook_size is 5, but codebook has 12 rows"),
-        ({}, TypeError, "codebook_size and codebook are both None"),
+        ({}, TypeError, "is missing codebook_size; it got no codebook"),
         ({"codebook": codes(), "frozen": torch.ones(5) > 0}, ValueError, r"frozen has shape \(5,\), expected"),
         ({"codebook": codes(), "frozen": torch.ones(SIZE)}, TypeError, "frozen has dtype torch.float32"),
         ({"codebook": codes(), "frozen": "some"}, TypeError, "frozen is 'some', expected True, False or a mask"),

@@ -205,6 +205,22 @@ def _boolean(name: str, value: object) -> bool:
     return bool(flag)
 
 
+def _flag_or_mask(name: str, value: object) -> bool | Tensor:
+    """Accepts True, False, 1 and 0, and any tensor with an axis, which the function has to check."""
+    if isinstance(value, Tensor) and value.dim():
+        return value
+    flag = plain(value)
+    if not isinstance(flag, int) or flag not in (0, 1):
+        raise TypeError(
+            f"{name} is {shown(value)}, expected True, False or a mask: a bool tensor with a value a code"
+        )
+    return bool(flag)
+
+
+Frozen = Annotated[bool | Tensor, _flag_or_mask]
+"""Which codes stay: all, none, or those of a mask, bool [K]."""
+
+
 def _choice(choices: tuple[str, ...], name: str, value: object) -> str:
     chosen = plain(value)
     if not isinstance(chosen, str) or chosen not in choices:
