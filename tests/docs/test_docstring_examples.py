@@ -36,19 +36,21 @@ def test_examples_run(name: str) -> None:
     assert not runner.failures, "".join(report)
 
 
+def class_of(name: str) -> type[quantizers.Quantizer]:
+    sizes: dict[str, Any] = {"dim": 6, "codebook_size": 64}
+    return type(quantizers.create(name, **{**sizes, **SIZED.get(name, {})}))
+
+
 def names_of_the_library() -> list[str]:
     """The registered names whose classes are defined in this package."""
-    sizes: dict[str, Any] = {"dim": 6, "codebook_size": 64}
-    built = {
-        name: type(quantizers.create(name, **{**sizes, **SIZED.get(name, {})})) for name in quantizers.available()
-    }
+    built = {name: class_of(name) for name in quantizers.available()}
     return [name for name, cls in built.items() if cls.__module__.startswith("quantizers.")]
 
 
 @pytest.mark.parametrize("name", names_of_the_library())
 def test_every_registered_method_has_an_example(name: str) -> None:
     """In the docstring of the class that `create(name, ...)` builds."""
-    built = type(quantizers.create(name, dim=6, codebook_size=64))
+    built = class_of(name)
     examples = doctest.DocTestParser().get_examples(inspect.cleandoc(built.__doc__ or ""))
     assert examples, f"the docstring of {built.__name__}, which {name!r} builds, has no example"
     assert any(example.want for example in examples), f"the example of {built.__name__} prints nothing"
