@@ -19,7 +19,9 @@ from quantizers.core.arguments.options import checked
 from quantizers.core.gradients import Gradient, resolve_gradient
 from quantizers.core.layout import Rows
 from quantizers.core.output import QuantizerOutput
+from quantizers.core.parallel import ProcessGroup, Ranks
 from quantizers.scalar.grid import GridQuantizer, name_of
+from quantizers.scalar.joint_entropy import group_sizes, joint_entropy
 
 SATURATED = 1000.0  # a logit at which σ(−ℓ) is zero even in float64, as for all larger ones and ∞
 
@@ -28,22 +30,6 @@ def bit_entropy(logits: Tensor) -> Tensor:
     """The entropy in nats of a bit that is one with probability σ(ℓ): ln(1 + e^−|ℓ|) + |ℓ| σ(−|ℓ|)."""
     size = logits.abs().clamp(max=SATURATED)
     return F.softplus(-size) + size * torch.sigmoid(-size)
-
-
-def marginal_bit_entropy(logits: Tensor, valid: Tensor) -> Tensor:
-    """The sum over bits i of the entropy in nats of mean_n σ(ℓ_ni), the frequency of bit i in the batch.
-
-    Args:
-        logits: [N, L].
-        valid: [N] bool, the rows that count.
-
-    Returns: 0-d; zero if no row counts. A probability that underflows contributes neither entropy nor gradient.
-    """
-    weight = valid / valid.sum().clamp(min=1).to(logits.dtype)
-    # Sum the rarer side itself: computed as 1 − p with p near 1 it would have lost its digits.
-    rare = (torch.stack([logits, -logits]).sigmoid() * weight[:, None]).sum(1).amin(0)
-    positive = rare.where(rare > 0, 1.0)
-    return -(positive * positive.log() + (1 - rare) * torch.log1p(-rare)).sum()
 
 
 def bits_for(codebook_size: int) -> int:
@@ -82,7 +68,11 @@ class BinaryQuantizer(GridQuantizer):
         diversity: Weight,
         temperature: Positive,
         commitment_weight: Weight,
+        group_bits: Size | None,
+        process_group: ProcessGroup,
     ) -> None:
+        self.ranks = Ranks(process_group)
+        self.group_sizes = group_sizes(bits_for(codebook_size), group_bits)
         super().__init__(dim, (2,) * bits_for(codebook_size), channel_dim=channel_dim)
         self.gradient = resolve_gradient(gradient)
         self.entropy_weight = entropy_weight
@@ -110,7 +100,8 @@ class BinaryQuantizer(GridQuantizer):
     def _entropy_loss(self, u: Tensor, valid: Tensor) -> Tensor:
         logits = 4 * self._value / self.temperature * u
         each = bit_entropy(logits).sum(-1).where(valid, 0.0).sum() / valid.sum().clamp(min=1)
-        return self.entropy_weight * (each - self.diversity * marginal_bit_entropy(logits, valid))
+        group = self.ranks.group() if self.training else None
+        return self.entropy_weight * (each - self.diversity * joint_entropy(logits, valid, self.group_sizes, group))
 
     def _commitment_loss(self, u: Tensor, codes: Tensor, valid: Tensor) -> Tensor:
         error = u - codes

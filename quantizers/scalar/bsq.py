@@ -5,6 +5,7 @@ from torch import Tensor
 from quantizers.core.arguments.checks import Finite, Positive, Size, Weight
 from quantizers.core.arguments.options import checked
 from quantizers.core.gradients import Gradient
+from quantizers.core.parallel import ProcessGroup
 from quantizers.core.registry import register
 from quantizers.kernels.common.vectors import normalize
 from quantizers.scalar.bits import BinaryQuantizer, bits_for
@@ -73,6 +74,8 @@ class BSQ(BinaryQuantizer):
         diversity: Weight = 1.0,
         temperature: Positive | None = None,
         commitment_weight: Weight = 0.0,
+        group_bits: Size | None = None,
+        process_group: ProcessGroup = "world",
     ) -> None:
         super().__init__(
             dim,
@@ -83,6 +86,8 @@ class BSQ(BinaryQuantizer):
             diversity=diversity,
             temperature=1 / bits_for(codebook_size) if temperature is None else temperature,
             commitment_weight=commitment_weight,
+            group_bits=group_bits,
+            process_group=process_group,
         )
 
     @property

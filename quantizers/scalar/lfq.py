@@ -5,6 +5,7 @@ from torch import Tensor
 from quantizers.core.arguments.checks import Finite, Positive, Size, Weight
 from quantizers.core.arguments.options import checked
 from quantizers.core.gradients import Gradient
+from quantizers.core.parallel import ProcessGroup
 from quantizers.core.registry import register
 from quantizers.scalar.bits import BinaryQuantizer
 
@@ -68,6 +69,8 @@ class LFQ(BinaryQuantizer):
         diversity: Weight = 1.0,
         temperature: Positive = 1.0,
         commitment_weight: Weight = 0.25,
+        group_bits: Size | None = None,
+        process_group: ProcessGroup = "world",
     ) -> None:
         super().__init__(
             dim,
@@ -78,6 +81,8 @@ class LFQ(BinaryQuantizer):
             diversity=diversity,
             temperature=temperature,
             commitment_weight=commitment_weight,
+            group_bits=group_bits,
+            process_group=process_group,
         )
 
     @property
