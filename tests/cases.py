@@ -15,6 +15,7 @@ from quantizers import EMAVectorQuantizer, QINCo, Quantizer, SphericalLattice, V
 from quantizers.codebooks.random_projection import FixedProjection
 from quantizers.core.projection import Projection
 from quantizers.core.registry import parameters
+from quantizers.scalar.bits import BinaryQuantizer
 from quantizers.training.regularizers import Entropy, Orthogonality, Wasserstein
 
 DIM = 4
@@ -116,6 +117,14 @@ class Case:
         return sum(isinstance(module, EMAVectorQuantizer) for module in self.sample.modules())
 
     @property
+    def shared_losses(self) -> int:
+        """How many of its losses are of the batch of all ranks: one all-reduce in forward, one in backward."""
+        return sum(
+            isinstance(module, BinaryQuantizer) and module.process_group is not None
+            for module in self.sample.modules()
+        )
+
+    @property
     def multiplies(self) -> bool:
         """Whether vectors go through a matrix product, which may round differently among other rows."""
         return isinstance(self.sample, QINCo) or not isinstance(self.sample.project_in, nn.Identity)
@@ -191,6 +200,8 @@ VARIANTS = [
     Case("fsp", {"levels": (5, 3, 4, 2), "codebook_size": None, "cdf": "tanh", "quantize_probability": 1}),
     Case("lfq", {"codebook_size": 2**DIM}),
     Case("lfq", {"codebook_size": 2**DIM, "gradient": "rotation"}),
+    Case("lfq", {"codebook_size": 2**DIM, "group_bits": 2}),
+    Case("bsq", {"codebook_size": 2**DIM, "group_bits": 1, "process_group": None}),
     Case("bsq", {"codebook_size": 2**DIM}),
     Case("bsq", {"codebook_size": 2**DIM, "gradient": "rotation"}),
     Case("bernoulli", {"codebook_size": 2**DIM, "kl_weight": 1.0, "free_nats": 0.0}),

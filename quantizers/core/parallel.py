@@ -129,18 +129,19 @@ class _SumOverRanks(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return _SumOverRanks.apply(gradient, ctx.group), None
+        return _SumOverRanks.apply(gradient, ctx.group), None  # type: ignore[no-untyped-call]
 
 
 def differentiable_sum_over_ranks(group: dist.ProcessGroup, *tensors: Tensor) -> tuple[Tensor, ...]:
     """`sum_over_ranks`, through which gradients flow: one all-reduce, and one in the backward on every rank.
 
     Let each of R ranks add f(Σ_r s_r) to its loss. The gradient that rank r gets at s_r is that of the sum of all
-    ranks' losses, R f′. DDP's mean over the ranks then makes it (1/R) Σ_r R f′ ∂s_r = Σ_r f′ ∂s_r: the gradient of f
-    in one process that has all terms, without a further factor, however unevenly the terms are split.
+    ranks' losses, R f′. DDP's mean over the ranks then makes it (1/R) Σ_r R f′ ∂s_r = Σ_r f′ ∂s_r: the gradient
+    of f in one process that has all terms, without a further factor, however unevenly the terms are split.
     """
-    flat = _SumOverRanks.apply(torch.cat([tensor.flatten() for tensor in tensors]), group)
-    sums = torch.split(flat, [tensor.numel() for tensor in tensors])
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    summed: Tensor = _SumOverRanks.apply(flat, group)  # type: ignore[no-untyped-call]
+    sums = torch.split(summed, [tensor.numel() for tensor in tensors])
     return tuple(each.view_as(tensor) for each, tensor in zip(sums, tensors, strict=True))
 
 

@@ -1,10 +1,21 @@
 """Codes of one bit per channel: their signs, their entropies, and the loss that LFQ and BSQ share.
 
-Softmax over all 2^L codes c ∈ {−v, v}^L of −‖z − c‖² / T is a product over channels: the terms z² and c² = v² are
-the same for all codes, and what remains, 2 z·c / T, is a sum over channels. So p(c|z) = Π_i σ(ℓ_i)^{b_i}
-σ(−ℓ_i)^{1−b_i} with bits b_i and logits ℓ_i = 4 v z_i / T. The entropy of p(·|z) is the sum of the bits'
-entropies, and no table of 2^L codes is needed. The mean of such products over a batch is not a product; the sum
-of its bits' entropies is an upper bound of its entropy, which it attains if the bits are independent.
+The softmax over all 2^L codes c ∈ {−v, v}^L of −‖u − c‖² / T is a product over channels: the terms u² and c² = v²
+are the same for all codes, and what remains, 2 u·c / T, is a sum over channels. So
+
+    p(c|u) = Π_i σ(ℓ_i)^{b_i} σ(−ℓ_i)^{1−b_i},  ℓ_i = 4 v u_i / T                     (1)
+
+with the bits b_i of c. Let the bits be split into groups g, and p_g(·|u) be the distribution of the bits of a
+group, the product (1) over its channels alone. The loss has two entropies for each group,
+
+    Σ_g [mean_n H(p_g(·|u_n)) − γ H(mean_n p_g(·|u_n))]                               (2)
+
+The first is a sum over bits, whatever the groups are, because the bits of one vector are independent:
+
+    Σ_g H(p_g(·|u)) = Σ_i h(ℓ_i),  h(ℓ) = ln(1 + e^−|ℓ|) + |ℓ| σ(−|ℓ|)                (3)
+
+The mean over a batch of such products is not a product. Its entropy over all patterns of a group's bits is at most
+the sum of the single bits' entropies, and less if bits go together; see `quantizers.scalar.joint_entropy`.
 """
 
 import abc
@@ -27,7 +38,7 @@ SATURATED = 1000.0  # a logit at which σ(−ℓ) is zero even in float64, as fo
 
 
 def bit_entropy(logits: Tensor) -> Tensor:
-    """The entropy in nats of a bit that is one with probability σ(ℓ): ln(1 + e^−|ℓ|) + |ℓ| σ(−|ℓ|)."""
+    """h(ℓ) of equation (3): the entropy in nats of a bit that is one with probability σ(ℓ)."""
     size = logits.abs().clamp(max=SATURATED)
     return F.softplus(-size) + size * torch.sigmoid(-size)
 
@@ -49,11 +60,11 @@ def bits_for(codebook_size: int) -> int:
 class BinaryQuantizer(GridQuantizer):
     """The code v · sign(u) of a vector u, where a subclass defines u and v; index = Σ_i 2^i · [u_i > 0], i from 0.
 
-        loss = entropy_weight · (mean_n H(p_n) − diversity · Σ_i H(mean_n p_ni))
+        loss = entropy_weight · Σ_g (mean_n H(p_g(·|u_n)) − diversity · H(mean_n p_g(·|u_n)))
                + commitment_weight · mean (u − sg[q])²
 
-    p_n is the softmax of −‖u_n − c‖² / T over all codes c, p_ni is its bit i, and H is in nats. The sums are over
-    the channels of a vector, the last mean is over vectors and channels. Memory is O(N·L) for any codebook size.
+    with equations (1) to (3) of this module, in nats. The groups g are `group_sizes`; the last mean is over
+    vectors and channels. With b bits in the largest group, memory is O(N·L + N·2^(b/2) + 2^b).
     """
 
     @checked
@@ -71,14 +82,35 @@ class BinaryQuantizer(GridQuantizer):
         group_bits: Size | None,
         process_group: ProcessGroup,
     ) -> None:
-        self.ranks = Ranks(process_group)
-        self.group_sizes = group_sizes(bits_for(codebook_size), group_bits)
-        super().__init__(dim, (2,) * bits_for(codebook_size), channel_dim=channel_dim)
+        bits = bits_for(codebook_size)
+        group_sizes(bits, group_bits)  # raises
+        super().__init__(dim, (2,) * bits, channel_dim=channel_dim)
         self.gradient = resolve_gradient(gradient)
         self.entropy_weight = entropy_weight
         self.diversity = diversity
         self.temperature = temperature
         self.commitment_weight = commitment_weight
+        self.group_bits = group_bits
+        self.ranks = Ranks(process_group)
+
+    @property
+    def group_sizes(self) -> tuple[int, ...]:
+        """How many bits each group has over which the batch entropy is taken, in order of the channels."""
+        return group_sizes(self.code_dim, self.group_bits)
+
+    @property
+    def process_group(self) -> str | None:
+        """The name of the group to sum over, or None for this rank alone; accepts what the constructor accepts."""
+        return self.ranks.name
+
+    @process_group.setter
+    def process_group(self, process_group: ProcessGroup) -> None:
+        self.ranks = Ranks(process_group)
+
+    @property
+    def loss_depends_on_batch(self) -> bool:
+        """True: the batch entropy."""
+        return True
 
     @property
     @abc.abstractmethod
@@ -101,7 +133,8 @@ class BinaryQuantizer(GridQuantizer):
         logits = 4 * self._value / self.temperature * u
         each = bit_entropy(logits).sum(-1).where(valid, 0.0).sum() / valid.sum().clamp(min=1)
         group = self.ranks.group() if self.training else None
-        return self.entropy_weight * (each - self.diversity * joint_entropy(logits, valid, self.group_sizes, group))
+        batch = joint_entropy(logits, valid, self.group_sizes, group)
+        return self.entropy_weight * (each - self.diversity * batch)
 
     def _commitment_loss(self, u: Tensor, codes: Tensor, valid: Tensor) -> Tensor:
         error = u - codes
@@ -112,7 +145,9 @@ class BinaryQuantizer(GridQuantizer):
     def extra_repr(self) -> str:
         weights = ("entropy_weight", "diversity", "temperature", "commitment_weight")
         shown = ", ".join(f"{name}={getattr(self, name):.4g}" for name in weights)
-        return f"{super().extra_repr()}, gradient={name_of(self.gradient)!r}, {shown}"
+        groups = f"group_bits={self.group_bits}" if self.group_bits else f"group_sizes={self.group_sizes}"
+        ranks = ", process_group=None" if self.process_group is None else ""
+        return f"{super().extra_repr()}, gradient={name_of(self.gradient)!r}, {shown}, {groups}{ranks}"
 
     @property
     def _index_rule(self) -> dict[str, Any]:

@@ -60,8 +60,6 @@ class BSQ(BinaryQuantizer):
         2406.07548).
     """
 
-    loss_depends_on_batch = True
-
     @checked
     def __init__(
         self,

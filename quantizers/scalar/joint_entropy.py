@@ -9,8 +9,8 @@ but each term is one of two factors, the first ⌈b/2⌉ bits' patterns a and th
 
     p̄[a, a′] = 1/N Σ_n p_n[a] p_n[a′] = 1/N AᵀA′             (2)
 
-with the halves' probabilities in A [N, 2^⌈b/2⌉] and A′ [N, 2^⌊b/2⌋]. One matrix product thus gives all 2^b of them;
-18 bits take two tables of 512 columns.
+with the halves' probabilities in A [N, 2^⌈b/2⌉] and A′ [N, 2^⌊b/2⌋]. One matrix product thus gives all 2^b of
+them; 18 bits take two tables of 512 columns.
 """
 
 import torch
@@ -39,8 +39,8 @@ def group_sizes(bits: int, group_bits: int | None) -> tuple[int, ...]:
         return tuple(bits // groups + (place < bits % groups) for place in range(groups))
     if group_bits > LARGEST_GROUP:
         raise ValueError(
-            f"group_bits is {group_bits}, expected at most {LARGEST_GROUP}: the loss needs the probabilities of all "
-            f"2**group_bits patterns of a group, {2 ** (LARGEST_GROUP - 18)} MiB of them at {LARGEST_GROUP} bits"
+            f"group_bits is {group_bits}, expected at most {LARGEST_GROUP}: the loss needs the probabilities of "
+            f"all 2**group_bits patterns of a group, {2 ** (LARGEST_GROUP - 18)} MiB in float32 at {LARGEST_GROUP}"
         )
     if bits % group_bits:
         raise ValueError(f"group_bits is {group_bits}, expected a divisor of {bits}, the number of bits in a code")
@@ -50,22 +50,23 @@ def group_sizes(bits: int, group_bits: int | None) -> tuple[int, ...]:
 def joint_entropy(
     logits: Tensor, valid: Tensor, sizes: tuple[int, ...], group: dist.ProcessGroup | None = None
 ) -> Tensor:
-    """Σ_g H(p̄_g) in nats over the groups g of bits, p̄_g by (1) over the rows that count.
+    """Σ_g H(p̄_g) in nats over the groups g of bits, with p̄_g of equation (1).
 
     Args:
         logits: ℓ [N, L]; bit i of row n is one with probability σ(ℓ_ni).
-        valid: [N] bool, the rows that count. The others hold numbers.
-        sizes: the numbers of bits in the groups, in order; their sum is L. Equal sizes stand together.
-        group: the ranks over whose rows the mean is taken, with one all-reduce here and one in backward; None for
-            the rows of this rank.
+        valid: [N] bool, the rows that count. The others may hold any numbers but NaN.
+        sizes: the numbers of bits in the groups, in order, larger ones first; their sum is L.
+        group: the ranks over whose rows the mean is taken, by one all-reduce here and one in the backward; None
+            for the rows of this rank.
 
     Returns: 0-d; zero if no row counts. A probability that underflows contributes neither entropy nor gradient.
-        Between independent bits, where one pattern has nearly all of the probability, the entropy keeps its
-        digits down to the smallest numbers.
     """
     widths = sorted(set(sizes), reverse=True)
-    parts = logits.split([width * sizes.count(width) for width in widths], -1)
-    totals = [_pattern_sums(part.unflatten(-1, (-1, width)), valid) for part, width in zip(parts, widths, strict=True)]
+    parts = torch.split(logits, [width * sizes.count(width) for width in widths], -1)
+    totals = [
+        _pattern_sums(part.reshape(part.shape[0], sizes.count(width), width), valid)
+        for width, part in zip(widths, parts, strict=True)
+    ]
     count = valid.sum().to(logits.dtype)
     if group is not None:
         *totals, count = differentiable_sum_over_ranks(group, *totals, count)
@@ -73,7 +74,7 @@ def joint_entropy(
 
 
 def _pattern_sums(logits: Tensor, valid: Tensor) -> Tensor:
-    """N p̄ of (2), [G, 2^b], for logits [N, G, b]."""
+    """N p̄ by equation (2), [G, 2^b], for logits [N, G, b]."""
     half = (logits.shape[-1] + 1) // 2
     first, second = (_patterns(part) for part in logits.tensor_split((half,), -1))
     counted = first * valid[:, None, None]
@@ -81,7 +82,7 @@ def _pattern_sums(logits: Tensor, valid: Tensor) -> Tensor:
 
 
 def _patterns(logits: Tensor) -> Tensor:
-    """The probabilities [..., 2^h] of all patterns of h bits with logits [..., h]; a pattern is a binary number."""
+    """The probabilities [..., 2^h] of all patterns of h bits with logits [..., h], in the order of numbers."""
     sides = torch.stack([-logits, logits], -1).sigmoid()
     table = torch.ones_like(logits.sum(-1, keepdim=True))
     for bit in range(logits.shape[-1]):

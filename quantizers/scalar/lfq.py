@@ -55,8 +55,6 @@ class LFQ(BinaryQuantizer):
         2310.05737).
     """
 
-    loss_depends_on_batch = True
-
     @checked
     def __init__(
         self,

@@ -65,6 +65,8 @@ BITS: dict[str, Any] = {
     "diversity": 2.0,
     "temperature": 0.25,
     "commitment_weight": 0.5,
+    "group_bits": 1,
+    "process_group": "world",
 }
 STAGES: dict[str, Any] = {
     **SIZES,
@@ -348,7 +350,7 @@ NONSENSE: dict[type, list[Any]] = {
         (part for part in (3, 4)), object(),
     ],
 }  # fmt: skip
-OPTIONAL = {"basis_dim", "code_dim", "stage_dim", "entry", "blend", "process_group"}
+OPTIONAL = {"code_dim", "stage_dim", "entry", "blend", "process_group", "group_bits", "basis_dim"}
 
 
 def accepts(name: str, option: str, value: object) -> bool:

@@ -13,9 +13,13 @@ RATE = 0.1
 
 
 def depends_on_shards(case: Case) -> bool:
-    """Whether a step on shards differs from a step on the whole batch: by draws, or by a batch's statistics."""
+    """Whether a step on shards differs from a step on the whole batch: by draws, or by a batch's statistics.
+
+    A loss that all ranks share is a statistic of the whole batch.
+    """
     sample = case.sample
-    return sample.draws_in_training or sample.loss_depends_on_batch or sample.index_depends_on_batch
+    loss_of_shard = sample.loss_depends_on_batch and not case.shared_losses
+    return sample.draws_in_training or loss_of_shard or sample.index_depends_on_batch
 
 
 # Those whose forward moves state by sums over the vectors of all ranks alone.

@@ -1,4 +1,4 @@
-"""How many collectives a forward takes: one in training for moving averages, else none; the same compiled."""
+"""How many collectives a step takes: one for moving averages, two for a loss of all ranks; the same compiled."""
 
 import contextlib
 import copy
@@ -58,11 +58,12 @@ def collectives_of(quantizer: Quantizer, x: Tensor) -> dict[str, Counter[str]]:
     return counts
 
 
-def test_one_all_reduce_a_step_and_none_else(ranks: Ranks) -> None:
+def test_a_step_takes_few_all_reduces_and_the_rest_none(ranks: Ranks) -> None:
+    """One for moving averages; one in forward and one in backward for a loss that the ranks share."""
     for counts_of_rank in ranks.run(2, count):
         for case, counts in zip(CASES, counts_of_rank, strict=True):
-            expected = {"c10d::allreduce_": case.moving_averages} if case.moving_averages else {}
-            assert counts["training"] == expected, f"{case}: {counts}"
+            expected = case.moving_averages + 2 * case.shared_losses
+            assert counts["training"] == Counter({"c10d::allreduce_": expected}), f"{case}: {counts}"
             assert not counts["evaluation"], f"{case}: {counts}"
             assert not counts["encode in training mode"], f"{case}: {counts}"
 
@@ -88,10 +89,12 @@ def plain_and_checkpointed(
 
 
 @pytest.mark.parametrize("reentrant", [True, False], ids=["reentrant", "non-reentrant"])
-def test_the_second_forward_of_checkpointing_reduces_nothing(ranks: Ranks, reentrant: bool) -> None:
+def test_the_second_forward_of_checkpointing_moves_no_average(ranks: Ranks, reentrant: bool) -> None:
+    """Nor reduces for it. A loss that the ranks share is recomputed, on all of them alike."""
     for results in ranks.run(2, checkpointed, reentrant):
         for case, (plain, other, gradient, other_gradient, counts) in zip(CASES, results, strict=True):
-            assert counts.total() == case.moving_averages, f"{case}: {counts}"
+            expected = case.moving_averages + 3 * case.shared_losses
+            assert counts.total() == expected, f"{case}: {counts}"
             assert_same_state(plain, other)
             assert torch.equal(gradient, other_gradient), f"{case}: the gradient differs"
 
