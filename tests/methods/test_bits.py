@@ -1,4 +1,7 @@
-"""LFQ and BSQ: the loss written out over all codes, indices of up to 63 bits, BSQ's bounded error."""
+"""LFQ and BSQ: the loss written out over all codes, indices of up to 63 bits, BSQ's bounded error.
+
+More of the loss's batch entropy is in `test_joint_entropy.py`.
+"""
 
 import math
 
@@ -9,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from quantizers import BSQ, LFQ
-from quantizers.scalar.bits import bit_entropy, marginal_bit_entropy
+from quantizers.scalar.bits import bit_entropy
+from quantizers.scalar.joint_entropy import joint_entropy
 from tests.cases import normal
 
 EPS = torch.finfo(torch.float64).eps
@@ -45,11 +49,13 @@ def soft_assignment(quantizer: LFQ | BSQ, z: Tensor) -> tuple[Tensor, Tensor]:
     return u, (-distances / quantizer.temperature).softmax(-1)
 
 
-def bits_of_mean(quantizer: LFQ | BSQ, p: Tensor) -> Tensor:
-    """Σ of the entropies of the bits of mean_n p_n, each a sum over half of the codes."""
-    ones = all_codes(quantizer) > 0
-    sides = [p.mean(0)[side[:, i]].sum() for side in (ones, ~ones) for i in range(quantizer.code_dim)]
-    return entropy(torch.stack(sides))  # neither as 1 minus the other, which may be 0 and has no gradient then
+def groups_of_mean(quantizer: LFQ | BSQ, p: Tensor, size: int) -> Tensor:
+    """Σ_g of the entropies of groups of `size` bits of mean_n p_n, a pattern's by its codes."""
+    codes = torch.arange(p.shape[-1])
+    starts = range(0, quantizer.code_dim, size)
+    patterns = [(codes >> start) % 2**size for start in starts]
+    sums = [p.new_zeros(2**size).index_add(0, pattern, p.mean(0)) for pattern in patterns]
+    return entropy(torch.stack(sums)).sum()
 
 
 # The loss
@@ -58,7 +64,9 @@ def bits_of_mean(quantizer: LFQ | BSQ, p: Tensor) -> Tensor:
 @given(
     method=methods,
     seed=seeds,
-    bits=few_bits,
+    sizes=st.sampled_from(
+        [(1, 1), (4, 1), (7, 1), (2, 2), (4, 2), (6, 2), (3, 3), (6, 3), (4, 4), (5, 5), (7, 7)]
+    ),
     rows=st.integers(1, 6),
     temperature=st.sampled_from([0.2, 1.0, 5.0]),
     diversity=st.sampled_from([0.0, 1.0, 2.5]),
@@ -67,15 +75,17 @@ def bits_of_mean(quantizer: LFQ | BSQ, p: Tensor) -> Tensor:
 def test_loss_and_gradient_are_those_of_the_softmax_over_all_codes(
     method: str,
     seed: int,
-    bits: int,
+    sizes: tuple[int, int],
     rows: int,
     temperature: float,
     diversity: float,
     commitment_weight: float,
 ) -> None:
+    bits, group_bits = sizes
     quantizer = build(
         method,
         bits,
+        group_bits=group_bits,
         entropy_weight=0.7,
         diversity=diversity,
         temperature=temperature,
@@ -86,7 +96,7 @@ def test_loss_and_gradient_are_those_of_the_softmax_over_all_codes(
     (actual,) = torch.autograd.grad(out.loss, z)
 
     u, p = soft_assignment(quantizer, z)
-    spread = entropy(p).mean() - diversity * bits_of_mean(quantizer, p)
+    spread = entropy(p).mean() - diversity * groups_of_mean(quantizer, p, group_bits)
     codes = all_codes(quantizer)[out.indices]
     loss = 0.7 * spread + commitment_weight * (u - codes).square().mean()
     (expected,) = torch.autograd.grad(loss, z)
@@ -102,7 +112,8 @@ def test_the_bits_entropies_bound_that_of_the_mean_assignment(
     method: str, seed: int, bits: int, rows: int, spread: float
 ) -> None:
     """Σ_i H(mean_n p_ni) ≥ H(mean_n p_n), and as much for a single vector, whose bits are independent."""
-    quantizer = build(method, bits, entropy_weight=-1.0, diversity=1.0, commitment_weight=0.0).double()
+    options = {"entropy_weight": -1.0, "commitment_weight": 0.0, "group_bits": 1}
+    quantizer = build(method, bits, **options).double()
     z = spread * normal(seed, rows, bits)
     _, p = soft_assignment(quantizer, z)
     bits_less_each = quantizer(z).loss  # with the weight −1
@@ -110,14 +121,6 @@ def test_the_bits_entropies_bound_that_of_the_mean_assignment(
     rounding = 2.0**25 * EPS  # as above
     assert bits_less_each >= mean_less_each - rounding
     assert abs(quantizer(z[:1]).loss) <= rounding
-
-
-def test_bits_that_go_together_are_not_seen() -> None:
-    """What the bound gives away: of two bits that are always equal one is redundant, the loss still the lowest."""
-    equal, free = torch.tensor([[9.0, 9.0], [-9.0, -9.0]]), torch.tensor([[9.0, 9.0], [-9.0, 9.0]])
-    quantizer = LFQ(2, 4, entropy_weight=1.0, commitment_weight=0.0)
-    assert quantizer(equal).loss == pytest.approx(-2 * math.log(2), abs=1e-6)
-    assert quantizer(free).loss == pytest.approx(-math.log(2), abs=1e-6)
 
 
 @given(size=st.floats(0, 100), sign=st.sampled_from([-1, 1]))
@@ -132,18 +135,19 @@ def test_entropy_of_a_sure_bit_is_exact_and_has_a_gradient(size: float, sign: in
     # and ℓ times it with it.
     relative, absolute = 16 * 2.0**-23, (2 + exact) * 2.0**-126
     expected = math.log1p(math.exp(-exact)) + exact * tail
-    for entropy_of_bit in (value, marginal_bit_entropy(logit.view(1, 1), torch.tensor([True]))):
+    for entropy_of_bit in (value, joint_entropy(logit.view(1, 1), torch.tensor([True]), (1,))):
         assert abs(float(entropy_of_bit.detach()) - expected) <= relative * expected + absolute
     # The derivatives of both summands are up to (1 + |ℓ|) σ(−|ℓ|).
     assert abs(float(slope) + sign * exact * tail * (1 - tail)) <= relative * (1 + exact) * tail + absolute
 
 
 @every_method
+@pytest.mark.parametrize("group_bits", [1, 2, 4])
 @pytest.mark.parametrize("temperature", [1e-30, 1e-3, 1e30])
 @pytest.mark.parametrize("value", [0.0, -0.0, 2.0**-149, 1e-30, 1e30, torch.finfo(torch.float32).max])
-def test_entropies_are_finite_at_any_scale(method: str, temperature: float, value: float) -> None:
+def test_entropies_are_finite_at_any_scale(method: str, group_bits: int, temperature: float, value: float) -> None:
     """Logits of ∞ too, and a loss without the commitment, which alone may be infinite."""
-    quantizer = build(method, 4, temperature=temperature, commitment_weight=0.0)
+    quantizer = build(method, 4, group_bits=group_bits, temperature=temperature, commitment_weight=0.0)
     signs = torch.tensor([[1.0, -1.0, 1.0, 1.0], [1.0, 1.0, 1.0, -1.0]])
     z = (value * signs).requires_grad_()
     loss = quantizer(z).loss
