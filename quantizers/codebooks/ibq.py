@@ -1,20 +1,23 @@
 """Index backpropagation quantization: the gradient goes through the softmax over all codes."""
 
+from collections.abc import Iterator
 from typing import Any, Unpack
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from quantizers.clustering.kmeans import kmeans
 from quantizers.codebooks.nearest import squared_distances
 from quantizers.codebooks.options import CodeOptions
 from quantizers.codebooks.vector import VectorQuantizer
-from quantizers.core.arguments.checks import Size, Weight
+from quantizers.core.arguments.checks import FinitePositive, Size, Weight
 from quantizers.core.arguments.options import checked
+from quantizers.core.entropy import entropy_of_logits, product_logits
 from quantizers.core.gradients import exact_value
 from quantizers.core.layout import Rows
-from quantizers.core.output import QuantizerOutput
-from quantizers.core.parallel import ProcessGroup, Ranks, total
+from quantizers.core.learned_codes import LearnedCodes
+from quantizers.core.output import NO_CODE, QuantizerOutput
+from quantizers.core.parallel import ProcessGroup
 from quantizers.core.registry import register
 from quantizers.kernels.common.vectors import normalize
 from quantizers.kernels.highest.operation import highest_score
@@ -74,9 +77,11 @@ class IBQ(VectorQuantizer):
         dim: Size,
         codebook_size: Size,
         *,
-        commitment_weight: Weight = 1.0,
-        codebook_weight: Weight = 0.25,
-        double_weight: Weight = 1.0,
+        commitment_weight: Weight = 0.1,
+        codebook_weight: Weight = 0.025,
+        double_weight: Weight = 0.1,
+        entropy_weight: Weight = 0.0,
+        entropy_temperature: FinitePositive = 0.01,
         **options: Unpack[CodeOptions],
     ) -> None:
         super().__init__(
@@ -87,23 +92,50 @@ class IBQ(VectorQuantizer):
             **options,
         )
         self.double_weight = double_weight
+        self.entropy_weight = entropy_weight
+        self.entropy_temperature = entropy_temperature
+
+    def reset_parameters(self) -> None:
+        """Draw the codes from N(0, 1)."""
+        with torch.no_grad():
+            nn.init.normal_(self.embedding)
 
     def _initialize(self, z: Tensor, process_group: ProcessGroup) -> None:
         """Set codes of equal length in the directions that spherical k-means finds.
 
         Each of them then has the largest product for some vector. Centroids of plain k-means would not: a short
-        code between long ones never wins. The length is the mean length of the vectors.
+        code between long ones never wins. The length is √D, that of first codes.
         """
         directions = kmeans(z, self.codebook_size, distance="cosine", process_group=process_group)
-        lengths = (z * normalize(z)).sum(-1)
-        length, count = total(Ranks(process_group).group(), lengths.sum(), torch.ones_like(lengths).sum())
-        self.set_codebook(directions * (length / count))
+        self.set_codebook(directions * self.code_dim**0.5)
+
+    @torch.no_grad()
+    def move_codes(self, positions: Tensor, targets: Tensor, shares: Tensor) -> None:
+        """See `LearnedCodes`; the targets are scaled to the mean length of the codes.
+
+        A code that is longer than the others would have the largest product for nearly every vector.
+        """
+        lengths = torch.linalg.vector_norm(self.embedding, dim=-1)
+        super().move_codes(positions, normalize(targets.to(lengths)) * lengths.mean(), shares)
+
+    def learned_rows(self, rows: Rows, indices: Tensor) -> Iterator[tuple[LearnedCodes, Tensor, Tensor]]:
+        """See `LearnedCodes`. A zero vector has no direction and chooses no code."""
+        for quantizer, z, chosen in super().learned_rows(rows, indices):
+            yield quantizer, z, chosen.where((z != 0).any(-1), NO_CODE)
+
+    @property
+    def loss_depends_on_batch(self) -> bool:
+        """Whether there is an entropy penalty or a regularizer, which are losses on all vectors of the batch."""
+        return self.entropy_weight > 0 or super().loss_depends_on_batch
 
     def _quantize(self, rows: Rows) -> QuantizerOutput:
         z, valid = rows.vectors, rows.valid
         quantized, indices, loss = super()._quantize(rows)
         double = self.double_weight * squared_distances(quantized, z).where(valid, 0.0)
         double = (double / (valid.sum().clamp(min=1) * self.code_dim)).sum()
+        if self.entropy_weight:
+            logits = product_logits(z, self._codebook(), self.entropy_temperature)
+            loss = loss + self.entropy_weight * entropy_of_logits(*logits, valid)
         return QuantizerOutput(quantized, indices, loss + double)
 
     def _assign(self, z: Tensor, codebook: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:

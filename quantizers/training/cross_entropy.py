@@ -17,7 +17,7 @@ from quantizers.kernels.common.arguments import (
 )
 from quantizers.kernels.common.modes import has_values
 from quantizers.kernels.soft.operation import soft_values
-from quantizers.training.regularizers.entropy import distance_logits
+from quantizers.core.entropy import distance_logits
 
 
 def code_cross_entropy(z: Tensor, codes: Tensor, targets: Tensor, *, temperature: float = 1.0) -> Tensor:
