@@ -29,6 +29,7 @@ from quantizers.codebooks.vector import VectorQuantizer
 from quantizers.codebooks.vqbridge import VQBridge
 from quantizers.composite.grouped import GroupedQuantizer
 from quantizers.composite.multiscale import MultiScaleQuantizer
+from quantizers.composite.parallel import ParallelQuantizer
 from quantizers.composite.qinco import QINCo
 from quantizers.composite.residual import ResidualQuantizer
 from quantizers.composite.residual_fsq import residual_fsq as _residual_fsq  # noqa: F401 - registers the name
@@ -76,6 +77,7 @@ __all__ = [
     "MultiHeadVectorQuantizer",
     "MultiScaleQuantizer",
     "OptVQ",
+    "ParallelQuantizer",
     "QINCo",
     "Quantizer",
     "QuantizerOutput",

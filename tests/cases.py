@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import quantizers
 from quantizers import EMAVectorQuantizer, QINCo, Quantizer, SphericalLattice, VQBridge
 from quantizers.codebooks.random_projection import FixedProjection
+from quantizers.composite.composed import ComposedQuantizer
 from quantizers.core.projection import Projection
 from quantizers.core.registry import parameters
 from quantizers.scalar.bits import BinaryQuantizer
@@ -127,7 +128,9 @@ class Case:
     @property
     def multiplies(self) -> bool:
         """Whether vectors go through a matrix product, which may round differently among other rows."""
-        return isinstance(self.sample, QINCo) or not isinstance(self.sample.project_in, nn.Identity)
+        inside = [module for module in self.sample.modules() if isinstance(module, Quantizer)]
+        projects = any(not isinstance(module.project_in, nn.Identity) for module in inside)
+        return projects or isinstance(self.sample, QINCo)
 
     def __str__(self) -> str:
         return "-".join([self.name, *(f"{k}={_label(v)}" for k, v in self.options.items())])
@@ -211,8 +214,8 @@ VARIANTS = [
     Case("random_projection", {"code_dim": 6}),
     Case("gumbel", {"hard": True}, foundation=True),
     Case("gumbel", {"learned_scale": True}),
-    Case("gumbel", {"logits": "distance"}, foundation=True),
-    Case("gumbel", {"logits": "distance", "hard": True, "code_dim": 3}, foundation=True),
+    Case("gumbel", {"logits": "linear"}, foundation=True),
+    Case("gumbel", {"logits": "linear", "hard": True, "code_dim": 3}, foundation=True),
     Case("fsq", {"levels": (5, 4, 3, 2), "codebook_size": None, "bound": "clamp"}, foundation=True),
     Case("residual", {"quantizer": "ema_vq", "shared": True}),
     Case("residual", {"quantizer": "ema_vq", "dropout": 0.5, "dropout_by": "batch", "code_dim": 2}),
@@ -220,8 +223,10 @@ VARIANTS = [
     Case("grouped", {"quantizer": "ema_vq"}),
     Case("grouped", {"quantizer": "fsq", "shared": True}),
     Case("grouped", {"quantizer": "residual", "num_quantizers": 2}),
+    Case("parallel", {"quantizer": "ema_vq", "num_quantizers": 3}),
     Case("multihead", {"distance": "cosine", "gradient": "rotation"}),
     Case("ibq", {"code_dim": 3}),
+    Case("ibq", {"entropy_weight": 0.05}),
     Case("optvq", {"distance": "cosine", "gradient": "rotation"}),
     Case("diveq", {"distance": "cosine", "noise_variance": 0.0}),
     Case("nsvq", {"distance": "cosine"}),
@@ -294,8 +299,9 @@ def rounding_tolerance(quantizer: Quantizer) -> float:
     maps = [quantizer.project_out] if same_shapes else [transform, quantizer.project_out]  # in decoding's order
     linear = nn.Linear | Projection | FixedProjection
     layers = [layer for part in maps for layer in part.modules() if isinstance(layer, linear)]
-    if not layers:
-        return 0.0
+    if not layers:  # the sum of the components' errors is more than that of their mean
+        inside = quantizer.components if isinstance(quantizer, ComposedQuantizer) else []
+        return sum(rounding_tolerance(component) for component in inside)
     start = quantizer.basis if hasattr(quantizer, "basis") and not same_shapes else quantizer.codebook
     largest = float(start.detach().abs().max())
     eps, error = torch.finfo(layers[0].weight.dtype).eps, 0.0

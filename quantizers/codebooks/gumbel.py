@@ -41,6 +41,11 @@ class GumbelQuantizer(RowQuantizer):
     the gradient that Σ y_k e_k has in the logits (hard=True). In evaluation it is the code of the largest logit,
     without noise.
 
+    The papers leave the logits to the model. With logits="distance", the default, l_k = −‖z − e_k‖²: evaluation
+    chooses the nearest code, and the codes learn from the choice too. In the benchmark's autoencoder (K 1024, D
+    32, 1000 steps, three seeds, a temperature that fell from 1 to 1/16) it reached 22.9 to 23.2 dB with 53 to 72 codes
+    in use, and a learned linear map, as in DALL-E, 22.6 to 23.1 dB with 26 to 36. Plain VQ reached 22.0 to 22.6.
+
     **An exception to decode(indices) == quantized**: in training with hard=False the value is a mixture of codes,
     which no index names. The indices are then k*.
 
@@ -54,7 +59,7 @@ class GumbelQuantizer(RowQuantizer):
     Args:
         dim: channels of x. codebook_size: K ≥ 1.
         code_dim: channels of a code, default `dim`. channel_dim: axis of x's channels.
-        logits: "linear" for a learned linear map of the vector, "distance" for −‖z − e‖².
+        logits: "distance" for −‖z − e‖², "linear" for a learned linear map of the vector.
         hard: see above.
         temperature: τ > 0, part of `state_dict`. Set it by assignment, `quantizer.temperature = 0.5`, or with one
             of `quantizers.schedules`.
@@ -84,7 +89,7 @@ class GumbelQuantizer(RowQuantizer):
         *,
         code_dim: Size | None = None,
         channel_dim: int = -1,
-        logits: Literal["linear", "distance"] = "linear",
+        logits: Literal["linear", "distance"] = "distance",
         hard: bool = False,
         temperature: Positive = 1.0,
         kl_weight: Weight = 5e-4,

@@ -51,8 +51,8 @@ class LearnedCodes(CodeSpace):
         """Set the codes to the centroids that k-means finds in x. A forward never does this by itself.
 
         Learned codebooks are overwritten, in training mode and in evaluation mode. A quantizer without learned
-        codes (FSQ, FSP, LFQ, BSQ, Bernoulli, Identity, random projection) stays as it is. `warm_start` calls this
-        for every quantizer in a model.
+        codes (FSQ, FSP, LFQ, BSQ, Bernoulli, Identity) stays as it is; a random projection gets the mean and the
+        variance of x. `warm_start` calls this for every quantizer in a model.
 
         Args:
             x, mask: as in `forward`. Vectors that are masked or not finite do not count.

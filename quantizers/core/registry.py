@@ -28,6 +28,7 @@ ALIASES: dict[str, str] = {
     **dict.fromkeys(("free_transformer",), "bernoulli"),
     **dict.fromkeys(("gumbel_softmax", "gumbel_vq", "dvae"), "gumbel"),
     **dict.fromkeys(("best_rq", "bestrq"), "random_projection"),
+    **dict.fromkeys(("multi_best_rq", "multi_codebook"), "parallel"),
     **dict.fromkeys(("fvq",), "vqbridge"),
     **dict.fromkeys(("identity", "continuous"), "none"),
 }

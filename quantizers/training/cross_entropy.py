@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from quantizers.core.codebook import lookup
+from quantizers.core.entropy import distance_logits
 from quantizers.core.gradients import exact_value, refined
 from quantizers.kernels.common.arguments import (
     check_axes,
@@ -17,7 +18,6 @@ from quantizers.kernels.common.arguments import (
 )
 from quantizers.kernels.common.modes import has_values
 from quantizers.kernels.soft.operation import soft_values
-from quantizers.core.entropy import distance_logits
 
 
 def code_cross_entropy(z: Tensor, codes: Tensor, targets: Tensor, *, temperature: float = 1.0) -> Tensor:

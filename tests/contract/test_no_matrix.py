@@ -37,7 +37,7 @@ CASES = [
     Case("ema_vq", {"gradient": "rotation"}),
     Case("fsq", {"gradient": "rotation"}),
     Case("gumbel", {"hard": True}),
-    Case("gumbel", {"logits": "distance"}),
+    Case("gumbel", {"logits": "linear"}),
 ]
 ROOT = Path(__file__).parents[2]
 CLEAR_REFS = Path("/proc/self/clear_refs")

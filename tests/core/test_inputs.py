@@ -109,7 +109,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "heads": 2,
         "gate": -0.5,
     },
-    "ibq": {**without(CODES, "distance", "gradient", "decoder_gradient"), "double_weight": 0.5},
+    "ibq": {
+        **without(CODES, "distance", "gradient", "decoder_gradient"),
+        "double_weight": 0.5,
+        "entropy_weight": 0.125,
+        "entropy_temperature": 0.25,
+    },
     "optvq": {**CODES, "temperature": 0.5, "iterations": 3},
     "diveq": {**GIVEN, **without(CODES, "gradient", "decoder_gradient"), "noise_variance": 0.5},
     "nsvq": {**GIVEN, **without(CODES, "gradient", "decoder_gradient")},
@@ -124,7 +129,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "qinco": {**NEAREST, "num_quantizers": 2, "hidden_dim": 5, "blocks": 1},
     "gumbel": {
         **without(NEAREST, "commitment_weight", "codebook_weight"),
-        "logits": "distance",
+        "logits": "linear",
         "hard": True,
         "temperature": 0.5,
         "kl_weight": 0.5,
@@ -147,6 +152,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "dropout_by": "batch",
     },
     "grouped": {**SIZES, "quantizer": "ema_vq", "num_groups": 2, "shared": True, "decay": 0.5},
+    "parallel": {**SIZES, "quantizer": "ema_vq", "num_quantizers": 2, "decay": 0.5},
     "multiscale": {
         **SIZES,
         "quantizer": "ema_vq",

@@ -122,7 +122,7 @@ def test_options_are_those_that_create_takes(name: str) -> None:
     text = repr(options)
     assert text.startswith(f"options of '{name}':")
     assert all(f"  {option} " in text for option in options)
-    assert ("Other options go to" in text) == (name in ("residual", "grouped", "multiscale"))
+    assert ("Other options go to" in text) == (name in ("residual", "grouped", "multiscale", "parallel"))
     given = {option: value for option, value in options.items() if "required" not in repr(value)}
     given = {option: value for option, value in given.items() if not isinstance(value, Computed)}
     explicit = quantizers.create(name, **{**given, **sizes(name, dim=6, codebook_size=64)})
@@ -201,12 +201,12 @@ def test_hints_name_options_that_exist() -> None:
         "vqbridge",
     }
     for name in quantizers.available():
-        if name not in ("residual", "grouped", "multiscale"):
+        if name not in ("residual", "grouped", "multiscale", "parallel"):
             options = quantizers.options(name).keys()
             assert (not LEARNED.isdisjoint(options)) == (name in learned | {"rotation_vq", "affine_vq"})
-            assert ("regularizers" in options and "learned_basis" not in options) == (
-                quantizers.create(name, **sizes(name, dim=4, codebook_size=8)).has_table
-            )
+            takes_losses = "regularizers" in options and "learned_basis" not in options
+            built = quantizers.create(name, **sizes(name, dim=4, codebook_size=8))
+            assert ("logits" in options or takes_losses) == built.has_table
 
 
 # metrics

@@ -1,5 +1,6 @@
 """Random-projection quantization (Chiu et al. 2022): equation 1, and that nothing ever moves."""
 
+import copy
 import io
 
 import pytest
@@ -47,7 +48,8 @@ def test_the_scale_of_a_vector_does_not_matter(seed: int, exponent: int) -> None
 def test_no_optimizer_moves_codes_or_projection() -> None:
     quantizer = RandomProjectionQuantizer(12, 64)
     before = {name: tensor.clone() for name, tensor in quantizer.state_dict().items()}
-    assert set(before) == {"codes", "project_in.weight", "project_out.weight"}
+    statistics = {f"project_{where}.{name}" for where in ("in", "out") for name in ("mean", "deviation")}
+    assert set(before) == {"codes", "project_in.weight", "project_out.weight"} | statistics
     assert list(quantizer.parameters()) == []
     encoder = torch.nn.Linear(5, 12)
     optimizer = torch.optim.AdamW([*encoder.parameters(), *quantizer.parameters()], lr=1.0, weight_decay=0.5)
@@ -100,6 +102,50 @@ def test_the_gradient_is_straight_through_between_the_projections(seed: int) -> 
     # Two sums, of five and of three terms.
     tolerance = 10 * EPS * float((g.abs() @ back.abs() @ a.abs()).max())
     torch.testing.assert_close(actual, g @ back @ a, rtol=0, atol=tolerance)
+
+
+@settings(max_examples=10)
+@given(seed=seeds, scale=st.sampled_from([1e-3, 1.0, 1e3]))
+def test_after_data_an_affine_map_of_each_channel_changes_no_target(seed: int, scale: float) -> None:
+    """Mean 0 and variance 1 undo it, and values follow the map; a constant channel is centred alone."""
+    torch.manual_seed(seed)
+    plain = RandomProjectionQuantizer(6, 32, code_dim=4).double()
+    mapped = copy.deepcopy(plain)
+    x = normal(seed, 60, 6)
+    x[:, 5] = 2.0
+    slope, shift = scale * (0.5 + torch.rand(6, dtype=torch.float64)), 100 * scale * normal(seed + 1, 6)
+    slope[5] = 1.0
+    plain.initialize_from(x)
+    mapped.initialize_from(x * slope + shift)
+    y = (x - plain.project_in.mean) / plain.project_in.deviation
+    torch.testing.assert_close(y[:, :5].mean(0), torch.zeros(5, dtype=torch.float64), rtol=0, atol=1e-12)
+    torch.testing.assert_close(y[:, :5].var(0, correction=0), torch.ones(5, dtype=torch.float64))
+    assert plain.project_in.deviation[5] == 1
+    out, other = plain(x), mapped(x * slope + shift)
+    # A shift of 100 deviations costs seven bits of 52; distances between random codes are not that close.
+    assert torch.equal(out.indices, other.indices)
+    torch.testing.assert_close(out.quantized * slope + shift, other.quantized, rtol=1e-9, atol=1e-9 * scale)
+    assert torch.equal(plain.encode(out.quantized), out.indices)
+
+
+def test_data_spreads_vectors_with_an_offset_over_the_codes() -> None:
+    """The failure that the normalization prevents: with an offset, all directions are one."""
+    torch.manual_seed(0)
+    quantizer, x = RandomProjectionQuantizer(12, 64), 30 + torch.randn(2000, 12)
+    assert quantizer.encode(x).unique().numel() < 8
+    quantizer.initialize_from(x)
+    assert quantizer.encode(x).unique().numel() > 48
+
+
+def test_no_forward_moves_a_target_and_frozen_ones_stay() -> None:
+    quantizer, x = RandomProjectionQuantizer(12, 64), torch.randn(200, 12)
+    quantizer.initialize_from(x)
+    before = quantizer.encode(x)
+    quantizer.train()(50 + x)
+    quantizer.freeze().initialize_from(50 + x)
+    assert torch.equal(quantizer.encode(x), before)
+    with pytest.raises(ValueError, match="no vector counts"):
+        quantizer.unfreeze().initialize_from(x[:0])
 
 
 def test_the_width_of_a_code_is_the_papers_or_the_vectors() -> None:

@@ -160,7 +160,9 @@ def test_replaced_codes_are_vectors_in_code_space(case: Case) -> None:
 
 
 @settings(max_examples=10)
-@given(seed=st.integers(0, 999), kind=st.sampled_from([DeadCodeReplacement, AnchorUpdate]), scale=st.floats(0.1, 50))
+@given(
+    seed=st.integers(0, 999), kind=st.sampled_from([DeadCodeReplacement, AnchorUpdate]), scale=st.floats(0.1, 50)
+)
 @pytest.mark.parametrize(
     "case", [case for case in CASES if case.sample.has_table and case.choice == "product"], ids=str
 )

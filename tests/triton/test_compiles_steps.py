@@ -30,6 +30,7 @@ MOST = {
     "none": 10,
     "nsvq": 76,
     "optvq": 183,
+    "parallel": 150,
     "qinco": 104,
     "random_projection": 65,
     "residual": 95,

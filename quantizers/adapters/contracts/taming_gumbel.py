@@ -49,11 +49,10 @@ class TamingGumbelAdapter(GumbelAdapter):
             "hard": bool(original.straight_through),
             "temperature": float(original.temperature),
             "kl_weight": original.kl_weight,
+            "logits": "linear",
         }
         size, dim = original.embed.weight.shape
-        return QuantizerSpec(
-            dim, size, cls.channel_dim, gumbel_options=sampling, keep_codebook_options={"logits": "linear"}
-        )
+        return QuantizerSpec(dim, size, cls.channel_dim, gumbel_options=sampling)
 
     @classmethod
     def trained_codebook(cls, original: Any) -> Tensor:

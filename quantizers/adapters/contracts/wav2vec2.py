@@ -57,7 +57,7 @@ class Wav2Vec2Adapter(LastLossAdapter, GumbelAdapter):
     def read_spec(cls, original: Any) -> QuantizerSpec:
         groups = original.num_groups
         dim = groups * original.codevectors.shape[-1]
-        sampling = {"hard": True, "temperature": float(original.temperature)}
+        sampling = {"hard": True, "temperature": float(original.temperature), "logits": "linear"}
         return QuantizerSpec(dim, original.num_vars, cls.channel_dim, num_groups=groups, gumbel_options=sampling)
 
     @classmethod

@@ -51,7 +51,7 @@ def _is_learned(names: Names) -> bool:
 
 def _has_table(names: Names) -> bool:
     """Whether single codes can be replaced: not those of SimVQ, which a transform moves together."""
-    return "regularizers" in names and "learned_basis" not in names
+    return "logits" in names or ("regularizers" in names and "learned_basis" not in names)
 
 
 def _takes_losses_on_codes(names: Names) -> bool:
