@@ -32,6 +32,10 @@ class DiVeQ(VectorQuantizer):
     training too. σ has the scale of the vectors, not of the error: where errors are below σ√D, the direction is
     mostly noise. noise_variance=0 is the paper's DiVeQ-detach. Evaluation draws no noise.
 
+    **It needs `DeadCodeReplacement`**, which the published module contains: a code that no vector chooses gets no
+    gradient. In the benchmark's autoencoder (K 1024, D 32, 1000 steps, two seeds) 559 and 515 codes were in use
+    with replacement, at 24.2 dB, and without it 8 codes, at 20.4 dB (one seed).
+
     Example:
         >>> quantizer = DiVeQ(dim=16, codebook_size=64)
         >>> quantized, indices, loss = quantizer(torch.randn(100, 16))

@@ -43,8 +43,9 @@ class GumbelQuantizer(RowQuantizer):
 
     The papers leave the logits to the model. With logits="distance", the default, l_k = −‖z − e_k‖²: evaluation
     chooses the nearest code, and the codes learn from the choice too. In the benchmark's autoencoder (K 1024, D
-    32, 1000 steps, three seeds, a temperature that fell from 1 to 1/16) it reached 22.9 to 23.2 dB with 53 to 72 codes
-    in use, and a learned linear map, as in DALL-E, 22.6 to 23.1 dB with 26 to 36. Plain VQ reached 22.0 to 22.6.
+    32, 1000 steps, three seeds, a temperature that fell from 1 to 1/16) it reached 22.9 to 23.2 dB with 53 to 72
+    codes in use, and a learned linear map, as in DALL-E, 22.6 to 23.1 dB with 26 to 36. Plain VQ reached 22.0 to
+    22.6 dB.
 
     **An exception to decode(indices) == quantized**: in training with hard=False the value is a mixture of codes,
     which no index names. The indices are then k*.

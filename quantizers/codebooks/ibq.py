@@ -37,15 +37,25 @@ class IBQ(VectorQuantizer):
         q = (onehot(k) + p − sg[p]) E, whose value is e_k
         loss = double_weight · mean (q − z)² + commitment_weight · mean (z − sg[e_k])²
                + codebook_weight · mean (sg[z] − e_k)²
+               + entropy_weight · (mean H(p') − H(mean p')), p' = softmax_j(z·e_j / entropy_temperature)
 
-    with means over vectors and channels. The logits are the plain products, without a temperature or a
-    normalization, in training and in evaluation: **the code has the largest product and need not be the nearest**.
-    The softmax is never stored as an N × K matrix. The paper's entropy penalty is
-    `quantizers.regularizers.Entropy`, passed as one of the regularizers.
+    with means over vectors and channels, and entropies H in nats. The logits are the plain products, without a
+    temperature or a normalization, in training and in evaluation: **the code has the largest product and need not
+    be the nearest**. Neither softmax is stored as an N × K matrix.
 
-    **The defaults of the weights are those of VQ, swapped**: commitment_weight=1 and codebook_weight=¼, where VQ
-    has ¼ and 1. The published code puts β = ¼ on the codebook term. Codes also learn through q, from the first
-    term and from the decoder.
+    **What it needs.** Codes start at N(0, 1), as in the published code: at a nearly uniform p, z gets the
+    decoder's gradient times the codes' covariance, so that codes of variance 1/D would pass on 1/D of it. The
+    published weights are ten times the defaults here (1 for the first two terms and β = ¼ for the codebook term,
+    where VQ has 1). They belong to a reconstruction loss as large as L1 + LPIPS; beside a squared error of 0.03
+    they outweigh it. In the benchmark's autoencoder (K 1024, D 32, 1000 steps, two seeds) the defaults reached
+    23.0 and 22.8 dB, where plain VQ reached 22.6 and 22.2; with the published weights it was 19.4 dB, and with
+    first codes of variance 1/D as well 18.0 dB. The published entropy penalty (weight 0.05) had 854 codes in use
+    instead of 93 and cost 1 dB there: it is off by default, and for long trainings.
+
+    With `DeadCodeReplacement` 203 codes were in use, at 23.5 dB. A replaced code gets the direction of a vector
+    and the mean length of the codes: at the length of the vector it could have the largest product for every
+    vector, and did. **`warm_start` is advised against**: it sets directions by k-means, at the length √D of first
+    codes, and cost 1.4 dB there.
 
     How sharp p is depends on the lengths of z and of the codes, and no option changes it. Where rounding moves the
     logits of a vector by more than a nat (max |z| · max |e| > 1/ε over their components; 1/ε = 2²³ in float32), p
@@ -62,6 +72,8 @@ class IBQ(VectorQuantizer):
         dim: channels of x. codebook_size: K ≥ 1.
         code_dim: channels of a code, default `dim`. channel_dim: axis of x's channels.
         commitment_weight, codebook_weight, double_weight: see the loss.
+        entropy_weight, entropy_temperature: of the entropy penalty. Published are 0.05 and 0.01. As in `Entropy`,
+            the mean over vectors is that of one rank.
         regularizers: as in VectorQuantizer.
 
     Shapes: x [..., dim] → quantized [..., dim], indices [...], loss [].

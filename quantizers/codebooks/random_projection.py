@@ -43,11 +43,6 @@ class FixedProjection(SelfInitialized):
     def initialize_missing(self) -> None:
         """Do nothing: the quantizer draws W together with its codes."""
 
-    def standardize(self, mean: Tensor, deviation: Tensor) -> None:
-        """Set μ and σ [dim]."""
-        self.mean.copy_(mean)
-        self.deviation.copy_(deviation)
-
     def forward(self, rows: Tensor) -> Tensor:
         return F.linear(rows, self.weight.to(rows.dtype))
 
@@ -93,6 +88,11 @@ class RandomProjectionQuantizer(RowQuantizer):
     them: a forward that updated them would change the targets in training. Until then μ = 0 and σ = 1, for input
     that is normalized already. The length of y does not matter.
 
+    Statistics that are set once fit data that does not change, as in the paper: features of speech. **They do not
+    fit the output of an encoder that is trained**: in the benchmark's autoencoder (K 1024, D 32, 1000 steps, one
+    seed) its vectors soon had another mean, and 6 codes were in use (14.9 dB, 14.6 dB without statistics). There
+    put `nn.BatchNorm1d(dim, affine=False)` in front, which had 141 codes in use (21.3 dB).
+
     The paper uses the indices alone. Where vectors are wanted, quantized = μ + σ ⊙ A⁺ e_k/‖e_k‖ with the
     pseudo-inverse A⁺: with μ = 0 and σ = 1, the shortest vector that projects to the unit code. It is a direction
     from μ, without the length of x. With code_dim ≤ dim its index is k again. The gradient of x is
@@ -137,8 +137,7 @@ class RandomProjectionQuantizer(RowQuantizer):
         nn.init.xavier_uniform_(projection)
         back.copy_(torch.linalg.pinv(projection))
         nn.init.normal_(self.codes)
-        for module in (self.project_in, self.project_out):
-            module.standardize(torch.zeros(self.dim), torch.ones(self.dim))
+        self._standardize(torch.zeros(self.dim), torch.ones(self.dim))
 
     @property
     def initializes_from_data(self) -> bool:
@@ -162,8 +161,13 @@ class RandomProjectionQuantizer(RowQuantizer):
             (squares,) = total(group, (weights * (x - mean).square()).sum(0))
             deviation = (squares / count).sqrt()
         rounding = 16 * torch.finfo(rows.vectors.dtype).eps * mean.abs()  # of the values of a constant channel
-        for module in (self.project_in, self.project_out):
-            module.standardize(mean, deviation.where(deviation > rounding, 1.0))
+        self._standardize(mean, deviation.where(deviation > rounding, 1.0))
+
+    def _standardize(self, mean: Tensor, deviation: Tensor) -> None:
+        """Set μ and σ [dim] of both projections."""
+        for where in ("project_in", "project_out"):
+            self.get_buffer(f"{where}.mean").copy_(mean)
+            self.get_buffer(f"{where}.deviation").copy_(deviation)
 
     def _drawn_together(self) -> tuple[SelfInitialized, ...]:
         modules = (self, self.project_in, self.project_out)

@@ -62,6 +62,39 @@ def test_value_loss_and_gradients_are_those_of_the_expression(
         assert ((a - b).abs() <= bound).all()
 
 
+@settings(max_examples=20)
+@given(seed=seeds, n=st.integers(1, 12), size=st.integers(1, 9), temperature=st.sampled_from([0.5, 1.0, 3.0]))
+def test_the_entropy_penalty_is_that_of_the_products(seed: int, n: int, size: int, temperature: float) -> None:
+    """mean H(p) − H(mean p) with p = softmax(z·e / T), and its gradients; a masked vector does not count."""
+    quantizer = IBQ(3, size, entropy_weight=0.5, entropy_temperature=temperature).double()
+    plain = IBQ(3, size).double()
+    for each in (quantizer, plain):
+        each.set_codebook(normal(seed, size, 3))
+    z = normal(seed + 1, n + 1, 3).requires_grad_()
+    mask = torch.arange(n + 1) < n
+    log_p = (z[:n] @ quantizer.embedding.T / temperature).log_softmax(-1)
+    mean = log_p.exp().mean(0)
+    entropy = -(log_p.exp() * log_p).sum(-1).mean() + (mean * mean.log()).sum()
+    actual = quantizer(z, mask).loss
+    expected = plain(z, mask).loss + 0.5 * entropy
+    # Some hundred roundings of logits below 30, of logarithms and of their products.
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-11)
+    to_z, to_codes = torch.autograd.grad(actual, [z, quantizer.embedding])
+    parts = torch.autograd.grad(expected, [z, quantizer.embedding, plain.embedding], allow_unused=True)
+    torch.testing.assert_close(to_z, parts[0], rtol=0, atol=1e-11)
+    torch.testing.assert_close(to_codes, parts[1] + parts[2], rtol=0, atol=1e-11)
+
+
+def test_at_first_a_vector_gets_a_gradient_as_large_as_the_decoders() -> None:
+    """At a nearly uniform softmax it is the codes' covariance times the decoder's: that of N(0, 1) is one."""
+    torch.manual_seed(0)
+    quantizer = IBQ(32, 1024, commitment_weight=0.0, codebook_weight=0.0, double_weight=0.0)
+    z, g = (1e-3 * torch.randn(20, 32)).requires_grad_(), torch.randn(20, 32)
+    (gradient,) = torch.autograd.grad(quantizer(z).quantized, z, g)
+    # The sample covariance of K codes is off by 2√(D/K) in its norm.
+    assert abs(gradient.norm() / g.norm() - 1) < 2 * (32 / 1024) ** 0.5
+
+
 def test_every_code_gets_a_gradient_and_those_of_vq_do_not() -> None:
     z, g = normal(0, 5, 3), normal(1, 5, 3)
     for quantizer in (IBQ(3, 32).double(), VectorQuantizer(3, 32, decoder_gradient=True).double()):
