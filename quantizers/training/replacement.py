@@ -36,8 +36,9 @@ class Replacement(abc.ABC):
 
     The codes must be independent rows of a table (`Quantizer.has_table`): VectorQuantizer and its subclasses
     (rotation, DiVeQ, NSVQ, IBQ, OptVQ), EMAVectorQuantizer, and GumbelQuantizer with logits="distance", alone or
-    inside other quantizers. The moving averages of an EMA code are set to those of a single vector. The
-    optimizer's state of a code changes with the code: moments shrink by the factor that is left of the old code,
+    inside other quantizers. The moving averages of an EMA code are set to those of a single vector; a code of IBQ,
+    which the largest product chooses, gets the vector's direction and the codes' mean length. The optimizer's
+    state of a code changes with the code: moments shrink by the factor that is left of the old code,
     even if they are stored in eight bits or factored, see `training.optimizer_state`. State of an unknown kind is
     left unchanged, with one warning. The optimizer may be wrapped (accelerate, Lightning,
     ZeroRedundancyOptimizer).
