@@ -182,16 +182,28 @@ class EMAVectorQuantizer(GivenCodes):
         not move.
         """
         shares = shares.to(self.embedding)
-        codes = self._to_value_space(
-            torch.lerp(self.embedding[positions], targets.to(self.embedding), shares[:, None])
+        sizes = self.cluster_size[positions]
+        self.cluster_size[positions] = torch.lerp(sizes, torch.ones_like(shares), shares)
+        self.place_codes(
+            positions, torch.lerp(self.embedding[positions], targets.to(self.embedding), shares[:, None])
         )
+
+    @torch.no_grad()
+    def place_codes(self, positions: Tensor, codes: Tensor) -> None:
+        """See `LearnedCodes`. N stays, and m = N · e."""
+        codes = self._to_value_space(codes.to(self.embedding))
         if self.frozen_codes is not None:
             codes = self.embedding[positions].where(self.is_frozen[positions, None], codes)
-        sizes = torch.lerp(self.cluster_size[positions], torch.ones_like(shares), shares)
         write_rows(self, "embedding", positions, codes)
         self._previous().index_copy_(0, positions, codes)
-        self.cluster_size[positions] = sizes
-        self.embedding_sum[positions] = sizes[:, None] * codes
+        self.embedding_sum[positions] = self.cluster_size[positions, None] * codes
+
+    @torch.no_grad()
+    def share_weight(self, weak: Tensor, strong: Tensor) -> None:
+        """See `LearnedCodes`. The weight is N; m changes with `place_codes`."""
+        half = (self.cluster_size[weak] + self.cluster_size[strong]) / 2
+        self.cluster_size[weak] = half
+        self.cluster_size[strong] = half
 
     @torch.no_grad()
     def _restart(self, codes: Tensor) -> None:

@@ -168,3 +168,16 @@ class LearnedCodes(CodeSpace):
         Raises: TypeError unless this quantizer `has_table`.
         """
         raise TypeError(f"{type(self).__name__} has no table of codes to move")
+
+    def place_codes(self, positions: Tensor, codes: Tensor) -> None:
+        """Set the codes at `positions` [n] to `codes` [n, code_dim]. Where codes are averages, they keep their weight.
+
+        Raises: TypeError unless this quantizer `has_table`.
+        """
+        self.move_codes(positions, codes, codes.new_ones(len(positions)))
+
+    def share_weight(self, weak: Tensor, strong: Tensor) -> None:
+        """Give each code at `weak` [n] and the one at `strong` [n] half of the weight that both have together.
+
+        The weight of a code that is an average is the number of vectors that it stands for. Other codes have none.
+        """
