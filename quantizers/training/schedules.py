@@ -222,9 +222,7 @@ class DecaySchedule(Schedule):
         if not (0 <= start <= 1 and 0 <= end <= 1):
             raise ValueError(f"decays are {start!r} and {end!r}, expected numbers in [0, 1]")
         holders = [
-            inner
-            for inner in module.modules()
-            if isinstance(inner, Quantizer) and hasattr(inner, self.attribute)
+            inner for inner in module.modules() if isinstance(inner, Quantizer) and hasattr(inner, self.attribute)
         ]
         if not holders:
             raise ValueError(f"module is a {type(module).__name__}, in which no quantizer has a decay")

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 import quantizers
 from quantizers import Quantizer
-from quantizers.training.schedules import LinearCommitment
+from quantizers.training.schedules import CosineDecay, LinearCommitment
 from tests.cases import (
     DIM,
     Case,
@@ -150,6 +150,24 @@ def test_a_moving_commitment_weight_compiles_once_more(name: str) -> None:
         torch.testing.assert_close(x.grad, expected, rtol=8 * EPS, atol=0)
         schedule.step()
     assert counter.frame_count == 2
+
+
+def test_a_moving_decay_compiles_once_more() -> None:
+    """At its second value, as the weight does; the averages are those of eager mode."""
+    quantizer = Case("ema_vq").build()
+    eager = copy.deepcopy(quantizer)
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(quantizer, fullgraph=True, backend=counter)
+    schedules = [CosineDecay(each, start=0.5, end=0.999, steps=20) for each in (quantizer, eager)]
+    for count in range(21):
+        x = batch(9, seed=count)
+        compiled(x), eager(x)
+        # γ is float64 in both; the compiled averages may be rounded in another order.
+        torch.testing.assert_close(quantizer.cluster_size, eager.cluster_size, rtol=64 * EPS, atol=0)
+        torch.testing.assert_close(quantizer.codebook, eager.codebook, rtol=64 * EPS, atol=64 * EPS)
+        for schedule in schedules:
+            schedule.step()
+    assert counter.frame_count <= 2
 
 
 @pytest.mark.methods

@@ -12,6 +12,7 @@ import quantizers
 from quantizers import GumbelQuantizer, SimVQ
 from quantizers.training.schedules import (
     CosineCommitment,
+    CosineDecay,
     CosineTemperature,
     ExponentialTemperature,
     LinearCommitment,
@@ -217,6 +218,54 @@ def test_wrong_commitment_schedules_are_named() -> None:
     with pytest.raises(ValueError, match="module is a Linear, in which nothing has a commitment_weight"):
         LinearCommitment(nn.Linear(2, 2), start=0.0, end=0.1, steps=5)
     assert quantizer.commitment_weight == 0.25
+
+
+# The decay of moving averages
+
+
+def test_decay_rises_in_every_average_of_a_module_and_nowhere_else() -> None:
+    class Other(nn.Module):
+        decay = 0.5
+
+    stages = quantizers.create("residual", dim=4, codebook_size=8, num_quantizers=2, quantizer="ema_vq")
+    module = nn.Sequential(Other(), stages, quantizers.create("vq", dim=4, codebook_size=8))
+    schedule = CosineDecay(module, start=0.9, end=0.99, steps=4)
+    seen = [stages.components[0].decay, *(schedule.step() for _ in range(6))]
+    steps = [0.01 + 0.09 * (1 + math.cos(math.pi * count / 4)) / 2 for count in range(5)]
+    assert [1 - decay for decay in seen] == pytest.approx([*steps, 0.01, 0.01])
+    assert [stage.decay for stage in stages.components] == [0.99] * 2
+    assert module[0].decay == 0.5
+    resumed = CosineDecay(module, start=0.9, end=0.99, steps=4)
+    resumed.load_state_dict({"count": 2})
+    assert [stage.decay for stage in stages.components] == [seen[2]] * 2
+
+
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_the_averages_follow_the_current_decay(accumulated: int) -> None:
+    """N ← γN + (1 − γ)n with the γ of the step, also where two forwards make one step."""
+    quantizer = quantizers.EMAVectorQuantizer(4, 8).accumulate(accumulated)
+    schedule = CosineDecay(quantizer, start=0.2, end=1.0, steps=5)
+    expected = quantizer.cluster_size.double()
+    for _ in range(6):
+        x = torch.randn(30 * accumulated, 4)
+        chosen = quantizer.encode(x)
+        for part in x.chunk(accumulated):
+            quantizer(part)
+        expected = quantizer.decay * expected + (1 - quantizer.decay) * chosen.bincount(minlength=8)
+        torch.testing.assert_close(quantizer.cluster_size.double(), expected, rtol=1e-5, atol=1e-5)
+        schedule.step()
+
+
+def test_wrong_decay_schedules_are_named() -> None:
+    quantizer = quantizers.EMAVectorQuantizer(4, 8)
+    for wrong in (-0.1, 1.1, math.nan):
+        with pytest.raises(ValueError, match=r"decays are 0\.5 and"):
+            CosineDecay(quantizer, start=0.5, end=wrong, steps=5)
+    with pytest.raises(ValueError, match="steps is 0"):
+        CosineDecay(quantizer, start=0.5, end=0.9, steps=0)
+    with pytest.raises(ValueError, match="module is a VectorQuantizer, in which no quantizer has a decay"):
+        CosineDecay(quantizers.VectorQuantizer(4, 8), start=0.5, end=0.9, steps=5)
+    assert quantizer.decay == 0.99
 
 
 # SimVQ
