@@ -170,7 +170,7 @@ class LearnedCodes(CodeSpace):
         raise TypeError(f"{type(self).__name__} has no table of codes to move")
 
     def place_codes(self, positions: Tensor, codes: Tensor) -> None:
-        """Set the codes at `positions` [n] to `codes` [n, code_dim]. Where codes are averages, they keep their weight.
+        """Set the codes at `positions` [n] to `codes` [n, code_dim]. Codes that are averages keep their weight.
 
         Raises: TypeError unless this quantizer `has_table`.
         """

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from quantizers.core.parallel import ProcessGroup
-from quantizers.training.replacement import Replacement
+from quantizers.training.drawn_vectors import DrawnVectors
 
 
-class AnchorUpdate(Replacement):
+class AnchorUpdate(DrawnVectors):
     """Move each code toward a vector of the batch in every step, as CVQ-VAE does.
 
     e_k ← (1 − α_k) e_k + α_k a_k with α_k = exp(−10 u_k / (1−γ) − ε): the less a code is used, the closer it moves

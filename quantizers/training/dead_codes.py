@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from quantizers.core.parallel import ProcessGroup
-from quantizers.training.replacement import Replacement
+from quantizers.training.drawn_vectors import DrawnVectors
 
 
-class DeadCodeReplacement(Replacement):
+class DeadCodeReplacement(DrawnVectors):
     """Replace codes whose running use u falls below a threshold with random vectors of the batch.
 
     A code that is nearest to no vector gets no gradient, and would stay unused. The new vectors have distinct

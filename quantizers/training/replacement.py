@@ -1,4 +1,4 @@
-"""Moving unused codes to vectors of the batch between steps, together with their state in the optimizer."""
+"""Moving unused codes between steps, together with their state in the optimizer."""
 
 import abc
 from typing import ClassVar
@@ -11,12 +11,12 @@ from quantizers.clustering.seeding import Group
 from quantizers.composite.composed import outermost
 from quantizers.core.base import Quantizer
 from quantizers.core.code_hooks import ForwardEvent
-from quantizers.core.layout import to_rows
 from quantizers.core.learned_codes import LearnedCodes
-from quantizers.core.parallel import ProcessGroup, Ranks, of_each_rank, total
-from quantizers.core.wrappers import named_modules, without_wrappers
+from quantizers.core.parallel import ProcessGroup, Ranks, total
+from quantizers.core.wrappers import without_wrappers
 from quantizers.kernels.common.dispatch import without_autocast
 from quantizers.training.optimizer_state import OptimizerState
+from quantizers.training.tables import chosen_vectors, tables_of
 
 Choices = list[tuple[Tensor, Tensor]]  # vectors [N, code_dim], and the indices [N] that they chose
 
@@ -36,15 +36,14 @@ class Replacement(abc.ABC):
 
     The codes must be independent rows of a table (`Quantizer.has_table`): VectorQuantizer and its subclasses
     (rotation, DiVeQ, NSVQ, IBQ, OptVQ), EMAVectorQuantizer, and GumbelQuantizer with logits="distance", alone or
-    inside other quantizers. The moving averages of an EMA code are set to those of a single vector; a code of IBQ,
-    which the largest product chooses, gets the vector's direction and the codes' mean length. The optimizer's
-    state of a code changes with the code: moments shrink by the factor that is left of the old code,
-    even if they are stored in eight bits or factored, see `training.optimizer_state`. State of an unknown kind is
-    left unchanged, with one warning. The optimizer may be wrapped (accelerate, Lightning,
-    ZeroRedundancyOptimizer).
+    inside other quantizers. A code of IBQ, which the largest product chooses, gets the vector's direction and the
+    codes' mean length. The optimizer's state of a code changes with the code: moments shrink by the factor
+    that is left of the old code, even if they are stored in eight bits or factored, see
+    `training.optimizer_state`. State of an unknown kind is left unchanged, with one warning. The optimizer may be
+    wrapped (accelerate, Lightning, ZeroRedundancyOptimizer).
 
-    Data parallel: use is counted over all ranks of `process_group`, and vectors are drawn from all of them, so
-    that equal codes stay bit-equal. Every rank must call `step`, even after an empty batch or without a forward.
+    Data parallel: use is counted over all ranks of `process_group`, and vectors come from all of them, so that
+    equal codes stay bit-equal. Every rank must call `step`, even after an empty batch or without a forward.
     Sharded parameters (FSDP) are not supported.
 
     Frozen codes (`Quantizer.freeze`) and their running use do not change until they are unfrozen. Codes that a
@@ -68,9 +67,6 @@ class Replacement(abc.ABC):
     initial_use: ClassVar[float]
     """The running use of a code at the beginning."""
 
-    moved_use: ClassVar[float | None] = None
-    """The running use of a code after it has moved; None to keep the value that it has."""
-
     def __init__(
         self,
         model: nn.Module,
@@ -84,18 +80,7 @@ class Replacement(abc.ABC):
         self.decay = decay
         self.optimizer = optimizer
         self._ranks = Ranks(process_group)
-        outer = outermost(model)
-        inside = {module for quantizer in outer.values() for module in quantizer.modules()}
-        self._tables = {
-            name: module
-            for name, module in named_modules(model)
-            if module in inside and isinstance(module, Quantizer) and module.has_table
-        }
-        if not self._tables:
-            raise ValueError(
-                f"model is {type(model).__name__}, which has no codes that can be replaced, expected a "
-                "VectorQuantizer, an EMAVectorQuantizer or a GumbelQuantizer with logits='distance'"
-            )
+        self._tables = tables_of(model)
         self._states = OptimizerState()
         tables = {name: _table_parameters(quantizer) for name, quantizer in self._tables.items()}
         self._states.warn_of_unknown(optimizer, tables)
@@ -103,19 +88,24 @@ class Replacement(abc.ABC):
             name: torch.full_like(quantizer.codebook[:, 0].detach(), self.initial_use)
             for name, quantizer in self._tables.items()
         }
-        self._last = [(quantizer, StoreLastForward()) for quantizer in outer.values()]
+        self._last = [(quantizer, StoreLastForward()) for quantizer in outermost(model).values()]
         self._handles = [quantizer.register_code_hook(last) for quantizer, last in self._last]
 
     @abc.abstractmethod
-    def _shares(self, use: Tensor) -> Tensor:
-        """The fraction of the way to its vector by which each code moves, [K] in [0, 1].
+    def _replace(self, quantizer: Quantizer, use: Tensor, z: Tensor, indices: Tensor, group: Group) -> int:
+        """Move codes of one table, and update their running use.
 
-        Args: use: the running use of each code, [K].
+        Args:
+            use: the running use of each code, [K], which changes where codes move.
+            z: the vectors of this rank, [N, code_dim]. indices: the indices [N] that they chose.
+            group: the ranks that must do the same.
+
+        Returns: the number of codes that have been replaced.
         """
 
     @torch.no_grad()
     def step(self) -> int:
-        """Move codes to vectors of the last forward in training. Returns: the number of codes that have moved."""
+        """Move codes according to the last forward in training. Returns: the number of codes that have moved."""
         moved, choices = 0, self._last_choices()
         for name, quantizer in self._tables.items():
             if quantizer.frozen:
@@ -130,13 +120,9 @@ class Replacement(abc.ABC):
         for quantizer, last in self._last:
             if last.stored is None:
                 continue
-            x, mask, indices = last.stored
-            last.stored = None
-            rows = to_rows(x, mask, quantizer.dim, quantizer.channel_dim)
-            with without_autocast(x.device):
-                flat = indices.reshape(-1, indices.shape[-1]) if quantizer.composed else indices.reshape(-1)
-                for table, z, chosen in quantizer.learned_rows(rows, flat):
-                    choices.setdefault(table, []).append((z[chosen >= 0], chosen[chosen >= 0]))
+            event, last.stored = last.stored, None
+            for table, z, chosen in chosen_vectors(quantizer, event):
+                choices.setdefault(table, []).append((z, chosen))
         return choices
 
     def _step(self, name: str, quantizer: Quantizer, choices: Choices) -> int:
@@ -148,22 +134,10 @@ class Replacement(abc.ABC):
         if not counts.any():
             return 0
         use.copy_(self.decay * use + (1 - self.decay) * len(codes) * counts.to(use) / counts.sum())
-        shares = self._shares(use)
-        if quantizer.frozen_codes is not None:
-            shares = shares.masked_fill(quantizer.frozen_codes, 0)
-        moving = use.argsort(stable=True)  # the least used codes first, in case there are too few vectors
-        moving = moving[shares[moving] > 0]
-        if not len(moving):
-            return 0
-        vectors = _draw(z, len(moving), group)
-        moving = moving[: len(vectors)]
-        self._move(quantizer, moving, vectors, shares[moving])
-        if self.moved_use is not None:
-            use[moving] = self.moved_use
-        return len(moving)
+        return self._replace(quantizer, use, z, chosen, group)
 
-    def _move(self, quantizer: Quantizer, positions: Tensor, vectors: Tensor, shares: Tensor) -> None:
-        quantizer.move_codes(positions, vectors, shares)
+    def _update_optimizer(self, quantizer: Quantizer, positions: Tensor, shares: Tensor) -> None:
+        """Update the optimizer's state of codes at `positions` [n], which have moved by `shares` [n]."""
         for parameter in _table_parameters(quantizer):
             self._states.follow(self.optimizer, parameter, positions, shares)
 
@@ -196,6 +170,12 @@ class Replacement(abc.ABC):
             last.stored = None
 
 
+def learned(quantizer: Quantizer) -> Tensor:
+    """The codes that may move, bool [K]: all but those that a mask freezes."""
+    frozen = quantizer.frozen_codes
+    return torch.ones_like(quantizer.codebook[:, 0], dtype=torch.bool) if frozen is None else ~frozen
+
+
 def _table_parameters(quantizer: Quantizer) -> list[nn.Parameter]:
     """The parameter that stores the codes, even behind a parametrization; none if the codes are averages."""
     shape = quantizer.codebook.shape
@@ -203,27 +183,11 @@ def _table_parameters(quantizer: Quantizer) -> list[nn.Parameter]:
 
 
 class StoreLastForward:
-    """A code hook that stores x, mask and indices of the last forward in training."""
+    """A code hook that stores the last forward in training."""
 
     def __init__(self) -> None:
-        self.stored: tuple[Tensor, Tensor | None, Tensor] | None = None
+        self.stored: ForwardEvent | None = None
 
     def __call__(self, quantizer: Quantizer, event: ForwardEvent) -> None:
         if event.by_forward and quantizer.training:
-            self.stored = event.x.detach(), event.mask, event.indices
-
-
-def _draw(z: Tensor, count: int, group: Group) -> Tensor:
-    """Draw up to `count` distinct vectors, the same on all ranks, from at most `count` random rows of each rank's
-    z."""
-    own = z[torch.randperm(len(z), device=z.device)[:count]]
-    offered = z.new_zeros(count, z.shape[1] + 1)
-    offered[: len(own), :-1], offered[: len(own), -1] = own, 1
-    seed = torch.randint(2**30, (1,), device=z.device)
-    seeds = of_each_rank(group, seed).flatten()
-    every = of_each_rank(group, offered).flatten(0, 1)
-    distinct = torch.unique(every[every[:, -1] > 0][:, :-1], dim=0)
-    draws = torch.Generator("cpu").manual_seed(int(seeds[0]))
-    order = torch.randperm(len(distinct), generator=draws, device="cpu")
-    drawn: Tensor = distinct[order[:count].to(z.device)]
-    return drawn
+            self.stored = event._replace(x=event.x.detach())
