@@ -55,6 +55,7 @@ from quantizers.training import regularizers, schedules
 from quantizers.training.anchors import AnchorUpdate
 from quantizers.training.cross_entropy import code_cross_entropy
 from quantizers.training.dead_codes import DeadCodeReplacement
+from quantizers.training.final_means import final_means
 from quantizers.training.splitting import CodeSplitting
 from quantizers.training.warm_start import warm_start
 from quantizers.version import __version__
@@ -96,6 +97,7 @@ __all__ = [
     "configurable",
     "configuration",
     "create",
+    "final_means",
     "levels_for",
     "load",
     "metrics",

@@ -37,9 +37,12 @@ class Arguments:
       parameter.
 
     The signature is that of the model inside its wrappers (DistributedDataParallel, torch.compile).
+
+    Args: model: the model. caller: the name of the function that selects the arguments, for messages.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, caller: str) -> None:
+        self.caller = caller
         inside = unwrapped(model)
         while takes_anything(inside) and isinstance(inner := _inside_peft(inside), nn.Module):
             inside = inner
@@ -83,8 +86,8 @@ class Arguments:
     def explain(self, error: Exception) -> None:
         """Add a note on what the forward was called with to an error that it raised."""
         error.add_note(
-            f"warm_start called {self.called} with arguments that it selected from a batch; if these are not the "
-            f"right ones, {INSTEAD}"
+            f"{self.caller} called {self.called} with arguments that it selected from a batch; if these are not "
+            f"the right ones, {INSTEAD}"
         )
 
     def _first(self, batch: Positional | list[Any]) -> Positional:
@@ -99,7 +102,7 @@ class Arguments:
             if "mask" in name and isinstance(value, Tensor) and value.dtype == torch.bool:
                 warn_once(
                     f"A batch has a bool tensor at the position of the optional argument {name} of "
-                    f"{self.called}. warm_start takes it for a label and leaves it out. To pass it, make the "
+                    f"{self.called}. {self.caller} takes it for a label and leaves it out. To pass it, make the "
                     f"batch a dict with the names of the arguments, or {INSTEAD}"
                 )
         return taken

@@ -1,13 +1,17 @@
 """Running a model on batches, each time from the same buffers."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from torch import nn
+import numpy as np
+import torch
+from torch import Tensor, nn
 
 from quantizers.core.base import Quantizer
+from quantizers.core.code_hooks import CodeHook, code_hooks_paused
 from quantizers.training.batches import Arguments, Mover
-from quantizers.training.restoring import SavedBuffers
+from quantizers.training.restoring import SavedBuffers, modes, random_generators
 
 Forward = Callable[[nn.Module, Any], object]
 """Called as forward(model, batch)."""
@@ -20,12 +24,15 @@ class ModelRuns:
         model: the model, possibly in wrappers.
         quantizers: its outermost quantizers, whose buffers are not restored.
         forward: runs the model on a batch; None to call the model with the arguments that a batch contains.
+        caller: the name of the function that runs the model, for messages.
     """
 
-    def __init__(self, model: nn.Module, quantizers: Collection[Quantizer], forward: Forward | None) -> None:
+    def __init__(
+        self, model: nn.Module, quantizers: Collection[Quantizer], forward: Forward | None, *, caller: str
+    ) -> None:
         self._model = _callable_part(model)
         self._forward = forward
-        self._arguments = Arguments(model) if forward is None else None
+        self._arguments = Arguments(model, caller) if forward is None else None
         self._move = Mover(model)
         self._buffers = SavedBuffers(model, quantizers)
 
@@ -67,6 +74,37 @@ class _Inputs:
 
     def __iter__(self) -> Iterator[Any]:
         return map(self._to_input, self._batches)
+
+
+def check_batches(batches: Iterable[Any]) -> Iterable[Any]:
+    """Return the batches. Raises: TypeError if they are a single batch."""
+    if isinstance(batches, Tensor | np.ndarray | Mapping):
+        raise TypeError(
+            f"batches is a {type(batches).__name__}, expected an iterable of batches: [batch] or a data loader"
+        )
+    return batches
+
+
+@contextmanager
+def undisturbed(model: nn.Module, quantizers: Collection[Quantizer], *, training: bool) -> Iterator[None]:
+    """Run the model in eager mode, in the modes that `modes` sets and without the quantizers' hooks, until the
+    block ends. Modes, hooks and the global random generators are then as before."""
+    with (
+        modes(model, quantizers, training),
+        random_generators(model),
+        code_hooks_paused(quantizers),
+        torch.compiler.set_stance("force_eager"),
+    ):
+        yield
+
+
+@contextmanager
+def code_hook(quantizers: Collection[Quantizer], hook: CodeHook) -> Iterator[None]:
+    """Register a code hook on each of these quantizers until the block ends."""
+    with ExitStack() as handles:
+        for quantizer in quantizers:
+            handles.enter_context(quantizer.register_code_hook(hook))
+        yield
 
 
 def _callable_part(model: nn.Module) -> nn.Module:

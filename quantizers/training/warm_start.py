@@ -1,20 +1,18 @@
 """Initial codes for the quantizers in a model, from the vectors that reach them."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from quantizers.composite.composed import outermost
 from quantizers.core.arguments.checks import check_at_least
 from quantizers.core.base import Quantizer
-from quantizers.core.code_hooks import CodeHook, ForwardEvent, code_hooks_paused
+from quantizers.core.code_hooks import ForwardEvent
 from quantizers.core.parallel import ProcessGroup
-from quantizers.training.restoring import modes, random_generators
-from quantizers.training.runs import Forward, ModelRuns
+from quantizers.training.runs import Forward, ModelRuns, check_batches, code_hook, undisturbed
 from quantizers.training.sample import VectorSample
 
 
@@ -82,19 +80,10 @@ def warm_start(
     outer = outermost(model)
     if not outer:
         raise ValueError(f"model is {type(model).__name__}, which contains no quantizer")
-    if isinstance(batches, Tensor | np.ndarray | Mapping):
-        raise TypeError(
-            f"batches is a {type(batches).__name__}, expected an iterable of batches: [batch] or a data loader"
-        )
     waiting = {name: quantizer for name, quantizer in outer.items() if not quantizer.frozen}
-    runs = ModelRuns(model, outer.values(), forward)
-    inputs = runs.inputs(batches, several_passes=len(waiting) > 1)
-    with (
-        modes(model, outer.values(), training),
-        random_generators(model),
-        code_hooks_paused(outer.values()),
-        torch.compiler.set_stance("force_eager"),
-    ):
+    runs = ModelRuns(model, outer.values(), forward, caller="warm_start")
+    inputs = runs.inputs(check_batches(batches), several_passes=len(waiting) > 1)
+    with undisturbed(model, outer.values(), training=training):
         while waiting:
             quantizer, sample = _first_reached(runs, inputs, waiting, max_vectors)
             quantizer.initialize_rows(sample.rows(), process_group)
@@ -123,7 +112,7 @@ def _first_reached(
             raise _ReachedError
 
     count = 0
-    with _code_hook(waiting.values(), collect):
+    with code_hook(waiting.values(), collect):
         for each in inputs:
             count += 1
             with suppress(_ReachedError):
@@ -139,12 +128,3 @@ def _first_reached(
         f"in {count} batches, the model reached none of these quantizers: {names}; pass training=False to run the "
         "model in evaluation mode, or forward=lambda model, batch: ... to run it on a batch yourself"
     )
-
-
-@contextmanager
-def _code_hook(quantizers: Collection[Quantizer], hook: CodeHook) -> Iterator[None]:
-    """Register a code hook on each of these quantizers until the block ends."""
-    with ExitStack() as handles:
-        for quantizer in quantizers:
-            handles.enter_context(quantizer.register_code_hook(hook))
-        yield
