@@ -1,5 +1,5 @@
 """Training aids that a variant can request next to its constructor options: `vq:warm_start=True:replace=dead`,
-`gumbel:anneal=(1,0.5)`.
+`gumbel:anneal=(1,0.5)`, e-means as `ema_vq:decay=0.9:decay_to=0.999:replace=split:final_means=True`.
 """
 
 import itertools
@@ -14,12 +14,18 @@ from torch import nn
 import quantizers
 from benchmarks.errors import InputError
 from quantizers.composite.composed import outermost
-from quantizers.training.schedules import ExponentialTemperature
+from quantizers.training.schedules import CosineDecay, ExponentialTemperature
+from quantizers.training.tables import tables_of
 
 Batches = Iterator[torch.Tensor]
 
 WARM_START_BATCHES = 16
-REPLACEMENTS = {"dead": quantizers.DeadCodeReplacement, "anchors": quantizers.AnchorUpdate}
+REPLACEMENTS = {
+    "dead": quantizers.DeadCodeReplacement,
+    "anchors": quantizers.AnchorUpdate,
+    "split": quantizers.CodeSplitting,
+}
+FINAL_BATCHES = 64
 DALLE = (1.0, 1 / 16)  # the annealing range of DALL·E's dVAE, Ramesh et al. 2021
 
 
@@ -29,14 +35,19 @@ class Aids:
 
     warm_start  initialize the codes by k-means on the untrained encoder's outputs for the first batches; training
                 then uses the same batches
-    replace     after each step: "dead" for DeadCodeReplacement, "anchors" for AnchorUpdate, None for neither
+    replace     after each step: "dead" for DeadCodeReplacement, "anchors" for AnchorUpdate, "split" for
+                CodeSplitting, None for none of them
     anneal      temperatures of a Gumbel quantizer at the first and the last step, with exponential decay in
                 between; None to keep the constructor's temperature
+    decay_to    decay of moving averages at the last step, by a cosine from the constructor's; None to keep that
+    final_means after the last step, set the codes to the means of the vectors of the last FINAL_BATCHES batches
     """
 
     warm_start: bool = False
     replace: str | None = None
     anneal: tuple[float, float] | None = DALLE
+    decay_to: float | None = None
+    final_means: bool = False
 
     def start(
         self, model: nn.Module, batches: Iterator[torch.Tensor], device: torch.device
@@ -62,10 +73,61 @@ class Aids:
         gumbel = [q for q in outermost(model).values() if isinstance(q, quantizers.GumbelQuantizer)]
         return [ExponentialTemperature(quantizer, start=start, end=end, steps=steps) for quantizer in gumbel]
 
+    def decays(self, model: nn.Module, steps: int) -> list[CosineDecay]:
+        """Return one schedule for each outermost quantizer in the model that has a decay, alone or inside."""
+        if self.decay_to is None:
+            return []
+        return [
+            CosineDecay(quantizer, start=decay, end=self.decay_to, steps=steps)
+            for quantizer in outermost(model).values()
+            if (decay := decay_of(quantizer)) is not None
+        ]
+
     def helpers(self, model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> list[Any]:
         """Return the stateful objects whose `step()` must be called after each optimizer step."""
         replacement = self.replacement(model, optimizer)
-        return [*([] if replacement is None else [replacement]), *self.temperatures(model, steps)]
+        schedules = [*self.temperatures(model, steps), *self.decays(model, steps)]
+        last = [FinalMeans(model, steps)] if self.final_means else []
+        return [*([] if replacement is None else [replacement]), *schedules, *last]
+
+
+class FinalMeans:
+    """Calls `final_means` after the last step, on the inputs of the model in the last FINAL_BATCHES steps."""
+
+    def __init__(self, model: nn.Module, steps: int) -> None:
+        tables_of(model)  # raises before the training, not after it
+        self.model = model
+        self.steps = steps
+        self.count = 0
+        self.inputs: list[torch.Tensor] = []
+        self.handle = model.register_forward_pre_hook(self._store)
+
+    def _store(self, model: nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
+        if model.training and self.count >= self.steps - FINAL_BATCHES:
+            self.inputs.append(arguments[0].detach())
+
+    def step(self) -> None:
+        """Count a step."""
+        self.count += 1
+        if self.count == self.steps:
+            self.handle.remove()
+            quantizers.final_means(self.model, self.inputs)
+            self.inputs = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state to store in a checkpoint."""
+        return {"count": self.count, "inputs": list(self.inputs)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from the state in a checkpoint."""
+        device = next(self.model.parameters()).device
+        self.count, self.inputs = state["count"], [each.to(device) for each in state["inputs"]]
+
+
+def decay_of(quantizer: nn.Module) -> float | None:
+    """Return the decay of the moving averages in a quantizer, or None if it has none."""
+    decays = (part.decay for part in quantizer.modules() if isinstance(part, quantizers.EMAVectorQuantizer))
+    return next(decays, None)
 
 
 def split_aids(options: dict[str, Any]) -> tuple[Aids, dict[str, Any]]:
@@ -75,16 +137,20 @@ def split_aids(options: dict[str, Any]) -> tuple[Aids, dict[str, Any]]:
     """
     others = dict(options)
     warm_start, replace = others.pop("warm_start", False), others.pop("replace", None)
-    anneal = others.pop("anneal", DALLE)
-    if not isinstance(warm_start, bool):
-        raise InputError(f"--quantizers: got warm_start={warm_start}; expected True or False")
+    anneal, decay_to = others.pop("anneal", DALLE), others.pop("decay_to", None)
+    final_means = others.pop("final_means", False)
+    for name, value in (("warm_start", warm_start), ("final_means", final_means)):
+        if not isinstance(value, bool):
+            raise InputError(f"--quantizers: got {name}={value}; expected True or False")
     if replace is not None and replace not in REPLACEMENTS:
         raise InputError(f"--quantizers: got replace={replace}; expected one of {', '.join(REPLACEMENTS)}")
     if anneal is not None and not _is_range(anneal):
         raise InputError(
             f"--quantizers: got anneal={anneal}; expected two temperatures above 0, such as (1,0.5), or None"
         )
-    return Aids(warm_start, replace, anneal), others
+    if decay_to is not None and not (isinstance(decay_to, int | float) and 0 <= decay_to <= 1):
+        raise InputError(f"--quantizers: got decay_to={decay_to}; expected a number in [0, 1]")
+    return Aids(warm_start, replace, anneal, decay_to, final_means), others
 
 
 def _is_range(value: Any) -> bool:

@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 import quantizers
-from benchmarks.aids import Aids, split_aids
+from benchmarks.aids import Aids, decay_of, split_aids
 from benchmarks.errors import InputError
 
 # The methods that every comparison includes by default. Other registered methods join by name or by `all`.
@@ -55,13 +55,15 @@ def file_name(variant: str) -> str:
 def create(variant: str, **common: Any) -> quantizers.Quantizer:
     """Call `quantizers.create`; the variant's own options override the common ones.
 
-    Raises: InputError for an option without a value, or `anneal` for a quantizer without a temperature; otherwise
-    the constructor's errors.
+    Raises: InputError for an option without a value, `anneal` for a quantizer without a temperature, or `decay_to`
+    for one without moving averages; otherwise the constructor's errors.
     """
     name, options = base_name(variant), _options(variant)
     quantizer = quantizers.create(name, **{**common, **split_aids(options)[1]})
     if "anneal" in options and not isinstance(quantizer, quantizers.GumbelQuantizer):
         raise InputError(f"--quantizers: {variant}: {name} has no temperature to anneal")
+    if "decay_to" in options and decay_of(quantizer) is None:
+        raise InputError(f"--quantizers: {variant}: {name} has no decay to anneal")
     return quantizer
 
 

@@ -20,7 +20,7 @@ from benchmarks.autoencoder import Autoencoder, build
 from benchmarks.codes import numbered
 from benchmarks.cost import peak_memory
 from benchmarks.errors import InputError
-from benchmarks.training import Recipe, UsageWindow, train
+from benchmarks.training import Recipe, UsageWindow, train, training_step
 from quantizers.core import registry
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -143,12 +143,23 @@ def test_training_aids_stand_among_a_variants_options():
     assert variants.aids(name) == Aids(warm_start=True, replace="anchors")
     assert variants.create(name, dim=4, codebook_size=8).distance == "cosine"
     assert variants.aids("vq:distance=cosine") == Aids()
-    for wrong in ("vq:warm_start=1", "vq:replace=all", "gumbel:anneal=1", "gumbel:anneal=(1,0)"):
+    emeans = Aids(replace="split", decay_to=0.999, final_means=True)
+    assert variants.aids("ema_vq:decay=0.9:decay_to=0.999:replace=split:final_means=True") == emeans
+    for wrong in (
+        "vq:warm_start=1",
+        "vq:replace=all",
+        "gumbel:anneal=1",
+        "gumbel:anneal=(1,0)",
+        "ema_vq:decay_to=2",
+        "vq:final_means=1",
+    ):
         with pytest.raises(InputError, match="expected"):
             variants.create(wrong, dim=4, codebook_size=8)
     for without in ("vq:anneal=(1,0.5)", "fsq:anneal=None"):
         with pytest.raises(InputError, match="no temperature"):
             variants.create(without, dim=4, codebook_size=8)
+    with pytest.raises(InputError, match="no decay"):
+        variants.create("vq:decay_to=0.5", dim=4, codebook_size=8)
 
 
 @pytest.mark.parametrize(
@@ -168,6 +179,44 @@ def test_a_temperature_falls_as_the_variant_asks(variant: str, first: float, las
     assert temperatures[0] == first
     assert temperatures == sorted(temperatures, reverse=True)
     assert float(model.quantizer.temperature) == pytest.approx(last, rel=2**-23)  # it is kept in float32
+
+
+def test_a_decay_rises_as_the_variant_asks():
+    variant = "residual:quantizer=ema_vq:num_quantizers=2:decay=0.5:decay_to=0.9"
+    model = build(variant, dim=4, codebook_size=8, seed=0)
+    decays = []
+    model.quantizer.register_forward_pre_hook(
+        lambda module, given: decays.append([stage.decay for stage in module.components])
+    )
+    train(model, iter(torch.rand(3, 2, 3, 8, 8)), Recipe(steps=3), lambda *step: None, variants.aids(variant))
+    assert decays == [[each] * 2 for each in (0.5, pytest.approx(0.6), pytest.approx(0.8))]
+    assert [stage.decay for stage in model.quantizer.components] == [0.9] * 2
+
+
+@pytest.mark.parametrize("resumes", [False, True])
+def test_final_means_are_of_the_last_inputs_and_the_last_weights(monkeypatch, resumes: bool):
+    """Also where a run goes on from a checkpoint in between; training itself is that without them."""
+    monkeypatch.setattr("benchmarks.aids.FINAL_BATCHES", 3)
+    batches = torch.rand(5, 2, 3, 8, 8)
+    models = [build("ema_vq", dim=4, codebook_size=8, seed=0) for _ in range(2)]
+    for model, wants in zip(models, (True, False), strict=True):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        helpers = Aids(final_means=wants).helpers(model, optimizer, 5)
+        for step, images in enumerate(batches):
+            training_step(model, optimizer, images)
+            for helper in helpers:
+                helper.step()
+            if wants and resumes and step == 3:
+                state = helpers[0].state_dict()
+                helpers[0].handle.remove()
+                helpers = Aids(final_means=True).helpers(model, optimizer, 5)
+                helpers[0].load_state_dict(state)
+    final, plain = models
+    assert not torch.equal(final.quantizer.codebook, plain.quantizer.codebook)
+    quantizers.final_means(plain, list(batches[2:]))
+    assert all(torch.equal(final.state_dict()[key], value) for key, value in plain.state_dict().items())
+    with pytest.raises(ValueError, match="no codes"):
+        Aids(final_means=True).helpers(build("fsq", dim=4, codebook_size=8, seed=0), optimizer, 5)
 
 
 def test_a_warm_start_moves_the_codes_alone_and_takes_no_batch_from_training():
