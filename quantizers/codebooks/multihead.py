@@ -1,27 +1,29 @@
 """Product quantization with learned codebooks, which are all searched in one call."""
 
-from typing import ClassVar, Unpack
+from typing import ClassVar, Literal, Unpack
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from quantizers.clustering.kmeans import kmeans
 from quantizers.codebooks.nearest import NearestCodeQuantizer
 from quantizers.codebooks.options import HeadOptions
-from quantizers.core.arguments.checks import Size
+from quantizers.core.arguments.checks import Probability, Size
 from quantizers.core.arguments.options import checked
 from quantizers.core.codebook import check_codes, init_codes_, lookup
 from quantizers.core.layout import Rows
-from quantizers.core.output import QuantizerOutput
+from quantizers.core.output import NO_CODE, QuantizerOutput
 from quantizers.core.parallel import ProcessGroup
 from quantizers.core.registry import register
 from quantizers.core.state.writing import write
+from quantizers.core.truncatable import TruncatableQuantizer
 from quantizers.kernels.nearest.operation import nearest_code, nearest_lookup
 from quantizers.kernels.rows.operation import mean_loss
 
 
 @register("multihead")
-class MultiHeadVectorQuantizer(NearestCodeQuantizer):
+class MultiHeadVectorQuantizer(TruncatableQuantizer, NearestCodeQuantizer):
     """Product quantization: equal shares of the channels, each with a learned codebook of its own.
 
     Use it for many small heads, where the calls cost more than the arithmetic: it gives the same as a
@@ -35,6 +37,9 @@ class MultiHeadVectorQuantizer(NearestCodeQuantizer):
 
     with means over vectors and all channels. H heads of K codes give K^H values at the cost of a search over K.
     With distance="cosine", the vectors and codes of each head lie on a unit sphere of their own.
+
+    `num_codebooks=n` and `dropout` use the first n heads alone, as in GroupedQuantizer: the others have index −1
+    and zeros in their channels, and a head's share of the loss is a mean over the vectors that reached it.
 
     Example:
         >>> quantizer = MultiHeadVectorQuantizer(dim=16, codebook_size=64, num_heads=4)
@@ -50,12 +55,15 @@ class MultiHeadVectorQuantizer(NearestCodeQuantizer):
             all heads at once.
         commitment_weight, codebook_weight: see the loss. The first may be assigned at any time.
         decoder_gradient: also pass the decoder's gradient to the chosen codes.
+        dropout: the probability, in [0, 1], with which training uses fewer heads.
+        dropout_by: "sample", the first axis of x, or "batch".
 
     State: embedding [H, K, dim/H].
 
     Shapes: x [..., dim] → quantized [..., dim], indices [..., H], loss []. `codebook` is [H, K, dim/H].
 
-    Raises: ValueError for a size below 1, heads that do not divide dim, or an unknown distance or gradient.
+    Raises: ValueError for a size below 1, heads that do not divide dim, an unknown distance or gradient, dropout
+        outside [0, 1], and for more codebooks than there are.
     """
 
     always_in_repr = (*NearestCodeQuantizer.always_in_repr, "num_heads")
@@ -64,7 +72,14 @@ class MultiHeadVectorQuantizer(NearestCodeQuantizer):
 
     @checked
     def __init__(
-        self, dim: Size, codebook_size: Size, num_heads: Size = 2, **options: Unpack[HeadOptions]
+        self,
+        dim: Size,
+        codebook_size: Size,
+        num_heads: Size = 2,
+        *,
+        dropout: Probability = 0.0,
+        dropout_by: Literal["sample", "batch"] = "sample",
+        **options: Unpack[HeadOptions],
     ) -> None:
         if options["distance"] == "angle":
             raise ValueError("distance is 'angle', expected 'euclidean' or 'cosine': one call searches all heads")
@@ -72,6 +87,8 @@ class MultiHeadVectorQuantizer(NearestCodeQuantizer):
         if dim % num_heads:
             raise ValueError(f"dim is {dim}, expected a multiple of num_heads, {num_heads}")
         self.num_codebooks = num_heads
+        self.dropout = dropout
+        self.dropout_by = dropout_by
         self.embedding = nn.Parameter(torch.empty(num_heads, codebook_size, dim // num_heads))
 
     def reset_parameters(self) -> None:
@@ -91,26 +108,43 @@ class MultiHeadVectorQuantizer(NearestCodeQuantizer):
         ]
         self.set_codebook(torch.stack(books))
 
+    @property
+    def codebook_counts(self) -> tuple[int, ...]:
+        """1 … H."""
+        return tuple(range(1, self.num_codebooks + 1))
+
     def _codes(self) -> Tensor:
         return self.embedding
 
-    def _quantize(self, rows: Rows) -> QuantizerOutput:
-        z, valid = rows.vectors, rows.valid
-        heads = self._heads(z)
+    def _quantize_first(self, parts: int, projected: Rows) -> QuantizerOutput:
+        depths, valid = self._draw_depths(projected), projected.valid
+        heads = self._heads(projected.vectors)[:parts]
         codes, indices, losses = nearest_lookup(
-            heads, self._codebook(), self.commitment_weight, self.codebook_weight
+            heads, self._codebook()[:parts], self.commitment_weight, self.codebook_weight
         )
-        loss = mean_loss(losses, valid, self.dim)
         quantized = self._pass_gradient(heads, codes)
-        return QuantizerOutput(quantized.transpose(0, 1).flatten(1), indices.T.contiguous(), loss)
+        if depths is None:
+            loss = mean_loss(losses, valid, self.dim)
+        else:
+            reached = valid & (depths > torch.arange(parts, device=depths.device)[:, None])
+            quantized, indices = quantized.where(reached[..., None], 0.0), indices.where(reached, NO_CODE)
+            counts = reached.sum(-1, keepdim=True).clamp(min=1)
+            loss = (losses.where(reached, 0.0) / (counts * self.dim)).sum(-1)
+        return QuantizerOutput(self._filled(quantized.transpose(0, 1).flatten(1)), indices.T.contiguous(), loss)
 
-    def _encode(self, z: Tensor) -> Tensor:
-        return nearest_code(self._heads(z), self._codebook())[0].T.contiguous()
+    def _encode_first(self, parts: int, z: Tensor) -> Tensor:
+        return nearest_code(self._heads(z)[:parts], self._codebook()[:parts])[0].T.contiguous()
 
     def _decode(self, indices: Tensor) -> Tensor:
-        first = torch.arange(self.num_codebooks, device=indices.device) * self.codebook_size
+        columns = indices.shape[-1]
+        first = torch.arange(columns, device=indices.device) * self.codebook_size
         codes = lookup(self._codebook().flatten(0, 1), (indices.clamp(min=0) + first).flatten())
-        return codes.where((indices >= 0).reshape(-1, 1), 0.0).reshape(-1, self.dim)
+        codes = codes.where((indices >= 0).reshape(-1, 1), 0.0)
+        return self._filled(codes.reshape(len(indices), columns * (self.dim // self.num_codebooks)))
+
+    def _filled(self, values: Tensor) -> Tensor:
+        """The values of the first heads [N, ...] with zeros in the channels of the others, [N, dim]."""
+        return F.pad(values, (0, self.dim - values.shape[-1]))
 
     def _heads(self, z: Tensor) -> Tensor:
         """Split rows [N, dim] into heads [H, N, dim/H]."""

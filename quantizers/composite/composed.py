@@ -229,6 +229,11 @@ def joined(columns: Sequence[Tensor]) -> Tensor:
     return torch.cat([column if column.dim() > 1 else column[:, None] for column in columns], -1)
 
 
+def has_codes(column: Tensor) -> Tensor:
+    """Whether rows have any index in a component's indices [N] or [N, n]; one with dropout may lack some."""
+    return column >= 0 if column.dim() == 1 else (column >= 0).any(-1)
+
+
 def check_component(component: object) -> RowQuantizer:
     """Return `component` if a composed quantizer can contain it; otherwise raise a sentence that says why not."""
     if not isinstance(component, Quantizer):

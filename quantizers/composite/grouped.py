@@ -1,15 +1,16 @@
 """Product quantization: groups of channels with a code each."""
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from quantizers.composite.composed import ComposedQuantizer, all_valid, check_component, joined
+from quantizers.composite.composed import all_valid, check_component, has_codes, joined
 from quantizers.composite.repetition import STAGE_OPTIONS, repeated
-from quantizers.core.arguments.checks import Size
-from quantizers.core.arguments.forwarding import forwarding, forwards
+from quantizers.composite.truncatable import TruncatableComposition
+from quantizers.core.arguments.checks import Probability, Size
+from quantizers.core.arguments.forwarding import forwarding, forwards, split_options
 from quantizers.core.arguments.options import checked
 from quantizers.core.base import Quantizer
 from quantizers.core.layout import Rows
@@ -17,10 +18,9 @@ from quantizers.core.output import QuantizerOutput
 from quantizers.core.parallel import ProcessGroup
 from quantizers.core.registry import Builder, create, register
 from quantizers.core.row_quantizer import RowQuantizer
-from quantizers.kernels.common.vectors import are_finite
 
 
-class GroupedQuantizer(ComposedQuantizer, RowQuantizer):
+class GroupedQuantizer(TruncatableComposition):
     """Product quantization: split the channels into groups, and quantize each with a quantizer of its own.
 
     G groups with K codes each represent K^G values at the cost of G searches over K codes.
@@ -30,6 +30,14 @@ class GroupedQuantizer(ComposedQuantizer, RowQuantizer):
 
     So with VQ in each group the loss is that of VQ on the whole vector, for any number of groups. If the same
     quantizer is at every position (a shared codebook), all groups are quantized in one call, as rows of one batch.
+
+    **Bitrate.** With `num_codebooks=n`, forward and `encode` use the first groups, which together have n
+    codebooks; `decode` takes indices of the first n. The channels of the other groups are zero in the value. A
+    model learns to work with fewer by dropout: in a forward in training, with probability `dropout`, a sample (or
+    the whole batch) uses only its first n groups, n drawn uniformly from 1 to all. The groups left out have index
+    −1 and learn nothing from it: loss_g is a mean over the vectors that reached group g. With a shared codebook
+    the loss is the mean over the vectors of all groups that reached it. All groups are computed in any case, as
+    in ResidualQuantizer.
 
     Example:
         >>> import torch
@@ -44,22 +52,34 @@ class GroupedQuantizer(ComposedQuantizer, RowQuantizer):
         groups: at least one quantizer, each for the next `group.dim` channels. The same object several times is a
             shared codebook.
         channel_dim: axis of x's channels.
+        dropout: a probability in [0, 1].
+        dropout_by: "sample", the first axis of x, or "batch".
 
     Shapes: x [..., dim] → quantized [..., dim], indices [..., num_codebooks], loss [].
 
-    Raises: ValueError if `groups` is empty.
+    Raises: ValueError if `groups` is empty, for dropout outside [0, 1], and for more codebooks than there are.
 
     Source: Jégou, Douze, Schmid: Product Quantization for Nearest Neighbor Search, 2011; in codecs, HiFi-Codec
-        (Yang et al. 2023, arXiv 2305.02765).
+        (Yang et al. 2023, arXiv 2305.02765). Dropout as Kumar et al. 2023 (arXiv 2306.06546, §3.3) for stages.
     """
 
     @checked
-    def __init__(self, dim: Size, groups: Sequence[Quantizer], *, channel_dim: int = -1) -> None:
+    def __init__(
+        self,
+        dim: Size,
+        groups: Sequence[Quantizer],
+        *,
+        channel_dim: int = -1,
+        dropout: Probability = 0.0,
+        dropout_by: Literal["sample", "batch"] = "sample",
+    ) -> None:
         if not groups:
             raise ValueError("groups is empty, expected at least one quantizer")
         super().__init__(
             dim, groups, code_dim=sum(check_component(group).dim for group in groups), channel_dim=channel_dim
         )
+        self.dropout = dropout
+        self.dropout_by = dropout_by
 
     @classmethod
     @forwards(others=f"each group; {STAGE_OPTIONS}")
@@ -80,15 +100,16 @@ class GroupedQuantizer(ComposedQuantizer, RowQuantizer):
             quantizer: the name, class or function of each group's quantizer, as for `create`.
             num_groups: how many groups; it divides `dim`.
             shared: one quantizer for all groups.
-            options: all go to each group.
+            options: dropout and dropout_by; all others go to each group.
 
         Raises: ValueError if `num_groups` does not divide `dim`.
         """
         if dim % num_groups:
             raise ValueError(f"dim is {dim}, expected a multiple of num_groups, {num_groups}")
+        own, inner = split_options(cls, options)
         with forwarding(cls.from_options):
-            groups = repeated(lambda: create(quantizer, dim // num_groups, **options), num_groups, shared)
-        return cls(dim, groups, channel_dim=channel_dim)
+            groups = repeated(lambda: create(quantizer, dim // num_groups, **inner), num_groups, shared)
+        return cls(dim, groups, channel_dim=channel_dim, **own)
 
     @property
     def groups(self) -> Sequence[Quantizer]:
@@ -99,41 +120,60 @@ class GroupedQuantizer(ComposedQuantizer, RowQuantizer):
     def _is_shared(self) -> bool:
         return len(self.quantizers) == 1
 
-    def _quantize(self, rows: Rows) -> QuantizerOutput:
+    def _quantize_first(self, parts: int, projected: Rows) -> QuantizerOutput:
+        z, reached = projected.vectors, self._reached(parts, projected)
         if self._is_shared:
-            codes, indices, loss = self.components[0].nested_quantize(self._folded(rows))
-            codes, indices = codes.reshape(rows.vectors.shape), self._unfolded(indices)
+            codes, indices, loss = self.components[0].nested_quantize(self._folded(parts, projected, reached))
+            loss = loss.sum() * (parts / len(self.order))
+            columns, values = self._unfolded(parts, indices), self._unfolded(parts, codes)
         else:
+            used = self.components[:parts]
             outputs = [
-                group.nested_quantize(rows._replace(vectors=vectors))
-                for group, vectors in zip(self.components, self._split(rows.vectors), strict=True)
+                group.nested_quantize(projected._replace(vectors=vectors.where(own[:, None], 0.0), valid=own))
+                for group, vectors, own in zip(used, self._split(z), reached.T, strict=False)
             ]
-            codes = torch.cat([output.quantized for output in outputs], -1)
-            indices = joined([output.indices for output in outputs])
-            shares = [group.dim / self.code_dim for group in self.components]
+            columns, values = [output.indices for output in outputs], [output.quantized for output in outputs]
+            shares = [group.dim / self.code_dim for group in used]
             loss = torch.stack([s * o.loss.sum() for s, o in zip(shares, outputs, strict=True)])
-        valid = are_finite(codes)
-        return QuantizerOutput(codes.where(valid[:, None], 0.0), self._mark_missing(indices, valid), loss)
+            loss = loss + self._zero_loss_of_unused(used, z)
+        coded = torch.stack([has_codes(column) for column in columns], -1)
+        values = [value.where(own[:, None], 0.0) for value, own in zip(values, coded.T, strict=True)]
+        valid = projected.valid & (coded | ~reached).all(-1)  # a group may overflow float32
+        return QuantizerOutput(self._filled(values), self._mark_missing(joined(columns), valid), loss)
 
-    def _encode(self, z: Tensor) -> Tensor:
+    def _reached(self, parts: int, projected: Rows) -> Tensor:
+        """Which of the first groups each row uses, [N, parts] bool."""
+        depths, valid = self._draw_depths(projected), projected.valid[:, None].expand(-1, parts)
+        return valid if depths is None else valid & (depths[:, None] > torch.arange(parts, device=depths.device))
+
+    def _encode_first(self, parts: int, z: Tensor) -> Tensor:
         rows = all_valid(z)
         if self._is_shared:
-            indices = self._unfolded(self.components[0].nested_encode(self._folded(rows)))
-            return self._mark_missing(indices, (indices >= 0).all(-1))
-        pairs = zip(self.components, self._split(z), strict=True)
-        indices = joined([group.nested_encode(rows._replace(vectors=vectors)) for group, vectors in pairs])
-        return self._mark_missing(indices, (indices >= 0).all(-1))
+            folded = self._folded(parts, rows, rows.valid[:, None].expand(-1, parts))
+            columns = self._unfolded(parts, self.components[0].nested_encode(folded))
+        else:
+            pairs = zip(self.components[:parts], self._split(z), strict=False)
+            columns = [group.nested_encode(rows._replace(vectors=vectors)) for group, vectors in pairs]
+        coded = torch.stack([has_codes(column) for column in columns], -1)
+        return self._mark_missing(joined(columns), coded.all(-1))
 
     def _decode(self, indices: Tensor) -> Tensor:
         if self._is_shared:
             group = self.components[0]
             folded = indices.reshape(-1, group.num_codebooks) if group.composed else indices.reshape(-1)
-            return group.nested_decode(folded).reshape(len(indices), self.code_dim)
-        pairs = zip(self.components, self._columns(indices), strict=True)
-        return torch.cat([group.nested_decode(column) for group, column in pairs], -1)
+            parts = indices.shape[1] // group.num_codebooks
+            return self._filled(self._unfolded(parts, group.nested_decode(folded)))
+        pairs = zip(self.components, self._columns(indices), strict=False)
+        return self._filled([group.nested_decode(column) for group, column in pairs])
+
+    def _filled(self, values: Sequence[Tensor]) -> Tensor:
+        """The values of the first groups side by side, [N, code_dim], zero in the channels of the others."""
+        joined_values = torch.cat([*values], -1)
+        return nn.functional.pad(joined_values, (0, self.code_dim - joined_values.shape[-1]))
 
     def _component_inputs(self, projected: Rows, indices: Tensor) -> list[tuple[RowQuantizer, Tensor, Tensor]]:
-        return list(zip(self.components, self._split(projected.vectors), self._columns(indices), strict=True))
+        columns = self._columns(indices)
+        return list(zip(self.components, self._split(projected.vectors), columns, strict=False))
 
     def _initialize(self, z: Tensor, process_group: ProcessGroup) -> None:
         """Initialize each group's quantizer from the channels of all its positions; no group waits for another."""
@@ -148,15 +188,17 @@ class GroupedQuantizer(ComposedQuantizer, RowQuantizer):
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, num_groups={len(self.order)}, shared={self._is_shared}"
 
-    def _folded(self, rows: Rows) -> Rows:
-        """Reshape the groups of each row into rows, [N · G, group.dim]."""
+    def _folded(self, parts: int, rows: Rows, reached: Tensor) -> Rows:
+        """Reshape the first groups of each row into rows, [N · parts, group.dim]; `reached` is [N, parts] bool."""
         groups = len(self.order)
-        vectors = rows.vectors.reshape(-1, self.components[0].dim)
-        valid = rows.valid[:, None].expand(-1, groups).reshape(-1)
-        return Rows(vectors, valid, torch.Size((*rows.shape, groups)))
+        vectors = rows.vectors.reshape(len(rows.vectors), groups, self.components[0].dim)[:, :parts]
+        vectors = vectors.where(reached[..., None], 0.0).flatten(0, 1)
+        return Rows(vectors, reached.reshape(-1), torch.Size((*rows.shape, parts)))
 
-    def _unfolded(self, indices: Tensor) -> Tensor:
-        return indices.reshape(-1, self.num_codebooks)
+    @staticmethod
+    def _unfolded(parts: int, folded: Tensor) -> list[Tensor]:
+        """Split results of folded rows, [N · parts, ...], by group: [N, ...] each."""
+        return [*folded.reshape(-1, parts, *folded.shape[1:]).unbind(1)]
 
 
 register("grouped", GroupedQuantizer.from_options)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from quantizers.composite.composed import all_valid, joined
+from quantizers.composite.residual import ResidualQuantizer
 from quantizers.core.base import Quantizer
 from quantizers.core.layout import Rows, from_rows, to_rows
 from quantizers.core.method_calls import MethodCall
@@ -79,17 +80,15 @@ def encode_latents(quantizer: Quantizer, latents: Tensor) -> Tensor:
 
 def _stage_inputs(quantizer: Quantizer, rows: Rows, indices: Tensor) -> list[tuple[Quantizer, Rows]]:
     """Each stage with the vectors that it got."""
-    if not quantizer.truncatable:
+    if not isinstance(quantizer, ResidualQuantizer):
         return [(quantizer, rows)]
-    staged: Any = quantizer
-    inputs = staged._component_inputs(staged._project_in(rows), _flat(indices))
+    inputs = quantizer._component_inputs(quantizer._project_in(rows), _flat(indices))
     return [(stage, all_valid(vectors)) for stage, vectors, _ in inputs]
 
 
-def _columns(quantizer: Any, indices: Tensor) -> Sequence[Tensor]:
+def _columns(quantizer: Quantizer, indices: Tensor) -> Sequence[Tensor]:
     """The indices of each stage."""
-    columns: Sequence[Tensor] = quantizer._columns(indices) if quantizer.truncatable else [indices]
-    return columns
+    return quantizer._columns(indices) if isinstance(quantizer, ResidualQuantizer) else [indices]
 
 
 def _codes(stage: Any, column: Tensor) -> Tensor:

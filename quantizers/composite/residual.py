@@ -2,33 +2,30 @@
 
 import functools
 from collections.abc import Sequence
-from itertools import accumulate
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from quantizers.codebooks.nearest import squared_distances
 from quantizers.composite.beam import beam_search
-from quantizers.composite.composed import Initialize, all_valid, check_component, joined
+from quantizers.composite.composed import Initialize, all_valid, check_component, has_codes, joined
 from quantizers.composite.repetition import STAGE_OPTIONS, repeated
 from quantizers.composite.scaled_stages import ScaledStages
-from quantizers.composite.stage_dropout import draw_depths
 from quantizers.composite.stage_options import Scales, check_sizes
+from quantizers.composite.truncatable import TruncatableComposition
 from quantizers.core.arguments.checks import (
     Probability,
     Size,
     check_at_least,
-    check_integer,
     check_numbers,
     elements,
 )
 from quantizers.core.arguments.forwarding import forwarding, forwards, split_options
 from quantizers.core.arguments.options import checked
 from quantizers.core.base import Quantizer
-from quantizers.core.code_hooks import ForwardEvent
-from quantizers.core.layout import Rows, to_rows
-from quantizers.core.method_calls import MethodCall, through_forward
+from quantizers.core.layout import Rows
+from quantizers.core.method_calls import through_forward
 from quantizers.core.output import QuantizerOutput
 from quantizers.core.parallel import ProcessGroup
 from quantizers.core.registry import Builder, create, register
@@ -36,7 +33,7 @@ from quantizers.core.row_quantizer import RowQuantizer
 from quantizers.kernels.common.dispatch import without_autocast
 
 
-class ResidualQuantizer(ScaledStages):
+class ResidualQuantizer(TruncatableComposition, ScaledStages):
     """Residual quantization: each stage quantizes what the stages before it left, and the values add up.
 
     Any quantizers of single vectors can be the stages.
@@ -89,8 +86,6 @@ class ResidualQuantizer(ScaledStages):
 
     Source: Zeghidour et al.: SoundStream, 2021 (arXiv 2107.03312).
     """
-
-    truncatable: ClassVar[bool] = True
 
     @checked
     def __init__(
@@ -161,51 +156,16 @@ class ResidualQuantizer(ScaledStages):
         return cls(dim, stages, channel_dim=channel_dim, **own)
 
     @property
-    def draws_in_training(self) -> bool:
-        """Whether dropout or a stage draws random numbers."""
-        return self.dropout > 0 or super().draws_in_training
-
-    @property
-    def same_indices_in_training(self) -> bool:
-        """Whether training uses every stage, and each gives the same indices as `encode`."""
-        return self.dropout == 0 and super().same_indices_in_training
-
-    @property
     def stages(self) -> Sequence[Quantizer]:
         """The quantizers whose values add up, in their order."""
         return self.components
-
-    def forward(
-        self, x: Tensor, mask: Tensor | None = None, *, num_codebooks: int | None = None
-    ) -> QuantizerOutput:
-        """Quantize x with the first codebooks.
-
-        Args:
-            x, mask: see Quantizer.
-            num_codebooks: how many codebooks to use, from the first; default all. The later stages are left out:
-                indices are [..., num_codebooks], and these stages add no loss and do not change their state. The
-                number may differ from step to step and from rank to rank. In training the parameters of the stages
-                left out get a gradient of zero, as with `dropout`, so that DistributedDataParallel needs no
-                `find_unused_parameters`; an optimizer's moments and weight decay still move them.
-
-        Raises: as Quantizer; ValueError unless the first stages together have that many codebooks, for some number
-            of stages.
-        """
-        if isinstance(x, MethodCall):
-            return x.run(self)
-        quantized, indices, loss = self._forward_stages(x, mask, num_codebooks)
-        return QuantizerOutput(quantized, indices, loss.sum())
 
     @through_forward
     def forward_stages(
         self, x: Tensor, mask: Tensor | None = None, *, num_codebooks: int | None = None
     ) -> QuantizerOutput:
         """`forward` with one loss for each stage used: loss [stages]."""
-        return self._forward_stages(x, mask, num_codebooks)
-
-    def _forward_stages(self, x: Tensor, mask: Tensor | None, num_codebooks: int | None) -> QuantizerOutput:
-        stages = self._first_stages(num_codebooks)
-        return self._forward(x, mask, lambda projected: self._quantize_with(stages, projected))
+        return self._forward_first(x, mask, num_codebooks)
 
     @through_forward
     def decode_stages(self, indices: Tensor) -> Tensor:
@@ -235,20 +195,17 @@ class ResidualQuantizer(ScaledStages):
 
         Raises: ValueError for more codebooks than there are, and for a beam over stages with several codebooks.
         """
-        stages = self._first_stages(num_codebooks)
-        rows = to_rows(x, mask, self.dim, self.channel_dim)
-        with without_autocast(x.device):
-            projected = self._project_in(rows)
-            indices = self._greedy(projected.vectors, stages)
-            if (beam_width := check_at_least("beam_width", beam_width, 1)) > 1:
-                indices = self._improve_by_beam(indices, projected.vectors, stages, beam_width)
-            indices = self._reshape_indices(self._mark_missing(indices, projected.valid), rows.shape)
-        return self._notify_code_hooks(ForwardEvent(x, mask, indices, by_forward=False))
+        stages = self.components[: self._count_parts(num_codebooks)]
+        beam_width = check_at_least("beam_width", beam_width, 1)
 
-    def _quantize(self, rows: Rows) -> QuantizerOutput:
-        return self._quantize_with(self.components, rows)
+        def search(z: Tensor) -> Tensor:
+            greedy = self._greedy(z, stages)
+            return greedy if beam_width == 1 else self._improve_by_beam(greedy, z, stages, beam_width)
 
-    def _quantize_with(self, stages: Sequence[RowQuantizer], projected: Rows) -> QuantizerOutput:
+        return self._encode_with(x, mask, search)
+
+    def _quantize_first(self, parts: int, projected: Rows) -> QuantizerOutput:
+        stages = self.components[:parts]
         residual, total = self._apply_entry(projected.vectors), torch.zeros_like(projected.vectors)
         depths = self._draw_depths(projected)
         valid = projected.valid
@@ -257,7 +214,7 @@ class ResidualQuantizer(ScaledStages):
             reached = valid if depths is None else valid & (depths > position)
             scaled = self._scale_down(residual, position).where(reached[:, None], 0.0)
             codes, column, loss = stage.nested_quantize(projected._replace(vectors=scaled, valid=reached))
-            coded = _has_codes(column)
+            coded = has_codes(column)
             codes = self._scale_up(codes.where(coded[:, None], 0.0), position)
             total, residual = total + codes, residual - codes
             valid = valid & (coded | ~reached)  # a residual that overflows float32 has no code
@@ -266,27 +223,15 @@ class ResidualQuantizer(ScaledStages):
         stage_losses = torch.stack(losses) + self._zero_loss_of_unused(stages, projected.vectors)
         return QuantizerOutput(total, self._mark_missing(joined(columns), valid), stage_losses)
 
-    def _zero_loss_of_unused(self, stages: Sequence[RowQuantizer], z: Tensor) -> Tensor:
-        """0-d zero with a zero gradient for the parameters of unused stages, from calls with an empty batch.
-
-        Without a gradient for them DistributedDataParallel would wait, and without the calls so would ranks that
-        share sharded stages.
-        """
-        unused = (
-            [stage for stage in dict.fromkeys(self.components) if stage not in stages] if self.training else []
-        )
-        outputs = [stage.nested_quantize(all_valid(z[:0])) for stage in unused]
-        return sum((o.quantized.sum() + o.loss.flatten()[:0].sum() for o in outputs), z.new_zeros(()))
-
-    def _encode(self, z: Tensor) -> Tensor:
-        return self._greedy(z, self.components)
+    def _encode_first(self, parts: int, z: Tensor) -> Tensor:
+        return self._greedy(z, self.components[:parts])
 
     def _greedy(self, z: Tensor, stages: Sequence[RowQuantizer]) -> Tensor:
         residual, columns = self._apply_entry(z), []
         valid = torch.ones(z.shape[:1], dtype=torch.bool, device=z.device)
         for position, stage in enumerate(stages):
             columns.append(stage.nested_encode(all_valid(self._scale_down(residual, position))))
-            valid = valid & _has_codes(columns[-1])
+            valid = valid & has_codes(columns[-1])
             codes = self._scale_up(stage.nested_decode(columns[-1]), position)
             residual = (residual - codes).where(valid[:, None], 0.0)
         return self._mark_missing(joined(columns), valid)
@@ -330,44 +275,6 @@ class ResidualQuantizer(ScaledStages):
             initialize(stage, inputs)
             codes = stage.nested_decode(stage.nested_encode(all_valid(inputs)))
             residual = residual - self._scale_up(codes, position)
-
-    def _check_columns(self, indices: Tensor) -> None:
-        if not indices.ndim:
-            super()._check_columns(indices)
-        columns, counts = indices.shape[-1], self._codebook_counts()
-        if columns not in counts:
-            raise ValueError(f"indices have {columns} columns on the last axis, expected one of {counts}")
-
-    def _first_stages(self, num_codebooks: int | None) -> list[RowQuantizer]:
-        """The first stages that together have that many codebooks; all for None."""
-        return self.components[: None if num_codebooks is None else self._count_stages(num_codebooks)]
-
-    def _count_stages(self, num_codebooks: int) -> int:
-        """How many of the first stages together have that many codebooks."""
-        num_codebooks = check_integer("num_codebooks", num_codebooks)
-        counts = self._codebook_counts()
-        if num_codebooks not in counts:
-            raise ValueError(f"num_codebooks is {num_codebooks}, expected one of {counts}")
-        return counts.index(num_codebooks) + 1
-
-    def _codebook_counts(self) -> list[int]:
-        """The number of codebooks of the first stage, the first two stages, and so on."""
-        return list(accumulate(stage.num_codebooks for stage in self.components))
-
-    def _draw_depths(self, projected: Rows) -> Tensor | None:
-        """How many stages each row uses, [N] int64; None for all."""
-        if not self.training or self.dropout == 0:
-            return None
-        return draw_depths(projected, len(self.order), self.dropout, self.dropout_by == "sample")
-
-    def extra_repr(self) -> str:
-        dropout = f", dropout={self.dropout:.4g}, dropout_by={self.dropout_by!r}" if self.dropout else ""
-        return super().extra_repr() + dropout
-
-
-def _has_codes(column: Tensor) -> Tensor:
-    """Whether rows have any index in a stage's indices [N] or [N, n]; a stage with dropout may lack some."""
-    return column >= 0 if column.dim() == 1 else (column >= 0).any(-1)
 
 
 register("residual", ResidualQuantizer.from_options)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from quantizers import Quantizer
 from quantizers.composite.composed import ComposedQuantizer
+from quantizers.core.truncatable import TruncatableQuantizer
 from tests.cases import CASES, DIM, METHODS, Case, batch
 
 pytestmark = pytest.mark.usefixtures("implementation")
@@ -42,8 +43,8 @@ def situations(quantizer: Quantizer) -> dict[str, tuple[Tensor, dict[str, Any]]]
         "not finite": (x * torch.nan, {}),
         "half precision": (x.bfloat16(), {}),
     }
-    if hasattr(quantizer, "forward_stages"):
-        found["first codebooks"] = x, {"num_codebooks": quantizer.components[0].num_codebooks}
+    if isinstance(quantizer, TruncatableQuantizer):
+        found["first codebooks"] = x, {"num_codebooks": quantizer.codebook_counts[0]}
     return found
 
 

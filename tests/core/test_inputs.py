@@ -30,6 +30,7 @@ import quantizers
 from quantizers import (
     FSQ,
     EMAVectorQuantizer,
+    GroupedQuantizer,
     GumbelQuantizer,
     MultiScaleQuantizer,
     Quantizer,
@@ -68,6 +69,7 @@ BITS: dict[str, Any] = {
     "group_bits": 1,
     "process_group": "world",
 }
+DROPOUT: dict[str, Any] = {"dropout": 0.5, "dropout_by": "batch"}
 STAGES: dict[str, Any] = {
     **SIZES,
     "quantizer": "ema_vq",
@@ -77,8 +79,7 @@ STAGES: dict[str, Any] = {
     "entry": nn.Tanh(),
     "scales": ((1.0, 0.5, 0.25), 0.5),
     "learn_scales": True,
-    "dropout": 0.5,
-    "dropout_by": "batch",
+    **DROPOUT,
     "decay": 0.5,
 }
 
@@ -126,6 +127,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "commitment_weight": 0.5,
     },
     "multihead": {**without(CODES, "code_dim", "regularizers"), "num_heads": 4},
+    "diveq": {**without(CODES, "gradient", "decoder_gradient"), "noise_variance": 0.5},
+    "nsvq": without(CODES, "gradient", "decoder_gradient"),
+    "multihead": {**without(CODES, "code_dim", "regularizers"), "num_heads": 4, **DROPOUT},
     "qinco": {**NEAREST, "num_quantizers": 2, "hidden_dim": 5, "blocks": 1},
     "gumbel": {
         **without(NEAREST, "commitment_weight", "codebook_weight"),
@@ -148,11 +152,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "entry": nn.Sigmoid(),
         "scales": ((1.0, 0.5, 0.25), 0.5, 0.25),
         "learn_scales": True,
-        "dropout": 0.5,
-        "dropout_by": "batch",
+        **DROPOUT,
     },
     "grouped": {**SIZES, "quantizer": "ema_vq", "num_groups": 2, "shared": True, "decay": 0.5},
     "parallel": {**SIZES, "quantizer": "ema_vq", "num_quantizers": 2, "decay": 0.5},
+    "grouped": {**SIZES, "quantizer": "ema_vq", "num_groups": 2, "shared": True, **DROPOUT, "decay": 0.5},
     "multiscale": {
         **SIZES,
         "quantizer": "ema_vq",
@@ -185,6 +189,7 @@ TAKERS: dict[str, list[Any]] = {
     "fsp": [quantizers.FSP],
     "vqbridge": [SimVQ, quantizers.VQBridge],
     "residual": [ResidualQuantizer],
+    "grouped": [GroupedQuantizer],
     "residual_fsq": [ResidualQuantizer],
     "multiscale": [MultiScaleQuantizer],
 }

@@ -213,8 +213,8 @@ def test_each_group_knows_its_own_indices() -> None:
     for bad, size in (([8, 0, 0], 8), ([0, 5, 0], 5), ([0, 0, 60], 60)):
         with pytest.raises(IndexError, match=f"expected 0 to {size - 1}"):
             quantizer.decode(torch.tensor([bad]))
-    with pytest.raises(ValueError, match="expected 3 on the last axis"):
-        quantizer.decode(torch.zeros(5, 2, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"indices have 4 columns on the last axis, expected one of \[1, 2, 3\]"):
+        quantizer.decode(torch.zeros(5, 4, dtype=torch.int64))
 
 
 def test_groups_that_are_fewer_than_the_channels_are_projected_to() -> None:

@@ -2,7 +2,6 @@
 
 import abc
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
 from typing import Any, ClassVar
 
 import torch
@@ -14,6 +13,7 @@ from quantizers.composite.residual import ResidualQuantizer
 from quantizers.core.base import Quantizer
 from quantizers.core.output import QuantizerOutput
 from quantizers.core.projection import Projection
+from quantizers.core.truncatable import TruncatableQuantizer
 
 
 class StagesAdapter(Adapter):
@@ -89,9 +89,9 @@ class StagesAdapter(Adapter):
 
     def _whole_stages(self, count: int | None) -> int:
         """The number of codebooks to use if `count` are requested: whole stages, at least one, at most all."""
-        if count is None or not self.quantizer.truncatable:
+        if count is None or not isinstance(self.quantizer, TruncatableQuantizer):
             return self.num_quantizers if count is None else min(count, self.num_quantizers)
-        ends = list(accumulate(stage.num_codebooks for stage in self.quantizer.stages))
+        ends = self.quantizer.codebook_counts
         return max((end for end in ends if end <= count), default=ends[0])
 
     def _codebook_option(self, count: int | None) -> dict[str, Any]:
@@ -105,7 +105,8 @@ class StagesAdapter(Adapter):
         if not self.quantizer.truncatable:
             raise ValueError(
                 f"{used} codebooks are requested, but {type(self.quantizer).__name__} always uses its "
-                f"{self.num_quantizers}; expected a ResidualQuantizer, whose last stages can be left out"
+                f"{self.num_quantizers}; expected a quantizer whose last codebooks can be left out, such as "
+                "ResidualQuantizer"
             )
         return {"num_codebooks": used}
 

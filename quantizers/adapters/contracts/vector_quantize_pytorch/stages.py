@@ -8,6 +8,7 @@ from torch import Tensor
 from quantizers.adapters.bases.copying import as_residual
 from quantizers.adapters.bases.stages import quantize_by_stage
 from quantizers.adapters.contracts.vector_quantize_pytorch.common import PackageAdapter, refuse
+from quantizers.composite.residual import ResidualQuantizer
 
 
 class ResidualAdapter(PackageAdapter):
@@ -66,7 +67,7 @@ class ResidualAdapter(PackageAdapter):
     def _with_losses(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """The outputs of the quantizer's forward, with the loss of each stage."""
         quantized, indices, losses = quantize_by_stage(self.quantizer, x, mask)
-        if not self.quantizer.truncatable:
+        if not isinstance(self.quantizer, ResidualQuantizer):
             losses = torch.cat([losses, losses.new_zeros(self.num_quantizers - 1)])
         return quantized, indices, losses
 

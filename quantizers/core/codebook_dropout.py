@@ -1,4 +1,4 @@
-"""Dropout of the last stages of a residual quantizer."""
+"""Dropout of the last codebooks of a quantizer that has several."""
 
 import torch
 from torch import Tensor
@@ -6,14 +6,14 @@ from torch import Tensor
 from quantizers.core.layout import Rows
 
 
-def draw_depths(rows: Rows, stages: int, probability: float, by_sample: bool) -> Tensor:
-    """Draw how many stages each row uses: all, or with `probability` a number drawn uniformly from 1 to all.
+def draw_depths(rows: Rows, parts: int, probability: float, by_sample: bool) -> Tensor:
+    """Draw how many parts each row uses: all, or with `probability` a number drawn uniformly from 1 to all.
 
     Kumar et al. 2023 (arXiv 2306.06546), §3.3.
 
     Args:
         rows: N rows, with the shape of their batch.
-        stages: how many there are.
+        parts: how many stages or groups there are.
         by_sample: whether each sample, the first axis of the batch, draws for itself, or one draw holds for all.
 
     Returns: int64 [N].
@@ -21,7 +21,7 @@ def draw_depths(rows: Rows, stages: int, probability: float, by_sample: bool) ->
     by_sample = by_sample and len(rows.shape) > 0
     samples = rows.shape[0] if by_sample else 1
     device = rows.valid.device
-    drawn = torch.randint(1, stages + 1, (samples,), device=device)
-    drawn = drawn.where(torch.rand(samples, device=device) < probability, stages)
+    drawn = torch.randint(1, parts + 1, (samples,), device=device)
+    drawn = drawn.where(torch.rand(samples, device=device) < probability, parts)
     rows_each = rows.shape[1:].numel() if by_sample else rows.valid.shape[0]
     return drawn[:, None].expand(samples, rows_each).reshape(-1)
