@@ -45,6 +45,7 @@ from quantizers.kernels.common.dispatch import use_implementation
 from quantizers.monitoring import metrics
 from quantizers.scalar.bernoulli import BernoulliQuantizer
 from quantizers.scalar.bsq import BSQ
+from quantizers.scalar.dithered_fsq import DitheredFSQ
 from quantizers.scalar.fsp import FSP
 from quantizers.scalar.fsq import FSQ
 from quantizers.scalar.levels import levels_for
@@ -72,6 +73,7 @@ __all__ = [
     "CodeSplitting",
     "DeadCodeReplacement",
     "DiVeQ",
+    "DitheredFSQ",
     "EMAVectorQuantizer",
     "GroupedQuantizer",
     "GumbelQuantizer",

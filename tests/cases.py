@@ -201,6 +201,8 @@ VARIANTS = [
     Case("fsq", {"levels": (8, 5, 6), "codebook_size": None, "gradient": "rotation"}, foundation=True),
     Case("fsp", {"levels": (5, 4, 3, 2), "codebook_size": None}),
     Case("fsp", {"levels": (5, 3, 4, 2), "codebook_size": None, "cdf": "tanh", "quantize_probability": 1}),
+    Case("dithered_fsq", {"levels": (5, 4, 3, 2), "codebook_size": None, "by": "vector", "bound": "clamp"}),
+    Case("dithered_fsq", {"levels": (8, 5, 6), "codebook_size": None, "noise_probability": 0}),
     Case("lfq", {"codebook_size": 2**DIM}),
     Case("lfq", {"codebook_size": 2**DIM, "gradient": "rotation"}),
     Case("lfq", {"codebook_size": 2**DIM, "group_bits": 2}),

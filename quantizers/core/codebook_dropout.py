@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from quantizers.core.layout import Rows
+from quantizers.core.samples import count_draws, spread_draws
 
 
 def draw_depths(rows: Rows, parts: int, probability: float, by_sample: bool) -> Tensor:
@@ -18,10 +19,7 @@ def draw_depths(rows: Rows, parts: int, probability: float, by_sample: bool) -> 
 
     Returns: int64 [N].
     """
-    by_sample = by_sample and len(rows.shape) > 0
-    samples = rows.shape[0] if by_sample else 1
-    device = rows.valid.device
+    samples, device = count_draws(rows, by_sample), rows.valid.device
     drawn = torch.randint(1, parts + 1, (samples,), device=device)
     drawn = drawn.where(torch.rand(samples, device=device) < probability, parts)
-    rows_each = rows.shape[1:].numel() if by_sample else rows.valid.shape[0]
-    return drawn[:, None].expand(samples, rows_each).reshape(-1)
+    return spread_draws(rows, drawn, by_sample)

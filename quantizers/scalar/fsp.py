@@ -13,6 +13,7 @@ from quantizers.core.layout import Rows
 from quantizers.core.output import QuantizerOutput
 from quantizers.core.registry import register
 from quantizers.scalar.level_quantizer import LevelQuantizer
+from quantizers.scalar.noise import with_noise
 
 
 def _normal_cdf(z: Tensor) -> Tensor:
@@ -115,7 +116,7 @@ class FSP(LevelQuantizer):
 
     def _perturb(self, u: Tensor, codes: Tensor) -> Tensor:
         """For each row [d], either u with noise or the code."""
-        moved = u + (torch.rand_like(u) - 0.5) / self._levels(u)
+        moved = with_noise(u, self._levels(u))
         moved = moved.where((moved >= 0) & (moved <= 1), u)
         quantized = torch.rand_like(u[:, :1]) < self.quantize_probability
         return codes.where(quantized, moved)

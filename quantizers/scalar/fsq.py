@@ -87,19 +87,22 @@ class FSQ(LevelQuantizer):
     def _quantize(self, rows: Rows) -> QuantizerOutput:
         z = rows.vectors
         if self.bound == "clamp":
-            levels = self._levels(z)
-            bounded = clamp_levels(z, levels)
-            codes, indices = round_bounded(bounded.detach(), levels)
+            bounded = self._bounded(z)
+            codes, indices = round_bounded(bounded.detach(), self._levels(z))
             return QuantizerOutput(self.gradient(bounded, codes), indices, z.new_zeros(()))
         codes, indices = round_levels(z, self.level_counts, SLOPES[self.bound])
         if self.gradient is not straight_through:  # the gradient of the operation itself
-            codes = self.gradient(bound_levels(z, self._levels(z), SLOPES[self.bound]), codes.detach())
+            codes = self.gradient(self._bounded(z), codes.detach())
         return QuantizerOutput(codes, indices, z.new_zeros(()))
+
+    def _bounded(self, z: Tensor) -> Tensor:
+        """u [..., d], in the units of the codes; differentiable in z."""
+        levels = self._levels(z)
+        return clamp_levels(z, levels) if self.bound == "clamp" else bound_levels(z, levels, SLOPES[self.bound])
 
     def _encode(self, z: Tensor) -> Tensor:
         if self.bound == "clamp":
-            levels = self._levels(z)
-            return round_bounded(clamp_levels(z, levels), levels)[1]
+            return round_bounded(self._bounded(z), self._levels(z))[1]
         return round_levels(z, self.level_counts, SLOPES[self.bound])[1]
 
     def _values(self, digits: Tensor, dtype: torch.dtype) -> Tensor:

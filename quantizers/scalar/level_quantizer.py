@@ -1,5 +1,6 @@
 """Grids that are built from their levels, or from a codebook size."""
 
+import re
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -26,4 +27,9 @@ class LevelQuantizer(GridQuantizer):
         Raises: ValueError unless exactly one of levels and codebook_size is given; as the constructor.
         """
         check_forwarded(cls.from_options, options)
-        return cls(dim, levels_from(cls.__name__.lower(), codebook_size, levels), **options)
+        return cls(dim, levels_from(_in_words(cls.__name__), codebook_size, levels), **options)
+
+
+def _in_words(name: str) -> str:
+    """The name of a class as it is registered: "dithered_fsq" for DitheredFSQ."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()

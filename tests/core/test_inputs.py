@@ -141,6 +141,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "random_projection": {**SIZES, "code_dim": 3},
     "fsq": {**GRID, "bound": "ifsq", "gradient": "rotation"},
+    "dithered_fsq": {**GRID, "bound": "ifsq", "gradient": "rotation", "noise_probability": 0.25, "by": "vector"},
     "fsp": {**GRID, "cdf": "tanh", "quantize_probability": 0.25},
     "lfq": BITS,
     "bsq": BITS,
@@ -186,6 +187,7 @@ every_name = pytest.mark.parametrize("name", list(OPTIONS))
 
 TAKERS: dict[str, list[Any]] = {
     "fsq": [FSQ],
+    "dithered_fsq": [quantizers.DitheredFSQ],
     "fsp": [quantizers.FSP],
     "vqbridge": [SimVQ, quantizers.VQBridge],
     "residual": [ResidualQuantizer],
