@@ -50,6 +50,7 @@ from quantizers.scalar.fsp import FSP
 from quantizers.scalar.fsq import FSQ
 from quantizers.scalar.levels import levels_for
 from quantizers.scalar.lfq import LFQ
+from quantizers.scalar.normalized_fsq import NormalizedFSQ
 from quantizers.serialization.configuration import configuration, rebuild
 from quantizers.serialization.saving import load, save
 from quantizers.training import regularizers, schedules
@@ -81,6 +82,7 @@ __all__ = [
     "MapQuantizer",
     "MultiHeadVectorQuantizer",
     "MultiScaleQuantizer",
+    "NormalizedFSQ",
     "OptVQ",
     "ParallelQuantizer",
     "QINCo",

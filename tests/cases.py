@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import quantizers
 from quantizers import EMAVectorQuantizer, QINCo, Quantizer, SphericalLattice, VQBridge
+from quantizers import EMAVectorQuantizer, NormalizedFSQ, QINCo, Quantizer, VQBridge
 from quantizers.codebooks.random_projection import FixedProjection
 from quantizers.composite.composed import ComposedQuantizer
 from quantizers.core.projection import Projection
@@ -114,8 +115,8 @@ class Case:
 
     @property
     def moving_averages(self) -> int:
-        """How many codebooks in it are moving averages, which a forward in training updates."""
-        return sum(isinstance(module, EMAVectorQuantizer) for module in self.sample.modules())
+        """How many quantizers in it have moving averages, which a forward in training updates."""
+        return sum(isinstance(module, EMAVectorQuantizer | NormalizedFSQ) for module in self.sample.modules())
 
     @property
     def shared_losses(self) -> int:
@@ -203,6 +204,8 @@ VARIANTS = [
     Case("fsp", {"levels": (5, 3, 4, 2), "codebook_size": None, "cdf": "tanh", "quantize_probability": 1}),
     Case("dithered_fsq", {"levels": (5, 4, 3, 2), "codebook_size": None, "by": "vector", "bound": "clamp"}),
     Case("dithered_fsq", {"levels": (8, 5, 6), "codebook_size": None, "noise_probability": 0}),
+    Case("normalized_fsq", {"levels": (5, 4, 3, 2), "codebook_size": None, "bound": "tanh", "decay": 0.5}),
+    Case("residual_fsq", {"norm": "running"}),
     Case("lfq", {"codebook_size": 2**DIM}),
     Case("lfq", {"codebook_size": 2**DIM, "gradient": "rotation"}),
     Case("lfq", {"codebook_size": 2**DIM, "group_bits": 2}),

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -13,6 +13,7 @@ from quantizers.core.arguments.options import checked
 from quantizers.core.registry import register
 from quantizers.scalar.fsq import FSQ
 from quantizers.scalar.levels import levels_from
+from quantizers.scalar.normalized_fsq import NormalizedFSQ
 
 # A change of z's last bit moves tanh(z) by up to 0.45 · 2⁻²³, and each of the two tanh rounds by up to 2⁻²⁴:
 # together below 2⁻²²·⁴. A uniform tanh(z) lies that near to a boundary of a channel's code with probability
@@ -32,6 +33,7 @@ def residual_fsq(
     *,
     num_quantizers: Size = 2,
     channel_dim: int = -1,
+    norm: Literal["running"] | None = None,
     **options: Any,
 ) -> ResidualQuantizer:
     """Build a residual quantizer whose stages are ever finer FSQ grids.
@@ -52,6 +54,10 @@ def residual_fsq(
     one f for all of them: the grids overlap, and each stage adds log₂ f bits per channel. Stages that would need
     f < 1.25 are refused; with eight levels, more than 38 stages.
 
+    **Normalized stages.** With norm="running" each stage is a NormalizedFSQ, whose levels follow the running mean
+    and standard deviation of the residuals that reach it. There is no tanh, and there are no scales to set; the
+    value approximates z itself.
+
     Example:
         >>> import torch, quantizers
         >>> quantizer = quantizers.create("residual_fsq", 2, levels=[5, 5], num_quantizers=3)
@@ -63,7 +69,9 @@ def residual_fsq(
         dim: channels of x; where it differs from len(levels), x is projected.
         codebook_size, levels: for each stage, exactly one of the two, as for "fsq".
         num_quantizers: how many stages.
-        options: further arguments of ResidualQuantizer; `scales` replaces the scales above, `entry` the tanh.
+        norm: None for the scales above, or "running".
+        options: further arguments of ResidualQuantizer; `scales` replaces the scales above, `entry` the tanh; with
+            norm="running" both are None by default.
 
     Raises: ValueError for more stages, or more levels, than float32 can distinguish, and as ResidualQuantizer.
 
@@ -71,6 +79,9 @@ def residual_fsq(
     """
     check_forwarded(residual_fsq, options)
     chosen = tuple(levels_from("residual_fsq", codebook_size, levels))
+    if norm == "running":
+        normalized = [NormalizedFSQ(len(chosen), chosen) for _ in range(num_quantizers)]
+        return ResidualQuantizer(dim, normalized, channel_dim=channel_dim, **options)
     stages = [FSQ(len(chosen), chosen, bound="clamp") for _ in range(num_quantizers)]
     if "scales" not in options:
         falls = [_fall(level, num_quantizers) for level in chosen]

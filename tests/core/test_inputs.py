@@ -142,6 +142,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "random_projection": {**SIZES, "code_dim": 3},
     "fsq": {**GRID, "bound": "ifsq", "gradient": "rotation"},
     "dithered_fsq": {**GRID, "bound": "ifsq", "gradient": "rotation", "noise_probability": 0.25, "by": "vector"},
+    "normalized_fsq": {**GRID, "bound": "ifsq", "gradient": "rotation", "decay": 0.5, "process_group": "world"},
     "fsp": {**GRID, "cdf": "tanh", "quantize_probability": 0.25},
     "lfq": BITS,
     "bsq": BITS,
@@ -150,6 +151,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "residual_fsq": {
         **GRID,
         "num_quantizers": 3,
+        "norm": "running",
         "entry": nn.Sigmoid(),
         "scales": ((1.0, 0.5, 0.25), 0.5, 0.25),
         "learn_scales": True,
@@ -188,6 +190,7 @@ every_name = pytest.mark.parametrize("name", list(OPTIONS))
 TAKERS: dict[str, list[Any]] = {
     "fsq": [FSQ],
     "dithered_fsq": [quantizers.DitheredFSQ],
+    "normalized_fsq": [quantizers.NormalizedFSQ],
     "fsp": [quantizers.FSP],
     "vqbridge": [SimVQ, quantizers.VQBridge],
     "residual": [ResidualQuantizer],

@@ -177,5 +177,5 @@ def test_wrong_options_are_named() -> None:
         DitheredFSQ(4, [5], by="channel")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="levels has 2 counts, expected 1, one for each channel"):
         DitheredFSQ(4, [5]).with_levels([5, 5])
-    with pytest.raises(ValueError, match="^dithered_fsq takes either levels or codebook_size"):
+    with pytest.raises(ValueError, match=r"^dithered_fsq takes either levels or codebook_size"):
         create("dithered_fsq", dim=4)
