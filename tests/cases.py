@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import quantizers
-from quantizers import EMAVectorQuantizer, QINCo, Quantizer, SphericalLattice, VQBridge
-from quantizers import EMAVectorQuantizer, NormalizedFSQ, QINCo, Quantizer, VQBridge
+from quantizers import EMAVectorQuantizer, NormalizedFSQ, QINCo, Quantizer, SphericalLattice, VQBridge
 from quantizers.codebooks.random_projection import FixedProjection
 from quantizers.composite.composed import ComposedQuantizer
 from quantizers.core.projection import Projection
