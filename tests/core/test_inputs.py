@@ -126,9 +126,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "gradient": "rotation",
         "commitment_weight": 0.5,
     },
-    "multihead": {**without(CODES, "code_dim", "regularizers"), "num_heads": 4},
-    "diveq": {**without(CODES, "gradient", "decoder_gradient"), "noise_variance": 0.5},
-    "nsvq": without(CODES, "gradient", "decoder_gradient"),
     "multihead": {**without(CODES, "code_dim", "regularizers"), "num_heads": 4, **DROPOUT},
     "qinco": {**NEAREST, "num_quantizers": 2, "hidden_dim": 5, "blocks": 1},
     "gumbel": {
@@ -157,7 +154,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "learn_scales": True,
         **DROPOUT,
     },
-    "grouped": {**SIZES, "quantizer": "ema_vq", "num_groups": 2, "shared": True, "decay": 0.5},
     "parallel": {**SIZES, "quantizer": "ema_vq", "num_quantizers": 2, "decay": 0.5},
     "grouped": {**SIZES, "quantizer": "ema_vq", "num_groups": 2, "shared": True, **DROPOUT, "decay": 0.5},
     "multiscale": {
