@@ -66,7 +66,8 @@ def test_a_quantizer_sharded_by_itself_is_that_of_one_process(ranks: Ranks) -> N
                 expected = model.quantizer(z)
                 assert z.dtype == output.quantized.dtype == torch.bfloat16, where
                 for name, part, of_one in zip(output._fields, output, expected, strict=True):
-                    assert torch.equal(part, of_one), f"{where}: {name} differs"
+                    of_all_ranks = name == "loss" and training and case.shared_losses
+                    assert of_all_ranks or torch.equal(part, of_one), f"{where}: {name} differs"
                 if not training:
                     assert torch.equal(encoded, output.indices), f"{where}: encode differs"
                     if decoded is not None and not case.multiplies:
