@@ -20,16 +20,32 @@ class BSQ(BinaryQuantizer):
 
     Equations (7) to (10) of the paper:
 
-        u = z / ‖z‖, q = sign(u) / √L, index = Σ_i 2^i · [u_i > 0], i from 0
-        ‖u − q‖² = 2 − 2‖u‖₁ / √L ≤ 2 − 2/√L
-        p_n = softmax over all 2^L codes c of −‖u_n − c‖² / T = 2 u_n·c / T + const
-        loss = entropy_weight · (mean_n H(p_n) − diversity · Σ_i H(mean_n p_ni))
-               + commitment_weight · mean (u − sg[q])²
+        u = z / ‖z‖, q = sign(u) / √L, index = Σ_i 2^i · [u_i > 0], i from 0              (1)
+        ‖u − q‖² = 2 − 2‖u‖₁ / √L ≤ 2 − 2/√L                                              (2)
+        p_n = softmax over all 2^L codes c of −‖u_n − c‖² / T = 2 u_n·c / T + const       (3)
+        loss = entropy_weight · Σ_g (mean_n H(p_ng) − diversity · H(mean_n p_ng))
+               + commitment_weight · mean (u − sg[q])²                                    (4)
 
-    in nats per vector. p_n is a product of σ(±4 u_i / (√L T)) over channels, and p_ni is its bit i; the paper's τ
-    is 2/T. The first term is exact (see `quantizers.scalar.bits`). **The second is the paper's approximation**,
-    an upper bound of the entropy of the mean of p_n, which takes bits for independent over the batch. The mean is
-    over the vectors of this process: with data parallelism each rank balances the bits of its own batch.
+    in nats per vector, where p_ng is the distribution of the bits of group g under p_n. p_n is a product of
+    σ(±4 u_i / (√L T)) over channels; the paper's τ is 2/T. The first entropy makes assignments certain; it is the
+    same for any groups. The second makes codes equally frequent. Both are exact, and no table of vectors times
+    codes is made; see `quantizers.scalar.bits` and `joint_entropy`. The paper approximates the second one by
+    groups of one bit, its equation (8), and its authors train with groups of 9 or of one.
+
+    **Groups.** The loss sees bits that copy each other within a group, and none across groups. For groups of one
+    bit (`group_bits=1`) ten copies of a balanced bit are as good as ten independent bits, and training finds the
+    copies. By default there is one group up to 14 bits, and above as few as possible of at most 14.
+
+    **Data parallel.** The second entropy is of the batch of all ranks of `process_group`, by one all-reduce in
+    each forward in training and one in its backward, so every rank must run both, even with an empty batch. After
+    DDP's mean its gradient is that of one process on the whole batch. Evaluation needs no other rank.
+
+    **What it needs.** The defaults are measured with a squared error, on photographs, in an encoder without
+    normalization layers (`python -m benchmarks utilization`: 1,000 steps, 32 channels, K = 1024). A
+    weight of 0.02 gives 22.6 and 22.3 dB with 809 and 831 codes in use (two seeds; VQ: 22.3 dB, 18 to 31 codes),
+    and 22.7 dB with 5,252 codes of K = 16,384 (one seed; VQ: 22.9 dB, about 40 codes). With 8 channels it is 0.7
+    dB below VQ (22.7 and 23.3 dB, 595 and about 70 codes). Without the entropies, by a weight of 0, it has 22.8 dB and
+    240 codes; with groups of one bit and a weight of 0.1, 16.6 dB and about 20.
 
     A channel at zero, of either sign, gets −1/√L, the bit that the paper gives it (whose sign of zero is +1); a
     zero vector has no direction and gets index 0. The gradient of q reaches u through `gradient`, and z through
@@ -48,13 +64,20 @@ class BSQ(BinaryQuantizer):
         codebook_size: K, a power of two from 2 to 2⁶³.
         channel_dim: axis of x's channels.
         gradient: "straight_through", "rotation", "reflection" or a function (u, codes) → [..., L].
-        entropy_weight, diversity: see above.
+        entropy_weight, diversity: see above. They may be assigned at any time, as `quantizers.schedules` does.
         temperature: T > 0. Default: 1/L, at which a channel at its code has probability σ(4) of that bit for any
-        L. commitment_weight: see above; the paper has no such term.
+            L.
+        commitment_weight: see above; the paper has no such term.
+        group_bits: bits in a group, a divisor of L and at most 24; see above.
+        process_group: the ranks that share the batch entropy: "world" for all, a `torch.distributed` group, or
+            None for this rank alone. May be assigned later.
+
+    `quantizers.scalar.published` has the settings of published models.
 
     Shapes: x [..., dim] → quantized [..., dim], indices [...], loss [] (which may be negative).
 
-    Raises: ValueError for another codebook size, temperature ≤ 0, an unknown gradient.
+    Raises: ValueError for another codebook size, temperature ≤ 0, an unknown gradient, or other groups; TypeError
+        for another process_group.
 
     Source: Zhao, Xiong, Krähenbühl: Image and Video Tokenization with Binary Spherical Quantization, 2024 (arXiv
         2406.07548).
@@ -68,7 +91,7 @@ class BSQ(BinaryQuantizer):
         *,
         channel_dim: int = -1,
         gradient: str | Gradient = "straight_through",
-        entropy_weight: Finite = 0.1,
+        entropy_weight: Finite = 0.02,
         diversity: Weight = 1.0,
         temperature: Positive | None = None,
         commitment_weight: Weight = 0.0,

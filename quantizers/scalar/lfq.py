@@ -18,17 +18,31 @@ class LFQ(BinaryQuantizer):
 
     §3.1 of the paper, with logits over all 2^L codes c:
 
-        q_i = sign(z_i), index = Σ_i 2^i · [z_i > 0], i from 0
-        p_n = softmax over c of −‖z_n − c‖² / T
-        loss = entropy_weight · (mean_n H(p_n) − diversity · Σ_i H(mean_n p_ni))
-               + commitment_weight · mean (z − sg[q])²
+        q_i = sign(z_i), index = Σ_i 2^i · [z_i > 0], i from 0                            (1)
+        p_n = softmax over c of −‖z_n − c‖² / T                                           (2)
+        loss = entropy_weight · Σ_g (mean_n H(p_ng) − diversity · H(mean_n p_ng))
+               + commitment_weight · mean (z − sg[q])²                                    (3)
 
-    in nats per vector, where p_ni is bit i of p_n. A channel at zero, of either sign, gets −1 and bit 0. The first
-    term is exact, a sum over bits (see `quantizers.scalar.bits`), and makes assignments certain. The second makes
-    codes equally frequent; the paper takes the entropy of the mean of p_n, which needs a table of 2^L
-    probabilities. **Here it is the sum of the bits' entropies, an upper bound**: it balances each bit and does not
-    see correlations between bits. The mean is over the vectors of this process: with data parallelism each rank
-    balances the bits of its own batch.
+    in nats per vector, where p_ng is the distribution of the bits of group g under p_n. A channel at zero, of
+    either sign, gets −1 and bit 0. The first entropy makes assignments certain; it is the same for any groups. The
+    second makes codes equally frequent. With one group (`group_bits` = L) it is the paper's, of all 2^L codes.
+    Both are exact, and no table of vectors times codes is made; see `quantizers.scalar.bits` and `joint_entropy`.
+
+    **Groups.** The loss sees bits that copy each other within a group, and none across groups. For groups of one
+    bit (`group_bits=1`) ten copies of a balanced bit are as good as ten independent bits, and training finds the
+    copies. By default there is one group up to 14 bits, and above as few as possible of at most 14.
+
+    **Data parallel.** The second entropy is of the batch of all ranks of `process_group`, by one all-reduce in
+    each forward in training and one in its backward, so every rank must run both, even with an empty batch. After
+    DDP's mean its gradient is that of one process on the whole batch. Evaluation needs no other rank.
+
+    **What it needs.** The defaults are measured with a squared error, on photographs, in an encoder without
+    normalization layers (`python -m benchmarks utilization`: 1,000 steps, 32 channels, K = 1024). A
+    weight of 0.1 gives 22.2 and 22.1 dB with 897 and 468 codes in use (two seeds; VQ: 22.3 dB, 18 to 31 codes). A
+    smaller weight lets bits die, that is, have one sign for all vectors: 271 codes are left at 0.05, and 20 at
+    0.02. BatchNorm on z is not needed; with it, 930 codes are used at 21.7 dB. With K = 16,384 and a weight of
+    0.05, 3,105 codes give 22.6 dB (VQ: 22.9 dB, about 40 codes). Groups of one bit at a weight of 0.1 have 18.5 dB
+    and 13 codes.
 
     Example:
         >>> import torch
@@ -43,13 +57,20 @@ class LFQ(BinaryQuantizer):
         codebook_size: K, a power of two from 2 to 2⁶³.
         channel_dim: axis of x's channels.
         gradient: "straight_through", "rotation", "reflection" or a function (z, codes) → [..., L].
-        entropy_weight, diversity, commitment_weight: see above.
+        entropy_weight, diversity, commitment_weight: see above. They may be assigned at any time, as
+            `quantizers.schedules` does.
         temperature: T > 0. A channel at its code has probability σ(4/T) of that bit. Other implementations often
             use 0.01, at which the entropies have no gradient beyond |z| of about 0.03.
+        group_bits: bits in a group, a divisor of L and at most 24; see above.
+        process_group: the ranks that share the batch entropy: "world" for all, a `torch.distributed` group, or
+            None for this rank alone. May be assigned later.
+
+    `quantizers.scalar.published` has the settings of published models.
 
     Shapes: x [..., dim] → quantized [..., dim], indices [...], loss [] (which may be negative).
 
-    Raises: ValueError for another codebook size, temperature ≤ 0, an unknown gradient.
+    Raises: ValueError for another codebook size, temperature ≤ 0, an unknown gradient, or other groups; TypeError
+        for another process_group.
 
     Source: Yu et al.: Language Model Beats Diffusion – Tokenizer is Key to Visual Generation, 2023 (arXiv
         2310.05737).
