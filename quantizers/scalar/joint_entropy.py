@@ -10,7 +10,8 @@ but each term is one of two factors, the first ⌈b/2⌉ bits' patterns a and th
     p̄[a, a′] = 1/N Σ_n p_n[a] p_n[a′] = 1/N AᵀA′             (2)
 
 with the halves' probabilities in A [N, 2^⌈b/2⌉] and A′ [N, 2^⌊b/2⌋]. One matrix product thus gives all 2^b of
-them; 18 bits take two tables of 512 columns.
+them; 18 bits take two tables of 512 columns. All terms are positive, so that even small sums keep their digits, in
+float32 to the precision that `torch.set_float32_matmul_precision` allows.
 """
 
 import torch
