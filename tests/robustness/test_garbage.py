@@ -12,7 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from quantizers import BSQ, QINCo, Quantizer, QuantizerOutput, VectorQuantizer, use_implementation
+from quantizers import (
+    BSQ,
+    ParallelQuantizer,
+    QINCo,
+    Quantizer,
+    QuantizerOutput,
+    VectorQuantizer,
+    use_implementation,
+)
 from quantizers.scalar.grid import GridQuantizer
 from tests.cases import (
     DIM,
@@ -82,7 +90,9 @@ class Step:
         """Which vectors are finite, where a projection leads in also behind it: it may overflow."""
         with torch.no_grad():
             projected = self.before.project_in(self.x)
-        return self.x.isfinite().all(-1) & projected.isfinite().all(-1)
+            parts = self.before.components if isinstance(self.before, ParallelQuantizer) else []
+            behind = [projected, *(part.project_in(projected) for part in parts)]
+        return self.x.isfinite().all(-1) & torch.cat(behind, -1).isfinite().all(-1)
 
 
 def take_step(case: Case, quantizer: Quantizer, x: Tensor) -> Step:
