@@ -11,6 +11,7 @@ from quantizers.codebooks.nearest import NearestCodeQuantizer
 from quantizers.core.arguments.checks import check_tensor
 from quantizers.core.codebook import check_codes, init_codes_
 from quantizers.core.parallel import ProcessGroup
+from quantizers.core.state.index_format import NAME as INDEX_FORMAT
 
 MASK = "is_frozen"
 
@@ -53,7 +54,8 @@ class GivenCodes(NearestCodeQuantizer):
 
     def _register_mask(self) -> None:
         """Create the state that a mask needs, with no code frozen yet."""
-        self.register_buffer(MASK, torch.zeros(self.codebook_size, dtype=torch.bool, device=self.embedding.device))
+        size, device = self.codebook_size, self.embedding.device
+        self.register_buffer(MASK, torch.zeros(size, dtype=torch.bool, device=device))
 
     @torch.no_grad()
     def _first_codes_(self, codes: Tensor) -> Tensor:
@@ -82,7 +84,10 @@ class GivenCodes(NearestCodeQuantizer):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         if prefix + MASK in state_dict and self.frozen_codes is None:
+            rule = self._buffers.pop(INDEX_FORMAT, None)
             self._register_mask()
+            if rule is not None:  # the last buffer, as after construction
+                self._buffers[INDEX_FORMAT] = rule
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

@@ -102,7 +102,7 @@ def test_only_vectors_that_count_do(case: Case) -> None:
 @modes
 @cases_where(lambda case: not case.options)
 def test_a_forward_never_does_it(case: Case, training: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("vector", "ema", "simvq", "gumbel", "ibq"):
+    for module in ("given", "simvq", "gumbel", "ibq"):
         monkeypatch.setattr(f"quantizers.codebooks.{module}.kmeans", None)
     monkeypatch.setattr("quantizers.composite.qinco.kmeans", None)
     quantizer = case.build().train(training)
