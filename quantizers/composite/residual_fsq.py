@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
@@ -33,7 +33,7 @@ def residual_fsq(
     *,
     num_quantizers: Size = 2,
     channel_dim: int = -1,
-    norm: Literal["running"] | None = None,
+    normalize: bool = False,
     **options: Any,
 ) -> ResidualQuantizer:
     """Build a residual quantizer whose stages are ever finer FSQ grids.
@@ -54,9 +54,9 @@ def residual_fsq(
     one f for all of them: the grids overlap, and each stage adds log₂ f bits per channel. Stages that would need
     f < 1.25 are refused; with eight levels, more than 38 stages.
 
-    **Normalized stages.** With norm="running" each stage is a NormalizedFSQ, whose levels follow the running mean
-    and standard deviation of the residuals that reach it. There is no tanh, and there are no scales to set; the
-    value approximates z itself.
+    **Normalized stages.** With `normalize=True` each stage is a NormalizedFSQ, whose levels follow the running
+    mean and standard deviation of the residuals that reach it. There is no tanh, and there are no scales to set;
+    the value approximates z itself.
 
     Example:
         >>> import torch, quantizers
@@ -69,9 +69,9 @@ def residual_fsq(
         dim: channels of x; where it differs from len(levels), x is projected.
         codebook_size, levels: for each stage, exactly one of the two, as for "fsq".
         num_quantizers: how many stages.
-        norm: None for the scales above, or "running".
+        normalize: whether the stages are NormalizedFSQ.
         options: further arguments of ResidualQuantizer; `scales` replaces the scales above, `entry` the tanh; with
-            norm="running" both are None by default.
+            `normalize=True` both are None by default.
 
     Raises: ValueError for more stages, or more levels, than float32 can distinguish, and as ResidualQuantizer.
 
@@ -79,7 +79,7 @@ def residual_fsq(
     """
     check_forwarded(residual_fsq, options)
     chosen = tuple(levels_from("residual_fsq", codebook_size, levels))
-    if norm == "running":
+    if normalize:
         normalized = [NormalizedFSQ(len(chosen), chosen) for _ in range(num_quantizers)]
         return ResidualQuantizer(dim, normalized, channel_dim=channel_dim, **options)
     stages = [FSQ(len(chosen), chosen, bound="clamp") for _ in range(num_quantizers)]

@@ -50,7 +50,7 @@ class DitheredFSQ(FSQ):
         dim: channels of x.
         levels, channel_dim, bound, gradient: as in FSQ.
         noise_probability: the probability of noise in training, in [0, 1].
-        by: what draws for itself: each "sample", the first axis of x, or each "vector".
+        noise_by: what draws for itself: each "sample", the first axis of x, or each "vector".
 
     Shapes: x [..., dim] → quantized [..., dim], indices [...], loss [] (zero).
 
@@ -70,11 +70,11 @@ class DitheredFSQ(FSQ):
         bound: Literal["tanh", "ifsq", "clamp"] = "tanh",
         gradient: str | Gradient = "straight_through",
         noise_probability: Share = 0.5,
-        by: Literal["sample", "vector"] = "sample",
+        noise_by: Literal["sample", "vector"] = "sample",
     ) -> None:
         super().__init__(dim, levels, channel_dim=channel_dim, bound=bound, gradient=gradient)
         self.noise_probability = noise_probability
-        self.by = by
+        self.noise_by = noise_by
 
     @property
     def value_is_code(self) -> bool:
@@ -104,7 +104,7 @@ class DitheredFSQ(FSQ):
             bound=self.bound,
             gradient=self.gradient,
             noise_probability=self.noise_probability,
-            by=self.by,
+            noise_by=self.noise_by,
         )
         if other.code_dim != self.code_dim:
             raise ValueError(f"levels has {other.code_dim} counts, expected {self.code_dim}, one for each channel")
@@ -124,13 +124,13 @@ class DitheredFSQ(FSQ):
 
     def _draw_noisy(self, rows: Rows) -> Tensor:
         """Which of the N rows get noise, [N] bool."""
-        if self.by == "vector":
+        if self.noise_by == "vector":
             return torch.rand_like(rows.vectors[:, 0]) < self.noise_probability
         drawn = torch.rand(count_draws(rows, by_sample=True), device=rows.valid.device)
         return spread_draws(rows, drawn < self.noise_probability, by_sample=True)
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, noise_probability={self.noise_probability}, by={self.by!r}"
+        return f"{super().extra_repr()}, noise_probability={self.noise_probability}, noise_by={self.noise_by!r}"
 
 
 register("dithered_fsq", DitheredFSQ.from_options)

@@ -49,10 +49,11 @@ class NormalizedFSQ(FSQ):
 
         N ← γ N + (1 − γ) n, w = (1 − γ) n / N
         μ ← μ + w a
-        v ← v + w (b − v)
+        v ← (1 − w) v + w (b − w a²)
 
-    N starts at 1, so that the first batches replace the start, μ = 0 and v = 1. The loss is zero. The gradient of
-    u is FSQ's: with bound="clamp" the gradient of z is the decoder's, and zero beyond the outermost levels.
+    N starts at 0, so that μ and v are the mean and the variance of all vectors so far, with weights that fall by γ
+    in each step; the first forward uses 0 and 1. The loss is zero. The gradient of u is FSQ's: with
+    bound="clamp" the gradient of z is the decoder's, and zero beyond the outermost levels.
 
     **When the state moves**, under activation checkpointing, `accumulate` and `freeze`, and on several ranks, is
     as in EMAVectorQuantizer; but ranks that start from different averages stay different. Masked vectors and
@@ -115,20 +116,20 @@ class NormalizedFSQ(FSQ):
         self.ranks = Ranks(process_group)
 
     def reset_parameters(self) -> None:
-        """Start from mean 0 and variance 1, as if one vector had been seen."""
-        self._restart(torch.stack([torch.zeros(self.code_dim), torch.ones(self.code_dim)]))
+        """Start from mean 0 and variance 1, with no vector seen."""
+        self._restart(torch.stack([torch.zeros(self.code_dim), torch.ones(self.code_dim)]), 0)
 
     @torch.no_grad()
-    def _restart(self, moments: Tensor) -> None:
+    def _restart(self, moments: Tensor, seen: float) -> None:
         write(self, "moments", moments.to(self.moments))
         self._previous().copy_(self.moments)
-        write(self, "seen", torch.ones_like(self.seen))
+        write(self, "seen", torch.full_like(self.seen, seen))
 
     def _initialize(self, z: Tensor, process_group: ProcessGroup) -> None:
-        """Start from the mean and variance of the vectors."""
+        """Start from the mean and variance of the vectors, which count as one vector."""
         mean = kmeans(z, 1, process_group=process_group)
         variance = kmeans((z - mean).square(), 1, process_group=process_group)
-        self._restart(torch.cat([mean, variance]))
+        self._restart(torch.cat([mean, variance]), 1)
 
     @property
     def observes(self) -> bool:
@@ -175,12 +176,14 @@ class NormalizedFSQ(FSQ):
         counts, sums = total(group, counts, sums)
         seen = self.decay * self.seen + (1 - self.decay) * counts
         share = (1 - self.decay) * counts / seen.clamp(min=torch.finfo(seen.dtype).tiny)
-        means = sums / counts.clamp(min=1)
-        change = share * torch.stack([means[0], means[1] - self.moments[1]])
-        counts_in = (counts > 0) & means.isfinite().all(0)
+        deviation, square = (sums / counts.clamp(min=1)).unbind()
+        mean = self.moments[0] + share * deviation
+        variance = (1 - share) * self.moments[1] + share * (square - share * deviation.square()).clamp(min=0)
+        moments = torch.stack([mean, variance])
+        counts_in = (counts > 0) & moments.isfinite().all(0)
         if not is_transformed():
             self._previous().copy_(choose(recomputing, self._previous(), self.moments))  # before the move
-        moments = self.moments + change.where(counts_in, 0.0)
+        moments = moments.where(counts_in, self.moments)
         write(self, "moments", choose(recomputing, self.moments, moments))
         write(self, "seen", choose(recomputing, self.seen, seen.where(counts > 0, self.seen)))
 

@@ -138,7 +138,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "random_projection": {**SIZES, "code_dim": 3},
     "fsq": {**GRID, "bound": "ifsq", "gradient": "rotation"},
-    "dithered_fsq": {**GRID, "bound": "ifsq", "gradient": "rotation", "noise_probability": 0.25, "by": "vector"},
+    "dithered_fsq": {
+        **GRID,
+        "bound": "ifsq",
+        "gradient": "rotation",
+        "noise_probability": 0.25,
+        "noise_by": "vector",
+    },
     "normalized_fsq": {**GRID, "bound": "ifsq", "gradient": "rotation", "decay": 0.5, "process_group": "world"},
     "fsp": {**GRID, "cdf": "tanh", "quantize_probability": 0.25},
     "lfq": BITS,
@@ -148,7 +154,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "residual_fsq": {
         **GRID,
         "num_quantizers": 3,
-        "norm": "running",
+        "normalize": True,
         "entry": nn.Sigmoid(),
         "scales": ((1.0, 0.5, 0.25), 0.5, 0.25),
         "learn_scales": True,

@@ -46,7 +46,7 @@ def test_a_value_is_at_most_half_a_step_from_the_bounded_vector(
     levels: list[int], seed: int, bound: str, by: str, probability: float
 ) -> None:
     """The indices are those of rounding, and the loss is zero."""
-    dithered, plain = pair(levels, bound=bound, by=by, noise_probability=probability)
+    dithered, plain = pair(levels, bound=bound, noise_by=by, noise_probability=probability)
     z = 2 * normal(seed, 4, 6, len(levels))
     torch.manual_seed(seed)
     quantized, indices, loss = dithered(z)
@@ -60,7 +60,7 @@ def test_a_value_is_at_most_half_a_step_from_the_bounded_vector(
 @pytest.mark.parametrize("levels", [2, 5, 8])
 def test_noise_is_uniform_with_the_mean_of_the_bounded_vector(levels: int) -> None:
     """Kolmogorov's √n·distance exceeds 2.2 with a probability below 10⁻⁴; the mean is within five deviations."""
-    dithered, _ = pair([levels], noise_probability=1.0, by="vector")
+    dithered, _ = pair([levels], noise_probability=1.0, noise_by="vector")
     z = torch.randn(MANY, 1, dtype=torch.float64)
     noise = (dithered(z).quantized - dithered._bounded(z))[:, 0] * (levels // 2)
     ranks, ordered = torch.arange(MANY + 1) / MANY, (noise + 0.5).sort().values
@@ -76,7 +76,7 @@ def test_without_noise_it_is_fsq(
     """Bit for bit, in value, index and gradient: with probability 0, and in evaluation with any."""
     probability = 0.0 if training else 1.0
     options = {"bound": bound, "gradient": gradient}
-    dithered, plain = pair(levels, **options, by=by, noise_probability=probability)
+    dithered, plain = pair(levels, **options, noise_by=by, noise_probability=probability)
     z, g = 2 * normal(seed, 4, 6, len(levels)), normal(seed + 1, 4, 6, len(levels))
     results = []
     for quantizer in (dithered.train(training), plain.train(training)):
@@ -90,7 +90,7 @@ def test_without_noise_it_is_fsq(
 @given(levels=level_lists, seed=seeds, bound=bounds, by=units)
 def test_the_gradient_is_that_of_the_bound(levels: list[int], seed: int, bound: str, by: str) -> None:
     """Whether there is noise or not."""
-    dithered, plain = pair(levels, bound=bound, by=by)
+    dithered, plain = pair(levels, bound=bound, noise_by=by)
     z, g = normal(seed, 8, len(levels)).requires_grad_(), normal(seed + 1, 8, len(levels))
     (found,) = torch.autograd.grad(dithered(z).quantized, z, g)
     (expected,) = torch.autograd.grad(plain._bounded(z), z, g)
@@ -104,7 +104,7 @@ def test_the_gradient_is_that_of_the_bound(levels: list[int], seed: int, bound: 
 @pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
 def test_noise_falls_on_its_share(by: str, probability: float) -> None:
     """Of all vectors, or of all samples and then on all of their vectors."""
-    dithered, _ = pair([5, 4], by=by, noise_probability=probability)
+    dithered, _ = pair([5, 4], noise_by=by, noise_probability=probability)
     count = 4000
     noisy = noisy_rows(dithered, normal(0, count, 3, 2))
     draws = noisy[:, 0] if by == "sample" else noisy.flatten()
@@ -118,7 +118,7 @@ def test_noise_falls_on_its_share(by: str, probability: float) -> None:
 @every_unit
 @pytest.mark.parametrize("shape", [(), (0,), (7,), (0, 3), (2, 3, 4)], ids=str)
 def test_noise_at_any_shape(by: str, shape: tuple[int, ...]) -> None:
-    dithered, plain = pair([5, 4], by=by, noise_probability=1.0)
+    dithered, plain = pair([5, 4], noise_by=by, noise_probability=1.0)
     x = normal(0, *shape, 2)
     out = dithered(x)
     assert out.quantized.shape == x.shape
@@ -151,7 +151,9 @@ def test_finer_levels_come_nearer_to_the_same_vector(
 
 
 def test_other_levels_have_parameters_of_their_own() -> None:
-    quantizer = create("dithered_fsq", dim=6, levels=[5, 5], channel_dim=1, by="vector", noise_probability=0.25)
+    quantizer = create(
+        "dithered_fsq", dim=6, levels=[5, 5], channel_dim=1, noise_by="vector", noise_probability=0.25
+    )
     other = quantizer.with_levels([9, 9])
     before = copy.deepcopy(other.state_dict())
     with torch.no_grad():
@@ -173,8 +175,8 @@ def test_wrong_options_are_named() -> None:
     for probability in (-0.1, 1.5, math.nan):
         with pytest.raises(ValueError, match=r"noise_probability is .*, expected a number in \[0, 1\]"):
             DitheredFSQ(4, [5], noise_probability=probability)
-    with pytest.raises(ValueError, match="by is 'channel', expected 'sample' or 'vector'"):
-        DitheredFSQ(4, [5], by="channel")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="noise_by is 'channel', expected 'sample' or 'vector'"):
+        DitheredFSQ(4, [5], noise_by="channel")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="levels has 2 counts, expected 1, one for each channel"):
         DitheredFSQ(4, [5]).with_levels([5, 5])
     with pytest.raises(ValueError, match=r"^dithered_fsq takes either levels or codebook_size"):
