@@ -38,6 +38,11 @@ def final_means(
         >>> bool((quantizer(x).quantized - x).square().mean() < before)
         True
 
+    Pass enough batches: a mean of n vectors is off by their spread over √n, and trained averages, above all with a
+    decay near 1, have often seen more. On encoded photographs, in which a code had 64 vectors in the pass, the
+    error on other photographs fell for averages with a decay of 0.99 and stayed after an annealed decay; with 4
+    vectors for each code it rose by a twentieth.
+
     Codes that no vector chooses, and frozen codes, keep every bit. With distance="cosine" the means are divided by
     their norms. An EMA code keeps its weight N. The codes must be independent rows of a table, as for Replacement,
     and chosen by distance: those of IBQ, which are chosen by a product, do not change. In a composition, each
