@@ -91,7 +91,7 @@ class OptimizerState:
                 f"{type(optimizer).__name__} has states of codes that cannot be updated when codes move, and are "
                 f"left unchanged: {described}",
                 RuntimeWarning,
-                stacklevel=5,
+                stacklevel=7,  # the caller of Replacement.step
             )
 
 

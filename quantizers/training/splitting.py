@@ -34,6 +34,9 @@ class CodeSplitting(Replacement):
     differences from e_s, so that the direction of a single vector is that from e_s to it. A code whose vectors are
     equal or lie on one side of it is not split: |(n−1)/n · m · d_s| must be at most σ_s > 0.
 
+    The codes of an EMAVectorQuantizer then move to the means of their halves at the rate 1 − its decay: begin with
+    a small decay, see `schedules.CosineDecay`.
+
     Both codes start again without moments in the optimizer; all other codes keep their exact values.
 
         >>> import torch, quantizers
