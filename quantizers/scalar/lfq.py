@@ -38,11 +38,11 @@ class LFQ(BinaryQuantizer):
 
     **What it needs.** The defaults are measured with a squared error, on photographs, in an encoder without
     normalization layers (`python -m benchmarks utilization`: 1,000 steps, 32 channels, K = 1024). A weight of 0.1
-    gives 22.0 to 22.2 dB with 468 to 897 codes in use (three runs; VQ: 22.3 dB, 18 to 31 codes), and 22.7 dB with
-    4,958 codes of K = 16,384 (one run; VQ: 22.9 dB, about 40 codes). With 8 channels it is 1.5 dB below VQ at K =
-    1024 (21.9 dB, 275 codes) and 1.9 dB at 16,384. A smaller weight lets bits die, that is, have one sign for all
-    vectors: 271 codes are left at 0.05, and 20 at 0.02. BatchNorm on z is not needed; with it, 930 codes are used
-    at 21.7 dB. Groups of one bit at a weight of 0.1 have 18.5 dB and 13 codes.
+    gives 21.7 to 22.1 dB with 461 to 880 codes in use (three seeds; VQ: 22.0 to 22.6 dB, 18 to 31 codes), and 22.7
+    dB with 4,958 codes of K = 16,384 (one seed; VQ: 22.9 dB, about 40 codes). With 8 channels it is 1.5 dB below
+    VQ at K = 1024 (21.8 dB, 275 to 475 codes, three seeds) and 1.9 dB at 16,384. A smaller weight lets bits die,
+    that is, have one sign for all vectors: 271 codes are left at 0.05, and 20 at 0.02. BatchNorm on z is not
+    needed; with it, 930 codes are used at 21.7 dB. Groups of one bit at a weight of 0.1 have 18.5 dB and 13 codes.
 
     Example:
         >>> import torch
