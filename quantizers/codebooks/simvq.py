@@ -160,6 +160,7 @@ class SimVQ(NearestCodeQuantizer):
     """
 
     basis: Tensor
+    _given_basis: Tensor | None = None
 
     @checked
     def __init__(

@@ -97,7 +97,7 @@ class LearnedCodes(CodeSpace):
 
         The attribute `frozen` tells the state. Copies and pickles keep it; a `state_dict` does not, just as it
         does not keep `requires_grad`. An optimizer that was built before need not be rebuilt: it skips parameters
-        without a gradient.
+        without a gradient, and the gradient that a backward has left is dropped.
 
         Returns: itself.
         """
