@@ -30,6 +30,7 @@ from quantizers import (
     VectorQuantizer,
     VQBridge,
 )
+from quantizers.codebooks.simvq import WideMatrix
 from quantizers.core.arguments.configurable import configurable_classes
 from quantizers.core.arguments.construction import Unserializable
 from quantizers.core.registry import _BUILDERS
@@ -152,7 +153,7 @@ MODULE_EXAMPLES = [
     nn.LayerNorm(4), nn.LayerNorm((4,), 1e-3, bias=False), nn.GroupNorm(2, 4, affine=False),
     nn.Conv1d(4, 4, 3, padding=1, groups=2), nn.Conv2d(4, 4, (3, 1), 1, "same", bias=False), nn.Conv3d(4, 4, 1),
     nn.Sequential(), nn.Sequential(nn.Linear(4, 8), nn.Sequential(nn.GELU()), nn.Linear(8, 4)),
-    *(SimVQ(4, 8, transform=name).transform for name in ("linear", "diagonal", "affine")),
+    *(SimVQ(4, 8, transform=name).transform for name in ("linear", "diagonal", "affine")), WideMatrix(4, 4),
     VQBridge(8, 4, patch_size=3, width=6, blocks=3, heads=2, gate=0.25),
 ]  # fmt: skip
 
@@ -573,7 +574,7 @@ def simvq(transform: Any) -> dict[str, Any]:
         (saved_with(assigned={"forward": 1}), "assigns 1 to forward, expected a number for one of channel_dim"),
         (saved_with(assigned={"codebook_size": 9}), "assigns 9 to codebook_size"),
         (saved_with(assigned={"commitment_weight": "x"}), "assigns 'x' to commitment_weight, expected a number"),
-        (saved_with(arguments={"dim": 4}), "do not fit the constructor of VectorQuantizer: .*_size'"),
+        (saved_with(arguments={"codebook_size": 4}), "do not fit the constructor of VectorQuantizer: .*'dim'"),
         (saved_with(arguments={"dim": 4, "codebook_size": 8, "self": 1}), "constructor of VectorQuantizer"),
         (saved_with(format=2, version="7.0"), "format 2, expected 1: .*7.0 .*this is version 0.1.0"),
         ({"model_type": "bert"}, "expected a quantizer's configuration"),
