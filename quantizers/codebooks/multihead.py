@@ -118,10 +118,8 @@ class MultiHeadVectorQuantizer(TruncatableQuantizer, NearestCodeQuantizer):
 
     def _quantize_first(self, parts: int, projected: Rows) -> QuantizerOutput:
         depths, valid = self._draw_depths(projected), projected.valid
-        heads = self._heads(projected.vectors)[:parts]
-        codes, indices, losses = nearest_lookup(
-            heads, self._codebook()[:parts], self.commitment_weight, self.codebook_weight
-        )
+        heads, books = self._first(parts, self._heads(projected.vectors)), self._first(parts, self._codebook())
+        codes, indices, losses = nearest_lookup(heads, books, self.commitment_weight, self.codebook_weight)
         quantized = self._pass_gradient(heads, codes)
         if depths is None:
             loss = mean_loss(losses, valid, self.dim)
@@ -133,7 +131,12 @@ class MultiHeadVectorQuantizer(TruncatableQuantizer, NearestCodeQuantizer):
         return QuantizerOutput(self._filled(quantized.transpose(0, 1).flatten(1)), indices.T.contiguous(), loss)
 
     def _encode_first(self, parts: int, z: Tensor) -> Tensor:
-        return nearest_code(self._heads(z)[:parts], self._codebook()[:parts])[0].T.contiguous()
+        heads, books = self._first(parts, self._heads(z)), self._first(parts, self._codebook())
+        return nearest_code(heads, books)[0].T.contiguous()
+
+    def _first(self, parts: int, tensor: Tensor) -> Tensor:
+        """The first heads of [H, ...]; for all the tensor itself, since a slice costs kernels in a backward."""
+        return tensor if parts == self.num_codebooks else tensor[:parts]
 
     def _decode(self, indices: Tensor) -> Tensor:
         columns = indices.shape[-1]
@@ -144,7 +147,8 @@ class MultiHeadVectorQuantizer(TruncatableQuantizer, NearestCodeQuantizer):
 
     def _filled(self, values: Tensor) -> Tensor:
         """The values of the first heads [N, ...] with zeros in the channels of the others, [N, dim]."""
-        return F.pad(values, (0, self.dim - values.shape[-1]))
+        missing = self.dim - values.shape[-1]
+        return F.pad(values, (0, missing)) if missing else values
 
     def _heads(self, z: Tensor) -> Tensor:
         """Split rows [N, dim] into heads [H, N, dim/H]."""

@@ -18,6 +18,7 @@ from quantizers.core.output import QuantizerOutput
 from quantizers.core.parallel import ProcessGroup
 from quantizers.core.registry import Builder, create, register
 from quantizers.core.row_quantizer import RowQuantizer
+from quantizers.kernels.common.vectors import are_finite
 
 
 class GroupedQuantizer(TruncatableComposition):
@@ -121,35 +122,38 @@ class GroupedQuantizer(TruncatableComposition):
         return len(self.quantizers) == 1
 
     def _quantize_first(self, parts: int, projected: Rows) -> QuantizerOutput:
-        z, reached = projected.vectors, self._reached(parts, projected)
+        z, valid, depths = projected.vectors, projected.valid, self._draw_depths(projected)
+        reached = [valid if depths is None else valid & (depths > position) for position in range(parts)]
         if self._is_shared:
-            codes, indices, loss = self.components[0].nested_quantize(self._folded(parts, projected, reached))
+            folded = self._folded(parts, projected, torch.stack(reached, -1))
+            codes, indices, loss = self.components[0].nested_quantize(folded)
             loss = loss.sum() * (parts / len(self.order))
             columns, values = self._unfolded(parts, indices), self._unfolded(parts, codes)
         else:
             used = self.components[:parts]
+            inputs = self._split(z)[:parts]
+            if depths is not None:
+                inputs = [own.where(rows[:, None], 0.0) for own, rows in zip(inputs, reached, strict=True)]
             outputs = [
-                group.nested_quantize(projected._replace(vectors=vectors.where(own[:, None], 0.0), valid=own))
-                for group, vectors, own in zip(used, self._split(z), reached.T, strict=False)
+                group.nested_quantize(projected._replace(vectors=own, valid=rows))
+                for group, own, rows in zip(used, inputs, reached, strict=True)
             ]
             columns, values = [output.indices for output in outputs], [output.quantized for output in outputs]
             shares = [group.dim / self.code_dim for group in used]
             loss = torch.stack([s * o.loss.sum() for s, o in zip(shares, outputs, strict=True)])
-            loss = loss + self._zero_loss_of_unused(used, z)
-        coded = torch.stack([has_codes(column) for column in columns], -1)
-        values = [value.where(own[:, None], 0.0) for value, own in zip(values, coded.T, strict=True)]
-        valid = projected.valid & (coded | ~reached).all(-1)  # a group may overflow float32
-        return QuantizerOutput(self._filled(values), self._mark_missing(joined(columns), valid), loss)
-
-    def _reached(self, parts: int, projected: Rows) -> Tensor:
-        """Which of the first groups each row uses, [N, parts] bool."""
-        depths, valid = self._draw_depths(projected), projected.valid[:, None].expand(-1, parts)
-        return valid if depths is None else valid & (depths[:, None] > torch.arange(parts, device=depths.device))
+            loss = loss + self._zero_loss_of_unused(used, z) if parts < len(self.order) else loss
+        if depths is not None:  # a row that a group left out has no code there, and keeps those of other groups
+            coded = [has_codes(column) for column in columns]
+            values = [value.where(rows[:, None], 0.0) for value, rows in zip(values, coded, strict=True)]
+            valid = valid & torch.stack([a | ~b for a, b in zip(coded, reached, strict=True)]).all(0)
+        value = self._filled(values)
+        valid = are_finite(value) if depths is None else valid  # a group may overflow float32
+        return QuantizerOutput(value.where(valid[:, None], 0.0), self._mark_missing(joined(columns), valid), loss)
 
     def _encode_first(self, parts: int, z: Tensor) -> Tensor:
         rows = all_valid(z)
         if self._is_shared:
-            folded = self._folded(parts, rows, rows.valid[:, None].expand(-1, parts))
+            folded = self._folded(parts, rows, torch.stack([rows.valid] * parts, -1))
             columns = self._unfolded(parts, self.components[0].nested_encode(folded))
         else:
             pairs = zip(self.components[:parts], self._split(z), strict=False)
@@ -168,8 +172,9 @@ class GroupedQuantizer(TruncatableComposition):
 
     def _filled(self, values: Sequence[Tensor]) -> Tensor:
         """The values of the first groups side by side, [N, code_dim], zero in the channels of the others."""
-        joined_values = torch.cat([*values], -1)
-        return nn.functional.pad(joined_values, (0, self.code_dim - joined_values.shape[-1]))
+        value = torch.cat([*values], -1)
+        missing = self.code_dim - value.shape[-1]
+        return nn.functional.pad(value, (0, missing)) if missing else value
 
     def _component_inputs(self, projected: Rows, indices: Tensor) -> list[tuple[RowQuantizer, Tensor, Tensor]]:
         columns = self._columns(indices)
@@ -192,7 +197,8 @@ class GroupedQuantizer(TruncatableComposition):
         """Reshape the first groups of each row into rows, [N · parts, group.dim]; `reached` is [N, parts] bool."""
         groups = len(self.order)
         vectors = rows.vectors.reshape(len(rows.vectors), groups, self.components[0].dim)[:, :parts]
-        vectors = vectors.where(reached[..., None], 0.0).flatten(0, 1)
+        vectors = vectors.where(reached[..., None], 0.0) if self.dropout else vectors
+        vectors = vectors.flatten(0, 1)
         return Rows(vectors, reached.reshape(-1), torch.Size((*rows.shape, parts)))
 
     @staticmethod
