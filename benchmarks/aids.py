@@ -1,5 +1,6 @@
 """Training aids that a variant can request next to its constructor options: `vq:warm_start=True:replace=dead`,
-`gumbel:anneal=(1,0.5)`, e-means as `ema_vq:decay=0.9:decay_to=0.999:replace=split:final_means=True`.
+`gumbel:anneal=(1,0.5)`, `interpolated:quantizer=fsq:harden=True`, e-means as
+`ema_vq:decay=0.9:decay_to=0.999:replace=split:final_means=True`.
 """
 
 import itertools
@@ -14,7 +15,7 @@ from torch import nn
 import quantizers
 from benchmarks.errors import InputError
 from quantizers.composite.composed import outermost
-from quantizers.training.schedules import CosineDecay, ExponentialTemperature
+from quantizers.training.schedules import CosineDecay, ExponentialTemperature, LinearHardness
 from quantizers.training.tables import tables_of
 
 Batches = Iterator[torch.Tensor]
@@ -41,6 +42,7 @@ class Aids:
                 between; None to keep the constructor's temperature
     decay_to    decay of moving averages at the last step, by a cosine from the constructor's; None to keep that
     final_means after the last step, set the codes to the means of the vectors of the last FINAL_BATCHES batches
+    harden      the hardness of interpolated quantizers rises from 0 to 1 over the first half of the steps
     """
 
     warm_start: bool = False
@@ -48,6 +50,7 @@ class Aids:
     anneal: tuple[float, float] | None = DALLE
     decay_to: float | None = None
     final_means: bool = False
+    harden: bool = False
 
     def start(
         self, model: nn.Module, batches: Iterator[torch.Tensor], device: torch.device
@@ -83,10 +86,26 @@ class Aids:
             if (decay := decay_of(quantizer)) is not None
         ]
 
+    def hardness(self, model: nn.Module, steps: int) -> list[LinearHardness]:
+        """Return one schedule for all interpolated quantizers in the model, if one is requested.
+
+        Raises: InputError for a model without any.
+        """
+        if not self.harden:
+            return []
+        try:
+            return [LinearHardness(model, start=0.0, end=1.0, steps=max(1, steps // 2))]
+        except ValueError as error:
+            raise InputError(f"--quantizers: got harden=True; {error}") from None
+
     def helpers(self, model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> list[Any]:
         """Return the stateful objects whose `step()` must be called after each optimizer step."""
         replacement = self.replacement(model, optimizer)
-        schedules = [*self.temperatures(model, steps), *self.decays(model, steps)]
+        schedules = [
+            *self.temperatures(model, steps),
+            *self.decays(model, steps),
+            *self.hardness(model, steps),
+        ]
         last = [FinalMeans(model, steps)] if self.final_means else []
         return [*([] if replacement is None else [replacement]), *schedules, *last]
 
@@ -138,8 +157,8 @@ def split_aids(options: dict[str, Any]) -> tuple[Aids, dict[str, Any]]:
     others = dict(options)
     warm_start, replace = others.pop("warm_start", False), others.pop("replace", None)
     anneal, decay_to = others.pop("anneal", DALLE), others.pop("decay_to", None)
-    final_means = others.pop("final_means", False)
-    for name, value in (("warm_start", warm_start), ("final_means", final_means)):
+    final_means, harden = others.pop("final_means", False), others.pop("harden", False)
+    for name, value in (("warm_start", warm_start), ("final_means", final_means), ("harden", harden)):
         if not isinstance(value, bool):
             raise InputError(f"--quantizers: got {name}={value}; expected True or False")
     if replace is not None and replace not in REPLACEMENTS:
@@ -150,7 +169,7 @@ def split_aids(options: dict[str, Any]) -> tuple[Aids, dict[str, Any]]:
         )
     if decay_to is not None and not (isinstance(decay_to, int | float) and 0 <= decay_to <= 1):
         raise InputError(f"--quantizers: got decay_to={decay_to}; expected a number in [0, 1]")
-    return Aids(warm_start, replace, anneal, decay_to, final_means), others
+    return Aids(warm_start, replace, anneal, decay_to, final_means, harden), others
 
 
 def _is_range(value: Any) -> bool:

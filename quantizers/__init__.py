@@ -17,6 +17,7 @@ from typing import Any
 from quantizers.adapters import plug_in, take_codebook, unplug
 from quantizers.codebooks.diveq import DiVeQ
 from quantizers.codebooks.ema import EMAVectorQuantizer
+from quantizers.codebooks.gaussian_quant import GaussianQuant
 from quantizers.codebooks.gumbel import GumbelQuantizer
 from quantizers.codebooks.ibq import IBQ
 from quantizers.codebooks.multihead import MultiHeadVectorQuantizer
@@ -27,7 +28,9 @@ from quantizers.codebooks.simvq import SimVQ
 from quantizers.codebooks.spherical_lattice import SphericalLattice
 from quantizers.codebooks.vector import VectorQuantizer
 from quantizers.codebooks.vqbridge import VQBridge
+from quantizers.composite.bypass import BypassQuantizer
 from quantizers.composite.grouped import GroupedQuantizer
+from quantizers.composite.interpolated import InterpolatedQuantizer
 from quantizers.composite.multiscale import MultiScaleQuantizer
 from quantizers.composite.parallel import ParallelQuantizer
 from quantizers.composite.qinco import QINCo
@@ -71,14 +74,17 @@ __all__ = [
     "NSVQ",
     "AnchorUpdate",
     "BernoulliQuantizer",
+    "BypassQuantizer",
     "CodeSplitting",
     "DeadCodeReplacement",
     "DiVeQ",
     "DitheredFSQ",
     "EMAVectorQuantizer",
+    "GaussianQuant",
     "GroupedQuantizer",
     "GumbelQuantizer",
     "Identity",
+    "InterpolatedQuantizer",
     "MapQuantizer",
     "MultiHeadVectorQuantizer",
     "MultiScaleQuantizer",

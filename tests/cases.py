@@ -130,7 +130,7 @@ class Case:
         """Whether vectors go through a matrix product, which may round differently among other rows."""
         inside = [module for module in self.sample.modules() if isinstance(module, Quantizer)]
         projects = any(not isinstance(module.project_in, nn.Identity) for module in inside)
-        return projects or isinstance(self.sample, QINCo)
+        return projects or isinstance(self.sample.evaluated, QINCo)
 
     def __str__(self) -> str:
         return "-".join([self.name, *(f"{k}={_label(v)}" for k, v in self.options.items())])
@@ -147,6 +147,11 @@ def _label(value: object) -> str:
 def halved(z: Tensor, codes: Tensor) -> Tensor:
     """A user's gradient function, whose value is not the code and whose gradient is half."""
     return z / 2
+
+
+def _bypassed(dim: int, codebook_size: int) -> Quantizer:
+    """A stage that half of the samples bypass."""
+    return quantizers.create("bypass", dim, codebook_size, quantizer="ema_vq", probability=0.5)
 
 
 def missing_of(case: "Case") -> dict[str, Any]:
@@ -216,6 +221,7 @@ VARIANTS = [
     Case("qinco", {"num_quantizers": 2, "hidden_dim": 8, "blocks": 1, "code_dim": 3}),
     Case("qinco", {"num_quantizers": 1}),
     Case("random_projection", {"code_dim": 6}),
+    Case("gaussian_quant", {"code_dim": 2, "kl_weight": 1.0, "tolerance": 0.0, "beta": 0.0}),
     Case("gumbel", {"hard": True}, foundation=True),
     Case("gumbel", {"learned_scale": True}),
     Case("gumbel", {"logits": "linear"}, foundation=True),
@@ -237,6 +243,12 @@ VARIANTS = [
     Case("optvq", {"distance": "cosine", "gradient": "rotation"}),
     Case("diveq", {"distance": "cosine", "noise_variance": 0.0}),
     Case("nsvq", {"distance": "cosine"}),
+    Case("bypass", {"quantizer": "ema_vq", "probability": 0.5, "code_dim": 3}),
+    Case("bypass", {"quantizer": "residual", "num_quantizers": 2, "probability": 0.5}),
+    Case("bypass", {"quantizer": "fsq", "probability": 0.0}),
+    Case("interpolated", {"quantizer": "ema_vq", "hardness": 0.25}),
+    Case("interpolated", {"quantizer": "grouped", "hardness": 0.75, "code_dim": 3}),
+    Case("residual", {"quantizer": _bypassed, "num_quantizers": 2}),
 ]
 FOUNDATIONS = [
     Case(name, foundation=True) for name in ("vq", "ema_vq", "simvq", "rotation_vq", "fsq", "gumbel", "none")
@@ -301,6 +313,7 @@ def rounding_tolerance(quantizer: Quantizer) -> float:
     are of the same shapes whatever is decoded, and QINCo's where as many vectors are decoded as were quantized:
     their order of summation is one.
     """
+    quantizer = quantizer.evaluated
     transform = getattr(quantizer, "transform", nn.Identity())
     same_shapes = isinstance(transform, VQBridge)
     maps = [quantizer.project_out] if same_shapes else [transform, quantizer.project_out]  # in decoding's order

@@ -6,14 +6,24 @@ from typing import Any
 from torch import nn
 
 from quantizers.adapters.bases.spec import QuantizerSpec
+from quantizers.composite.bypass import BypassQuantizer
 from quantizers.composite.grouped import GroupedQuantizer
+from quantizers.composite.interpolated import InterpolatedQuantizer
+from quantizers.composite.relaxed import RelaxedQuantizer
 from quantizers.composite.residual import ResidualQuantizer
+from quantizers.core.arguments.forwarding import split_options
 from quantizers.core.base import Quantizer
 from quantizers.core.registry import Builder, create, parameters
 from quantizers.scalar.fsp import FSP
 
 _BUILT_CLASSES: Mapping[str | Builder, tuple[Builder, ...]] = {"fsp": (FSP,)}
 """The classes to which a builder passes options that its own signature does not list."""
+
+_RELAXED: Mapping[str | Builder, type[RelaxedQuantizer]] = {
+    "bypass": BypassQuantizer,
+    "interpolated": InterpolatedQuantizer,
+}
+"""Classes that go around the quantizer that a model needs."""
 
 
 def build(
@@ -31,6 +41,8 @@ def build(
         return check_fits(spec, quantizer)
     if isinstance(quantizer, nn.Module) or not (isinstance(quantizer, str) or callable(quantizer)):
         raise ValueError(f"quantizer is {type(quantizer).__name__}, expected a name, a class or a Quantizer")
+    if quantizer in _RELAXED:
+        return check_fits(spec, _relaxed(spec, _RELAXED[quantizer], options, keep_codebook))
     if spec.num_groups is not None:
         return check_fits(spec, _grouped(spec, quantizer, options, keep_codebook))
     known = {**spec.options, **({"logits": "distance", **spec.keep_codebook_options} if keep_codebook else {})}
@@ -51,6 +63,14 @@ def build(
             )
         own["codebook_size"] = spec.codebook_size
     return check_fits(spec, create(name, dim=spec.dim, channel_dim=spec.channel_dim, **{**own, **options}))
+
+
+def _relaxed(spec: QuantizerSpec, kind: Any, options: Mapping[str, Any], keep_codebook: bool) -> Quantizer:
+    """A relaxed quantizer around the one that the spec and the option `quantizer` describe."""
+    own, inner = split_options(kind, options)
+    inside = build(spec._replace(channel_dim=-1), inner.pop("quantizer", "vq"), inner, keep_codebook)
+    made: Quantizer = kind(inside, **{"channel_dim": spec.channel_dim, **own})
+    return made
 
 
 def _grouped(

@@ -118,6 +118,7 @@ class Alphabet:
         """
         if quantizer.codebook_size < 1:
             raise ValueError(f"quantizer is {type(quantizer).__name__}, which has no codes")
+        quantizer = quantizer.evaluated
         if isinstance(quantizer, GridQuantizer):
             return cls.grid(quantizer.level_counts)
         if not quantizer.composed:

@@ -1,6 +1,6 @@
 """Product quantization with learned codebooks, which are all searched in one call."""
 
-from typing import ClassVar, Literal, Unpack
+from typing import Literal, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +68,7 @@ class MultiHeadVectorQuantizer(TruncatableQuantizer, NearestCodeQuantizer):
 
     always_in_repr = (*NearestCodeQuantizer.always_in_repr, "num_heads")
 
-    composed: ClassVar[bool] = True
+    composed = True
 
     @checked
     def __init__(

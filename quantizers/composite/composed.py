@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +45,7 @@ class ComposedQuantizer(Quantizer):
         is not a Quantizer.
     """
 
-    composed: ClassVar[bool] = True
+    composed = True
 
     @checked
     def __init__(self, dim: Size, components: Sequence[Quantizer], *, code_dim: int, channel_dim: int) -> None:
@@ -243,7 +243,7 @@ def check_component(component: object) -> RowQuantizer:
             f"a component has channel_dim={component.channel_dim}, expected −1: it gets vectors with channels last"
         )
     name = type(component).__name__
-    if not isinstance(component, RowQuantizer):
+    if not isinstance(component, RowQuantizer) or not component.per_vector:
         raise ValueError(f"a component is {name}, which quantizes maps; expected a quantizer of single vectors")
     if component.codebook_size < 1:
         raise ValueError(f"a component is {name}, which has no codes; expected a quantizer with codes")

@@ -38,7 +38,7 @@ def latents_of(quantizer: Quantizer, x: Tensor, indices: Tensor) -> Tensor:
     with without_autocast(x.device):
         projected = [
             _call(stage, type(stage)._project_in, inputs).vectors
-            for stage, inputs in _stage_inputs(quantizer, rows, indices)
+            for stage, inputs in _stage_inputs(quantizer.evaluated, rows, indices)
         ]
         latents = torch.cat(projected, -1).where(rows.valid[:, None], torch.nan).to(x.dtype)
     return from_rows(latents, rows.shape, quantizer.channel_dim)
@@ -53,9 +53,9 @@ def latent_codes(quantizer: Quantizer, indices: Tensor) -> Tensor:
     flat, shape = (
         (_flat(indices), indices.shape[:-1]) if quantizer.composed else (indices.reshape(-1), indices.shape)
     )
-    columns = _columns(quantizer, flat)
+    columns = _columns(quantizer.evaluated, flat)
     with without_autocast(indices.device):
-        pairs = zip(quantizer.stages, columns, strict=False)
+        pairs = zip(_stages(quantizer), columns, strict=False)
         codes = torch.cat([_codes(stage, column) for stage, column in pairs], -1)
     return from_rows(codes, shape, quantizer.channel_dim)
 
@@ -83,7 +83,7 @@ def _stage_inputs(quantizer: Quantizer, rows: Rows, indices: Tensor) -> list[tup
     if not isinstance(quantizer, ResidualQuantizer):
         return [(quantizer, rows)]
     inputs = quantizer._component_inputs(quantizer._project_in(rows), _flat(indices))
-    return [(stage, all_valid(vectors)) for stage, vectors, _ in inputs]
+    return [(stage.evaluated, all_valid(vectors)) for stage, vectors, _ in inputs]
 
 
 def _columns(quantizer: Quantizer, indices: Tensor) -> Sequence[Tensor]:
@@ -103,9 +103,13 @@ def _call(stage: Quantizer, method: Callable[..., Any], *arguments: Any) -> Any:
     return stage(MethodCall(method, arguments, {}))
 
 
+def _stages(quantizer: Quantizer) -> Sequence[Any]:
+    return [stage.evaluated for stage in quantizer.stages]
+
+
 def _stages_with_channels(quantizer: Quantizer, channels: int) -> Sequence[Any]:
     """The first stages whose codes together have that many channels."""
-    stages: Sequence[Any] = quantizer.stages
+    stages = _stages(quantizer)
     counts = list(accumulate(stage.code_dim for stage in stages))
     if channels not in counts:
         raise ValueError(f"latents have {channels} channels, expected one of {counts}, by the number of stages")

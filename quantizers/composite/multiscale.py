@@ -145,6 +145,12 @@ class MultiScaleQuantizer(MapQuantizer, ComposedQuantizer):
         return cls(dim, built, scales=scales, axes=axes, channel_dim=channel_dim, **own)
 
     @property
+    def same_indices_in_training(self) -> bool:
+        """Whether each scale gives the same indices as `encode`, and leaves the same residual."""
+        leaves_same = all(component.value_is_code for component in self.components[:-1])
+        return leaves_same and super().same_indices_in_training
+
+    @property
     def _index_rule(self) -> dict[str, Any]:
         own = {
             "scales": [str(scale) for scale in self.scales],

@@ -1,7 +1,6 @@
 """QINCo: residual quantization whose codes depend on the reconstruction so far."""
 
 from collections.abc import Iterator
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -147,7 +146,7 @@ class QINCo(RowQuantizer):
         (arXiv 2401.14732).
     """
 
-    composed: ClassVar[bool] = True
+    composed = True
 
     @checked
     def __init__(

@@ -156,6 +156,12 @@ class ResidualQuantizer(TruncatableComposition, ScaledStages):
         return cls(dim, stages, channel_dim=channel_dim, **own)
 
     @property
+    def same_indices_in_training(self) -> bool:
+        """Whether training uses every stage, with the indices of `encode`, and each leaves the same residual."""
+        leaves_same = all(stage.value_is_code for stage in self.components[:-1])
+        return leaves_same and super().same_indices_in_training
+
+    @property
     def stages(self) -> Sequence[Quantizer]:
         """The quantizers whose values add up, in their order."""
         return self.components
@@ -195,14 +201,15 @@ class ResidualQuantizer(TruncatableComposition, ScaledStages):
 
         Raises: ValueError for more codebooks than there are, and for a beam over stages with several codebooks.
         """
-        stages = self.components[: self._count_parts(num_codebooks)]
-        beam_width = check_at_least("beam_width", beam_width, 1)
+        return self._encode_input(x, mask, num_codebooks=num_codebooks, beam_width=beam_width)
 
-        def search(z: Tensor) -> Tensor:
-            greedy = self._greedy(z, stages)
-            return greedy if beam_width == 1 else self._improve_by_beam(greedy, z, stages, beam_width)
-
-        return self._encode_with(x, mask, search)
+    def encode_rows(self, rows: Rows, num_codebooks: int | None = None, beam_width: int = 1) -> Tensor:
+        """`encode` for rows [N, dim], called by quantizers that contain this one."""
+        stages, projected = self.components[: self._count_parts(num_codebooks)], self._project_in(rows)
+        indices = self._greedy(projected.vectors, stages)
+        if (beam_width := check_at_least("beam_width", beam_width, 1)) > 1:
+            indices = self._improve_by_beam(indices, projected.vectors, stages, beam_width)
+        return self._mark_missing(indices, projected.valid)
 
     def _quantize_first(self, parts: int, projected: Rows) -> QuantizerOutput:
         stages = self.components[:parts]

@@ -3,7 +3,7 @@
 import abc
 import inspect
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Never
+from typing import Any, Never
 
 import torch
 from torch import Tensor
@@ -39,10 +39,10 @@ class Quantizer(RecordedConstruction, CodeIndices, CodeHooks, LearnedCodes, abc.
     Raises: ValueError for a size below 1.
     """
 
-    per_vector: ClassVar[bool] = True
+    per_vector: bool = True
     """Whether each vector is quantized by itself and has indices of its own."""
 
-    truncatable: ClassVar[bool] = False
+    truncatable: bool = False
     """Whether `forward` and `encode` take `num_codebooks`, and `decode` the indices of the first codebooks."""
 
     @property
@@ -93,6 +93,10 @@ class Quantizer(RecordedConstruction, CodeIndices, CodeHooks, LearnedCodes, abc.
     def _quantize(self, rows: Rows) -> QuantizerOutput:
         """Quantize rows in code space [N, code_dim]. Rows that are not valid are zero and must not count."""
 
+    def _unquantized(self, z: Tensor) -> Tensor:
+        """What the codes approximate, [N, code_dim], of vectors z that were projected in; by default z itself."""
+        return z
+
     @abc.abstractmethod
     def encode_rows(self, rows: Rows) -> Tensor:
         """`encode` for rows [N, dim], called by quantizers that contain this one."""
@@ -109,6 +113,11 @@ class Quantizer(RecordedConstruction, CodeIndices, CodeHooks, LearnedCodes, abc.
             last axis does not fit the codebooks. A compiled or exported graph cannot raise for a value; such an
             index gives NaN there.
         """
+
+    @property
+    def evaluated(self) -> "Quantizer":
+        """The quantizer that this one is in evaluation: itself, or one inside, which it changes in training."""
+        return self
 
     @property
     def stages(self) -> Sequence["Quantizer"]:
@@ -142,9 +151,13 @@ class Quantizer(RecordedConstruction, CodeIndices, CodeHooks, LearnedCodes, abc.
     @torch.no_grad()
     def encode(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """The indices that evaluation gives for x, in either mode: int64, shaped as those of `forward`."""
+        return self._encode_input(x, mask)
+
+    def _encode_input(self, x: Tensor, mask: Tensor | None, **options: Any) -> Tensor:
+        """`encode` with options of `encode_rows`."""
         rows = to_rows(x, mask, self.dim, self.channel_dim)
         with without_autocast(x.device):
-            indices = self._reshape_indices(self.encode_rows(rows), rows.shape)
+            indices = self._reshape_indices(self.encode_rows(rows, **options), rows.shape)
         return self._notify_code_hooks(ForwardEvent(x, mask, indices, by_forward=False))
 
     def _forward(

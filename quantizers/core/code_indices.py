@@ -1,7 +1,6 @@
 """The form of indices: one per vector, or one per codebook on an axis of their own."""
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -18,7 +17,7 @@ class CodeIndices:
     codebook_size: int
     num_codebooks: int
 
-    composed: ClassVar[bool] = False
+    composed: bool = False
     """Whether a vector has several indices, on an axis of their own."""
 
     @property

@@ -2,7 +2,6 @@
 
 import abc
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -17,8 +16,8 @@ class MapQuantizer(Quantizer):
     and `codebook`.
     """
 
-    composed: ClassVar[bool] = True
-    per_vector: ClassVar[bool] = False
+    composed = True
+    per_vector = False
 
     axes: int
     """How many of x's axes, the last ones beside its channels, are those of a map."""

@@ -26,11 +26,14 @@ ALIASES: dict[str, str] = {
     **dict.fromkeys(("lookup_free", "magvit2"), "lfq"),
     **dict.fromkeys(("binary_spherical",), "bsq"),
     **dict.fromkeys(("free_transformer",), "bernoulli"),
+    **dict.fromkeys(("gq", "gaussian_vae"), "gaussian_quant"),
     **dict.fromkeys(("gumbel_softmax", "gumbel_vq", "dvae"), "gumbel"),
     **dict.fromkeys(("best_rq", "bestrq"), "random_projection"),
     **dict.fromkeys(("multi_best_rq", "multi_codebook"), "parallel"),
     **dict.fromkeys(("fvq",), "vqbridge"),
     **dict.fromkeys(("identity", "continuous"), "none"),
+    **dict.fromkeys(("no_quantization", "quantizer_dropout"), "bypass"),
+    **dict.fromkeys(("annealed", "annealing", "hardness"), "interpolated"),
 }
 """Other names for methods, which `create` answers with the registered one."""
 

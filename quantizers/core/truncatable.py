@@ -1,20 +1,17 @@
 """Quantizers whose first codebooks are a quantizer of their own, and that learn to work with fewer by dropout."""
 
 import abc
-from collections.abc import Callable
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from quantizers.core.arguments.checks import check_integer
-from quantizers.core.code_hooks import ForwardEvent
 from quantizers.core.codebook_dropout import draw_depths
-from quantizers.core.layout import Rows, to_rows
+from quantizers.core.layout import Rows
 from quantizers.core.method_calls import MethodCall, through_forward
 from quantizers.core.output import QuantizerOutput
 from quantizers.core.row_quantizer import RowQuantizer
-from quantizers.kernels.common.dispatch import without_autocast
 
 
 class TruncatableQuantizer(RowQuantizer):
@@ -28,7 +25,7 @@ class TruncatableQuantizer(RowQuantizer):
     A subclass sets `dropout` and `dropout_by` in its constructor, and defines the three methods below.
     """
 
-    truncatable: ClassVar[bool] = True
+    truncatable = True
 
     dropout: float
     dropout_by: Literal["sample", "batch"]
@@ -86,25 +83,19 @@ class TruncatableQuantizer(RowQuantizer):
 
         Raises: as `forward`.
         """
-        parts = self._count_parts(num_codebooks)
-        return self._encode_with(x, mask, lambda z: self._encode_first(parts, z))
+        return self._encode_input(x, mask, num_codebooks=num_codebooks)
+
+    def encode_rows(self, rows: Rows, num_codebooks: int | None = None) -> Tensor:
+        """`encode` for rows [N, dim], called by quantizers that contain this one."""
+        parts, projected = self._count_parts(num_codebooks), self._project_in(rows)
+        return self._mark_missing(self._encode_first(parts, projected.vectors), projected.valid)
 
     def _forward_first(self, x: Tensor, mask: Tensor | None, num_codebooks: int | None) -> QuantizerOutput:
         """`forward` with the losses as `_quantize_first` returns them."""
-        parts = self._count_parts(num_codebooks)
-        return self._forward(x, mask, lambda projected: self._quantize_first(parts, projected))
+        return self._forward(x, mask, lambda projected: self._quantize(projected, num_codebooks))
 
-    def _encode_with(self, x: Tensor, mask: Tensor | None, encode: Callable[[Tensor], Tensor]) -> Tensor:
-        """`encode` with a function of vectors in code space [N, code_dim] → [N, n]."""
-        rows = to_rows(x, mask, self.dim, self.channel_dim)
-        with without_autocast(x.device):
-            projected = self._project_in(rows)
-            indices = self._mark_missing(encode(projected.vectors), projected.valid)
-            indices = self._reshape_indices(indices, rows.shape)
-        return self._notify_code_hooks(ForwardEvent(x, mask, indices, by_forward=False))
-
-    def _quantize(self, rows: Rows) -> QuantizerOutput:
-        return self._quantize_first(len(self.codebook_counts), rows)
+    def _quantize(self, rows: Rows, num_codebooks: int | None = None) -> QuantizerOutput:
+        return self._quantize_first(self._count_parts(num_codebooks), rows)
 
     def _encode(self, z: Tensor) -> Tensor:
         return self._encode_first(len(self.codebook_counts), z)

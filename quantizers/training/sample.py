@@ -16,7 +16,7 @@ class VectorSample:
 
     def __init__(self, quantizer: Quantizer, limit: int) -> None:
         self._quantizer = quantizer
-        self._axes = quantizer.axes if isinstance(quantizer, MapQuantizer) else 0
+        self._axes = quantizer.evaluated.axes if isinstance(quantizer.evaluated, MapQuantizer) else 0
         self._limit = limit
         self._size = torch.Size()  # of a map
         # Keys [n], vectors [n, positions, dim] and valid [n, positions], with one position per vector or map cell.

@@ -99,6 +99,7 @@ def test_a_quantizer_of_maps_does_not_fit() -> None:
 
 def keeps_codes(quantizer: quantizers.Quantizer) -> bool:
     """Whether it has one codebook that can be set, and chooses the nearest code, or can be told to."""
+    quantizer = quantizer.evaluated
     nearest = quantizer._index_rule.get("choice") in ("nearest", "logits")
     return nearest and hasattr(quantizer, "set_codebook") and not quantizer.composed
 

@@ -219,6 +219,25 @@ def test_final_means_are_of_the_last_inputs_and_the_last_weights(monkeypatch, re
         Aids(final_means=True).helpers(build("fsq", dim=4, codebook_size=8, seed=0), optimizer, 5)
 
 
+def test_the_hardness_rises_over_the_first_half_of_the_steps():
+    variant = "interpolated:quantizer=fsq:harden=True"
+    model = build(variant, dim=4, codebook_size=8, seed=0)
+    seen = []
+    model.quantizer.register_forward_pre_hook(lambda module, given: seen.append(float(module.hardness)))
+    batches = iter(torch.rand(8, 2, 3, 8, 8))
+    train(model, batches, Recipe(steps=8), lambda *step: None, variants.aids(variant))
+    assert seen == [0.0, 0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0]
+
+
+def test_a_model_without_a_hardness_is_not_hardened():
+    model = build("vq", dim=4, codebook_size=8, seed=0)
+    with pytest.raises(InputError, match=r"got harden=True; module is a .*, in which no quantizer has a hardness"):
+        variants.aids("vq:harden=True").hardness(model, steps=8)
+    with pytest.raises(InputError, match="got harden=1; expected True or False"):
+        variants.aids("vq:harden=1")
+    assert Aids().hardness(model, steps=8) == []
+
+
 def test_a_warm_start_moves_the_codes_alone_and_takes_no_batch_from_training():
     batches = [torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(i)) for i in range(20)]
     model = build("vq", dim=4, codebook_size=16, seed=0)

@@ -137,6 +137,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "learned_scale": True,
     },
     "random_projection": {**SIZES, "code_dim": 3},
+    "gaussian_quant": {**SIZES, "code_dim": 3, "kl_weight": 0.5, "tolerance": 0.25, "beta": 0.5},
     "fsq": {**GRID, "bound": "ifsq", "gradient": "rotation"},
     "dithered_fsq": {
         **GRID,
@@ -172,6 +173,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "blend": nn.Conv1d(4, 4, 1),
         "decay": 0.5,
     },
+    "bypass": {**SIZES, "quantizer": "ema_vq", "probability": 0.5, "decay": 0.5},
+    "interpolated": {**SIZES, "quantizer": "ema_vq", "hardness": 0.5, "decay": 0.5},
     "none": {**SIZES, "code_dim": 3},
 }
 LISTED = tuple(OPTIONS)
@@ -445,19 +448,21 @@ def test_a_constructor_that_is_called_directly_says_the_same(name: str) -> None:
     class Derived(kind):  # type: ignore[misc, valid-type]
         """Without a constructor of its own."""
 
+    first = option_names(kind)[0]
+    typo = first + first[-1]
     for each in (kind, Derived):
         with pytest.raises(
-            UnknownOptionError, match=rf"no option 'dimm', did you mean 'dim'.* {kind.__name__} takes"
+            UnknownOptionError, match=rf"no option '{typo}', did you mean '{first}'.* {kind.__name__} takes"
         ):
-            each(dimm=4)
+            each(**{typo: 4})
         with pytest.raises(
-            TypeError, match=f"{kind.__name__} is missing .*dim.*; it got channel_dim, expected dim"
+            TypeError, match=f"{kind.__name__} is missing .*{first}.*; it got channel_dim, expected {first}"
         ):
             each(channel_dim=4)
         with pytest.raises(TypeError, match=f"{kind.__name__} got 7 positional arguments, expected at most"):
             each(4, 8, 2, 3, 4, 5, 6)
-        with pytest.raises(TypeError, match=f"{kind.__name__} got dim twice"):
-            each(4, dim=4)
+        with pytest.raises(TypeError, match=f"{kind.__name__} got {first} twice"):
+            each(4, **{first: 4})
 
 
 def test_parts_of_parts_name_everyone_that_the_options_reach() -> None:

@@ -122,7 +122,8 @@ def test_options_are_those_that_create_takes(name: str) -> None:
     text = repr(options)
     assert text.startswith(f"options of '{name}':")
     assert all(f"  {option} " in text for option in options)
-    assert ("Other options go to" in text) == (name in ("residual", "grouped", "multiscale", "parallel"))
+    forwards = ("residual", "grouped", "multiscale", "parallel", "bypass", "interpolated")
+    assert ("Other options go to" in text) == (name in forwards)
     given = {option: value for option, value in options.items() if "required" not in repr(value)}
     given = {option: value for option, value in given.items() if not isinstance(value, Computed)}
     explicit = quantizers.create(name, **{**given, **sizes(name, dim=6, codebook_size=64)})

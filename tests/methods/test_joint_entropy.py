@@ -320,7 +320,9 @@ def test_the_entropy_weight_follows_a_schedule(schedule: type[LinearEntropy] | t
     assert losses[0] == pytest.approx(3 * losses[4])
     assert losses[2] == pytest.approx(2 * losses[4])
     assert losses[5] == losses[4]
-    with pytest.raises(ValueError, match="module is a VectorQuantizer, in which nothing has an entropy_weight"):
+    with pytest.raises(
+        ValueError, match="module is a VectorQuantizer, in which no quantizer has an entropy_weight"
+    ):
         schedule(quantizers.VectorQuantizer(4, 8), start=0.3, end=0.1, steps=4)
     with pytest.raises(ValueError, match=r"entropy weights are 0\.3 and inf, expected finite numbers"):
         schedule(model, start=0.3, end=math.inf, steps=4)

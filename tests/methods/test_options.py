@@ -215,7 +215,7 @@ def test_wrong_commitment_schedules_are_named() -> None:
             LinearCommitment(quantizer, start=0.0, end=wrong, steps=5)
     with pytest.raises(ValueError, match="steps is 0"):
         CosineCommitment(quantizer, start=0.0, end=0.1, steps=0)
-    with pytest.raises(ValueError, match="module is a Linear, in which nothing has a commitment_weight"):
+    with pytest.raises(ValueError, match="module is a Linear, in which no quantizer has a commitment_weight"):
         LinearCommitment(nn.Linear(2, 2), start=0.0, end=0.1, steps=5)
     assert quantizer.commitment_weight == 0.25
 

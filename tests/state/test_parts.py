@@ -137,7 +137,7 @@ def test_parts_of_another_width_are_drawn_as_linear_layers_are(case: Case) -> No
     torch.manual_seed(3)
     quantizer.project_in.reset_parameters()
     torch.manual_seed(3)
-    linear = nn.Linear(quantizer.dim, quantizer.code_dim)
+    linear = nn.Linear(quantizer.dim, quantizer.project_in.out_features)
     assert torch.equal(quantizer.project_in.weight, linear.weight)
     assert torch.equal(quantizer.project_in.bias, linear.bias)
     x = batch(5)

@@ -14,6 +14,7 @@ def set_codebook(quantizer: Quantizer, codes: Tensor) -> None:
 
     Raises: ValueError if its codes cannot be set, or if it does not choose the nearest code.
     """
+    quantizer = quantizer.evaluated
     if quantizer._index_rule.get("choice", "nearest") != "nearest":
         raise ValueError(
             f"{type(quantizer).__name__} does not choose the nearest code, so it would give other indices with "
@@ -34,6 +35,7 @@ def set_averages(quantizer: Quantizer, cluster_size: Tensor, embedding_sum: Tens
 
     If the original has seen no vector yet, each code counts as one vector.
     """
+    quantizer = quantizer.evaluated
     if isinstance(quantizer, EMAVectorQuantizer) and cluster_size.any():
         quantizer.set_averages(cluster_size, embedding_sum)
 
@@ -47,7 +49,7 @@ def stages_of(quantizer: Quantizer, count: int, *, shared: bool = False) -> Sequ
     Raises: ValueError if they cannot.
     """
     residual = as_residual(
-        quantizer,
+        quantizer.evaluated,
         f"quantizer is {type(quantizer).__name__}, which cannot keep the codebooks of stages; expected a "
         "ResidualQuantizer",
     )
