@@ -37,7 +37,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
 }
 """Words of other libraries, and the options here that may be meant."""
 
-LEARNED = frozenset({"codebook_weight", "decay", "logits"})
+LEARNED = frozenset({"codebook_weight", "epsilon", "logits"})
 """Every quantizer with a learned codebook takes at least one of these options."""
 
 

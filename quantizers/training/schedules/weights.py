@@ -17,8 +17,8 @@ class WeightSchedule(ModuleSchedule):
         module: a quantizer, or a module that contains quantizers.
         start, end, steps: see Schedule; weights are finite and at least 0.
 
-    Raises: ValueError for a weight that is negative or not finite, steps < 1, or a module in which no quantizer has
-        this weight.
+    Raises: ValueError for a weight that is negative or not finite, steps < 1, or a module in which no quantizer
+        has this weight.
     """
 
     def _check(self, start: float, end: float) -> None:
