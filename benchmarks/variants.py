@@ -24,13 +24,32 @@ COMPARED = [*CORE, "vq:warm_start=True:replace=dead", "none"]
 # QINCo computes N × K codes with a network. At its default size a step takes most of a minute on a CPU.
 REDUCED = {"qinco": "qinco:num_quantizers=2:hidden_dim=32:blocks=1:codebook_size=256"}
 
+# What papers prescribe beyond the constructor's defaults, or what a method needs in order to work, as `recipes`.
+RECIPES = [
+    "vq:replace=dead",
+    "vq:warm_start=True:replace=dead",
+    "ema_vq:replace=dead",
+    "ema_vq:decay=0.8:gradient=rotation",
+    "ema_vq:decay=0.9:decay_to=0.999:replace=split:final_means=True",  # e-means
+    "diveq:replace=dead",
+    "nsvq:replace=dead",
+    "ibq:replace=dead",
+    "ibq:entropy_weight=0.05",
+    "interpolated:quantizer=vq:harden=True",
+    "residual_fsq:normalize=True",
+]
+
 BETWEEN = re.compile(r",(?![^()]*\))")  # commas outside parentheses
 
 
 def split_list(text: str) -> list[str]:
-    """Split a comma-separated list of variants. `all` stands for every registered name; see REDUCED."""
+    """Split a comma-separated list of variants.
+
+    `all` stands for every registered name, see REDUCED, and `recipes` for RECIPES.
+    """
+    several = {"all": _all(), "recipes": RECIPES}
     given = [word.strip() for word in BETWEEN.split(text) if word.strip()]
-    return [name for word in given for name in (_all() if word == "all" else [word])]
+    return [name for word in given for name in several.get(word, [word])]
 
 
 def _all() -> list[str]:

@@ -21,8 +21,8 @@ Quantizers = Annotated[
         "--quantizers",
         metavar="NAMES",
         help=f"The quantizers to compare, separated by commas or by repeating the option: "
-        f"{', '.join(quantizers.available())}; or all. Constructor options follow the name: "
-        "ema_vq:decay=0.8:gradient=rotation.",
+        f"{', '.join(quantizers.available())}; `all` for all of them; `recipes` for methods with the aids or "
+        "options that their papers prescribe. Constructor options follow the name: ema_vq:decay=0.8:gradient=rotation.",
     ),
 ]
 Images = Annotated[

@@ -277,6 +277,13 @@ def test_variants_carry_options():
     assert re.fullmatch(r"[\w.=-]+", variants.file_name("fsq:levels=(8, 5)"))
 
 
+def test_recipes_can_be_built_and_trained():
+    assert variants.split_list("vq,recipes") == ["vq", *variants.RECIPES]
+    for name in variants.RECIPES:
+        model = build(name, dim=4, codebook_size=16, seed=0)
+        train(model, iter(torch.rand(20, 2, 3, 8, 8)), Recipe(steps=2), lambda *step: None, variants.aids(name))
+
+
 def test_what_is_compared_does_not_grow_with_the_registry(monkeypatch):
     monkeypatch.setitem(registry._BUILDERS, "another", quantizers.VectorQuantizer)
     assert "another" in variants.split_list("all")

@@ -109,7 +109,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def test_every_question_can_be_asked() -> None:
-    assert [effect.key for effect in EFFECTS] == list("abcdefg")
+    assert [effect.key for effect in EFFECTS] == list("abcdefghi")
     for effect in EFFECTS:
         assert effect.tables
         assert effect.comparisons
