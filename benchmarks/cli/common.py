@@ -22,7 +22,8 @@ Quantizers = Annotated[
         metavar="NAMES",
         help=f"The quantizers to compare, separated by commas or by repeating the option: "
         f"{', '.join(quantizers.available())}; `all` for all of them; `recipes` for methods with the aids or "
-        "options that their papers prescribe. Constructor options follow the name: ema_vq:decay=0.8:gradient=rotation.",
+        "options that their papers prescribe. Constructor options follow the name: "
+        "ema_vq:decay=0.8:gradient=rotation.",
     ),
 ]
 Images = Annotated[
