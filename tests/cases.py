@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import quantizers
-from quantizers import EMAVectorQuantizer, NormalizedFSQ, QINCo, Quantizer, SphericalLattice, VQBridge
+from quantizers import EMAVectorQuantizer, NormalizedFSQ, QINCo, Quantizer, VQBridge
 from quantizers.codebooks.random_projection import FixedProjection
 from quantizers.composite.composed import ComposedQuantizer
 from quantizers.core.projection import Projection
@@ -22,11 +22,7 @@ from quantizers.training.regularizers import Entropy, Orthogonality, Wasserstein
 DIM = 4
 SIZE = 32
 
-SIZED: dict[str, dict[str, Any]] = {"leech": {"lattice": "e8", "codebook_size": None}}
-"""Methods that determine their codebook's size."""
-
 SMALL: dict[str, dict[str, Any]] = {
-    **SIZED,
     "residual": {"num_quantizers": 2},
     "qinco": {"num_quantizers": 2, "hidden_dim": 8, "blocks": 1},
     "vqbridge": {"width": 16, "blocks": 1},
@@ -90,9 +86,8 @@ class Case:
 
     @property
     def takes_sizes(self) -> bool:
-        """Whether it can have any `codebook_size`: neither given codes nor a lattice determine it."""
-        given = any(isinstance(value, Tensor) for value in self.options.values())
-        return not given and not isinstance(self.sample, SphericalLattice)
+        """Whether it takes any `codebook_size`: no codes are given that determine it."""
+        return not any(isinstance(value, Tensor) for value in self.options.values())
 
     @property
     def distance(self) -> str | None:
@@ -243,6 +238,8 @@ VARIANTS = [
     Case("optvq", {"distance": "cosine", "gradient": "rotation"}),
     Case("diveq", {"distance": "cosine", "noise_variance": 0.0}),
     Case("nsvq", {"distance": "cosine"}),
+    Case("lattice", {"codebook_size": 4320}),
+    Case("lattice", {"gradient": "rotation", "commitment_weight": 0.25}),
     Case("bypass", {"quantizer": "ema_vq", "probability": 0.5, "code_dim": 3}),
     Case("bypass", {"quantizer": "residual", "num_quantizers": 2, "probability": 0.5}),
     Case("bypass", {"quantizer": "fsq", "probability": 0.0}),

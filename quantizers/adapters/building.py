@@ -53,7 +53,7 @@ def build(
     else:
         name, own = _residual(quantizer, known, options)
         own["num_quantizers"] = spec.num_quantizers
-    if options.keys() & {"levels", "codebook_size"}:
+    if options.keys() & {"levels", "lattice", "codebook_size"}:
         own.pop("levels", None)
     elif "levels" not in own:
         if not isinstance(spec.codebook_size, int) and name != "residual":

@@ -1,36 +1,58 @@
 """Spherical lattice quantization: the codes are a shell of a lattice, and nothing is learned."""
 
-from typing import Literal
+import math
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
-from quantizers.codebooks.lattices import e8_points, leech_points
+from quantizers.codebooks.lattices import barnes_wall_points, e8_points, leech_points
 from quantizers.codebooks.nearest import NearestCodeQuantizer
 from quantizers.core.arguments.checks import Size, Weight
+from quantizers.core.arguments.forwarding import check_forwarded, forwards
 from quantizers.core.arguments.options import checked
 from quantizers.core.gradients import Gradient
 from quantizers.core.registry import register
 
-SHELLS = {"leech": leech_points, "e8": e8_points}
+Lattice = Literal["e8", "barnes_wall", "leech"]
 
 
-@register("leech")
+class Shell(NamedTuple):
+    """The minimal vectors of a lattice: how many, of how many channels, and the function that generates them."""
+
+    size: int
+    channels: int
+    points: Callable[[], Tensor]
+
+
+SHELLS: dict[Lattice, Shell] = {
+    "e8": Shell(240, 8, e8_points),
+    "barnes_wall": Shell(4320, 16, barnes_wall_points),
+    "leech": Shell(196560, 24, leech_points),
+}
+
+
 class SphericalLattice(NearestCodeQuantizer):
-    """Spherical Leech quantization: the nearest of the 196,560 minimal vectors of the Leech lattice.
+    """Spherical lattice quantization: the nearest of the minimal vectors of a lattice.
 
     Use it for a large codebook without codebook collapse: nothing is learned, and no loss is needed, since the
     codes are spread evenly over the sphere and none of them can die.
 
-    Zhao et al.: Spherical Leech Quantization for Visual Tokenization and Generation, 2025 (arXiv 2512.14697). With
-    the minimal vectors Λ of the lattice, all of one length:
+    With the minimal vectors Λ of the lattice, all of one length:
 
         z' = z/‖z‖
         k = argmin_j ‖z' − λ_j/‖λ_j‖‖, value λ_k/‖λ_k‖
 
-    An index has log₂ 196560 ≈ 17.6 bits for 24 channels. Where dim is not 24, one learned linear layer projects in
-    and another one out. The points are generated from the Golay code; see `quantizers.codebooks.lattices`, which
-    has them as tensors as well.
+    | lattice | codes | channels | bits per index |
+    |---|---|---|---|
+    | "e8" | 240 | 8 | 7.9 |
+    | "barnes_wall" | 4320 | 16 | 12.1 |
+    | "leech" | 196560 | 24 | 17.6 |
+
+    Where dim is not the lattice's number of channels, one learned linear layer projects in and another one out.
+    `create("lattice", dim, codebook_size)` takes the lattice whose number of codes is nearest in ratio.
+    `quantizers.codebooks.lattices` generates the points, and has them as tensors as well.
 
     Example:
         >>> quantizer = SphericalLattice(dim=8, lattice="e8")
@@ -40,8 +62,7 @@ class SphericalLattice(NearestCodeQuantizer):
 
     Args:
         dim: channels of x.
-        codebook_size: may be left out, since the lattice determines it: 196560 for "leech", 240 for "e8".
-        lattice: "leech" with 24 channels, or "e8" with 8, whose codebook is small.
+        lattice: "e8", "barnes_wall" or "leech".
         channel_dim: axis of x's channels.
         gradient: "straight_through", "rotation", "reflection" or a function (z, codes) → [..., D].
         commitment_weight: weight of mean (z' − λ_k/‖λ_k‖)²; 0 as in the paper.
@@ -50,7 +71,10 @@ class SphericalLattice(NearestCodeQuantizer):
 
     Shapes: x [..., dim] → quantized [..., dim], indices [...], loss [].
 
-    Raises: ValueError for another codebook_size than the lattice's, an unknown lattice or gradient.
+    Raises: ValueError for an unknown lattice or gradient.
+
+    Source: Zhao et al.: Spherical Leech Quantization for Visual Tokenization and Generation, 2025 (arXiv
+    2512.14697), for the Leech lattice; Conway, Sloane: Sphere Packings, Lattices and Groups, for the others.
     """
 
     points: Tensor
@@ -59,34 +83,47 @@ class SphericalLattice(NearestCodeQuantizer):
     def __init__(
         self,
         dim: Size,
-        codebook_size: Size | None = None,
+        lattice: Lattice,
         *,
-        lattice: Literal["leech", "e8"] = "leech",
         channel_dim: int = -1,
         gradient: str | Gradient = "straight_through",
         commitment_weight: Weight = 0.0,
     ) -> None:
-        points = SHELLS[lattice]()
-        if codebook_size not in (None, len(points)):
-            raise ValueError(
-                f"codebook_size is {codebook_size}, expected None or {len(points)}, the size of this shell of "
-                f"lattice={lattice!r}"
-            )
+        shell = SHELLS[lattice]
         super().__init__(
             dim,
-            len(points),
-            code_dim=points.shape[1],
+            shell.size,
+            code_dim=shell.channels,
             channel_dim=channel_dim,
             distance="cosine",
             gradient=gradient,
             commitment_weight=commitment_weight,
         )
         self.lattice = lattice
-        self.register_buffer("points", torch.empty(points.shape, dtype=torch.int8))
+        self.register_buffer("points", torch.empty(shell.size, shell.channels, dtype=torch.int8))
+
+    @classmethod
+    @forwards()
+    @checked
+    def from_options(
+        cls, dim: Size, codebook_size: Size | None = None, lattice: Lattice | None = None, **options: Any
+    ) -> Self:
+        """Build one from the name of a lattice, or from a codebook size by `lattice_for`.
+
+        Args: options: further arguments of the constructor.
+
+        Raises: ValueError unless exactly one of lattice and codebook_size is given; as the constructor.
+        """
+        check_forwarded(cls.from_options, options)
+        if codebook_size is not None and lattice is None:
+            lattice, codebook_size = lattice_for(codebook_size), None
+        if lattice is None or codebook_size is not None:
+            raise ValueError("lattice takes either lattice or codebook_size: expected exactly one of them")
+        return cls(dim, lattice, **options)
 
     def reset_parameters(self) -> None:
         """Write the points of the lattice."""
-        self.points.copy_(SHELLS[self.lattice]())
+        self.points.copy_(SHELLS[self.lattice].points())
 
     @property
     def _index_rule(self) -> dict[str, object]:
@@ -94,3 +131,18 @@ class SphericalLattice(NearestCodeQuantizer):
 
     def _codes(self) -> Tensor:
         return self.points.to(self._dtype)
+
+
+@checked
+def lattice_for(codebook_size: Size) -> Lattice:
+    """The lattice whose number of minimal vectors is nearest in ratio to a codebook size of at least 1.
+
+        >>> lattice_for(256), lattice_for(1024), lattice_for(65536)
+        ('e8', 'barnes_wall', 'leech')
+
+    "e8" is nearest up to 1018 codes, "barnes_wall" up to 29139, and "leech" from there on.
+    """
+    return min(SHELLS, key=lambda lattice: abs(math.log(SHELLS[lattice].size / codebook_size)))
+
+
+register("lattice", SphericalLattice.from_options)

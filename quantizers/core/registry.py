@@ -33,6 +33,7 @@ ALIASES: dict[str, str] = {
     **dict.fromkeys(("fvq",), "vqbridge"),
     **dict.fromkeys(("identity", "continuous"), "none"),
     **dict.fromkeys(("no_quantization", "quantizer_dropout"), "bypass"),
+    **dict.fromkeys(("leech", "slq", "spherical_leech"), "lattice"),
     **dict.fromkeys(("annealed", "annealing", "hardness"), "interpolated"),
 }
 """Other names for methods, which `create` answers with the registered one."""

@@ -12,7 +12,6 @@ from quantizers import FSQ, ResidualQuantizer, VectorQuantizer, plug_in, take_co
 from quantizers.adapters import Adapter, QuantizerSpec, available_contracts, plugged, register_contract
 from quantizers.adapters.recognition import _CONTRACTS
 from tests.adapters.common import METHODS
-from tests.cases import SIZED
 
 WIDTH, CODES = 4, 8
 
@@ -74,10 +73,9 @@ def same_state(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 
 OF_MAPS = "multiscale"
-OF_ANY_SIZE = [name for name in quantizers.available() if name not in SIZED]
 
 
-@pytest.mark.parametrize("name", sorted({*METHODS, *OF_ANY_SIZE} - {OF_MAPS}))
+@pytest.mark.parametrize("name", sorted({*METHODS, *quantizers.available()} - {OF_MAPS}))
 def test_each_name_plugs_in(name: str) -> None:
     model, x = built(), images()
     before = modules(model)
@@ -104,7 +102,7 @@ def keeps_codes(quantizer: quantizers.Quantizer) -> bool:
     return nearest and hasattr(quantizer, "set_codebook") and not quantizer.composed
 
 
-@pytest.mark.parametrize("name", OF_ANY_SIZE)
+@pytest.mark.parametrize("name", quantizers.available())
 def test_a_codebook_is_kept_or_the_model_is_left_alone(name: str) -> None:
     """A model whose codebook is kept gives what it gave, where its codes are compared as before."""
     model = built().eval()

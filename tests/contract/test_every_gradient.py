@@ -13,7 +13,7 @@ from torch import Tensor
 from quantizers import Quantizer
 from quantizers.composite.composed import ComposedQuantizer
 from quantizers.core.truncatable import TruncatableQuantizer
-from tests.cases import CASES, DIM, METHODS, SIZED, Case, batch
+from tests.cases import CASES, DIM, METHODS, Case, batch
 
 pytestmark = pytest.mark.usefixtures("implementation")
 
@@ -21,7 +21,7 @@ WITHOUT_LOSS = {"codebook_weight": 0.0, "commitment_weight": 0.0}
 STAGES = [case.name for case in METHODS if case.has_codes and not isinstance(case.sample, ComposedQuantizer)]
 MORE = [
     Case("multiscale"),
-    *(Case("residual", {"quantizer": name, "num_quantizers": 3, **SIZED.get(name, {})}) for name in STAGES),
+    *(Case("residual", {"quantizer": name, "num_quantizers": 3}) for name in STAGES),
     *(Case("grouped", {"quantizer": name}) for name in ("gumbel", "simvq", "lfq")),
     *(Case(name, WITHOUT_LOSS) for name in ("vq", "simvq", "multihead", "qinco", "optvq")),
     Case("qinco", {"codebook_weight": 0.0}),

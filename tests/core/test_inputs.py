@@ -58,6 +58,7 @@ CODES: dict[str, Any] = {
 }
 GIVEN: dict[str, Any] = {"codebook": None, "frozen": True}
 BASIS: dict[str, Any] = {"basis": None, "basis_dim": 3}
+LATTICE: dict[str, Any] = {"dim": 4, "lattice": "barnes_wall", "channel_dim": 1}
 GRID: dict[str, Any] = {"dim": 4, "levels": (3, 4, 5), "channel_dim": 1}
 BITS: dict[str, Any] = {
     **SIZES,
@@ -119,13 +120,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "optvq": {**CODES, "temperature": 0.5, "iterations": 3},
     "diveq": {**GIVEN, **without(CODES, "gradient", "decoder_gradient"), "noise_variance": 0.5},
     "nsvq": {**GIVEN, **without(CODES, "gradient", "decoder_gradient")},
-    "leech": {
-        **SIZES,
-        "codebook_size": 240,
-        "lattice": "e8",
-        "gradient": "rotation",
-        "commitment_weight": 0.5,
-    },
+    "lattice": {**LATTICE, "gradient": "rotation", "commitment_weight": 0.5},
     "multihead": {**without(CODES, "code_dim", "regularizers"), "num_heads": 4, **DROPOUT},
     "qinco": {**NEAREST, "num_quantizers": 2, "hidden_dim": 5, "blocks": 1},
     "gumbel": {
@@ -193,6 +188,7 @@ OPTIONS |= {name: options_by_signature(name) for name in quantizers.available() 
 every_name = pytest.mark.parametrize("name", list(OPTIONS))
 
 TAKERS: dict[str, list[Any]] = {
+    "lattice": [quantizers.SphericalLattice],
     "fsq": [FSQ],
     "dithered_fsq": [quantizers.DitheredFSQ],
     "normalized_fsq": [quantizers.NormalizedFSQ],
@@ -217,7 +213,8 @@ def test_every_option_of_every_name_is_tried() -> None:
     assert OPTIONS.keys() == set(quantizers.available())
     for name, options in OPTIONS.items():
         own = {*option_names(_BUILDERS[name]), *option_names(*TAKERS.get(name, []), keyword_only=True)}
-        left = {"codebook_size"} if "levels" in options else {"transform"} if name == "vqbridge" else set()
+        left = {"transform"} if name == "vqbridge" else set()
+        left |= {"codebook_size"} if options.keys() & {"levels", "lattice"} else set()
         stage = {"codebook_size", "decay"} if "quantizer" in options else set()
         assert options.keys() == own - left | stage, name
 
@@ -396,7 +393,6 @@ def nonsense_for(name: str, option: str) -> list[Any]:
     default_is_none = option in OPTIONAL or (option == "temperature" and name == "bsq") or option == "scales"
     default_is_none |= (name, option) in (
         ("none", "codebook_size"),
-        ("leech", "codebook_size"),
         ("residual", "num_quantizers"),
     )
     values = [bad for bad in values if not accepts(name, option, bad)]
@@ -436,7 +432,7 @@ def test_an_option_that_does_not_exist_is_answered_with_those_near_it(name: str)
 @every_name
 def test_what_is_missing_is_named(name: str) -> None:
     for option in ("dim", "codebook_size"):
-        if option in OPTIONS[name] and (option == "dim" or name not in ("none", "leech")):
+        if option in OPTIONS[name] and (option == "dim" or name != "none"):
             with pytest.raises(TypeError, match=f"is missing {option}; it got"):
                 make(name, without(OPTIONS[name], option))
 

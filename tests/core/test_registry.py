@@ -2,7 +2,6 @@
 
 import math
 from functools import partial
-from typing import Any
 
 import pytest
 import torch
@@ -14,16 +13,6 @@ from quantizers import metrics
 from quantizers.core.arguments.forwarding import Computed
 from quantizers.core.arguments.hints import LEARNED, SYNONYMS
 from quantizers.core.registry import _BUILDERS, ALIASES
-from tests.cases import SIZED
-
-
-def sizes(name: str, **given: int) -> dict[str, Any]:
-    """These sizes, or those that the method itself determines."""
-    return {**given, **SIZED.get(name, {})}
-
-
-def without_size(name: str) -> dict[str, Any]:
-    return {option: value for option, value in SIZED.get(name, {}).items() if option != "codebook_size"}
 
 
 def test_names() -> None:
@@ -33,7 +22,7 @@ def test_names() -> None:
 
 @pytest.mark.parametrize("name", quantizers.available())
 def test_one_line_of_configuration_builds_them_all(name: str) -> None:
-    quantizer = quantizers.create(name, **sizes(name, dim=6, codebook_size=64), channel_dim=1)
+    quantizer = quantizers.create(name, dim=6, codebook_size=64, channel_dim=1)
     assert quantizer(torch.randn(2, 6, 4, 4)).quantized.shape == (2, 6, 4, 4)
 
 
@@ -104,11 +93,7 @@ def test_a_class_that_is_defined_again_replaces_its_registration(monkeypatch: py
 
 def test_dim_and_codebook_size_by_position() -> None:
     for name in quantizers.available():
-        size = quantizers.create(name, **sizes(name, dim=6, codebook_size=64)).codebook_size
-        others = without_size(name)
-        assert repr(quantizers.create(name, 6, size, **others)) == repr(
-            quantizers.create(name, dim=6, codebook_size=size, **others)
-        )
+        assert repr(quantizers.create(name, 6, 64)) == repr(quantizers.create(name, dim=6, codebook_size=64))
     with pytest.raises(TypeError, match="create got 4 positional arguments, expected at most 3"):
         quantizers.create("vq", 6, 64, 1)  # type: ignore[call-arg, misc]
     with pytest.raises(TypeError, match="create got dim twice, by its position and by its name"):
@@ -126,8 +111,8 @@ def test_options_are_those_that_create_takes(name: str) -> None:
     assert ("Other options go to" in text) == (name in forwards)
     given = {option: value for option, value in options.items() if "required" not in repr(value)}
     given = {option: value for option, value in given.items() if not isinstance(value, Computed)}
-    explicit = quantizers.create(name, **{**given, **sizes(name, dim=6, codebook_size=64)})
-    assert repr(explicit) == repr(quantizers.create(name, **sizes(name, dim=6, codebook_size=64)))
+    explicit = quantizers.create(name, **{**given, "dim": 6, "codebook_size": 64})
+    assert repr(explicit) == repr(quantizers.create(name, dim=6, codebook_size=64))
     with pytest.raises(quantizers.core.arguments.options.UnknownOptionError) as raised:
         quantizers.create(name, 6, 64, no_such_option=1)
     assert list(raised.value.takes[name]) == list(options)
@@ -206,7 +191,7 @@ def test_hints_name_options_that_exist() -> None:
             options = quantizers.options(name).keys()
             assert (not LEARNED.isdisjoint(options)) == (name in learned | {"rotation_vq", "affine_vq"})
             takes_losses = "regularizers" in options and "learned_basis" not in options
-            built = quantizers.create(name, **sizes(name, dim=4, codebook_size=8))
+            built = quantizers.create(name, dim=4, codebook_size=8)
             assert ("logits" in options or takes_losses) == built.has_table
 
 

@@ -9,7 +9,6 @@ import quantizers
 from quantizers.core.arguments.checks import Weight
 from quantizers.core.arguments.options import UnknownOptionError, checked
 from quantizers.core.arguments.shared import Default
-from tests.cases import SIZED
 
 
 class Shared(TypedDict, total=False):
@@ -57,7 +56,7 @@ def test_a_shared_option_without_a_default_is_an_error() -> None:
 
 @pytest.mark.parametrize("name", quantizers.available())
 def test_weights_and_axes_are_refused_by_every_class_that_takes_them(name: str) -> None:
-    sizes: dict[str, Any] = {"dim": 6, "codebook_size": 64, **SIZED.get(name, {})}
+    sizes: dict[str, Any] = {"dim": 6, "codebook_size": 64}
     options = inspect.signature(type(quantizers.create(name, **sizes))).parameters
     for option, wrong in [("commitment_weight", float("nan")), ("commitment_weight", -1), ("channel_dim", "x")]:
         if option in options:

@@ -4,13 +4,11 @@ import doctest
 import importlib.util
 import inspect
 import pkgutil
-from typing import Any
 
 import pytest
 import torch
 
 import quantizers
-from tests.cases import SIZED
 
 FINDER = doctest.DocTestFinder(exclude_empty=True)
 NAMES_OF_A_READER = {"quantizers": quantizers, "torch": torch}
@@ -37,8 +35,7 @@ def test_examples_run(name: str) -> None:
 
 
 def class_of(name: str) -> type[quantizers.Quantizer]:
-    sizes: dict[str, Any] = {"dim": 6, "codebook_size": 64}
-    return type(quantizers.create(name, **{**sizes, **SIZED.get(name, {})}))
+    return type(quantizers.create(name, dim=6, codebook_size=64))
 
 
 def names_of_the_library() -> list[str]:
