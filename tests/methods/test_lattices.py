@@ -1,4 +1,4 @@
-"""Shells of E8, of the Barnes–Wall and of the Leech lattice: their counts, angles and symmetries, and the search among them."""
+"""Shells of lattices: their counts, angles and symmetries, the choice of one, and the search among its points."""
 
 from collections.abc import Callable
 from fractions import Fraction
