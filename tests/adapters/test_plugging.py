@@ -87,6 +87,21 @@ def test_each_name_plugs_in(name: str) -> None:
     assert modules(unplug(model)) == before
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "size"),
+    [
+        ("fsq", {"levels": (5, 4, 3)}, 60),
+        ("fsq", {"codebook_size": 60}, 64),
+        ("lattice", {"lattice": "barnes_wall"}, 4320),
+        ("lattice", {"codebook_size": 3000}, 4320),
+    ],
+)
+def test_options_that_give_a_size_replace_the_model_s(name: str, options: dict[str, Any], size: int) -> None:
+    model = built()
+    plug_in(model, name, **options)
+    assert model.vq.quantizer.codebook_size == size
+
+
 def test_a_quantizer_of_maps_does_not_fit() -> None:
     model = built()
     before = modules(model)
