@@ -116,10 +116,10 @@ class SphericalLattice(NearestCodeQuantizer):
         """
         check_forwarded(cls.from_options, options)
         if codebook_size is not None and lattice is None:
-            lattice, codebook_size = lattice_for(codebook_size), None
-        if lattice is None or codebook_size is not None:
-            raise ValueError("lattice takes either lattice or codebook_size: expected exactly one of them")
-        return cls(dim, lattice, **options)
+            return cls(dim, lattice_for(codebook_size), **options)
+        if lattice is not None and codebook_size is None:
+            return cls(dim, lattice, **options)
+        raise ValueError("lattice takes either lattice or codebook_size: expected exactly one of them")
 
     def reset_parameters(self) -> None:
         """Write the points of the lattice."""
