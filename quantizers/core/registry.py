@@ -157,6 +157,8 @@ def options(quantizer: str | Builder, /) -> Options:
           num_groups   2
           shared       False
           channel_dim  -1
+          dropout      0.0
+          dropout_by   'sample'
         Other options go to each group; options('vq') lists them for quantizer='vq'.
         >>> quantizers.options("ema_vq")["decay"]
         0.99
