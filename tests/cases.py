@@ -110,7 +110,8 @@ class Case:
     @property
     def moving_averages(self) -> int:
         """How many quantizers in it have moving averages, which a forward in training updates."""
-        return sum(isinstance(module, EMAVectorQuantizer | NormalizedFSQ) for module in self.sample.modules())
+        averages = (EMAVectorQuantizer, NormalizedFSQ)
+        return sum(isinstance(module, averages) and module.observes for module in self.sample.modules())
 
     @property
     def shared_losses(self) -> int:

@@ -24,7 +24,11 @@ def depends_on_shards(case: Case) -> bool:
 
 # Those whose forward moves state by sums over the vectors of all ranks alone.
 EMA_CASES = [
-    case for case in CASES if isinstance(case.sample, EMAVectorQuantizer) and not case.sample.loss_depends_on_batch
+    case
+    for case in CASES
+    if isinstance(case.sample, EMAVectorQuantizer)
+    and case.sample.observes
+    and not case.sample.loss_depends_on_batch
 ]
 # One process takes the shards one by one where a step depends on them, and would move averages after each.
 WHOLE_CASES = [case for case in CASES if not (case.moving_averages and depends_on_shards(case))]

@@ -86,8 +86,8 @@ def step_of_one_process(case: Case, before: State, step: int, size: int) -> Stat
 def assert_near(actual: State, expected: State, where: str) -> None:
     assert actual.keys() == expected.keys()
     for name, value in expected.items():
-        gap = (actual[name] - value).abs().max() if value.numel() else 0.0
-        assert gap <= TOLERANCE * max(1.0, float(value.abs().max())), f"{where}: {name} is off by {gap}"
+        gap = (actual[name].double() - value.double()).abs().max() if value.numel() else 0.0
+        assert gap <= TOLERANCE * max(1.0, float(value.double().abs().max())), f"{where}: {name} is off by {gap}"
 
 
 @pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.long)])
