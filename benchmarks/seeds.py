@@ -96,8 +96,8 @@ def sheet(record: dict[str, Any]) -> Sheet:
     rows = []
     for name, numbers in by_quantizer(record).items():
         cells = [words(mean(numbers, column.key, column.scale), column.form) for column in COLUMNS]
-        rows.append([name, _codes(numbers[0]), *cells])
-    return Sheet(f"Mean (lowest to highest) of seeds {seeds}", ["quantizer", "codes", *_headings()], rows)
+        rows.append([name, str(len(numbers)), _codes(numbers[0]), *cells])
+    return Sheet(f"Mean (lowest to highest) of seeds {seeds}", ["quantizer", "seeds", "codes", *_headings()], rows)
 
 
 def markdown(record: dict[str, Any], picture: str = PICTURE) -> str:

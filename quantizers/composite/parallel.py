@@ -29,8 +29,9 @@ class ParallelQuantizer(ComposedQuantizer, RowQuantizer):
 
         value (1/n) Σ_i Q_i(z),  loss (1/n) Σ_i loss_i
 
-    Unlike the stages of a residual quantizer, no quantizer knows what the others have found, and unlike the groups
-    of a grouped one each sees all channels.
+    Random projections are for targets, not for reconstruction; see RandomProjectionQuantizer for the normalization
+    that they need. Unlike the stages of a residual quantizer, no quantizer knows what the others have found, and
+    unlike the groups of a grouped one each sees all channels.
 
     Example:
         >>> import torch
