@@ -55,9 +55,9 @@ class VectorQuantizer(GivenCodes):
 
     **What it needs.** Without `DeadCodeReplacement` most codes die: in the benchmark's autoencoder (K 1024, D 32,
     1000 steps, three seeds) 18 to 31 codes stayed in use, at 22.0 to 22.6 dB, and with it 555 to 632, at 23.9 to
-    24.0 dB. gradient="rotation" needs codes that follow their vectors closely: with these codes, which an optimizer
-    moves, it reached 19.5 to 21.7 dB with 9 to 15 codes, and on `EMAVectorQuantizer` with decay=0.8 it reached
-    23.5 to 23.8 dB with 276 to 292.
+    24.0 dB. gradient="rotation" needs codes that follow their vectors closely: with these codes, which an
+    optimizer moves, it reached 19.5 to 21.7 dB with 9 to 15 codes, and on `EMAVectorQuantizer` with decay=0.8 it
+    reached 23.5 to 23.8 dB with 276 to 292.
 
     **Frozen codes.** With frozen=True all codes stay until `unfreeze`. A mask freezes some of them for good: they
     are bit-equal after any number of steps of any optimizer, since their values are a buffer, and the rows of the

@@ -34,7 +34,7 @@ from benchmarks.study.questions import EFFECTS
 from benchmarks.training import Recipe
 
 STUDY = Path(__file__).parents[2] / "benchmarks" / "STUDY.md"
-RESULTS = STUDY.parent / "results" / "study-cpu"
+RECORDS = [STUDY.parent / "results" / name for name in ("study-cpu", "study-hi-cpu")]
 
 SMALL = (
     Effect(
@@ -375,18 +375,22 @@ def test_processes_train_and_store(pictures: Path, tmp_path: Path) -> None:
     }
 
 
-def test_the_written_study_has_the_tables_of_the_committed_record() -> None:
-    record, text = read(RESULTS), STUDY.read_text()
-    assert not record["missing"]
-    assert not record["revision"]["dirty"]
-    assert record["settings"]["effects"] == [effect.key for effect in EFFECTS]
-    for effect in EFFECTS:
-        assert f"## ({effect.key}) {effect.title}" in text
-        for sheet in report.sheets(record, effect):
-            assert "\n".join(markdown_rows(sheet)) in text, sheet.title
-    assert report.on(record) in text
-    for picture in RESULTS.glob("*.png"):
-        assert f"](results/study-cpu/{picture.name})" in text
+def test_the_written_study_has_the_tables_of_the_committed_records() -> None:
+    text, asked = STUDY.read_text(), []
+    for folder in RECORDS:
+        record = read(folder)
+        assert not record["missing"]
+        assert not record["revision"]["dirty"]
+        effects = [effect for effect in EFFECTS if effect.key in record["settings"]["effects"]]
+        asked += [effect.key for effect in effects]
+        for effect in effects:
+            assert f"## ({effect.key}) {effect.title}" in text
+            for sheet in report.sheets(record, effect):
+                assert "\n".join(markdown_rows(sheet)) in text, sheet.title
+        assert report.on(record) in text
+        for picture in folder.glob("*.png"):
+            assert f"](results/{folder.name}/{picture.name})" in text
+    assert asked == [effect.key for effect in EFFECTS]
 
 
 @pytest.fixture
