@@ -53,10 +53,10 @@ class IBQ(VectorQuantizer):
     published entropy penalty (weight 0.05) had 792 to 847 codes in use, at 21.8 to 22.1 dB: it is off by default,
     and for long trainings.
 
-    With `DeadCodeReplacement` 122 to 203 codes were in use, at 23.3 to 23.4 dB. A replaced code gets the direction of a vector
-    and the mean length of the codes: at the length of the vector it could have the largest product for every
-    vector, and did. **`warm_start` is advised against**: it sets directions by k-means, at the length √D of first
-    codes, and cost 1.4 dB there.
+    With `DeadCodeReplacement` 122 to 203 codes were in use, at 23.3 to 23.4 dB. A replaced code gets the direction
+    of a vector and the mean length of the codes: at the length of the vector it could have the largest product for
+    every vector, and did. **`warm_start` is advised against**: it sets directions by k-means, at the length √D of
+    first codes, and cost 1.4 dB there (one seed).
 
     How sharp p is depends on the lengths of z and of the codes, and no option changes it. Where rounding moves the
     logits of a vector by more than a nat (max |z| · max |e| > 1/ε over their components; 1/ε = 2²³ in float32), p
