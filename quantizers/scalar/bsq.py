@@ -43,9 +43,10 @@ class BSQ(BinaryQuantizer):
     **What it needs.** The defaults are measured with a squared error, on photographs, in an encoder without
     normalization layers (`python -m benchmarks utilization`: 1,000 steps, 32 channels, K = 1024). A weight of 0.02
     gives 22.3 to 22.8 dB with 809 to 853 codes in use (three seeds; VQ: 22.0 to 22.6 dB, 18 to 31 codes), and 22.7
-    dB with 5,252 codes of K = 16,384 (one seed; VQ: 22.8 to 23.1 dB, about 40 codes). With 8 channels it is 0.7 dB
-    below VQ at K = 1024 (22.7 dB, 595 codes) and 1.5 dB at 16,384. Without the entropies, by a weight of 0, it has
-    22.8 dB and 240 codes; with groups of one bit and a weight of 0.1, 16.6 dB and about 20.
+    dB with 5,252 codes of K = 16,384 (one seed; VQ: 22.8 to 23.1 dB, about 40 codes). With 8 channels it is 0.8 dB
+    below VQ at K = 1024 (22.4 to 22.7 dB, 595 to 618 codes, three seeds) and 1.5 dB at 16,384 (one seed). Without
+    the entropies, by a weight of 0, it has 22.8 dB and 240 codes; with groups of one bit and a weight of 0.1, 16.6
+    dB and about 20.
 
     A channel at zero, of either sign, gets −1/√L, the bit that the paper gives it (whose sign of zero is +1); a
     zero vector has no direction and gets index 0. The gradient of q reaches u through `gradient`, and z through
