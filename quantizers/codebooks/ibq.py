@@ -50,8 +50,8 @@ class IBQ(VectorQuantizer):
     they outweigh it. In the benchmark's autoencoder (K 1024, D 32, 1000 steps, three seeds) the defaults reached
     22.9 to 23.2 dB with 102 to 117 codes in use, where plain VQ reached 22.0 to 22.6 dB with 18 to 31; with the
     published weights it was 19.4 dB, and with first codes of variance 1/D as well 18.0 dB (one seed each). With 8
-    channels it is less stable: 21.4, 22.8 and 23.1 dB, VQ 23.0 to 23.5. The published entropy penalty (weight 0.05)
-    had 792 to 847 codes in use, at 21.8 to 22.1 dB: it is off by default, and for long trainings.
+    channels it is less stable: 21.4, 22.8 and 23.1 dB, VQ 23.0 to 23.5. The published entropy penalty (weight
+    0.05) had 792 to 847 codes in use, at 21.8 to 22.1 dB: it is off by default, and for long trainings.
 
     With `DeadCodeReplacement` 122 to 203 codes were in use, at 23.3 to 23.4 dB. A replaced code gets the direction
     of a vector and the mean length of the codes: at the length of the vector it could have the largest product for
