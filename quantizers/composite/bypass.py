@@ -1,20 +1,17 @@
 """Training in which some samples are not quantized."""
 
-from typing import Any, ClassVar, Self
+from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from quantizers.composite.relaxed import RelaxedQuantizer
-from quantizers.composite.repetition import STAGE_OPTIONS
-from quantizers.core.arguments.checks import Probability, Size
-from quantizers.core.arguments.forwarding import forwarding, forwards
+from quantizers.core.arguments.checks import Probability
 from quantizers.core.arguments.options import checked
 from quantizers.core.arguments.representation import options_in_repr
 from quantizers.core.base import Quantizer
 from quantizers.core.layout import Rows
-from quantizers.core.registry import Builder, create, register
-from quantizers.core.samples import count_draws, spread_draws
+from quantizers.core.registry import register
+from quantizers.core.samples import draw_samples
 
 
 class BypassQuantizer(RelaxedQuantizer):
@@ -72,28 +69,6 @@ class BypassQuantizer(RelaxedQuantizer):
         super().__init__(quantizer, channel_dim=channel_dim)
         self.probability = probability
 
-    @classmethod
-    @forwards(others=f"the quantizer inside; {STAGE_OPTIONS}")
-    @checked
-    def from_options(
-        cls,
-        dim: Size,
-        *,
-        quantizer: str | Builder = "vq",
-        probability: Probability = 0.1,
-        channel_dim: int = -1,
-        **options: Any,
-    ) -> Self:
-        """Build the quantizer inside.
-
-        Args:
-            quantizer: its name, class or function, as for `create`.
-            options: all go to that quantizer.
-        """
-        with forwarding(cls.from_options):
-            inside = create(quantizer, dim, **options)
-        return cls(inside, probability=probability, channel_dim=channel_dim)
-
     @property
     def value_is_code(self) -> bool:
         """Whether no sample bypasses, and training returns the code of each index."""
@@ -107,8 +82,7 @@ class BypassQuantizer(RelaxedQuantizer):
     def _relax(self, projected: Rows, codes: Tensor) -> Tensor:
         if self.probability == 0:
             return codes
-        drawn = torch.rand(count_draws(projected, by_sample=True), device=projected.valid.device)
-        bypasses = spread_draws(projected, drawn < self.probability, by_sample=True)
+        bypasses = draw_samples(projected, self.probability)
         return projected.vectors.where(bypasses[:, None], codes)
 
     def extra_repr(self) -> str:

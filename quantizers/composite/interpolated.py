@@ -1,19 +1,15 @@
 """Training in which quantization sets in gradually."""
 
-from typing import Any, Self
-
 import torch
 from torch import Tensor
 
 from quantizers.composite.relaxed import RelaxedQuantizer
-from quantizers.composite.repetition import STAGE_OPTIONS
-from quantizers.core.arguments.checks import Share, Size, check_as
-from quantizers.core.arguments.forwarding import forwarding, forwards
+from quantizers.core.arguments.checks import Share, check_as
 from quantizers.core.arguments.options import checked
 from quantizers.core.arguments.representation import options_in_repr
 from quantizers.core.base import Quantizer
 from quantizers.core.layout import Rows
-from quantizers.core.registry import Builder, create, register
+from quantizers.core.registry import register
 
 
 class InterpolatedQuantizer(RelaxedQuantizer):
@@ -69,28 +65,6 @@ class InterpolatedQuantizer(RelaxedQuantizer):
         super().__init__(quantizer, channel_dim=channel_dim)
         self.initial_hardness = hardness
         self.register_buffer("_hardness", torch.empty(()))
-
-    @classmethod
-    @forwards(others=f"the quantizer inside; {STAGE_OPTIONS}")
-    @checked
-    def from_options(
-        cls,
-        dim: Size,
-        *,
-        quantizer: str | Builder = "vq",
-        hardness: Share = 1.0,
-        channel_dim: int = -1,
-        **options: Any,
-    ) -> Self:
-        """Build the quantizer inside.
-
-        Args:
-            quantizer: its name, class or function, as for `create`.
-            options: all go to that quantizer.
-        """
-        with forwarding(cls.from_options):
-            inside = create(quantizer, dim, **options)
-        return cls(inside, hardness=hardness, channel_dim=channel_dim)
 
     def reset_parameters(self) -> None:
         """Reset the hardness. The quantizer inside resets itself."""

@@ -2,18 +2,23 @@
 
 import abc
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from quantizers.composite.composed import all_valid
+from quantizers.composite.repetition import STAGE_OPTIONS
+from quantizers.core.arguments.checks import Size
+from quantizers.core.arguments.forwarding import forwarding, forwards, split_options
+from quantizers.core.arguments.options import checked
 from quantizers.core.base import Quantizer
 from quantizers.core.layout import Rows
 from quantizers.core.learned_codes import LearnedCodes
 from quantizers.core.method_calls import MethodCall, through_forward
 from quantizers.core.output import QuantizerOutput
 from quantizers.core.parallel import ProcessGroup
+from quantizers.core.registry import Builder, create
 from quantizers.core.row_quantizer import RowQuantizer
 
 Relax = Callable[[Rows, Tensor], Tensor]
@@ -47,6 +52,23 @@ class RelaxedQuantizer(RowQuantizer):
         self.composed = quantizer.composed
         self.per_vector = quantizer.per_vector
         self.truncatable = quantizer.truncatable
+
+    @classmethod
+    @forwards(others=f"the quantizer inside; {STAGE_OPTIONS}")
+    @checked
+    def from_options(
+        cls, dim: Size, *, quantizer: str | Builder = "vq", channel_dim: int = -1, **options: Any
+    ) -> Self:
+        """Build the quantizer inside.
+
+        Args:
+            quantizer: its name, class or function, as for `create`.
+            options: further arguments of the constructor; all others go to that quantizer.
+        """
+        own, inner = split_options(cls, options)
+        with forwarding(cls.from_options):
+            inside = create(quantizer, dim, **inner)
+        return cls(inside, channel_dim=channel_dim, **own)
 
     @abc.abstractmethod
     def _relax(self, projected: Rows, codes: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from quantizers.core.gradients import Gradient
 from quantizers.core.layout import Rows
 from quantizers.core.output import QuantizerOutput
 from quantizers.core.registry import register
-from quantizers.core.samples import count_draws, spread_draws
+from quantizers.core.samples import draw_samples
 from quantizers.scalar.fsq import FSQ
 from quantizers.scalar.noise import with_noise
 
@@ -126,8 +126,7 @@ class DitheredFSQ(FSQ):
         """Which of the N rows get noise, [N] bool."""
         if self.noise_by == "vector":
             return torch.rand_like(rows.vectors[:, 0]) < self.noise_probability
-        drawn = torch.rand(count_draws(rows, by_sample=True), device=rows.valid.device)
-        return spread_draws(rows, drawn < self.noise_probability, by_sample=True)
+        return draw_samples(rows, self.noise_probability)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, noise_probability={self.noise_probability}, noise_by={self.noise_by!r}"

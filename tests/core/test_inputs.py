@@ -198,6 +198,8 @@ TAKERS: dict[str, list[Any]] = {
     "grouped": [GroupedQuantizer],
     "residual_fsq": [ResidualQuantizer],
     "multiscale": [MultiScaleQuantizer],
+    "bypass": [quantizers.BypassQuantizer],
+    "interpolated": [quantizers.InterpolatedQuantizer],
 }
 """Whose options a builder takes too."""
 
