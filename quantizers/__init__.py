@@ -28,6 +28,7 @@ from quantizers.codebooks.simvq import SimVQ
 from quantizers.codebooks.spherical_lattice import SphericalLattice
 from quantizers.codebooks.vector import VectorQuantizer
 from quantizers.codebooks.vqbridge import VQBridge
+from quantizers.composite.blends import BlendConvolution
 from quantizers.composite.bypass import BypassQuantizer
 from quantizers.composite.grouped import GroupedQuantizer
 from quantizers.composite.interpolated import InterpolatedQuantizer
@@ -36,6 +37,7 @@ from quantizers.composite.parallel import ParallelQuantizer
 from quantizers.composite.qinco import QINCo
 from quantizers.composite.residual import ResidualQuantizer
 from quantizers.composite.residual_fsq import residual_fsq as _residual_fsq  # noqa: F401 - registers the name
+from quantizers.composite.var import VARQuantizer
 from quantizers.core.arguments.configurable import configurable
 from quantizers.core.base import Quantizer
 from quantizers.core.gradients import reflection, rotation, straight_through
@@ -74,6 +76,7 @@ __all__ = [
     "NSVQ",
     "AnchorUpdate",
     "BernoulliQuantizer",
+    "BlendConvolution",
     "BypassQuantizer",
     "CodeSplitting",
     "DeadCodeReplacement",
@@ -99,6 +102,7 @@ __all__ = [
     "RowQuantizer",
     "SimVQ",
     "SphericalLattice",
+    "VARQuantizer",
     "VQBridge",
     "VectorQuantizer",
     "__version__",

@@ -4,39 +4,86 @@ import itertools
 import math
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from quantizers.core.arguments.checks import check_as
+from quantizers.core.arguments.checks import check_as, check_at_least, elements, shown
 
-Interpolation = Literal["linear", "nearest"]
+Interpolation = Literal["cubic", "linear", "nearest"]
 LINEAR = ("linear", "bilinear", "trilinear")  # PyTorch's names by the number of axes
 
+Size = tuple[int, ...]
+"""A number of positions for each axis."""
 
-def check_scales(scales: Sequence[float]) -> tuple[Fraction, ...]:
-    """The scales as fractions. Raises: ValueError unless they rise to 1."""
-    scales = check_as(Sequence[float], "scales", scales)
-    finite = all(map(math.isfinite, scales))
-    fractions = tuple(Fraction(scale).limit_denominator(1024) for scale in scales) if finite else ()
-    rises = all(low < high for low, high in itertools.pairwise(fractions))
-    if not fractions or fractions[0] <= 0 or fractions[-1] != 1 or not rises:
-        raise ValueError(f"scales are {scales}, expected numbers above 0 that rise to 1")
+Scale = tuple[Fraction, ...]
+"""A size relative to the full one, for each axis."""
+
+GivenScales = Sequence[float] | Sequence[Sequence[float]]
+GivenSizes = Sequence[int] | Sequence[Sequence[int]]
+
+
+def check_scales(scales: GivenScales, axes: int) -> tuple[Scale, ...]:
+    """The scales as fractions, one for each axis.
+
+    Args: scales: a number for all axes, or one for each of them, per scale.
+
+    Raises: ValueError unless they rise to 1.
+    """
+    rows = [_for_each_axis("scales", scale, axes) for scale in elements(scales) or ()]
+    finite = bool(rows) and all(map(math.isfinite, itertools.chain(*rows)))
+    fractions = tuple(tuple(Fraction(s).limit_denominator(1024) for s in row) for row in rows) if finite else ()
+    if not fractions or min(fractions[0]) <= 0 or set(fractions[-1]) != {1} or not _rise(fractions):
+        raise ValueError(f"scales are {_shown(scales)}, expected numbers above 0 that rise to 1")
     return fractions
 
 
-def pyramid_sizes(full: Sequence[int], scales: Sequence[Fraction]) -> list[tuple[int, ...]]:
+def check_sizes(sizes: GivenSizes, full: Size, most: int) -> list[Size]:
+    """The sizes of all scales of a call.
+
+    Args:
+        sizes: a number for all axes, or one for each of them, per scale.
+        full: the size of x, with which they end.
+        most: the number of scales of the quantizer.
+
+    Raises: ValueError for sizes that do not ascend to x's, and for more of them than scales.
+    """
+    given = elements(sizes)
+    if not given:
+        raise ValueError(f"sizes are {shown(sizes)}, expected the size of each scale, the coarsest first")
+    if len(given) > most:
+        raise ValueError(f"got {len(given)} sizes for {most} scales; expected at most one per scale")
+    checked = [_check_size(size, len(full)) for size in given]
+    for size in checked:
+        if any(own > whole for own, whole in zip(size, full, strict=True)):
+            raise ValueError(f"sizes contain {size}, which is larger than x's size {tuple(full)}")
+    if not _rise(checked):
+        raise ValueError(
+            f"sizes are {checked}, expected them to ascend: each at least as large as the one before on every "
+            "axis, and larger on one"
+        )
+    if checked[-1] != tuple(full):
+        raise ValueError(f"sizes end with {checked[-1]}, expected x's size {tuple(full)}")
+    return checked
+
+
+def is_list_of_sizes(size: object) -> bool:
+    """Whether `size` lists the sizes of all scales, and not one number for each axis."""
+    return any(elements(each) is not None for each in elements(size) or ())
+
+
+def pyramid_sizes(full: Sequence[int], scales: Sequence[Scale]) -> list[Size]:
     """The size of each level of the pyramid: scale · size, rounded and at least 1, on each axis.
 
-    >>> pyramid_sizes((16, 10), check_scales([0.25, 0.5, 1.0]))
+    >>> pyramid_sizes((16, 10), check_scales([0.25, 0.5, 1.0], 2))
     [(4, 3), (8, 5), (16, 10)]
     """
-    return [tuple(_rounded(size, scale) for size in full) for scale in scales]
+    return [tuple(_rounded(size, own) for size, own in zip(full, scale, strict=True)) for scale in scales]
 
 
-def full_size(tokens: int, axes: int, scales: Sequence[Fraction]) -> tuple[int, ...]:
+def full_size(tokens: int, axes: int, scales: Sequence[Scale]) -> Size:
     """The size, with all axes equal, whose levels together have that many cells.
 
     Raises: ValueError if there is none.
@@ -57,7 +104,17 @@ def count_cells(size: Sequence[int]) -> int:
     return math.prod(size)  # torch.Size.numel would tie an exported graph to one size
 
 
-def pool(grid: Tensor, weight: Tensor, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def as_vectors(grid: Tensor) -> Tensor:
+    """The vectors [B · cells, C] of a grid [B, C, *size], cell by cell."""
+    return grid.movedim(1, -1).reshape(-1, grid.shape[1])
+
+
+def as_grid(vectors: Tensor, batch: int, size: Size) -> Tensor:
+    """The inverse of `as_vectors`."""
+    return vectors.reshape(batch, *size, vectors.shape[1]).movedim(-1, 1)
+
+
+def pool(grid: Tensor, weight: Tensor, size: Size) -> tuple[Tensor, Tensor]:
     """The mean of each cell over its positions that count, and whether it has any.
 
     Args:
@@ -71,13 +128,56 @@ def pool(grid: Tensor, weight: Tensor, size: tuple[int, ...]) -> tuple[Tensor, T
     return F.interpolate(grid, size=size, mode="area") / share.where(share > 0, 1.0), share > 0
 
 
-def upsample(grid: Tensor, size: tuple[int, ...], interpolation: Interpolation) -> Tensor:
+def upsample(grid: Tensor, size: Size, interpolation: Interpolation) -> Tensor:
     """Interpolate [B, C, *level] to a size; a grid of that size is returned unchanged."""
     if tuple(grid.shape[2:]) == size:
         return grid
     if interpolation == "nearest":
         return F.interpolate(grid, size=size, mode="nearest-exact")
+    if interpolation == "cubic":
+        return _cubic(grid, size)
     return F.interpolate(grid, size=size, mode=LINEAR[len(size) - 1], align_corners=False)
+
+
+def _cubic(grid: Tensor, size: Size) -> Tensor:
+    """PyTorch's bicubic interpolation; on one or three axes by its two, one pair after the other."""
+    if len(size) == 2:
+        return F.interpolate(grid, size=size, mode="bicubic", align_corners=False)
+    if len(size) == 1:
+        return _cubic(grid[..., None], (size[0], 1))[..., 0]
+    batch, channels, frames = grid.shape[:3]
+    rows = _cubic(grid.flatten(1, 2), size[1:]).reshape(batch, channels, frames, -1)
+    return _cubic(rows, (size[0], size[1] * size[2])).reshape(batch, channels, *size)
+
+
+def _rise(rows: Sequence[tuple[Any, ...]]) -> bool:
+    """Whether no number falls from one row to the next, and one of them rises."""
+    return all(
+        before != after and all(low <= high for low, high in zip(before, after, strict=True))
+        for before, after in itertools.pairwise(rows)
+    )
+
+
+def _for_each_axis(name: str, value: object, axes: int) -> tuple[float, ...]:
+    numbers: tuple[float, ...] = check_as(Sequence[float], name, elements(value) or [value])
+    if elements(value) is None:
+        return numbers * axes
+    if len(numbers) != axes:
+        raise ValueError(f"{name} contain {shown(value)}, expected one number, or one for each of {axes} axes")
+    return numbers
+
+
+def _check_size(size: object, axes: int) -> Size:
+    numbers = elements(size)
+    if numbers is None:
+        numbers = [size] * axes
+    if len(numbers) != axes:
+        raise ValueError(f"sizes contain {shown(size)}, expected one number, or one for each of {axes} axes")
+    return tuple(check_at_least("each of sizes", number, 1) for number in numbers)
+
+
+def _shown(scales: GivenScales) -> str:
+    return str(tuple(tuple(each) if isinstance(each, list) else each for each in scales))
 
 
 def _rounded(size: int, scale: Fraction) -> int:

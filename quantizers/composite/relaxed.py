@@ -139,21 +139,25 @@ class RelaxedQuantizer(RowQuantizer):
         """Whether the quantizer inside gives the same loss in training as in evaluation."""
         return self.quantizer.same_loss_in_training
 
-    def indices_by_codebook(self, indices: Tensor, x: Tensor) -> Sequence[Tensor]:
+    def indices_by_codebook(
+        self, indices: Tensor, x: Tensor, sizes: Sequence[Any] | None = None
+    ) -> Sequence[Tensor]:
         """See Quantizer."""
-        return self.quantizer.indices_by_codebook(indices, x.movedim(self.channel_dim, -1))
+        return self.quantizer.indices_by_codebook(indices, x.movedim(self.channel_dim, -1), sizes)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, **options: Any) -> QuantizerOutput:
         """Quantize x.
 
         Args:
             x, mask: see Quantizer.
-            options: those of the quantizer inside: `num_codebooks` of a residual quantizer.
+            options: those of the quantizer inside: `num_codebooks` of a residual quantizer, `sizes` of a
+                multi-scale quantizer.
         """
         if isinstance(x, MethodCall):
             return x.run(self)
+        layout = self._layout_options(options)
         quantized, indices, loss = self._forward(
-            x, mask, lambda rows: self._quantize_relaxed(rows, _unchanged, options)
+            x, mask, lambda rows: self._quantize_relaxed(rows, _unchanged, options), **layout
         )
         return QuantizerOutput(quantized, indices, loss.sum() if self.composed else loss)
 
@@ -164,7 +168,11 @@ class RelaxedQuantizer(RowQuantizer):
 
         Args: options: those of its `encode`, such as `num_codebooks` and `beam_width` of a residual quantizer.
         """
-        return self._encode_input(x, mask, **options)
+        return self._encode_input(x, mask, **self._layout_options(options), **options)
+
+    def _layout_options(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Take the options out that go with the shape of x: `sizes`, for a quantizer of maps."""
+        return {"sizes": options.pop("sizes")} if "sizes" in options and not self.per_vector else {}
 
     @through_forward
     def decode(self, indices: Tensor, **options: Any) -> Tensor:

@@ -153,19 +153,29 @@ class Quantizer(RecordedConstruction, CodeIndices, CodeHooks, LearnedCodes, abc.
         """The indices that evaluation gives for x, in either mode: int64, shaped as those of `forward`."""
         return self._encode_input(x, mask)
 
-    def _encode_input(self, x: Tensor, mask: Tensor | None, **options: Any) -> Tensor:
-        """`encode` with options of `encode_rows`."""
-        rows = to_rows(x, mask, self.dim, self.channel_dim)
+    def _encode_input(
+        self, x: Tensor, mask: Tensor | None, *, sizes: Sequence[Any] | None = None, **options: Any
+    ) -> Tensor:
+        """`encode` with options of `encode_rows`. Args: sizes: of the scales of a map."""
+        rows = to_rows(x, mask, self.dim, self.channel_dim)._replace(sizes=sizes)
         with without_autocast(x.device):
             indices = self._reshape_indices(self.encode_rows(rows, **options), rows.shape)
-        return self._notify_code_hooks(ForwardEvent(x, mask, indices, by_forward=False))
+        return self._notify_code_hooks(ForwardEvent(x, mask, indices, False, sizes))
 
     def _forward(
-        self, x: Tensor, mask: Tensor | None, quantize: Callable[[Rows], QuantizerOutput]
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        quantize: Callable[[Rows], QuantizerOutput],
+        *,
+        sizes: Sequence[Any] | None = None,
     ) -> QuantizerOutput:
-        """`forward` with `quantize` for `_quantize`, and with the loss as that returns it."""
+        """`forward` with `quantize` for `_quantize`, and with the loss as that returns it.
+
+        Args: sizes: of the scales of a map.
+        """
         self._warn_of_half_state()
-        rows = to_rows(x, mask, self.dim, self.channel_dim)
+        rows = to_rows(x, mask, self.dim, self.channel_dim)._replace(sizes=sizes)
         with without_autocast(x.device):
             quantized, indices, loss = self._quantize_projected(rows, quantize)
             if self.training and self.observes:
@@ -173,7 +183,7 @@ class Quantizer(RecordedConstruction, CodeIndices, CodeHooks, LearnedCodes, abc.
         if rows.mask is not None:
             quantized = quantized.where(rows.mask[:, None], 0.0)
         quantized = from_rows(quantized.to(x.dtype), rows.shape, self.channel_dim, like=x)
-        event = ForwardEvent(x, mask, self._reshape_indices(indices, rows.shape), by_forward=True)
+        event = ForwardEvent(x, mask, self._reshape_indices(indices, rows.shape), True, sizes)
         return QuantizerOutput(quantized, self._notify_code_hooks(event), loss.to(rows.vectors.dtype))
 
     def _quantize_projected(self, rows: Rows, quantize: Callable[[Rows], QuantizerOutput]) -> QuantizerOutput:

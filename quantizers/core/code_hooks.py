@@ -1,6 +1,6 @@
 """Hooks that see the indices of a quantizer."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Self
 
@@ -18,6 +18,8 @@ class ForwardEvent(NamedTuple):
     """The indices that are returned."""
     by_forward: bool
     """True after `forward` (and `ResidualQuantizer.forward_stages`), False after `encode`."""
+    sizes: Sequence[Any] | None = None
+    """The sizes of all scales, if a quantizer of maps was called with them."""
 
 
 CodeHook = Callable[[Any, ForwardEvent], None]

@@ -1,6 +1,7 @@
 """The form of indices: one per vector, or one per codebook on an axis of their own."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,8 +26,13 @@ class CodeIndices:
         """The number of codes in each codebook, in the order of the indices."""
         return (self.codebook_size,) * self.num_codebooks
 
-    def indices_by_codebook(self, indices: Tensor, x: Tensor) -> Sequence[Tensor]:
-        """Split the indices that a forward or `encode` gave for x: one tensor, of any shape, per codebook."""
+    def indices_by_codebook(
+        self, indices: Tensor, x: Tensor, sizes: Sequence[Any] | None = None
+    ) -> Sequence[Tensor]:
+        """Split the indices that a forward or `encode` gave for x: one tensor, of any shape, per codebook.
+
+        Args: sizes: those of the scales, if a quantizer of maps was called with them.
+        """
         return indices.unbind(-1) if self.composed else (indices,)
 
     @property

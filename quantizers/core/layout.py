@@ -1,6 +1,7 @@
 """Conversion between a model's tensor and rows of vectors: axes, masks, and vectors that are not finite."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ class Rows(NamedTuple):
     valid: Tensor  # [N] bool: unmasked and finite
     shape: torch.Size  # of x without its channel axis
     mask: Tensor | None = None  # [N] bool, False for masked rows; None if none is masked
+    sizes: Sequence[Any] | None = None  # of the scales of a map, where the call gives them
 
 
 def to_rows(x: Tensor, mask: Tensor | None, dim: int, channel_dim: int) -> Rows:

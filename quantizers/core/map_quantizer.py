@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,9 +43,15 @@ class MapQuantizer(Quantizer):
     def decode(self, indices: Tensor, size: Sequence[int] | None = None) -> Tensor:
         """The quantized vectors of indices [..., L]: [..., *size, dim], the channels on `channel_dim`."""
 
-    def indices_by_codebook(self, indices: Tensor, x: Tensor) -> Sequence[Tensor]:
-        """Split the indices that a forward or `encode` gave for x: one map per codebook."""
-        return self.split(indices, x.movedim(self.channel_dim, -1).shape[-1 - self.axes : -1])
+    def indices_by_codebook(
+        self, indices: Tensor, x: Tensor, sizes: Sequence[Any] | None = None
+    ) -> Sequence[Tensor]:
+        """Split the indices that a forward or `encode` gave for x: one map per codebook.
+
+        Args: sizes: those of the scales, if the call was given them.
+        """
+        own = x.movedim(self.channel_dim, -1).shape[-1 - self.axes : -1]
+        return self.split(indices, own if sizes is None else sizes)
 
     def _reshape_indices(self, indices: Tensor, shape: torch.Size) -> Tensor:
         return indices.reshape(*shape[: -self.axes], indices.shape[-1])

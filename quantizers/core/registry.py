@@ -21,7 +21,7 @@ ALIASES: dict[str, str] = {
     **dict.fromkeys(("vqvae", "vq_vae", "standard"), "vq"),
     **dict.fromkeys(("rvq", "rq", "residual_vq"), "residual"),
     **dict.fromkeys(("pq", "product", "product_quantization", "gvq", "grvq"), "grouped"),
-    **dict.fromkeys(("var", "multi_scale", "msvq"), "multiscale"),
+    **dict.fromkeys(("multi_scale", "msvq", "snac"), "multiscale"),
     **dict.fromkeys(("rfsq", "residualfsq"), "residual_fsq"),
     **dict.fromkeys(("lookup_free", "magvit2"), "lfq"),
     **dict.fromkeys(("binary_spherical",), "bsq"),

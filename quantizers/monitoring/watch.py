@@ -152,7 +152,7 @@ class Counting:
         if self.slots.device != indices.device:  # the model was moved to another device
             with torch.inference_mode(False):
                 self.slots = self.slots.to(indices.device)
-        count_(self.slots, quantizer.indices_by_codebook(indices, event.x))
+        count_(self.slots, quantizer.indices_by_codebook(indices, event.x, event.sizes))
 
     def usage(self) -> CodebookUsage:
         """A metric with these counts."""

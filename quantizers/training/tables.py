@@ -38,8 +38,8 @@ def chosen_vectors(quantizer: Quantizer, event: ForwardEvent) -> Iterator[tuple[
     Yields: (table, vectors [n, code_dim], indices [n] ≥ 0) for each table in it, and each of its places in a
         composition.
     """
-    x, mask, indices, _ = event
-    rows = to_rows(x, mask, quantizer.dim, quantizer.channel_dim)
+    x, indices = event.x, event.indices
+    rows = to_rows(x, event.mask, quantizer.dim, quantizer.channel_dim)._replace(sizes=event.sizes)
     with without_autocast(x.device):
         flat = indices.reshape(-1, indices.shape[-1]) if quantizer.composed else indices.reshape(-1)
         for table, z, chosen in quantizer.learned_rows(rows, flat):

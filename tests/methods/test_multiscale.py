@@ -361,7 +361,7 @@ def test_the_output_has_xs_dtype_and_the_arithmetic_its_own(dtype: torch.dtype) 
 
 
 def test_autocast_changes_nothing() -> None:
-    quantizer, x = pyramid(code_dim=2, blend=nn.Conv2d(DIM, DIM, 3, padding=1)), maps(0)
+    quantizer, x = pyramid(code_dim=2, blends=[nn.Conv2d(DIM, DIM, 3, padding=1)]), maps(0)
     expected = quantizer(x)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         out = quantizer(x)
@@ -375,7 +375,7 @@ def test_autocast_changes_nothing() -> None:
 def test_blend_stands_behind_the_interpolation() -> None:
     """It sees each scale's codes at full size; here it doubles them, and learns."""
     blend = nn.Conv2d(DIM, DIM, 1, bias=False)
-    quantizer, x = pyramid(scales=(0.5, 1.0), interpolation="nearest", blend=blend), maps(0)
+    quantizer, x = pyramid(scales=(0.5, 1.0), interpolation="nearest", blends=[blend]), maps(0)
     with torch.no_grad():
         blend.weight.copy_(2 * torch.eye(DIM)[..., None, None])
     out = quantizer(x)
@@ -437,7 +437,7 @@ def test_forward_exports_for_any_batch(axes: int) -> None:
         ({"scales": (0.0, 1.0)}, "expected numbers above 0 that rise to 1"),
         ({"scales": (float("nan"), 1.0)}, "expected numbers above 0 that rise to 1"),
         ({"axes": 4}, "axes is 4, expected 1, 2 or 3"),
-        ({"interpolation": "cubic"}, "interpolation is 'cubic', expected 'linear' or 'nearest'"),
+        ({"interpolation": "area"}, "interpolation is 'area', expected 'cubic', 'linear' or 'nearest'"),
         ({"quantizer": "residual"}, "quantizers contain one with several codebooks"),
         ({"quantizer": "multiscale"}, "MultiScaleQuantizer, which quantizes maps"),
     ],

@@ -75,7 +75,7 @@ def test_a_map_of_the_callers_is_float32_too() -> None:
     quantizer = SimVQ(4, 8, transform=nn.Linear(4, 4).bfloat16())
     assert quantizer.transform.weight.dtype == torch.float32
     blend = nn.Conv2d(4, 4, 1).bfloat16()
-    pyramid = MultiScaleQuantizer(4, [VectorQuantizer(4, 8)] * 2, scales=(0.5, 1), axes=2, blend=blend)
+    pyramid = MultiScaleQuantizer(4, [VectorQuantizer(4, 8)] * 2, scales=(0.5, 1), axes=2, blends=[blend])
     assert blend.weight.dtype == torch.float32
     assert pyramid(torch.randn(2, 4, 4, 4, dtype=torch.bfloat16)).quantized.dtype == torch.bfloat16
 
