@@ -5,12 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor, nn
 
+from quantizers.composite.pyramid_options import Axes
 from quantizers.core.arguments.checks import Share, Size
+from quantizers.core.arguments.configurable import configurable
 from quantizers.core.arguments.options import checked
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)  # by the number of axes
 
 
+@configurable("dim", "axes", "ratio")
 class BlendConvolution(nn.Module):
     """φ(x) = (1 − r) · x + r · convolution(x), with kernels of three positions on each axis.
 
@@ -25,8 +28,10 @@ class BlendConvolution(nn.Module):
     """
 
     @checked
-    def __init__(self, dim: Size, axes: int, ratio: Share = 0.5) -> None:
+    def __init__(self, dim: Size, axes: Axes, ratio: Share = 0.5) -> None:
         super().__init__()
+        self.dim = dim
+        self.axes = axes
         self.ratio = ratio
         self.convolution = CONVOLUTIONS[axes - 1](dim, dim, 3, padding=1)
 

@@ -1,17 +1,20 @@
 """Multi-scale quantization with the loss and the gradient of each scale's quantizer."""
 
 import functools
-from typing import Annotated, Any, Self
+from collections.abc import Sequence
+from typing import Annotated, Any, Self, Unpack
 
 import torch
 from torch import Tensor
 
-from quantizers.composite.pyramid import GivenScales, as_vectors
+from quantizers.composite.pyramid import GivenScales, Interpolation, as_vectors
+from quantizers.composite.pyramid_options import Axes, PyramidOptions
 from quantizers.composite.pyramid_quantizer import CodesAndTokens, PyramidQuantizer
 from quantizers.composite.repetition import STAGE_OPTIONS, repeated
 from quantizers.core.arguments.checks import Size, check_numbers, elements
 from quantizers.core.arguments.forwarding import forwarding, forwards, split_options
 from quantizers.core.arguments.options import checked
+from quantizers.core.base import Quantizer
 from quantizers.core.layout import Rows
 from quantizers.core.output import QuantizerOutput
 from quantizers.core.registry import Builder, create, register
@@ -55,6 +58,19 @@ class MultiScaleQuantizer(PyramidQuantizer):
     Source: SNAC (Siuzdak et al. 2024, arXiv 2410.14411); Infinity (Han et al. 2024, arXiv 2412.04431).
     """
 
+    @checked
+    def __init__(
+        self,
+        dim: Size,
+        quantizers: Sequence[Quantizer],
+        *,
+        scales: Annotated[GivenScales, check_numbers],
+        axes: Axes,
+        interpolation: Interpolation = "linear",
+        **options: Unpack[PyramidOptions],
+    ) -> None:
+        super().__init__(dim, quantizers, scales=scales, axes=axes, interpolation=interpolation, **options)
+
     @classmethod
     @forwards(others=f"the quantizer of each scale; {STAGE_OPTIONS}")
     @checked
@@ -64,7 +80,7 @@ class MultiScaleQuantizer(PyramidQuantizer):
         *,
         quantizer: str | Builder = "vq",
         scales: Annotated[GivenScales, check_numbers] = (0.25, 0.5, 1.0),
-        axes: int = 2,
+        axes: Axes = 2,
         shared: bool = True,
         channel_dim: int = -1,
         **options: Any,

@@ -4,7 +4,7 @@ import abc
 import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from quantizers.composite.pyramid import (
     pool,
     upsample,
 )
+from quantizers.composite.pyramid_options import Axes, PyramidOptions
 from quantizers.composite.scale_tokens import ScaleTokens
 from quantizers.core.arguments.checks import Probability, check_as, check_numbers
 from quantizers.core.arguments.options import checked
@@ -110,43 +111,33 @@ class PyramidQuantizer(ScaleTokens):
         quantizers: Sequence[Quantizer],
         *,
         scales: Annotated[GivenScales, check_numbers],
-        axes: int,
-        channel_dim: int = -1,
-        interpolation: Interpolation = "linear",
-        blends: Sequence[nn.Module] = (),
-        entry: nn.Module | None = None,
-        dropout: Probability = 0.0,
-        dropout_by: Literal["sample", "batch"] = "sample",
-        flip_probability: Probability = 0.0,
+        axes: Axes,
+        interpolation: Interpolation,
+        **options: Unpack[PyramidOptions],
     ) -> None:
-        if axes not in (1, 2, 3):
-            raise ValueError(f"axes is {axes!r}, expected 1, 2 or 3")
         self.scales = check_scales(scales, axes)
-        if len(quantizers) != len(self.scales):
-            raise ValueError(
-                f"got {len(quantizers)} quantizers for {len(self.scales)} scales; expected one per scale"
-            )
-        if len(blends) > len(self.scales):
-            raise ValueError(
-                f"got {len(blends)} blends for {len(self.scales)} scales; expected at most one per scale"
-            )
+        scale_count, blend_count = len(self.scales), len(options["blends"])
+        if len(quantizers) != scale_count:
+            raise ValueError(f"got {len(quantizers)} quantizers for {scale_count} scales; expected one per scale")
+        if blend_count > scale_count:
+            raise ValueError(f"got {blend_count} blends for {scale_count} scales; expected at most one per scale")
         dims = sorted({check_component(quantizer).dim for quantizer in quantizers})
         if len(dims) != 1:
             raise ValueError(f"quantizers have dims {dims}, expected one dim for all")
-        super().__init__(dim, quantizers, code_dim=dims[0], channel_dim=channel_dim)
+        super().__init__(dim, quantizers, code_dim=dims[0], channel_dim=options["channel_dim"])
         if any(component.composed for component in self.components):
             raise ValueError(
                 "quantizers contain one with several codebooks, expected one index per cell from each"
             )
-        if flip_probability:
+        if options["flip_probability"]:
             check_bits(self.components)
         self.axes = axes
         self.interpolation: Interpolation = interpolation
-        self.blends = nn.ModuleList(blends)
-        self.entry = entry
-        self.dropout = dropout
-        self.dropout_by = dropout_by
-        self.flip_probability = flip_probability
+        self.blends = nn.ModuleList(options["blends"])
+        self.entry = options["entry"]
+        self.dropout = options["dropout"]
+        self.dropout_by = options["dropout_by"]
+        self.flip_probability = options["flip_probability"]
 
     @property
     def draws_in_training(self) -> bool:
@@ -161,7 +152,7 @@ class PyramidQuantizer(ScaleTokens):
     @property
     def _index_rule(self) -> dict[str, Any]:
         own = {
-            "scales": [[str(share) for share in scale] for scale in self.scales],
+            "scales": [_shown_scale(scale) for scale in self.scales],
             "axes": self.axes,
             "interpolation": self.interpolation,
             "blends": [type(blend).__name__ for blend in self.blends],

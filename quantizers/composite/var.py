@@ -2,16 +2,17 @@
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self, Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from quantizers.composite.blends import BlendConvolution
 from quantizers.composite.pyramid import GivenScales, Interpolation, as_vectors
+from quantizers.composite.pyramid_options import Axes, PyramidOptions
 from quantizers.composite.pyramid_quantizer import CodesAndTokens, PyramidQuantizer, Walk
 from quantizers.composite.repetition import STAGE_OPTIONS, repeated
-from quantizers.core.arguments.checks import Count, Probability, Share, Size, Weight, check_numbers, elements
+from quantizers.core.arguments.checks import Count, Share, Size, Weight, check_numbers, elements
 from quantizers.core.arguments.forwarding import forwarding, forwards, split_options
 from quantizers.core.arguments.options import checked
 from quantizers.core.base import Quantizer
@@ -75,31 +76,14 @@ class VARQuantizer(PyramidQuantizer):
         quantizers: Sequence[Quantizer],
         *,
         scales: Annotated[GivenScales, check_numbers],
-        axes: int,
-        channel_dim: int = -1,
+        axes: Axes,
         interpolation: Interpolation = "cubic",
-        blends: Sequence[nn.Module] = (),
         commitment_weight: Weight = 0.25,
         codebook_weight: Weight = 1.0,
         gradient: str | Gradient = "straight_through",
-        entry: nn.Module | None = None,
-        dropout: Probability = 0.0,
-        dropout_by: Literal["sample", "batch"] = "sample",
-        flip_probability: Probability = 0.0,
+        **options: Unpack[PyramidOptions],
     ) -> None:
-        super().__init__(
-            dim,
-            quantizers,
-            scales=scales,
-            axes=axes,
-            channel_dim=channel_dim,
-            interpolation=interpolation,
-            blends=blends,
-            entry=entry,
-            dropout=dropout,
-            dropout_by=dropout_by,
-            flip_probability=flip_probability,
-        )
+        super().__init__(dim, quantizers, scales=scales, axes=axes, interpolation=interpolation, **options)
         self.commitment_weight = commitment_weight
         self.codebook_weight = codebook_weight
         self.gradient = resolve_gradient(gradient)
@@ -113,7 +97,7 @@ class VARQuantizer(PyramidQuantizer):
         *,
         quantizer: str | Builder = "vq",
         scales: Annotated[GivenScales, check_numbers] = (0.25, 0.5, 1.0),
-        axes: int = 2,
+        axes: Axes = 2,
         shared: bool = True,
         num_blends: Count = 4,
         blend_ratio: Share = 0.5,

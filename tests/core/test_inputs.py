@@ -165,7 +165,27 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "axes": 1,
         "shared": False,
         "interpolation": "nearest",
-        "blend": nn.Conv1d(4, 4, 1),
+        "blends": (nn.Conv1d(4, 4, 1),),
+        "entry": nn.LayerNorm(4),
+        **DROPOUT,
+        "flip_probability": 0.0,
+        "decay": 0.5,
+    },
+    "var": {
+        **SIZES,
+        "quantizer": "ema_vq",
+        "scales": (0.5, 1.0),
+        "axes": 1,
+        "shared": False,
+        "num_blends": 1,
+        "blend_ratio": 0.25,
+        "interpolation": "nearest",
+        "commitment_weight": 0.5,
+        "codebook_weight": 2.0,
+        "gradient": "rotation",
+        "entry": nn.LayerNorm(4),
+        **DROPOUT,
+        "flip_probability": 0.0,
         "decay": 0.5,
     },
     "bypass": {**SIZES, "quantizer": "ema_vq", "probability": 0.5, "decay": 0.5},
@@ -198,6 +218,7 @@ TAKERS: dict[str, list[Any]] = {
     "grouped": [GroupedQuantizer],
     "residual_fsq": [ResidualQuantizer],
     "multiscale": [MultiScaleQuantizer],
+    "var": [quantizers.VARQuantizer],
     "bypass": [quantizers.BypassQuantizer],
     "interpolated": [quantizers.InterpolatedQuantizer],
 }
@@ -216,6 +237,7 @@ def test_every_option_of_every_name_is_tried() -> None:
     for name, options in OPTIONS.items():
         own = {*option_names(_BUILDERS[name]), *option_names(*TAKERS.get(name, []), keyword_only=True)}
         left = {"transform"} if name == "vqbridge" else set()
+        left |= {"blends"} if name == "var" else set()
         left |= {"codebook_size"} if options.keys() & {"levels", "lattice"} else set()
         stage = {"codebook_size", "decay"} if "quantizer" in options else set()
         assert options.keys() == own - left | stage, name
@@ -388,7 +410,9 @@ def nonsense_for(name: str, option: str) -> list[Any]:
     value = OPTIONS[name][option]
     values = [*NONSENSE.get(type(value), [3, "tanh", [nn.Tanh()], nn.Tanh, object()])]
     if isinstance(value, int) and not isinstance(value, bool) and option != "channel_dim":
-        can_be_zero = (option == "blocks" and name == "qinco") or (option == "codebook_size" and name == "none")
+        can_be_zero = (name, option) in (("qinco", "blocks"), ("var", "num_blends")) or (
+            option == "codebook_size" and name == "none"
+        )
         values += [-1, np.int64(-3)] + ([] if can_be_zero else [0])
     if isinstance(value, float) and option not in ("gate", "entropy_weight"):
         values += [-0.5, np.float32(-1), -math.inf]
@@ -588,7 +612,9 @@ def test_numbers_of_calls_are_checked_too(wrong: Any) -> None:
             method(batch(3), num_codebooks=wrong)
     with pytest.raises(ValueError, match=r"beam_width is .*, expected an integer of at least 1"):
         residual.encode(batch(3), beam_width=wrong)
-    for size in (wrong, [wrong]):
+    for size in (wrong, [wrong], [[wrong]]):
+        if size == [[2]]:
+            continue  # which lists the size of one scale
         with pytest.raises(ValueError, match=r"size.* is .*, expected (an integer|a sequence)"):
             pyramid.decode(pyramid.encode(batch(8)), size=size)
     with pytest.raises(ValueError, match=r"temperature is .*, expected a number above 0"):

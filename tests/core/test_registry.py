@@ -107,7 +107,7 @@ def test_options_are_those_that_create_takes(name: str) -> None:
     text = repr(options)
     assert text.startswith(f"options of '{name}':")
     assert all(f"  {option} " in text for option in options)
-    forwards = ("residual", "grouped", "multiscale", "parallel", "bypass", "interpolated")
+    forwards = ("residual", "grouped", "multiscale", "var", "parallel", "bypass", "interpolated")
     assert ("Other options go to" in text) == (name in forwards)
     given = {option: value for option, value in options.items() if "required" not in repr(value)}
     given = {option: value for option, value in given.items() if not isinstance(value, Computed)}
@@ -187,7 +187,7 @@ def test_hints_name_options_that_exist() -> None:
         "vqbridge",
     }
     for name in quantizers.available():
-        if name not in ("residual", "grouped", "multiscale", "parallel"):
+        if name not in ("residual", "grouped", "multiscale", "var", "parallel"):
             options = quantizers.options(name).keys()
             assert (not LEARNED.isdisjoint(options)) == (name in learned | {"rotation_vq", "affine_vq"})
             takes_losses = "regularizers" in options and "learned_basis" not in options

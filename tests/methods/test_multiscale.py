@@ -18,6 +18,7 @@ from torch.nn import functional as F
 import quantizers
 from quantizers import EMAVectorQuantizer, MultiScaleQuantizer, VectorQuantizer
 from quantizers.composite.pyramid import pyramid_sizes
+from quantizers.composite.pyramid_quantizer import PyramidQuantizer
 from tests.cases import assert_same_state, normal, state_of
 
 EPS = torch.finfo(torch.float64).eps
@@ -31,16 +32,19 @@ OPTIONS: list[dict[str, Any]] = [
     {},
     {"quantizer": "ema_vq", "interpolation": "nearest"},
     {"quantizer": "ema_vq", "shared": False, "decay": 0.5, "scales": (0.3, 1.0)},
-    {"quantizer": "rotation_vq", "code_dim": 2},
+    {"quantizer": "rotation_vq", "code_dim": 2, "interpolation": "cubic"},
     {"quantizer": "fsq", "channel_dim": 1},
+    {"method": "var"},
+    {"method": "var", "quantizer": "ema_vq", "shared": False, "gradient": "rotation", "interpolation": "linear"},
+    {"method": "var", "quantizer": "bsq", "num_blends": 1, "channel_dim": 1},
 ]
 every_option = pytest.mark.parametrize("options", OPTIONS, ids=str)
 
 
-def pyramid(seed: int = 0, axes: int = 2, **options: Any) -> MultiScaleQuantizer:
+def pyramid(seed: int = 0, axes: int = 2, *, method: str = "multiscale", **options: Any) -> PyramidQuantizer:
     torch.manual_seed(seed)
-    built = quantizers.create("multiscale", **{"dim": DIM, "codebook_size": SIZE, "axes": axes, **options})
-    assert isinstance(built, MultiScaleQuantizer)
+    built = quantizers.create(method, **{"dim": DIM, "codebook_size": SIZE, "axes": axes, **options})
+    assert isinstance(built, PyramidQuantizer)
     return built
 
 
@@ -48,7 +52,7 @@ def maps(seed: int, axes: int = 2, *, leading: Sequence[int] = (2,), channel_dim
     return normal(seed, *leading, *SIZES[axes], DIM, dtype=torch.float32).movedim(-1, channel_dim)
 
 
-def tokens(size: Sequence[int], quantizer: MultiScaleQuantizer) -> int:
+def tokens(size: Sequence[int], quantizer: PyramidQuantizer) -> int:
     return sum(torch.Size(level).numel() for level in pyramid_sizes(size, quantizer.scales))
 
 

@@ -41,7 +41,12 @@ from quantizers.training.schedules import LinearCommitment
 from tests.cases import CASES, DIM, Case, halved, missing_of
 from tests.docs.test_readme import blocks
 
-ALL = [*CASES, Case("multiscale"), Case("multiscale", {"blend": nn.Conv2d(DIM, DIM, (3, 3), padding="same")})]
+ALL = [
+    *CASES,
+    Case("multiscale"),
+    Case("multiscale", {"blends": [nn.Conv2d(DIM, DIM, (3, 3), padding="same")]}),
+    Case("var"),
+]
 every_quantizer = pytest.mark.parametrize("case", ALL, ids=str)
 
 
@@ -152,6 +157,7 @@ MODULE_EXAMPLES = [
     nn.LeakyReLU(0.3), nn.PReLU(4, 0.1), nn.Softplus(2.0, 30.0), nn.Linear(4, 4, bias=False), nn.Linear(4, 4),
     nn.LayerNorm(4), nn.LayerNorm((4,), 1e-3, bias=False), nn.GroupNorm(2, 4, affine=False),
     nn.Conv1d(4, 4, 3, padding=1, groups=2), nn.Conv2d(4, 4, (3, 1), 1, "same", bias=False), nn.Conv3d(4, 4, 1),
+    quantizers.BlendConvolution(4, 2, 0.25),
     nn.Sequential(), nn.Sequential(nn.Linear(4, 8), nn.Sequential(nn.GELU()), nn.Linear(8, 4)),
     *(SimVQ(4, 8, transform=name).transform for name in ("linear", "diagonal", "affine")), WideMatrix(4, 4),
     VQBridge(8, 4, patch_size=3, width=6, blocks=3, heads=2, gate=0.25),

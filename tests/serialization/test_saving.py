@@ -57,7 +57,7 @@ def test_a_trained_quantizer_comes_back_bit_for_bit(case: Case, tmp_path: Path) 
 
 
 def test_a_pyramid_comes_back(tmp_path: Path) -> None:
-    quantizer = Case("multiscale", {"quantizer": "ema_vq", "blend": nn.Conv2d(4, 4, 3, padding=1)}).build()
+    quantizer = Case("multiscale", {"quantizer": "ema_vq", "blends": [nn.Conv2d(4, 4, 3, padding=1)]}).build()
     quantizer(batch(2, 8, 8))
     quantizers.save(quantizer, tmp_path)
     loaded = quantizers.load(tmp_path)
