@@ -50,12 +50,9 @@ def check_sizes(sizes: GivenSizes, full: Size, most: int) -> list[Size]:
 
     Raises: ValueError for sizes that do not ascend to x's, and for more of them than scales.
     """
-    given = elements(sizes)
-    if not given:
-        raise ValueError(f"sizes are {shown(sizes)}, expected the size of each scale, the coarsest first")
-    if len(given) > most:
-        raise ValueError(f"got {len(given)} sizes for {most} scales; expected at most one per scale")
-    checked = [_check_size(size, len(full)) for size in given]
+    checked = list_sizes(sizes, len(full))
+    if len(checked) > most:
+        raise ValueError(f"got {len(checked)} sizes for {most} scales; expected at most one per scale")
     for size in checked:
         if any(own > whole for own, whole in zip(size, full, strict=True)):
             raise ValueError(f"sizes contain {size}, which is larger than x's size {tuple(full)}")
@@ -67,6 +64,14 @@ def check_sizes(sizes: GivenSizes, full: Size, most: int) -> list[Size]:
     if checked[-1] != tuple(full):
         raise ValueError(f"sizes end with {checked[-1]}, expected x's size {tuple(full)}")
     return checked
+
+
+def list_sizes(sizes: GivenSizes, axes: int) -> list[Size]:
+    """The sizes of scales, as numbers for all axes or one for each. Raises: ValueError for anything else."""
+    given = elements(sizes)
+    if not given:
+        raise ValueError(f"sizes are {shown(sizes)}, expected the size of each scale, the coarsest first")
+    return [_check_size(size, axes) for size in given]
 
 
 def is_list_of_sizes(size: object) -> bool:

@@ -169,7 +169,8 @@ class PyramidQuantizer(ScaleTokens):
 
         Args:
             x, mask: see Quantizer.
-            sizes: the sizes of all scales, the coarsest first, ending with x's; by default those of `scales`.
+            sizes: the sizes of all scales, the coarsest first, ending with x's: a number for all axes, or one for
+                each. By default those of `scales`.
 
         Raises: as Quantizer; ValueError for sizes that do not ascend to x's.
         """
@@ -215,7 +216,7 @@ class PyramidQuantizer(ScaleTokens):
         probability = check_as(Probability, "probability", probability)
         check_bits(self.components)
         _check_one_size(x)
-        rows = to_rows(x, mask, self.dim, self.channel_dim)._replace(sizes=sizes)
+        rows = to_rows(x, mask, self.dim, self.channel_dim)._replace(sizes=self._listed(sizes))
         targets = []
 
         def flip(position: int, component: RowQuantizer, cells: Rows) -> CodesAndTokens:

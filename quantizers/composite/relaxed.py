@@ -183,6 +183,9 @@ class RelaxedQuantizer(RowQuantizer):
         vectors = self.quantizer.decode(indices, **options)
         return vectors.movedim(-1, self.channel_dim).contiguous()
 
+    def _listed(self, sizes: Sequence[Any] | None) -> Sequence[Any] | None:
+        return self.quantizer._listed(sizes)
+
     def encode_rows(self, rows: Rows, **options: Any) -> Tensor:
         """`encode` for rows [N, dim], called by quantizers that contain this one."""
         return self._through(type(self.quantizer).encode_rows, rows, **options)

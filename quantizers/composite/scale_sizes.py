@@ -15,6 +15,7 @@ from quantizers.composite.pyramid import (
     count_cells,
     full_size,
     is_list_of_sizes,
+    list_sizes,
     pyramid_sizes,
 )
 from quantizers.core.arguments.checks import check_size
@@ -56,6 +57,9 @@ class ScaleSizes(MapQuantizer, ComposedQuantizer):
         """See `MapQuantizer.tokens_per_codebook`; there is one codebook per scale."""
         levels = pyramid_sizes(full_size(tokens, self.axes, self.scales), self.scales)
         return [count_cells(level) for level in levels]
+
+    def _listed(self, sizes: GivenSizes | None) -> list[Size] | None:
+        return None if sizes is None else list_sizes(sizes, self.axes)
 
     def _check_size(self, size: object) -> Size:
         checked: Size = check_size("size", size)

@@ -39,7 +39,7 @@ class VARQuantizer(PyramidQuantizer):
     second term alone, and moving averages from the means that chose them. loss_k is what
     the quantizer of scale k adds, such as the entropies of BSQ. `from_options` builds quantizers without
     commitment and codebook loss, which the sum has instead; give quantizers that you build yourself
-    commitment_weight=0 and codebook_weight=0.
+    commitment_weight=0 and codebook_weight=0, and no projection of their own.
 
     Example:
         >>> import torch, quantizers
@@ -84,6 +84,12 @@ class VARQuantizer(PyramidQuantizer):
         **options: Unpack[PyramidOptions],
     ) -> None:
         super().__init__(dim, quantizers, scales=scales, axes=axes, interpolation=interpolation, **options)
+        for component in self.components:
+            if component.code_dim != component.dim:
+                raise ValueError(
+                    f"a component projects from {component.dim} to {component.code_dim} channels, which would "
+                    f"learn nothing: build it with dim={component.code_dim}, so that x is projected once"
+                )
         self.commitment_weight = commitment_weight
         self.codebook_weight = codebook_weight
         self.gradient = resolve_gradient(gradient)
@@ -108,7 +114,8 @@ class VARQuantizer(PyramidQuantizer):
 
         Args:
             quantizer: the name, class or function of the scales' quantizer, as for `create`. It gets
-                commitment_weight=0 and codebook_weight=0 where it has these options.
+                commitment_weight=0 and codebook_weight=0 where it has these options. Where it has fewer
+                channels than x, x is projected once, before the first scale.
             shared: one quantizer for all scales.
             num_blends: how many BlendConvolutions there are for the scales, at most one for each; 0 for none.
             blend_ratio: r in φ(x) = (1 − r) · x + r · convolution(x).
@@ -121,8 +128,10 @@ class VARQuantizer(PyramidQuantizer):
         inner = {**{name: 0.0 for name in OWN_LOSSES if name in taken}, **inner}
         count = len(elements(scales) or ())
         with forwarding(cls.from_options):
-            built = repeated(lambda: create(quantizer, dim, **inner), count, shared)
-        blends = [BlendConvolution(dim, axes, blend_ratio) for _ in range(min(num_blends, count))]
+            with torch.device("meta"):
+                code_dim = create(quantizer, dim, **inner).code_dim
+            built = repeated(lambda: create(quantizer, code_dim, **inner), count, shared)
+        blends = [BlendConvolution(code_dim, axes, blend_ratio) for _ in range(min(num_blends, count))]
         return cls(dim, built, scales=scales, axes=axes, channel_dim=channel_dim, blends=blends, **own)
 
     @property

@@ -157,6 +157,7 @@ class Quantizer(RecordedConstruction, CodeIndices, CodeHooks, LearnedCodes, abc.
         self, x: Tensor, mask: Tensor | None, *, sizes: Sequence[Any] | None = None, **options: Any
     ) -> Tensor:
         """`encode` with options of `encode_rows`. Args: sizes: of the scales of a map."""
+        sizes = self._listed(sizes)
         rows = to_rows(x, mask, self.dim, self.channel_dim)._replace(sizes=sizes)
         with without_autocast(x.device):
             indices = self._reshape_indices(self.encode_rows(rows, **options), rows.shape)
@@ -175,6 +176,7 @@ class Quantizer(RecordedConstruction, CodeIndices, CodeHooks, LearnedCodes, abc.
         Args: sizes: of the scales of a map.
         """
         self._warn_of_half_state()
+        sizes = self._listed(sizes)
         rows = to_rows(x, mask, self.dim, self.channel_dim)._replace(sizes=sizes)
         with without_autocast(x.device):
             quantized, indices, loss = self._quantize_projected(rows, quantize)
@@ -185,6 +187,10 @@ class Quantizer(RecordedConstruction, CodeIndices, CodeHooks, LearnedCodes, abc.
         quantized = from_rows(quantized.to(x.dtype), rows.shape, self.channel_dim, like=x)
         event = ForwardEvent(x, mask, self._reshape_indices(indices, rows.shape), True, sizes)
         return QuantizerOutput(quantized, self._notify_code_hooks(event), loss.to(rows.vectors.dtype))
+
+    def _listed(self, sizes: Sequence[Any] | None) -> Sequence[Any] | None:
+        """The sizes of the scales of a map as one tuple for each, for a quantizer of maps."""
+        return sizes
 
     def _quantize_projected(self, rows: Rows, quantize: Callable[[Rows], QuantizerOutput]) -> QuantizerOutput:
         """Project rows [N, dim] into code space, quantize them there, and project the codes out."""
