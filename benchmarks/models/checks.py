@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.errors import InputError
 from quantizers.core.arguments.checks import check_at_least
@@ -34,6 +34,29 @@ def check_next(name: str, codes: Tensor, batch: int, size: int) -> None:
     if codes.shape != (batch,):
         raise InputError(f"{name} have shape {tuple(codes.shape)}, expected ({batch},), one for each image")
     _check_range(name, codes[:, None], (size,))
+
+
+def check_tokens(name: str, tokens: Tensor, length: int, size: int) -> None:
+    """Check for tokens [B, length] int64 in [0, size). Raises: InputError."""
+    _check_integers(name, tokens)
+    if tokens.dim() != 2 or tokens.shape[1] != length:
+        raise InputError(f"{name} have shape {tuple(tokens.shape)}, expected [B, {length}]")
+    _check_range(name, tokens[..., None], (size,))
+
+
+def check_grid(height: int, width: int, largest: Sequence[int]) -> None:
+    """Check that a transformer has embeddings for all positions of a grid. Raises: InputError."""
+    if height > largest[0] or width > largest[1]:
+        raise InputError(
+            f"the grid is {height} × {width}, expected at most {largest[0]} × {largest[1]}: "
+            "this transformer has no embeddings for further positions"
+        )
+
+
+def check_evaluation(prior: nn.Module) -> None:
+    """Check that the prior is in evaluation mode. Raises: RuntimeError."""
+    if prior.training:
+        raise RuntimeError("the prior is in training mode, where dropout changes the steps: call eval() first")
 
 
 def _check_integers(name: str, codes: Tensor) -> None:

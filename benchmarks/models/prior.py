@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.errors import InputError
-from benchmarks.models.checks import check_codes, check_next, check_sizes
+from benchmarks.models.checks import check_codes, check_evaluation, check_next, check_sizes
 from benchmarks.models.condition import Condition, ConditionMap
 from quantizers.core.arguments.checks import check_at_least
 
@@ -132,8 +132,7 @@ class Prior(nn.Module, ABC):
 
         Raises: InputError for an unsuitable grid or condition; RuntimeError in training mode.
         """
-        if self.training:
-            raise RuntimeError("the prior is in training mode, where dropout changes the steps: call eval() first")
+        check_evaluation(self)
         if batch < 0 or len(shape) != 2 or min(shape) < 1:
             raise InputError(f"got {batch} grids of shape {tuple(shape)}, expected (h, w) of at least 1 each")
         self._check_grid(*shape)

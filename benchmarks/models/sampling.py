@@ -68,8 +68,10 @@ def filter_logits(
 
 
 def draw(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """Sample one code for each row of logits [B, K] from its softmax: [B] int64."""
-    return torch.multinomial(logits.double().softmax(-1), 1, generator=generator)[:, 0]
+    """Sample one code for each row of logits [..., K] from its softmax: [...] int64."""
+    probabilities = logits.double().softmax(-1)
+    drawn = torch.multinomial(probabilities.reshape(-1, logits.shape[-1]), 1, generator=generator)
+    return drawn.view(logits.shape[:-1])
 
 
 def sample(

@@ -9,40 +9,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from benchmarks.errors import InputError
+from benchmarks.models.attention import AttentionCache, CausalBlock, stack_blocks
+from benchmarks.models.checks import check_grid
 from benchmarks.models.prior import Prior, Steps
 from quantizers.core.arguments.checks import check_at_least
-
-
-class CausalBlock(nn.Module):
-    """x ← x + attention(norm(x)), x ← x + MLP(norm(x)), for tokens [B, T, width]."""
-
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.heads = heads
-        self.attention_norm = nn.LayerNorm(width)
-        self.to_qkv = nn.Linear(width, 3 * width)
-        self.from_heads = nn.Linear(width, width)
-        self.mlp_norm = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        query, key, value = self.project(tokens)
-        return self.finish(tokens, F.scaled_dot_product_attention(query, key, value, is_causal=True))
-
-    def project(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return query, key and value, each [B, heads, T, width / heads]."""
-        qkv = self.to_qkv(self.attention_norm(tokens)).unflatten(-1, (3, self.heads, -1))
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        return query, key, value
-
-    def finish(self, tokens: Tensor, attended: Tensor) -> Tensor:
-        """Apply the layers after the attention to its output [B, heads, T, width / heads]."""
-        tokens = tokens + self.dropout(self.from_heads(attended.transpose(1, 2).flatten(2)))
-        return tokens + self.dropout(self.mlp(self.mlp_norm(tokens)))
 
 
 class Transformer(Prior):
@@ -78,16 +49,13 @@ class Transformer(Prior):
         top_factor: int = 2,
     ) -> None:
         super().__init__(sizes, width, classes=classes, top_sizes=top_sizes, top_factor=top_factor)
-        check_at_least("layers", layers, 1)
-        if width % check_at_least("heads", heads, 1):
-            raise ValueError(f"width is {width}, expected a multiple of heads={heads}")
         self.largest = tuple(check_at_least("each of largest", side, 1) for side in largest)
         self.first = nn.Parameter(torch.empty(width))
         self.row = nn.Parameter(torch.empty(self.largest[0], width))
         self.column = nn.Parameter(torch.empty(self.largest[1], width))
         self.codebook = nn.Parameter(torch.empty(len(self.sizes), width))
         self.dropout = nn.Dropout(dropout)
-        self.blocks = nn.ModuleList(CausalBlock(width, heads, dropout) for _ in range(layers))
+        self.blocks = stack_blocks(CausalBlock, layers, width, heads, dropout)
         self.norm = nn.LayerNorm(width)
         self.to_logits = nn.ModuleList(nn.Linear(width, size) for size in self.sizes)
         self.reset_parameters()
@@ -123,11 +91,7 @@ class Transformer(Prior):
         return TransformerSteps(self, batch, shape, context)
 
     def _check_grid(self, height: int, width: int) -> None:
-        if height > self.largest[0] or width > self.largest[1]:
-            raise InputError(
-                f"the grid is {height} × {width}, expected at most {self.largest[0]} × {self.largest[1]}: "
-                "this transformer has no embeddings for further positions"
-            )
+        check_grid(height, width, self.largest)
 
 
 class TransformerSteps(Steps):
@@ -138,19 +102,12 @@ class TransformerSteps(Steps):
         self.prior = prior
         self.positions = prior.positions(shape, context)
         self.before = prior.first.expand(batch, -1)  # the embedded code before the predicted one
-        heads = prior.blocks[0].heads
-        size = (2, batch, heads, math.prod(shape) * len(prior.sizes), prior.width // heads)
-        self.caches = [prior.first.new_zeros(size) for _ in prior.blocks]  # keys and values
+        self.cache = AttentionCache(prior.blocks, batch, math.prod(shape) * len(prior.sizes))
 
     def _predict(self, row: int, column: int, codebook: int) -> Tensor:
-        step = self.taken
-        token = (self.before + self.positions[:, step])[:, None]
-        for block, cache in zip(self.prior.blocks, self.caches, strict=True):
-            query, key, value = block.project(token)
-            cache[0, :, :, step, None], cache[1, :, :, step, None] = key, value
-            keys, values = cache[:, :, :, : step + 1]
-            token = block.finish(token, F.scaled_dot_product_attention(query, keys, values))
-        return self.prior.to_logits[codebook](self.prior.norm(token)[:, 0])
+        token = (self.before + self.positions[:, self.taken])[:, None]
+        token = self.prior.norm(self.cache.append(token)[:, 0])
+        return self.prior.to_logits[codebook](token)
 
     def _take(self, codes: Tensor, row: int, column: int, codebook: int) -> None:
         self.before = self.prior.embeddings[codebook](codes)
