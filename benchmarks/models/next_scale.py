@@ -16,8 +16,8 @@ from benchmarks.models.attention import AttentionBlock, AttentionCache, stack_bl
 from benchmarks.models.checks import check_evaluation, check_tokens
 from benchmarks.models.guidance import LabelEmbedding, guidance_at, guide
 from benchmarks.models.sampling import draw, filter_logits
+from quantizers.composite.pyramid_quantizer import PyramidQuantizer
 from quantizers.core.arguments.checks import check_at_least
-from quantizers.core.base import Quantizer
 
 
 class NextScaleTransformer(nn.Module):
@@ -110,7 +110,8 @@ class NextScaleTransformer(nn.Module):
 
         Args:
             tokens: [B, L] int64, those of all scales, coarse to fine.
-            inputs: [B, L − L_1, dim], `quantizer.scale_inputs(tokens)`. With the pair (targets, indices) of
+            inputs: [B, L − L_1, dim], `quantizer.scale_inputs(tokens, scales)`, made without a gradient unless the
+                quantizer shall learn as well. With the pair (targets, indices) of
                 `quantizer.encode_with_flips`, tokens are the targets and inputs come from the indices; the bits
                 are then a loss and no longer a code length.
             label: [B] int64; in training mode some labels are dropped.
@@ -136,7 +137,7 @@ class NextScaleTransformer(nn.Module):
 class NextScaleSteps:
     """Predicts one scale after the other, with cached keys and values. There are no gradients.
 
-        steps, scales = prior.start(batch, label), quantizer.start_scales(batch, list(prior.scales))
+        steps, scales = prior.start(batch, label), quantizer.start_scales(batch, prior.scales)
         while steps.left:
             tokens = choose(steps.logits(scales.inputs))  # [B, n_k, K]
             scales.append(tokens)                         # [B, n_k]
@@ -188,9 +189,10 @@ class NextScaleSteps:
             raise InputError(f"inputs of scale {self.taken + 1} are {_shaped(given)}, expected {_shaped(shape)}")
 
 
+@torch.no_grad()
 def sample_scales(
     prior: NextScaleTransformer,
-    quantizer: Quantizer,
+    quantizer: PyramidQuantizer,
     batch: int,
     label: Tensor | None = None,
     *,
@@ -220,7 +222,7 @@ def sample_scales(
             f"{prior.codebook_size} at all scales: the prior was built for that"
         )
     steps = prior.start(batch, label, guidance=guidance)
-    scales = quantizer.start_scales(batch, list(prior.scales))
+    scales = quantizer.start_scales(batch, prior.scales)
     while steps.left:
         logits = filter_logits(steps.logits(scales.inputs), temperature=temperature, top_k=top_k, top_p=top_p)
         scales.append(draw(logits, generator))
