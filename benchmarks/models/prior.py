@@ -112,20 +112,11 @@ class Prior(nn.Module, ABC):
 
     def forward(self, codes: Tensor, condition: Condition | None = None) -> list[Tensor]:
         """Return the logits of every code given the earlier ones: for each codebook [B, h, w, K_c]."""
-        check_codes("codes", codes, self.sizes)
-        self._check_grid(*codes.shape[1:3])
-        context = self.condition_map(condition, len(codes), tuple(codes.shape[1:3]))
-        embedded = [embedding(codes[..., c]) for c, embedding in enumerate(self.embeddings)]
-        return self._logits(embedded, context)
+        return self._logits(*self._embed(codes, condition))
 
     def bits(self, codes: Tensor, condition: Condition | None = None) -> Tensor:
         """Return −log₂ p(codes), summed over all codes of an image: [B]. Training minimizes its mean."""
-        logits = self(codes, condition)
-        nats = sum(
-            F.cross_entropy(codebook_logits.movedim(-1, 1), codes[..., c], reduction="none").sum((1, 2))
-            for c, codebook_logits in enumerate(logits)
-        )
-        return nats / math.log(2)
+        return bits_under(self(codes, condition), codes)
 
     def start(self, batch: int, shape: tuple[int, int], condition: Condition | None = None) -> Steps:
         """Return the steps from the first code on, for `batch` grids of `shape` (h, w).
@@ -140,6 +131,13 @@ class Prior(nn.Module, ABC):
             context = self.condition_map(condition, batch, tuple(shape))
             return self._start(batch, tuple(shape), context)
 
+    def _embed(self, codes: Tensor, condition: Condition | None) -> tuple[list[Tensor], Tensor | None]:
+        """Check codes and condition, and return each codebook's embedded codes, and the context."""
+        check_codes("codes", codes, self.sizes)
+        self._check_grid(*codes.shape[1:3])
+        context = self.condition_map(condition, len(codes), tuple(codes.shape[1:3]))
+        return [embedding(codes[..., c]) for c, embedding in enumerate(self.embeddings)], context
+
     @abstractmethod
     def _logits(self, embedded: list[Tensor], context: Tensor | None) -> list[Tensor]:
         """Return the logits from each codebook's embedded codes [B, h, w, width], and context [B, width, h, w]."""
@@ -150,3 +148,12 @@ class Prior(nn.Module, ABC):
 
     def _check_grid(self, height: int, width: int) -> None:
         """Raise an InputError for a grid that is too large. Priors with a limit override this."""
+
+
+def bits_under(logits: list[Tensor], codes: Tensor) -> Tensor:
+    """Return −log₂ of the probability of codes [B, h, w, n] under each codebook's logits [B, h, w, K_c]: [B]."""
+    nats = sum(
+        F.cross_entropy(codebook_logits.movedim(-1, 1), codes[..., c], reduction="none").sum((1, 2))
+        for c, codebook_logits in enumerate(logits)
+    )
+    return nats / math.log(2)

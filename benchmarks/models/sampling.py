@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.models.condition import Condition
-from benchmarks.models.prior import Prior
+from benchmarks.models.prior import Prior, Steps
 from quantizers.core.arguments.checks import check_at_least
 
 
@@ -95,9 +95,21 @@ def sample(
     Raises: the errors of `Prior.start` and of the filters.
     """
     steps = prior.start(batch, shape, condition)
+    return sample_steps(steps, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)
+
+
+def sample_steps(
+    steps: Steps,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    generator: torch.Generator,
+) -> Tensor:
+    """Sample the codes of steps that have just begun, [batch, h, w, n] int64; see `sample`."""
     drawn = []
     while steps.left:
         logits = filter_logits(steps.logits(), temperature=temperature, top_k=top_k, top_p=top_p)
         drawn.append(draw(logits, generator))
         steps.append(drawn[-1])
-    return torch.stack(drawn, 1).view(batch, *shape, len(prior.sizes))
+    return torch.stack(drawn, 1).view(steps.batch, *steps.shape, len(steps.sizes))

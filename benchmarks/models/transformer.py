@@ -71,11 +71,19 @@ class Transformer(Prior):
         codes = torch.stack(embedded, 3)  # [B, h, w, n, width]
         batch, height, width = codes.shape[:3]
         before = torch.cat([self.first.expand(batch, 1, -1), codes.flatten(1, 3)[:, :-1]], 1)
-        tokens = self.dropout(before + self.positions((height, width), context))
+        features = self._features(before + self.positions((height, width), context))
+        return self._heads(features.unflatten(1, (height, width, -1)))
+
+    def _features(self, tokens: Tensor) -> Tensor:
+        """Return the last block's normalized output for tokens [B, T, width]."""
+        tokens = self.dropout(tokens)
         for block in self.blocks:
             tokens = block(tokens)
-        tokens = self.norm(tokens).unflatten(1, (height, width, -1))
-        return [head(tokens[..., c, :]) for c, head in enumerate(self.to_logits)]
+        return self.norm(tokens)
+
+    def _heads(self, features: Tensor) -> list[Tensor]:
+        """Return the logits of each codebook from features [B, h, w, n, width]."""
+        return [head(features[..., c, :]) for c, head in enumerate(self.to_logits)]
 
     def positions(self, shape: tuple[int, int], context: Tensor | None) -> Tensor:
         """Return what is known about each predicted code apart from other codes, [B, T, width]; B = 1 without a
