@@ -16,7 +16,7 @@ from benchmarks.stored_results import source_digest
 
 HERE = Path(__file__).resolve().parent
 FOLDERS = (HERE, HERE.parent / "models")
-FILES = ("aids", "autoencoder", "crops", "data", "digits", "training", "variants")
+FILES = ("aids", "autoencoder", "captions", "crops", "data", "digits", "training", "variants")
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
