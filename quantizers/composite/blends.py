@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 from torch import Tensor, nn
 
 from quantizers.composite.pyramid_options import Axes
@@ -51,7 +50,17 @@ def spread_blends(position: int, scales: int, blends: Sequence[nn.Module]) -> nn
 
     Args: position: s, from 0.
     """
-    count = len(blends)
+    return blends[nearest_mark(position / max(scales - 1, 1), len(blends))]
+
+
+def nearest_mark(place: float, count: int) -> int:
+    """Which of so many marks is nearest to a place between 0 and 1.
+
+    Places such as 2/9 of VAR's ten scales lie half way between two of four marks, where rounding decides. So the
+    marks are rounded as numpy.linspace rounds them; numpy itself would not compile in a forward.
+    """
     first = 1 / 3 / count if count == 4 else 1 / 2 / count
-    marks = np.linspace(first, 1 - first, count)
-    return blends[int(np.argmin(np.abs(marks - position / max(scales - 1, 1))))]
+    last = 1 - first
+    step = (last - first) / max(count - 1, 1)
+    marks = [*(first + step * number for number in range(count - 1)), last]
+    return min(range(count), key=lambda number: abs(marks[number] - place))
