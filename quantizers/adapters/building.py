@@ -1,6 +1,6 @@
 """Build a quantizer with the sizes that a model needs, or check one that is already built."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -9,8 +9,11 @@ from quantizers.adapters.bases.spec import QuantizerSpec
 from quantizers.composite.bypass import BypassQuantizer
 from quantizers.composite.grouped import GroupedQuantizer
 from quantizers.composite.interpolated import InterpolatedQuantizer
+from quantizers.composite.multiscale import MultiScaleQuantizer
+from quantizers.composite.pyramid_quantizer import PyramidQuantizer
 from quantizers.composite.relaxed import RelaxedQuantizer
 from quantizers.composite.residual import ResidualQuantizer
+from quantizers.composite.var import VARQuantizer
 from quantizers.core.arguments.forwarding import split_options
 from quantizers.core.base import Quantizer
 from quantizers.core.registry import Builder, create, parameters
@@ -18,6 +21,9 @@ from quantizers.scalar.fsp import FSP
 
 _BUILT_CLASSES: Mapping[str | Builder, tuple[Builder, ...]] = {"fsp": (FSP,)}
 """The classes to which a builder passes options that its own signature does not list."""
+
+_OF_SCALES: Mapping[str | Builder, Any] = {"var": VARQuantizer, "multiscale": MultiScaleQuantizer}
+"""The classes that quantize a map scale by scale."""
 
 _RELAXED: Mapping[str | Builder, type[RelaxedQuantizer]] = {
     "bypass": BypassQuantizer,
@@ -43,6 +49,8 @@ def build(
         raise ValueError(f"quantizer is {type(quantizer).__name__}, expected a name, a class or a Quantizer")
     if quantizer in _RELAXED:
         return check_fits(spec, _relaxed(spec, _RELAXED[quantizer], options, keep_codebook))
+    if spec.scales is not None:
+        return check_fits(spec, _multiscale(spec, quantizer, options, keep_codebook))
     if spec.num_groups is not None:
         return check_fits(spec, _grouped(spec, quantizer, options, keep_codebook))
     known = {**spec.options, **({"logits": "distance", **spec.keep_codebook_options} if keep_codebook else {})}
@@ -105,6 +113,24 @@ def _grouped(
     return GroupedQuantizer(spec.dim, made.components, channel_dim=spec.channel_dim) if projects else made
 
 
+def _multiscale(
+    spec: QuantizerSpec, quantizer: str | Builder, options: Mapping[str, Any], keep_codebook: bool
+) -> Quantizer:
+    """Scales of a map, each with the quantizer that a spec of single vectors would get.
+
+    The quantizer of the scales of "var" and "multiscale" is an option of its own.
+    """
+    name = quantizer if quantizer in _OF_SCALES else "var"
+    kind = options.get("quantizer", "vq") if name == quantizer else quantizer
+    known = {**spec.options, **({"logits": "distance", **spec.keep_codebook_options} if keep_codebook else {})}
+    cls = _OF_SCALES[name]
+    own = _accepted(known, cls.from_options, cls, kind, *_BUILT_CLASSES.get(kind, ()))
+    if not options.keys() & {"levels", "lattice"}:
+        own["codebook_size"] = spec.codebook_size
+    own |= {"scales": spec.scales, "axes": 2, **options, "quantizer": kind}
+    return create(name, dim=spec.dim, channel_dim=spec.channel_dim, **own)
+
+
 def _residual(
     quantizer: str | Builder, known: Mapping[str, Any], options: Mapping[str, Any]
 ) -> tuple[str | Builder, dict[str, Any]]:
@@ -140,7 +166,9 @@ def check_fits(spec: QuantizerSpec, quantizer: Quantizer) -> Quantizer:
             f"quantizer has channel_dim={quantizer.channel_dim}, but this model's channels are on axis "
             f"{spec.channel_dim}; expected channel_dim={spec.channel_dim}"
         )
-    if not quantizer.per_vector:
+    if spec.scales is not None:
+        _check_scales(spec.scales, quantizer)
+    elif not quantizer.per_vector:
         raise ValueError(
             f"quantizer is {type(quantizer).__name__}, whose indices describe whole maps; the model expects an "
             "index for each vector"
@@ -151,3 +179,16 @@ def check_fits(spec: QuantizerSpec, quantizer: Quantizer) -> Quantizer:
             "stages; pass a name, or a ResidualQuantizer"
         )
     return quantizer
+
+
+def _check_scales(scales: Sequence[float], quantizer: Quantizer) -> None:
+    if not isinstance(quantizer, PyramidQuantizer):
+        raise ValueError(
+            f"quantizer is {type(quantizer).__name__}, which has no scales, but this model expects {len(scales)}; "
+            "pass a name, or a quantizer of scales such as VARQuantizer"
+        )
+    if len(quantizer.scales) != len(scales):
+        raise ValueError(
+            f"quantizer has {len(quantizer.scales)} scales, but this model has {len(scales)}; expected the same "
+            "number"
+        )

@@ -39,6 +39,7 @@ def plug_in(
 
         plug_in(vq_model, "simvq")                    # the quantizer of a diffusers VQModel
         plug_in(dac_model, "fsq", levels=(8, 5, 5))   # each of DAC's stages
+        plug_in(var_vqvae, "bsq")                     # all of VAR's scales
         plug_in(model, "residual", quantizer="simvq", num_quantizers=4)
         plug_in(model, "ema_vq", at="bottleneck.vq", contract="taming")
 
@@ -66,8 +67,8 @@ def plug_in(
             module that contains them.
         contract: how the model calls its quantizer, one of `available_contracts()`. Default: found by the name of
             the class. Needed for a module of another class that is called in the same way. If its sizes cannot be
-            read, pass `dim` and `codebook_size`, for residual contracts `num_quantizers`, and `channel_dim` if it
-            is not the contract's; or pass a quantizer that is already built.
+            read, pass `dim` and `codebook_size`, for residual contracts `num_quantizers`, for those of scales
+            `scales`, and `channel_dim` if it is not the contract's; or pass a quantizer that is already built.
         keep_codebook: copy the trained codes, so that the model gives the results that it gave, up to the rounding
             of its own search, and train with the weights of its own losses. If the model is being built on `meta`,
             for example inside its own `from_pretrained`, there are no codes yet: the checkpoint must contain the

@@ -44,14 +44,15 @@ def read_spec(
 
 def _spec_of(quantizer: Quantizer, contract: type[Adapter]) -> QuantizerSpec:
     stages = quantizer.num_codebooks if contract.has_stages else None
-    return QuantizerSpec(quantizer.dim, quantizer.codebook_size, quantizer.channel_dim, stages)
+    scales = (1.0,) * quantizer.num_codebooks if contract.has_scales else None  # their number is all that matters
+    return QuantizerSpec(quantizer.dim, quantizer.codebook_size, quantizer.channel_dim, stages, scales=scales)
 
 
 def _spec_from_options(
     path: str, original: nn.Module, contract: type[Adapter], options: Mapping[str, Any], error: Exception
 ) -> QuantizerSpec:
     """The sizes that the caller gave, since `error` was raised when they were read from the original."""
-    needed = ("dim", "codebook_size", "num_quantizers")[: 3 if contract.has_stages else 2]
+    needed = ["dim", "codebook_size", *["num_quantizers"] * contract.has_stages, *["scales"] * contract.has_scales]
     if not options.keys() >= set(needed):
         raise ValueError(
             f"at {path!r} is {type(original).__name__}, whose sizes contract {contract.contract!r} cannot read "
@@ -59,4 +60,5 @@ def _spec_from_options(
         ) from error
     stages = options["num_quantizers"] if contract.has_stages else None
     channel_dim = options.get("channel_dim", contract.channel_dim)
-    return QuantizerSpec(options["dim"], options["codebook_size"], channel_dim, stages)
+    scales = tuple(options["scales"]) if contract.has_scales else None
+    return QuantizerSpec(options["dim"], options["codebook_size"], channel_dim, stages, scales=scales)

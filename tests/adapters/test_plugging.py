@@ -72,10 +72,10 @@ def same_state(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
-OF_MAPS = "multiscale"
+OF_MAPS = [name for name in quantizers.available() if not quantizers.create(name, WIDTH, CODES).per_vector]
 
 
-@pytest.mark.parametrize("name", sorted({*METHODS, *quantizers.available()} - {OF_MAPS}))
+@pytest.mark.parametrize("name", sorted({*METHODS, *quantizers.available()} - {*OF_MAPS}))
 def test_each_name_plugs_in(name: str) -> None:
     model, x = built(), images()
     before = modules(model)
@@ -102,11 +102,12 @@ def test_options_that_give_a_size_replace_the_model_s(name: str, options: dict[s
     assert model.vq.quantizer.codebook_size == size
 
 
-def test_a_quantizer_of_maps_does_not_fit() -> None:
+@pytest.mark.parametrize("name", OF_MAPS)
+def test_a_quantizer_of_maps_does_not_fit(name: str) -> None:
     model = built()
     before = modules(model)
     with pytest.raises(ValueError, match="whose indices describe whole maps"):
-        plug_in(model, OF_MAPS)
+        plug_in(model, name)
     assert modules(model) == before
 
 
@@ -226,7 +227,8 @@ FOREIGN_CONTRACTS = [
 @pytest.mark.parametrize("contract", FOREIGN_CONTRACTS)
 def test_each_contract_takes_a_module_that_it_cannot_read(contract: str) -> None:
     """Its forward does not read settings that are not there; sizes and axis are as they are said."""
-    stages = {"num_quantizers": 2} if _CONTRACTS[contract].has_stages else {}
+    stages: dict[str, Any] = {"num_quantizers": 2} if _CONTRACTS[contract].has_stages else {}
+    stages |= {"scales": (0.5, 1)} if _CONTRACTS[contract].has_scales else {}
     model = nn.Sequential(Foreign())
     plug_in(model, "vq", at="0", contract=contract, dim=WIDTH, codebook_size=CODES, channel_dim=-1, **stages)
     assert model[0].quantizer.channel_dim == -1

@@ -37,6 +37,8 @@ class Adapter(nn.Module, abc.ABC):
     """The axis on which these classes expect the channels."""
     has_stages: ClassVar[bool] = False
     """Whether these classes are residual quantizers."""
+    has_scales: ClassVar[bool] = False
+    """Whether these classes quantize maps scale by scale."""
     replaced_together: ClassVar[bool] = False
     """Whether several of them inside one module act as one quantizer, so that `plug_in` replaces all of them."""
 

@@ -30,3 +30,5 @@ class QuantizerSpec(NamedTuple):
     """The number of channels of a group, if that is not `dim / num_groups`: x is then projected first."""
     shared_codebook: bool = False
     """Whether all groups have the same codes."""
+    scales: tuple[float, ...] | None = None
+    """The size of each scale relative to the last one, for a quantizer of maps; None for one of single vectors."""
