@@ -17,6 +17,7 @@ from quantizers.adapters.contracts.mimi import MimiAdapter
 from quantizers.adapters.contracts.taming import TamingAdapter
 from quantizers.adapters.contracts.taming_first import TamingFirstAdapter
 from quantizers.adapters.contracts.taming_gumbel import TamingGumbelAdapter
+from quantizers.adapters.contracts.var import VarAdapter
 from quantizers.adapters.contracts.vector_quantize_pytorch import (
     FSPAdapter,
     FSQAdapter,
@@ -54,6 +55,7 @@ _ADAPTERS: tuple[type[Adapter], ...] = (
     TransformersDacStageAdapter,
     TransformersEncodecAdapter,
     VQVAE2Adapter,
+    VarAdapter,
     VectorQuantizeAdapter,
     Wav2Vec2Adapter,
     XcodecAdapter,

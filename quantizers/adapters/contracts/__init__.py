@@ -17,6 +17,7 @@
 | taming | taming-transformers, diffusers | VectorQuantizer, VectorQuantizer2 |
 | taming_first | taming-transformers | VectorQuantizer |
 | taming_gumbel | taming-transformers | GumbelQuantize |
+| var | VAR (FoundationVision) | VectorQuantizer2 |
 | vector_quantize_pytorch | vector-quantize-pytorch | VectorQuantize |
 | vector_quantize_pytorch_fsp | vector-quantize-pytorch | FSP |
 | vector_quantize_pytorch_fsq | vector-quantize-pytorch | FSQ |
