@@ -398,11 +398,13 @@ def test_blend_stands_behind_the_interpolation() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
-def test_one_graph_computes_what_eager_mode_does() -> None:
+@pytest.mark.parametrize("method", ["multiscale", "var"])
+def test_one_graph_computes_what_eager_mode_does(method: str) -> None:
     """Of two scales by the nearest interpolation, which a graph computes bit for bit."""
     torch.compiler.reset()
     counter = CompileCounterWithBackend("aot_eager")
-    quantizer = pyramid(axes=1, quantizer="ema_vq", scales=(0.5, 1.0), interpolation="nearest")
+    options: dict[str, Any] = {"quantizer": "ema_vq", "scales": (0.5, 1.0), "interpolation": "nearest"}
+    quantizer = pyramid(axes=1, method=method, **options)
     eager = copy.deepcopy(quantizer)
     compiled = torch.compile(quantizer, fullgraph=True, backend=counter)
     for seed, count in enumerate((2, 3, 5)):
@@ -419,9 +421,10 @@ def test_one_graph_computes_what_eager_mode_does() -> None:
 
 
 @every_axes
+@pytest.mark.parametrize("method", ["multiscale", "var"])
 @pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.. is deprecated:FutureWarning")
-def test_forward_exports_for_any_batch(axes: int) -> None:
-    quantizer = pyramid(axes=axes).eval()
+def test_forward_exports_for_any_batch(method: str, axes: int) -> None:
+    quantizer = pyramid(axes=axes, method=method).eval()
     program = torch.export.export(quantizer, (maps(0, axes),), dynamic_shapes=[{0: torch.export.Dim.DYNAMIC}])
     x = maps(1, axes, leading=(5,))
     x.flatten()[7] = torch.nan
