@@ -8,6 +8,7 @@ from torch.optim import Optimizer
 
 from quantizers.core.parallel import ProcessGroup
 from quantizers.training.drawn_vectors import DrawnVectors
+from quantizers.training.replacement import LEAST_CHOICES
 
 
 class DeadCodeReplacement(DrawnVectors):
@@ -17,6 +18,16 @@ class DeadCodeReplacement(DrawnVectors):
     values and are drawn at random from all ranks. If there are too few, the least used codes get them, and the
     others wait. A replaced code starts again with u = 1 and without moments in the optimizer. All other codes keep
     their exact values. A code that is never chosen is replaced after the first t steps with γᵗ < threshold.
+
+    **Few vectors.** If a step has fewer vectors than the table has codes, as at the coarsest scale of a
+    multi-scale quantizer, 1/(1−γ) steps may pass without a choice of a code that is used like all others. u then
+    remembers more steps: so many that a code with u = 1 is chosen 10 times, or 1/(1−γ) times if this is less. With
+    the defaults this concerns steps with fewer than K/10 vectors, where a code that is never chosen is replaced
+    after the time in which a code with u = 1 would have been chosen 23 times.
+
+    **Shared codebooks.** Each scale or stage has the same weight in u, and gives the same number of new vectors as
+    long as it has enough: otherwise the codes of a scale with one vector per map would look unused beside scales
+    with hundreds, and would be replaced with vectors of those.
 
         >>> import torch, quantizers
         >>> quantizer = quantizers.VectorQuantizer(4, codebook_size=16)
@@ -38,6 +49,7 @@ class DeadCodeReplacement(DrawnVectors):
     """
 
     initial_use: ClassVar[float] = 1.0
+    least_choices: ClassVar[float] = LEAST_CHOICES
     moved_use: ClassVar[float | None] = 1.0
 
     def __init__(

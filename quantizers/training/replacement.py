@@ -1,7 +1,7 @@
 """Moving unused codes between steps, together with their state in the optimizer."""
 
 import abc
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +12,28 @@ from quantizers.composite.composed import outermost
 from quantizers.core.base import Quantizer
 from quantizers.core.code_hooks import ForwardEvent
 from quantizers.core.learned_codes import LearnedCodes
-from quantizers.core.parallel import ProcessGroup, Ranks, total
+from quantizers.core.parallel import ProcessGroup, Ranks, of_each_rank, total
 from quantizers.core.wrappers import without_wrappers
 from quantizers.kernels.common.dispatch import without_autocast
 from quantizers.training.optimizer_state import OptimizerState
 from quantizers.training.tables import chosen_vectors, tables_of
 
-Choices = list[tuple[Tensor, Tensor]]  # vectors [N, code_dim], and the indices [N] that they chose
+LEAST_CHOICES = 10
+"""How often a code with u = 1 is chosen within the memory of u, so that chance does not make it look unused."""
+
+Places = list[tuple[Tensor, Tensor]]
+"""For each place of a table in a composition: vectors [n, code_dim], and the indices [n] that they chose."""
+
+
+class Choices(NamedTuple):
+    """The vectors that chose from one table in one forward, on this rank."""
+
+    z: Tensor
+    """The vectors, [N, code_dim]."""
+    indices: Tensor
+    """The index that each chose, [N]."""
+    places: Tensor
+    """The number of the table's place (stage or scale) at which each chose, int64 [N]."""
 
 
 class Replacement(abc.ABC):
@@ -56,8 +71,8 @@ class Replacement(abc.ABC):
         optimizer: the optimizer of the model's parameters. A warning says so if it does not have the codes, for
             example because it was made before `plug_in`.
         decay: γ in [0, 1) of the running use u. If n of N vectors choose a code, u ← γu + (1−γ) · K · n/N, which
-        is
-            1 for all codes if they are used equally.
+            is 1 for all codes if they are used equally. For a shared codebook, n/N is the mean over its places
+            (stages or scales), so that a scale of one vector per map counts as much as one of hundreds.
         process_group: "world" for all ranks, a `torch.distributed` group, or None for separate ranks.
 
     Raises: ValueError for a decay outside [0, 1) and for a model without such codes; TypeError for another kind of
@@ -66,6 +81,9 @@ class Replacement(abc.ABC):
 
     initial_use: ClassVar[float]
     """The running use of a code at the beginning."""
+
+    least_choices: ClassVar[float] = 0.0
+    """How often a code with u = 1 is chosen, at least, within the memory of u; see `_decay_with`."""
 
     def __init__(
         self,
@@ -92,12 +110,12 @@ class Replacement(abc.ABC):
         self._handles = [quantizer.register_code_hook(last) for quantizer, last in self._last]
 
     @abc.abstractmethod
-    def _replace(self, quantizer: Quantizer, use: Tensor, z: Tensor, indices: Tensor, group: Group) -> int:
+    def _replace(self, quantizer: Quantizer, use: Tensor, choices: Choices, group: Group) -> int:
         """Move codes of one table, and update their running use.
 
         Args:
             use: the running use of each code, [K], which changes where codes move.
-            z: the vectors of this rank, [N, code_dim]. indices: the indices [N] that they chose.
+            choices: the vectors of this rank, and what they chose.
             group: the ranks that must do the same.
 
         Returns: the number of codes that have been replaced.
@@ -114,9 +132,9 @@ class Replacement(abc.ABC):
                 moved += self._step(name, quantizer, choices.get(quantizer, []))
         return moved
 
-    def _last_choices(self) -> dict[LearnedCodes, Choices]:
+    def _last_choices(self) -> dict[LearnedCodes, Places]:
         """The vectors and indices of each table in the last forward in training."""
-        choices: dict[LearnedCodes, Choices] = {}
+        choices: dict[LearnedCodes, Places] = {}
         for quantizer, last in self._last:
             if last.stored is None:
                 continue
@@ -125,16 +143,33 @@ class Replacement(abc.ABC):
                 choices.setdefault(table, []).append((z, chosen))
         return choices
 
-    def _step(self, name: str, quantizer: Quantizer, choices: Choices) -> int:
+    def _step(self, name: str, quantizer: Quantizer, places: Places) -> int:
         group, codes = self._ranks.group(), quantizer.codebook.detach()
-        z = torch.cat([codes[:0], *(vectors.to(codes.dtype) for vectors, _ in choices)])
-        chosen = torch.cat([codes.new_zeros(0, dtype=torch.int64), *(indices for _, indices in choices)])
+        choices = _joined(places, codes)
         use = self._use[name] = self._use[name].to(codes)
-        (counts,) = total(group, torch.bincount(chosen, minlength=len(codes)))
-        if not counts.any():
+        counts = _counts(choices, len(codes), group)
+        if not len(counts):
             return 0
-        use.copy_(self.decay * use + (1 - self.decay) * len(codes) * counts.to(use) / counts.sum())
-        return self._replace(quantizer, use, z, chosen, group)
+        vectors = counts.sum(-1, keepdim=True)
+        decay = self._decay_with(len(counts) * int(vectors.min()), len(codes))
+        shares = (counts.to(use) / vectors).mean(0)
+        use.copy_(decay * use + (1 - decay) * len(codes) * shares)
+        return self._replace(quantizer, use, choices, group)
+
+    def _decay_with(self, vectors: int, codes: int) -> float:
+        """The decay of u in a step with N vectors on all ranks and K codes.
+
+        With decay γ, u remembers 1/(1−γ) steps, in which a code with u = 1 is chosen N/K · 1/(1−γ) times. If that
+        is less than `least_choices`, u remembers more steps, up to so many choices, but not more choices than with
+        N = K: γ becomes γᵉ with an exponent e ≤ 1. N ≥ K vectors leave γ as it is.
+
+        Args: vectors: N; for a table with several places, the smallest number at one of them times the number of
+            places, because a code with u = 1 that serves this place alone is chosen by N/K of its vectors.
+        """
+        steps = 1 / (1 - self.decay)
+        expected = steps * vectors / codes
+        remembered = max(expected, min(steps, self.least_choices))
+        return float(self.decay ** (expected / remembered))
 
     def _update_optimizer(self, quantizer: Quantizer, positions: Tensor, shares: Tensor) -> None:
         """Update the optimizer's state of codes at `positions` [n], which have moved by `shares` [n]."""
@@ -168,6 +203,27 @@ class Replacement(abc.ABC):
             handle.remove()
         for _, last in self._last:
             last.stored = None
+
+
+def _joined(places: Places, codes: Tensor) -> Choices:
+    """The vectors and indices of all places, and the number of each one's place."""
+    numbers = [torch.full_like(indices, number) for number, (_, indices) in enumerate(places)]
+    none = codes.new_zeros(0, dtype=torch.int64)
+    return Choices(
+        torch.cat([codes[:0], *(z.to(codes.dtype) for z, _ in places)]),
+        torch.cat([none, *(indices for _, indices in places)]),
+        torch.cat([none, *numbers]),
+    )
+
+
+def _counts(choices: Choices, codes: int, group: Group) -> Tensor:
+    """How often each code was chosen at each place that has any vector, over all ranks: int64 [places, K]."""
+    number = len(torch.bincount(choices.places))
+    most = int(of_each_rank(group, choices.places.new_tensor([number])).max())  # a rank may have had no forward
+    flat = torch.bincount(choices.places * codes + choices.indices, minlength=most * codes)
+    (counts,) = total(group, flat)
+    by_place = counts.view(most, codes)
+    return by_place[by_place.any(-1)]
 
 
 def learned(quantizer: Quantizer) -> Tensor:

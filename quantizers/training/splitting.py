@@ -13,7 +13,7 @@ from quantizers.core.parallel import ProcessGroup, total
 from quantizers.kernels.common.vectors import normalize
 from quantizers.kernels.sums.operation import code_sums
 from quantizers.training.drawn_vectors import shared_generator
-from quantizers.training.replacement import Replacement, learned
+from quantizers.training.replacement import LEAST_CHOICES, Choices, Replacement, learned
 
 POWER_STEPS = 2  # of the power iteration that finds the direction of a code's spread
 SMALLEST = 16  # standard deviation of a spread, in roundings of the vectors
@@ -33,6 +33,8 @@ class CodeSplitting(Replacement):
     from a random direction. The covariance is taken around e_s + (n−1)/n · m, where m is the mean of the vectors'
     differences from e_s, so that the direction of a single vector is that from e_s to it. A code whose vectors are
     equal or lie on one side of it is not split: |(n−1)/n · m · d_s| must be at most σ_s > 0.
+
+    If a step has few vectors, u remembers more steps, see DeadCodeReplacement.
 
     The codes of an EMAVectorQuantizer then move to the means of their halves at the rate 1 − its decay: begin with
     a small decay, see `schedules.CosineDecay`.
@@ -61,6 +63,7 @@ class CodeSplitting(Replacement):
     """
 
     initial_use: ClassVar[float] = 1.0
+    least_choices: ClassVar[float] = LEAST_CHOICES
 
     def __init__(
         self,
@@ -80,7 +83,7 @@ class CodeSplitting(Replacement):
         self.threshold = threshold
         self.offset = offset
 
-    def _replace(self, quantizer: Quantizer, use: Tensor, z: Tensor, indices: Tensor, group: Group) -> int:
+    def _replace(self, quantizer: Quantizer, use: Tensor, choices: Choices, group: Group) -> int:
         ascending = use.argsort(stable=True)
         ascending = ascending[learned(quantizer)[ascending]]
         weak = ascending[use[ascending] < self.threshold]
@@ -88,7 +91,7 @@ class CodeSplitting(Replacement):
         strong = strong[use[strong] >= max(1.0, 2 * self.threshold)]
         if not len(weak) or not len(strong):
             return 0
-        spread = self._spread(quantizer.codebook.detach(), strong, z, indices, group)
+        spread = self._spread(quantizer.codebook.detach(), strong, choices.z, choices.indices, group)
         splits = spread.isfinite().all(-1) & spread.any(-1)
         pairs = torch.stack([weak[: splits.sum()], strong[splits][: len(weak)]])
         centers, offsets = quantizer.codebook.detach()[pairs[1]], self.offset * spread[splits][: len(weak)]

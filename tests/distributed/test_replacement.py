@@ -12,13 +12,14 @@ from tests.distributed.ranks import Ranks, World
 from tests.training.test_replacement import optimizer_of
 
 FIRST_FAILURE = (Phase.explicit, Phase.generate)  # each further example of a deadlock would take its time limit
-NAMES = ("vq", "ema_vq", "residual")
+NAMES = ("vq", "ema_vq", "residual", "multiscale")
+MAPS = {"scales": (0.5, 1.0), "axes": 1}  # with a shared codebook, which has two places
 State = dict[str, Tensor]
 
 
 def built(name: str) -> quantizers.Quantizer:
     torch.manual_seed(0)
-    return quantizers.create(name, dim=DIM, codebook_size=16)
+    return quantizers.create(name, dim=DIM, codebook_size=16, **(MAPS if name == "multiscale" else {}))
 
 
 def shard(rank: int, step: int, counts: list[int]) -> Tensor:

@@ -72,7 +72,8 @@ def test_dead_codes_and_no_others_become_distinct_vectors(
     for count in counts:
         x = values[torch.randint(distinct, (count,))]
         indices = quantizer(x).indices
-        use = decay * use + (1 - decay) * size * indices.bincount(minlength=size) / count
+        kept = decay ** min(1.0, count / size)  # these decays remember fewer than LEAST_CHOICES of each code
+        use = kept * use + (1 - kept) * size * indices.bincount(minlength=size) / count
         before = quantizer.embedding.clone()
         replaced = replacement.step()
         if ((use - threshold).abs() < 1e-5).any():
