@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -174,8 +175,11 @@ class ComposedQuantizer(Quantizer):
     def _initialize_in_order(self, projected: Rows, walk: Walk, process_group: ProcessGroup) -> None:
         """Initialize each component from the vectors that the components before it leave.
 
-        The vectors of a shared component's later positions depend on its first codes. So if any is shared, a
-        second walk initializes it from the vectors that the first walk found at all its positions.
+        The vectors of a shared component's later positions depend on its codes. So if any is shared, there are two
+        walks. In the first, a shared component gets codes at each of its positions from the vectors there, and
+        leaves what a component for this position alone would leave. The second walk initializes it from the
+        vectors of all its positions, of which each has about the same weight: otherwise the scale of one vector
+        per map would get no codes beside one of hundreds.
         """
         seen: dict[RowQuantizer, list[Tensor]] = {}
         for _ in range(1 if len(self.quantizers) == len(self.order) else 2):
@@ -195,16 +199,28 @@ def _empty_batch(component: RowQuantizer, like: Tensor) -> tuple[Tensor, Tensor]
 def _initializer(
     known: dict[RowQuantizer, list[Tensor]], seen: dict[RowQuantizer, list[Tensor]], process_group: ProcessGroup
 ) -> Initialize:
-    """Initialize a component at its first position, from its `known` vectors if there are any; `seen` collects
-    the vectors of every position."""
+    """Initialize a component as `_initialize_in_order` says; `seen` collects the vectors of every position.
+
+    Args: known: the vectors of every position in the walk before, empty in the first walk.
+    """
 
     def initialize(component: RowQuantizer, vectors: Tensor) -> None:
         if component not in seen:
-            rows = all_valid(torch.cat(known.get(component, [vectors])))
-            component.initialize_rows(rows._replace(valid=are_finite(rows.vectors)), process_group)
+            others = known.get(component, [])[1:]
+            _initialize_from([vectors, *others], component, process_group)
+        elif not known:
+            with suppress(ValueError):  # no vector counts here: the codes of the position before serve
+                _initialize_from([vectors], component, process_group)
         seen.setdefault(component, []).append(vectors)
 
     return initialize
+
+
+def _initialize_from(positions: list[Tensor], component: RowQuantizer, process_group: ProcessGroup) -> None:
+    """Initialize a component from the vectors [n, component.dim] of several positions, repeated to similar n."""
+    most = max(map(len, positions))
+    rows = all_valid(torch.cat([vectors.repeat(most // max(1, len(vectors)), 1) for vectors in positions]))
+    component.initialize_rows(rows._replace(valid=are_finite(rows.vectors)), process_group)
 
 
 def outermost(model: nn.Module) -> dict[str, Quantizer]:

@@ -34,6 +34,11 @@ def warm_start(
     call of that quantizer's forward or `encode`. Then `quantizer.initialize_from` sets its codes and those of the
     quantizers inside it. Frozen codes (`Quantizer.freeze`) do not change.
 
+    The stages or scales inside a quantizer also start one after the other, each from what the codes before it
+    leave. A codebook that they share starts from the vectors of all of them, with equal weights. A scale may have
+    fewer vectors than codes, such as one per map: then these vectors are codes, and the others lie close beside
+    them, until training or DeadCodeReplacement moves them.
+
         >>> import torch, quantizers
         >>> from torch.utils.data import DataLoader, TensorDataset
         >>> loader = DataLoader(TensorDataset(torch.rand(64, 8), torch.arange(64)), batch_size=32)

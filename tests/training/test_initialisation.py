@@ -22,6 +22,7 @@ from quantizers import (
     VQBridge,
 )
 from quantizers.clustering.kmeans import kmeans
+from quantizers.core.layout import to_rows
 from quantizers.kernels.nearest.operation import nearest_code
 from tests.cases import DIM, Case, assert_same_state, batch, cases_where, every_case, modes, normal, state_of
 
@@ -210,12 +211,13 @@ def test_a_shared_codebook_starts_from_all_of_its_places() -> None:
     x = batch(200)
     torch.manual_seed(3)
     first = kmeans(x, 8)
-    both = torch.cat([x, x - first[nearest_code(x[None], first[None])[0][0]]])
+    left = x - first[nearest_code(x[None], first[None])[0][0]]
+    both = torch.cat([x, left])
     part = VectorQuantizer(DIM, 8)
     torch.manual_seed(3)
     ResidualQuantizer(DIM, [part, part]).initialize_from(x)
     torch.manual_seed(3)
-    kmeans(x, 8)
+    kmeans(x, 8), kmeans(left, 8)
     assert torch.equal(part.codebook, kmeans(both, 8))
 
     torch.manual_seed(3)
@@ -225,19 +227,57 @@ def test_a_shared_codebook_starts_from_all_of_its_places() -> None:
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_scales_start_from_their_cells(shared: bool) -> None:
+def test_scales_start_from_what_the_codes_of_the_scales_before_leave(shared: bool) -> None:
+    """Each scale from its own cells; a shared codebook from the cells of both, which then weigh the same."""
     maps = batch(5, 8)
     parts = [VectorQuantizer(DIM, 4)] * 2 if shared else [VectorQuantizer(DIM, 4), VectorQuantizer(DIM, 4)]
     quantizer = MultiScaleQuantizer(DIM, parts, scales=(0.25, 1.0), axes=1, interpolation="nearest")
-    before = (maps - quantizer(maps).quantized).square().sum()
     torch.manual_seed(3)
     quantizer.initialize_from(maps)
-    assert (maps - quantizer(maps).quantized).square().sum() < before
-    if not shared:
-        torch.manual_seed(3)
-        means = maps.unflatten(1, (2, 4)).mean(2)
-        coarse = kmeans(means.reshape(-1, DIM), 4)
-        torch.testing.assert_close(parts[0].codebook, coarse)
+
+    torch.manual_seed(3)
+    means = maps.unflatten(1, (2, 4)).mean(2).reshape(-1, DIM)
+    coarse = kmeans(means, 4)
+    chosen = coarse[nearest_code(means[None], coarse[None])[0][0]]
+    left = maps.reshape(-1, DIM) - chosen.repeat_interleave(4, 0)
+    fine = kmeans(left, 4)
+    both = kmeans(torch.cat([means.repeat(4, 1), left]), 4) if shared else None
+    for part, expected in zip(parts, (both, both) if shared else (coarse, fine), strict=True):
+        # Up to the roundings of a mean of four, of a difference, and of k-means on them.
+        torch.testing.assert_close(part.codebook.detach(), expected, rtol=0, atol=100 * EPS)
+
+
+@settings(max_examples=10)
+@given(seed=st.integers(0, 999), count=st.integers(1, 4))
+def test_a_scale_of_fewer_vectors_than_codes_starts_from_these_vectors(seed: int, count: int) -> None:
+    """Each is a code, the other codes lie beside them, and no two are equal."""
+    parts = [VectorQuantizer(DIM, 12) for _ in range(2)]
+    quantizer = MultiScaleQuantizer(DIM, parts, scales=(0.25, 1.0), axes=1)
+    maps = batch(count, 4, seed=seed)
+    quantizer.initialize_from(maps)
+    means, codes = maps.mean(1), parts[0].codebook.detach()
+    distances = (codes[:, None] - means).norm(dim=-1)
+    assert (distances.amin(0) <= 16 * EPS * means.abs().max()).all()
+    spread = (means - means.mean(0)).square().sum(-1).mean().sqrt() if count > 1 else means.norm()
+    assert (distances.amin(1) <= 1.01e-3 * spread).all()
+    assert len(codes.unique(dim=0)) == 12
+
+
+def test_a_shared_codebook_has_codes_for_every_scale() -> None:
+    """However much smaller the residuals are from scale to scale, and however few the coarse cells."""
+    torch.manual_seed(0)
+    values = [scale * torch.randn(8, DIM) for scale in (4.0, 1.0, 0.25)]
+    cells = [codes[torch.randint(8, (64, number))] for codes, number in zip(values, (1, 4, 16), strict=True)]
+    maps = sum(each.repeat_interleave(16 // each.shape[1], 1) for each in cells)
+    quantizer = MultiScaleQuantizer(
+        DIM, [VectorQuantizer(DIM, 48)] * 3, scales=(1 / 16, 1 / 4, 1.0), axes=1, interpolation="nearest"
+    )
+    quantizer.initialize_from(maps)
+    indices = quantizer.encode(maps)
+    rows = to_rows(maps, None, DIM, -1)
+    for _, z, chosen in quantizer.learned_rows(rows, indices):
+        left = (z - quantizer.quantizers[0].decode(chosen)).square().sum()
+        assert left < 0.5 * (z - z.mean(0)).square().sum()
 
 
 # Maps behind a basis
