@@ -152,7 +152,7 @@ class PyramidQuantizer(ScaleTokens):
     @property
     def _index_rule(self) -> dict[str, Any]:
         own = {
-            "scales": [_shown_scale(scale) for scale in self.scales],
+            "scales": [shown_scale(scale) for scale in self.scales],
             "axes": self.axes,
             "interpolation": self.interpolation,
             "blends": [type(blend).__name__ for blend in self.blends],
@@ -334,7 +334,7 @@ class PyramidQuantizer(ScaleTokens):
         return drawn[::cells]
 
     def extra_repr(self) -> str:
-        scales = ", ".join(_shown_scale(scale) for scale in self.scales)
+        scales = ", ".join(shown_scale(scale) for scale in self.scales)
         shown = [super().extra_repr(), f"scales=({scales})", f"axes={self.axes}"]
         shown.append(f"interpolation={self.interpolation!r}")
         if self.dropout:
@@ -358,5 +358,6 @@ def _shape_of(tokens: Tensor) -> tuple[int, Size]:
     return tokens.shape[0], tuple(tokens.shape[1:])
 
 
-def _shown_scale(scale: Sequence[Fraction]) -> str:
+def shown_scale(scale: Sequence[Fraction]) -> str:
+    """A scale relative to x's size as text: one number where it is the same on all axes."""
     return str(scale[0]) if len(set(scale)) == 1 else f"({', '.join(map(str, scale))})"

@@ -31,7 +31,7 @@ class CodebookUsage(Metric):
         >>> usage = quantizers.usage.CodebookUsage.of(quantizer)
         >>> for x in torch.ones(3, 5, 2):  # three batches that use one code
         ...     usage.update(quantizer(x).indices)
-        >>> results = usage.compute()  # "utilization", "perplexity", "entropy" and "dead_codes"
+        >>> results = usage.compute()  # "utilization", "perplexity", "dead_codes", ...
         >>> results["utilization"], results["dead_codes"]
         (tensor(0.2500), tensor(3))
         >>> usage.reset()  # the next epoch counts from zero
@@ -90,7 +90,10 @@ class CodebookUsage(Metric):
             - perplexity: 2^entropy, the number of equally likely codes with the same entropy, 1 to K; float32.
             - entropy: in bits per code, 0 to log₂ K; float32.
             - dead_codes: the number of codes that do not occur; int64.
-            Without any index these are 0, 1, 0 and K.
+            - vectors: the number of vectors that chose a code; int64.
+            - possible: the largest utilization that so many vectors allow, min(1, vectors / K); float32. A scale
+              of few vectors per map cannot use more codes than it has vectors.
+            Without any index these are 0, 1, 0, K, 0 and 0.
 
         Raises: IndexError after an index outside [−1, K).
         """
@@ -104,7 +107,14 @@ class CodebookUsage(Metric):
                 ("entropy", metrics.entropy),
             )
         }
-        return {**values, "dead_codes": torch.stack([(codes == 0).sum() for codes in counts])}
+        vectors = torch.stack([codes.sum() for codes in counts])
+        sizes = torch.tensor(self.sizes, device=device)
+        return {
+            **values,
+            "dead_codes": torch.stack([(codes == 0).sum() for codes in counts]),
+            "vectors": vectors,
+            "possible": (vectors.clamp(max=sizes).double() / sizes).float(),
+        }
 
     @property
     def counts(self) -> list[Tensor]:

@@ -10,11 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from quantizers.composite.composed import outermost
+from quantizers.composite.pyramid_quantizer import PyramidQuantizer, shown_scale
 from quantizers.core.base import Quantizer
 from quantizers.core.code_hooks import ForwardEvent
 from quantizers.monitoring.usage import CodebookUsage, check_sizes, count_, new_slots
 
 Results = dict[str, dict[str, Tensor]]
+
+COLUMNS = ("quantizer", "codebook", "codes", "vectors", "used %", "max %", "perplexity", "bits/code", "dead")
 
 
 def watch(model: nn.Module, *, training: bool | None = None) -> "Watch":
@@ -28,8 +31,8 @@ def watch(model: nn.Module, *, training: bool | None = None) -> "Watch":
         ...         usage.reset()
         ...         output = model(torch.ones(10, 2))
         >>> print(usage.table())
-        quantizer  codebook  codes  used %  perplexity  bits/code  dead
-        1                 0      4    25.0         1.0       0.00     3
+        quantizer  codebook  codes  vectors  used %  max %  perplexity  bits/code  dead
+        1                 0      4       10    25.0  100.0         1.0       0.00     3
 
     Each outermost quantizer counts the indices of its `forward`, `forward_stages` and `encode`, in any grad mode.
     A vector counts each time it is quantized. The quantizers inside another one count as its codebooks. The second
@@ -97,14 +100,18 @@ class Watch:
         return scalars
 
     def table(self) -> str:
-        """Return the results of `compute` as text, with one line per codebook."""
-        rows = [("quantizer", "codebook", "codes", "used %", "perplexity", "bits/code", "dead")]
+        """Return the results of `compute` as text, with one line per codebook.
+
+        A codebook of a multi-scale quantizer is labelled with its scale. "max %" is the largest utilization that
+        the number of vectors allows.
+        """
+        rows: list[tuple[str, ...]] = [COLUMNS]
         for name, usage in self.usage.items():
-            columns = [values.reshape(-1).tolist() for values in usage.compute().values()]
-            for number, (used, perplexity, bits, dead) in enumerate(zip(*columns, strict=True)):
-                size = usage.sizes[number]
-                measured = (f"{100 * used:.1f}", f"{perplexity:.1f}", f"{bits:.2f}", f"{dead}")
-                rows.append((name or "(model)", f"{number}", f"{size}", *measured))
+            results = {key: values.reshape(-1).tolist() for key, values in usage.compute().items()}
+            labels = _labels(self._counting[name][0])
+            for number, (label, size) in enumerate(zip(labels, usage.sizes, strict=True)):
+                result = {key: values[number] for key, values in results.items()}
+                rows.append((name or "(model)", label, f"{size}", *_cells(result)))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return "\n".join(
             "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
@@ -127,6 +134,25 @@ class Watch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.remove()
+
+
+def _labels(quantizer: Quantizer) -> list[str]:
+    """A label for each codebook: its number, or its scale relative to the finest."""
+    if isinstance(quantizer, PyramidQuantizer):
+        return [f"scale {shown_scale(scale)}" for scale in quantizer.scales]
+    return [f"{number}" for number in range(len(quantizer.codebook_sizes))]
+
+
+def _cells(result: dict[str, float]) -> tuple[str, ...]:
+    """The cells of one codebook in the table, from its results."""
+    return (
+        f"{result['vectors']}",
+        f"{100 * result['utilization']:.1f}",
+        f"{100 * result['possible']:.1f}",
+        f"{result['perplexity']:.1f}",
+        f"{result['entropy']:.2f}",
+        f"{result['dead_codes']}",
+    )
 
 
 class Counting:

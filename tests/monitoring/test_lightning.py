@@ -15,7 +15,7 @@ import quantizers
 from quantizers import watch
 
 README = Path(__file__).parents[2] / "README.md"
-NAMES = ("utilization", "perplexity", "entropy", "dead_codes")
+NAMES = ("utilization", "perplexity", "entropy", "dead_codes", "vectors", "possible")
 
 
 def callback_of_readme(lightning: Any) -> Any:

@@ -98,8 +98,10 @@ def test_names_stages_and_numbers_of_a_model() -> None:
     assert results["fine"]["perplexity"].shape == (2,)
     assert scalars["train/fine/1/perplexity"] == float(results["fine"]["perplexity"][1])
     assert scalars["train/coarse/dead_codes"] == int(results["coarse"]["dead_codes"])
-    assert len(scalars) == 4 * 3
-    assert set(watch(VectorQuantizer(2, 2)).scalars()) == {"utilization", "perplexity", "entropy", "dead_codes"}
+    assert scalars["train/fine/0/vectors"] == 32
+    assert len(scalars) == 6 * 3
+    keys = {"utilization", "perplexity", "entropy", "dead_codes", "vectors", "possible"}
+    assert set(watch(VectorQuantizer(2, 2)).scalars()) == keys
 
 
 def test_the_table() -> None:
@@ -107,11 +109,28 @@ def test_the_table() -> None:
     with watch(model) as watched:
         model["q"](torch.tensor([[-9.0, -9.0], [9.0, -9.0]]))
     assert watched.table() == (
-        "quantizer  codebook  codes  used %  perplexity  bits/code  dead\n"
-        "q                 0      4    50.0         2.0       1.00     2\n"
-        "q                 1      2    50.0         1.0       0.00     1"
+        "quantizer  codebook  codes  vectors  used %  max %  perplexity  bits/code  dead\n"
+        "q                 0      4        2    50.0   50.0         2.0       1.00     2\n"
+        "q                 1      2        2    50.0  100.0         1.0       0.00     1"
     )
     assert "\n(model)    " in watch(VectorQuantizer(2, 2)).table()
+
+
+def test_the_table_names_scales_and_says_how_many_vectors_each_had() -> None:
+    parts = [VectorQuantizer(DIM, size) for size in (8, 4)]
+    quantizer = MultiScaleQuantizer(DIM, parts, scales=[0.25, 1.0], axes=2)
+    with watch(quantizer) as watched:
+        quantizer(batch(3, 4, 4))
+    lines = [line.split() for line in watched.table().splitlines()]
+    assert [line[:5] for line in lines[1:]] == [
+        ["(model)", "scale", "1/4", "8", "3"],
+        ["(model)", "scale", "1", "4", "48"],
+    ]
+    assert [line[6] for line in lines[1:]] == ["37.5", "100.0"]
+    results = watched.compute()[""]
+    assert results["vectors"].tolist() == [3, 48]
+    assert results["possible"].tolist() == [0.375, 1.0]
+    assert (results["utilization"] <= results["possible"]).all()
 
 
 def test_each_epoch_counts_from_zero_and_each_mode_by_itself() -> None:
