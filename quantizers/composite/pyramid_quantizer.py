@@ -244,7 +244,7 @@ class PyramidQuantizer(ScaleTokens):
     # Learning
 
     def _component_inputs(self, projected: Rows, indices: Tensor) -> list[tuple[RowQuantizer, Tensor, Tensor]]:
-        maps = self.split(indices, self._sizes_of(projected))
+        maps = self._split(indices, self._sizes_of(projected))
         inputs = []
 
         def replay(position: int, component: RowQuantizer, cells: Rows) -> CodesAndTokens:

@@ -505,3 +505,12 @@ def test_scales_of_different_codebooks_each_know_their_own() -> None:
     for bad, size in (([50] * 4 + [3] * 8, 50), ([49] * 4 + [4] * 8, 4)):
         with pytest.raises(IndexError, match=f"expected 0 to {size - 1}"):
             quantizer.decode(torch.tensor(bad))
+
+
+def test_scales_that_are_equal_on_a_small_map_learn() -> None:
+    """Half of one position is one position: the averages move by the vectors of both."""
+    part = EMAVectorQuantizer(DIM, 4)
+    quantizer = MultiScaleQuantizer(DIM, [part] * 2, scales=(0.5, 1.0), axes=1)
+    before = part.codebook.clone()
+    assert quantizer(torch.randn(3, 1, DIM)).indices.shape == (3, 2)
+    assert not torch.equal(part.codebook, before)
