@@ -74,12 +74,19 @@ def rows(latents: dict[str, Samples], trained: Trained, fitted: Fitted, *, seed:
         distances = nearest_distance(images, train.images), nearest_distance(held_out.images, images)
         samples[name] = Samples(images, *distances)
         labelled[name] = digits.Digits(images, labels)
-    classifier = SVC(gamma=0.01).fit(train.images.flatten(1).numpy(), train.labels.numpy())
-    known = {
-        name: float(classifier.score(each.images.flatten(1).numpy(), each.labels.numpy()))
-        for name, each in labelled.items()
-    }
+    classifier = fit_classifier(train)
+    known = {name: recognised(classifier, each) for name, each in labelled.items()}
     return [
         Row(name, each.images, float(each.to_data.mean()), float(each.from_held_out.mean()), known.get(name))
         for name, each in samples.items()
     ]
+
+
+def fit_classifier(train: digits.Digits) -> SVC:
+    """Fit a support vector machine that recognises digits."""
+    return SVC(gamma=0.01).fit(train.images.flatten(1).numpy(), train.labels.numpy())
+
+
+def recognised(classifier: SVC, samples: digits.Digits) -> float:
+    """Return the share of images that the classifier assigns to their labels."""
+    return float(classifier.score(samples.images.flatten(1).numpy(), samples.labels.numpy()))

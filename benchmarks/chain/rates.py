@@ -11,7 +11,7 @@ from benchmarks.chain.loop import OnStep
 from benchmarks.chain.priors import Fitted
 from benchmarks.chain.reconstruction import Trained, mean_square, raw_bits
 from benchmarks.chain.settings import TRANSFORMER
-from benchmarks.chain.sources import Batch, cut, to_grey_levels
+from benchmarks.chain.sources import Batch, Source, cut, to_grey_levels
 from benchmarks.evaluation import psnr
 from quantizers.bitstream import Alphabet, Counts, compress, decompress
 from quantizers.bitstream.codec import MOST_ELEMENTS
@@ -59,11 +59,15 @@ class Coded:
 def to_code(trained: Trained, fitted: Fitted) -> Batch:
     """Return the held-out images; for a transformer, tiles of them as large as the images that it was fitted
     on."""
-    held_out = trained.source.held_out()
-    if fitted.settings.model != TRANSFORMER:
+    return tiles(trained.source, fitted.side) if fitted.settings.model == TRANSFORMER else trained.source.held_out()
+
+
+def tiles(source: Source, side: int) -> Batch:
+    """Return the held-out images, cut into tiles of this side unless they have labels."""
+    held_out = source.held_out()
+    if held_out.labels is not None:
         return held_out
-    side = min(fitted.side, *held_out.images.shape[2:])
-    return held_out if held_out.labels is not None else Batch(cut(held_out.images, side), None)
+    return Batch(cut(held_out.images, min(side, *held_out.images.shape[2:])), None)
 
 
 def code(trained: Trained, fitted: Fitted, batch: Batch, *, device: str, on_step: OnStep) -> Coded:

@@ -1,11 +1,12 @@
 """The first stage: an autoencoder around a quantizer, trained and measured on held-out images."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks import variants
@@ -37,10 +38,27 @@ def fit(
     source = open_source(settings)
     with seeded(settings.seed):
         model = levels.build(settings, source.channels).to(device)
-    aids = variants.aids(settings.quantizer)
 
     def images(generator: torch.Generator) -> Tensor:
         return source.batch(settings.batch_size, source.autoencoder_side, generator).images.to(device)
+
+    decides = {**asdict(settings), "data_described": source.describe()}
+    job = autoencoder_job(model, settings, images, decides)
+    losses = train(job, folder / CHECKPOINT, on_step, device=device, fresh=fresh)
+    return Trained(settings, source, model, losses)
+
+
+def autoencoder_job(
+    model: nn.Module, settings: Autoencoding, images: Callable[[torch.Generator], Tensor], decides: dict[str, Any]
+) -> Job:
+    """Return the training of an autoencoder around a quantizer, with the training aids of its variant.
+
+    Args:
+        model: on the device of the images.
+        images: draws a batch.
+        decides: all that determines the result, see `Job.settings`.
+    """
+    aids = variants.aids(settings.quantizer)
 
     def loss(generator: torch.Generator) -> Tensor:
         batch = images(generator)
@@ -49,14 +67,13 @@ def fit(
 
     def begin() -> None:
         first = torch.Generator().manual_seed(settings.seed)
-        aids.start(model, (images(first) for _ in range(WARM_START_BATCHES)), torch.device(device))
+        device = next(model.parameters()).device
+        aids.start(model, (images(first) for _ in range(WARM_START_BATCHES)), device)
 
     def helpers(optimizer: torch.optim.Optimizer) -> list[Helper]:
         return aids.helpers(model, optimizer, settings.steps)
 
-    job = Job(model, loss, begin, helpers, {**asdict(settings), "data_described": source.describe()})
-    losses = train(job, folder / CHECKPOINT, on_step, device=device, fresh=fresh)
-    return Trained(settings, source, model, losses)
+    return Job(model, loss, begin, helpers, decides)
 
 
 def load(folder: Path, device: str = "cpu") -> Trained:
