@@ -59,7 +59,9 @@ class Coded:
 def to_code(trained: Trained, fitted: Fitted) -> Batch:
     """Return the held-out images; for a transformer, tiles of them as large as the images that it was fitted
     on."""
-    return tiles(trained.source, fitted.side) if fitted.settings.model == TRANSFORMER else trained.source.held_out()
+    if fitted.settings.model == TRANSFORMER:
+        return tiles(trained.source, fitted.side)
+    return trained.source.held_out()
 
 
 def tiles(source: Source, side: int) -> Batch:

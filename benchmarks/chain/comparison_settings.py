@@ -1,0 +1,49 @@
+"""Settings of the comparison of priors: a multi-scale autoencoder, and three transformers of the same size."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarks.chain.settings import DIGITS, PHOTOGRAPHS, TRANSFORMER, Autoencoding, Fitting
+
+
+@dataclass(frozen=True)
+class Comparing:
+    """What is trained and sampled for the comparison, beside the autoencoder and the PixelCNN of a run.
+
+    autoencoding  the multi-scale autoencoder; its quantizer gets the scales from `sides`
+    sides         codes per side of each scale, as far as they are below those of the encoder's map, which follow
+    fitting       of each transformer: raster, masked and next-scale
+    passes        forward passes in which the masked prior fills a grid
+    together      images of a timed batch
+    """
+
+    autoencoding: Autoencoding
+    sides: tuple[int, ...]
+    fitting: Fitting
+    passes: int = 8
+    together: int = 100
+
+
+def with_scales(variant: str, sides: Sequence[int], side: int) -> str:
+    """Return the variant with the scales of a map of `side` × `side`: the sides below it, then its own.
+
+    >>> with_scales("var", (1, 2, 3, 4, 8), 4)
+    'var:scales=(0.25, 0.5, 0.75, 1.0)'
+    """
+    scales = tuple(each / side for each in sides if each < side) + (1.0,)
+    return f"{variant}:scales={scales}"
+
+
+COMPARING = {
+    DIGITS: Comparing(
+        Autoencoding(DIGITS, "var:replace=dead", 64, 16, 32, 2, 2000, 64, 3e-3),
+        (1, 2, 3),
+        Fitting(TRANSFORMER, 64, 4, 0.2, 1000, 64, 1e-3),
+    ),
+    PHOTOGRAPHS: Comparing(
+        Autoencoding(PHOTOGRAPHS, "var:replace=dead", 256, 32, 32, 4, 1200, 8, 2e-3),
+        (1, 2, 3, 4, 6, 8, 11),
+        Fitting(TRANSFORMER, 128, 4, 0.1, 600, 8, 1e-3),
+        together=10,
+    ),
+}
