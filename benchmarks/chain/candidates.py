@@ -1,104 +1,128 @@
-"""The priors that the comparison trains: a masked one on a VQ-VAE's codes, a next-scale one on a pyramid's."""
+"""Each prior of the comparison behind one interface, with the autoencoder whose codes it predicts."""
 
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.chain import levels, multiscale, priors
+from benchmarks.chain import draws, levels, multiscale, priors
 from benchmarks.chain.comparison_settings import Comparing
-from benchmarks.chain.loop import Job, OnStep, seeded, train
+from benchmarks.chain.comparison_training import next_scale_bits
+from benchmarks.chain.draws import Filters
 from benchmarks.chain.multiscale import MultiScaleTrained
+from benchmarks.chain.priors import Fitted
 from benchmarks.chain.reconstruction import Trained
 from benchmarks.chain.sources import Batch
-from benchmarks.errors import InputError
-from benchmarks.models.masked import MaskedTransformer
-from benchmarks.models.next_scale import NextScaleTransformer
-from benchmarks.utilization import first_line
-
-MASKED, NEXT_SCALE = "masked.pt", "next-scale.pt"
+from benchmarks.models.masked import MaskedTransformer, fill
+from benchmarks.models.next_scale import NextScaleTransformer, sample_scales
 
 
-def fit_masked(
-    comparing: Comparing, trained: Trained, folder: Path, on_step: OnStep, *, device: str, fresh: bool = False
-) -> tuple[MaskedTransformer, Tensor]:
-    """Train or resume the masked prior of a VQ-VAE with one codebook. Its losses are bits per masked code."""
-    settings, side = comparing.fitting, trained.source.prior_side
-    (sizes,) = levels.sizes_of(trained.model)
-    if len(sizes) != 1:
-        raise InputError(f"the quantizer has {len(sizes)} codebooks, expected one: a masked prior fills one grid")
+class Draw(Protocol):
+    """Samples images in [−1, 1] on the CPU: [count, C, side, side]."""
+
+    def __call__(self, labels: Tensor | None, count: int, filters: Filters, seed: int) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One prior.
+
+    codes   number of codes that make up an image
+    passes  forward passes for a sample: of the whole model, or of a PixelCNN's and a raster transformer's part for
+            one code
+    draw    samples images
+    copy    encodes and decodes images, with the autoencoder
+    bits    returns −log₂ p of all codes of a batch, given the labels; None without a likelihood
+    """
+
+    name: str
+    prior: nn.Module
+    codes: int
+    passes: int
+    draw: Draw
+    copy: Callable[[Tensor], Tensor]
+    bits: Callable[[Batch], float] | None
+
+
+def raster(name: str, trained: Trained, fitted: Fitted, device: str) -> Candidate:
+    """Return a prior that predicts one code after another."""
+    codes = _codes(trained)
+
+    def draw(labels: Tensor | None, count: int, filters: Filters, seed: int) -> Tensor:
+        return draws.draw(trained, fitted, labels, count, filters=filters, seed=seed, device=device)
+
+    def bits(batch: Batch) -> float:
+        return sum(priors.bits(fitted, levels.encode(trained.model, batch.images), batch))
+
+    (prior,) = fitted.priors
+    return Candidate(name, prior, codes, codes, draw, _copier(trained), bits)
+
+
+def masked(prior: MaskedTransformer, comparing: Comparing, trained: Trained, device: str) -> Candidate:
+    """Return the prior that fills a grid in a few passes, at most one for each code."""
+    codes = _codes(trained)
+    passes = min(comparing.passes, codes)
+    side = trained.source.prior_side
     (grid,) = levels.grids(trained.model, side, side)
-    with seeded(settings.seed):
-        prior = _built(MaskedTransformer, sizes[0], comparing, trained.source.classes, largest=grid).to(device)
 
-    def loss(generator: torch.Generator) -> Tensor:
-        batch = trained.source.batch(settings.batch_size, side, generator)
-        (codes,) = levels.encode(trained.model, batch.images)
-        return prior.loss(codes, labels_on(batch, device), generator)
+    def draw(labels: Tensor | None, count: int, filters: Filters, seed: int) -> Tensor:
+        filled = fill(
+            prior,
+            count,
+            grid,
+            None if labels is None else labels.to(device),
+            passes=passes,
+            temperature=filters.temperature,
+            top_k=filters.top_k,
+            top_p=filters.top_p,
+            generator=torch.Generator(device).manual_seed(seed),
+        )
+        return levels.decode(trained.model, (filled,))
 
-    decides = {**asdict(settings), "side": side, "autoencoder": priors.identity(trained)}
-    job = Job(prior, loss, lambda: None, lambda optimizer: [], decides)
-    return prior, train(job, folder / MASKED, on_step, device=device, fresh=fresh)
-
-
-def fit_next_scale(
-    comparing: Comparing,
-    trained: MultiScaleTrained,
-    folder: Path,
-    on_step: OnStep,
-    *,
-    device: str,
-    fresh: bool = False,
-) -> tuple[NextScaleTransformer, Tensor]:
-    """Train or resume the next-scale prior. Its losses are bits per token."""
-    settings, source = comparing.fitting, trained.source
-    with seeded(settings.seed):
-        prior = build_next_scale(comparing, trained).to(device)
-
-    def loss(generator: torch.Generator) -> Tensor:
-        batch = source.batch(settings.batch_size, source.prior_side, generator)
-        return next_scale_bits(prior, trained, batch).mean() / trained.model.lengths(trained.grid)[-1]
-
-    decides = {**asdict(settings), "side": source.prior_side, "autoencoder": trained.identity}
-    job = Job(prior, loss, lambda: None, lambda optimizer: [], decides)
-    return prior, train(job, folder / NEXT_SCALE, on_step, device=device, fresh=fresh)
+    return Candidate("masked transformer", prior, codes, passes, draw, _copier(trained), None)
 
 
-def build_next_scale(comparing: Comparing, trained: MultiScaleTrained) -> NextScaleTransformer:
-    """Return an untrained next-scale prior."""
-    quantizer = trained.model.quantizer
-    if len(set(trained.model.sizes)) != 1:
-        raise InputError(f"the scales have {trained.model.sizes} codes, expected the same number for all")
-    return _built(
-        NextScaleTransformer,
-        trained.model.sizes[0],
-        comparing,
-        trained.source.classes,
-        dim=quantizer.code_dim,
-        scales=trained.model.scales(trained.grid),
-    )
+def next_scale(prior: NextScaleTransformer, trained: MultiScaleTrained, device: str) -> Candidate:
+    """Return the prior that predicts one scale after another."""
+
+    def draw(labels: Tensor | None, count: int, filters: Filters, seed: int) -> Tensor:
+        tokens = sample_scales(
+            prior,
+            trained.model.quantizer,
+            count,
+            None if labels is None else labels.to(device),
+            temperature=filters.temperature,
+            top_k=filters.top_k,
+            top_p=filters.top_p,
+            generator=torch.Generator(device).manual_seed(seed),
+        )
+        return multiscale.decode(trained, tokens)
+
+    def copy(images: Tensor) -> Tensor:
+        return multiscale.decode(trained, multiscale.encode(trained, images))
+
+    @torch.no_grad()
+    def bits(batch: Batch) -> float:
+        chunks = zip(
+            batch.images.split(levels.AT_ONCE),
+            [None] * len(batch.images) if batch.labels is None else batch.labels.split(levels.AT_ONCE),
+            strict=False,
+        )
+        return sum(next_scale_bits(prior, trained, Batch(*chunk)).double().sum().item() for chunk in chunks)
+
+    lengths = trained.model.lengths(trained.grid)
+    return Candidate("next-scale transformer", prior, lengths[-1], len(lengths), draw, copy, bits)
 
 
-def next_scale_bits(prior: NextScaleTransformer, trained: MultiScaleTrained, batch: Batch) -> Tensor:
-    """Return −log₂ p of all tokens of each image: [B]."""
-    tokens = multiscale.encode(trained, batch.images)
-    with torch.no_grad():
-        inputs = trained.model.quantizer.scale_inputs(tokens, trained.grid)
-    return prior.bits(tokens, inputs, labels_on(batch, tokens.device))
+def _copier(trained: Trained) -> Callable[[Tensor], Tensor]:
+    return lambda images: levels.decode(trained.model, levels.encode(trained.model, images))
 
 
-def labels_on(batch: Batch, device: torch.device | str) -> Tensor | None:
-    """Return the labels on the device."""
-    return None if batch.labels is None else batch.labels.to(device)
-
-
-def _built(kind: type[nn.Module], codes: int, comparing: Comparing, classes: int | None, **others: Any) -> Any:
-    """Return a transformer with the width, layers and dropout of the comparison; labels are never dropped."""
-    fitting = comparing.fitting
-    common = {"width": fitting.width, "layers": fitting.layers, "dropout": fitting.dropout, "classes": classes}
-    try:
-        return kind(codes, **others, **common, label_dropout=0.0)
-    except (ValueError, TypeError) as error:
-        raise InputError(first_line(error)) from error
+def _codes(trained: Trained) -> int:
+    """Return the number of codes of an image with the side of the priors."""
+    side = trained.source.prior_side
+    (grid,), (sizes,) = levels.grids(trained.model, side, side), levels.sizes_of(trained.model)
+    return math.prod(grid) * len(sizes)

@@ -30,7 +30,7 @@ def with_scales(variant: str, sides: Sequence[int], side: int) -> str:
     >>> with_scales("var", (1, 2, 3, 4, 8), 4)
     'var:scales=(0.25, 0.5, 0.75, 1.0)'
     """
-    scales = tuple(each / side for each in sides if each < side) + (1.0,)
+    scales = (*(each / side for each in sides if each < side), 1.0)
     return f"{variant}:scales={scales}"
 
 

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 
 from benchmarks import machine
+from benchmarks.chain import comparison_sheets
+from benchmarks.chain.run import Results
 from benchmarks.machine import caption
 from benchmarks.sheets import NOTHING, Sheet, markdown_rows
 
@@ -87,7 +89,8 @@ def sheets(record: dict[str, Any]) -> list[Sheet]:
     """Return all tables that the record has data for."""
     runs = record["parts"]
     made = [autoencoder_sheet(runs), prior_sheet(runs), *(rate_sheet(run) for run in runs)]
-    return made + ([sample_sheet(record["samples"])] if record["samples"] else [])
+    made += [sample_sheet(record["samples"])] if record["samples"] else []
+    return made + [sheet for each in record["comparisons"] for sheet in comparison_sheets.sheets(each)]
 
 
 def exactness(run: dict[str, Any]) -> str:
@@ -100,13 +103,16 @@ def exactness(run: dict[str, Any]) -> str:
     )
 
 
-def full_record(runs: Sequence[dict[str, Any]], samples: Sequence[dict[str, Any]], device: str) -> dict[str, Any]:
-    """Return the JSON: machine and versions, every run's settings and numbers, and the comparison of samples."""
+def full_record(results: Results, device: str) -> dict[str, Any]:
+    """Return the JSON: machine and versions, every run's settings and numbers, and the comparisons of samples and
+    of priors.
+    """
     return {
         "benchmark": "chain",
         **machine.record(torch.device(device)),
-        "parts": list(runs),
-        "samples": list(samples),
+        "parts": results.parts,
+        "samples": [row.record() for row in results.samples],
+        "comparisons": results.comparisons,
     }
 
 
@@ -116,6 +122,7 @@ def markdown(record: dict[str, Any], pictures: Sequence[str]) -> str:
     for sheet in sheets(record):
         lines += [f"**{sheet.title}**", "", *markdown_rows(sheet), ""]
         lines += [SAMPLES_NOTE, ""] if sheet.title == "Samples of digits" else []
+    lines += [comparison_sheets.NOTE, ""] if record["comparisons"] else []
     lines += [RATES_NOTE, "", *(f"- {exactness(run)}" for run in record["parts"]), ""]
     lines += [f"![{name.removesuffix('.png').replace('-', ' ')}]({name})\n" for name in pictures]
     return "\n".join([*lines, f"{caption(record)}."]) + "\n"

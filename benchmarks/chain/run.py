@@ -1,10 +1,13 @@
-"""The chain for digits, photographs and photographs with two levels, and samples from each kind of model."""
+"""The chain for digits, photographs and photographs with two levels, samples from each kind of model, and
+priors compared.
+"""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self, TypeVar
 
-from benchmarks.chain import generative, pictures, stages
+from benchmarks.chain import comparison, generative, pictures, stages
+from benchmarks.chain.comparison_settings import COMPARING, Comparing
 from benchmarks.chain.generative import Row
 from benchmarks.chain.pictures import Strip
 from benchmarks.chain.progress import Bars
@@ -12,7 +15,9 @@ from benchmarks.chain.settings import AUTOENCODING, DIGITS, FITTING, PHOTOGRAPHS
 
 LATENT_STEPS = 1000
 ROWS = 3  # rows of samples in each run
-SHOWN = 10  # samples per model in the comparison
+SHOWN = 10  # samples per model in the comparison of samples
+
+Settings = TypeVar("Settings", Autoencoding, Fitting)
 
 
 @dataclass(frozen=True)
@@ -23,24 +28,47 @@ class Plan:
     folder: str
     autoencoding: Autoencoding
     fitting: Fitting
+    comparing: Comparing | None = None
+
+    def shortened(self, share: float, seed: int) -> Self:
+        """Return the plan with this share of all training steps, and this seed for all trainings."""
+        comparing = self.comparing
+        if comparing is not None:
+            autoencoding = _shortened(comparing.autoencoding, share, seed)
+            fitting = _shortened(comparing.fitting, share, seed)
+            comparing = replace(comparing, autoencoding=autoencoding, fitting=fitting)
+        return replace(
+            self,
+            autoencoding=_shortened(self.autoencoding, share, seed),
+            fitting=_shortened(self.fitting, share, seed),
+            comparing=comparing,
+        )
+
+
+class Results(NamedTuple):
+    """What the chain found.
+
+    parts        the record of each plan
+    samples      of digits, from each kind of model
+    comparisons  the record of each comparison of priors; their seconds differ from one run to the next
+    """
+
+    parts: list[dict[str, Any]]
+    samples: list[Row]
+    comparisons: list[dict[str, Any]]
 
 
 def plans(images: str | None, seed: int, *, share: float = 1.0) -> list[Plan]:
     """Return the runs of the chain. share: the share of the default training steps."""
     digits, photographs = AUTOENCODING[DIGITS], replace(AUTOENCODING[PHOTOGRAPHS], images=images)
+    pyramids = COMPARING[PHOTOGRAPHS]
+    pyramids = replace(pyramids, autoencoding=replace(pyramids.autoencoding, images=images))
     given = [
-        Plan("digits", "digits", digits, FITTING[DIGITS]),
-        Plan("photographs", "photographs", photographs, FITTING[PHOTOGRAPHS]),
+        Plan("digits", "digits", digits, FITTING[DIGITS], COMPARING[DIGITS]),
+        Plan("photographs", "photographs", photographs, FITTING[PHOTOGRAPHS], pyramids),
         Plan("photographs, two levels", "two-levels", replace(photographs, levels=2), FITTING[PHOTOGRAPHS]),
     ]
-    return [
-        replace(
-            plan,
-            autoencoding=replace(plan.autoencoding, seed=seed, steps=shortened(plan.autoencoding.steps, share)),
-            fitting=replace(plan.fitting, seed=seed, steps=shortened(plan.fitting.steps, share)),
-        )
-        for plan in given
-    ]
+    return [plan.shortened(share, seed) for plan in given]
 
 
 def shortened(steps: int, share: float) -> int:
@@ -48,29 +76,34 @@ def shortened(steps: int, share: float) -> int:
     return max(1, round(steps * share))
 
 
+def _shortened(settings: Settings, share: float, seed: int) -> Settings:
+    return replace(settings, steps=shortened(settings.steps, share), seed=seed)
+
+
 def run(
     given: list[Plan], out: Path, bars: Bars, *, latent_steps: int, seed: int, device: str, fresh: bool = False
-) -> tuple[list[dict[str, Any]], list[Row]]:
-    """Return the record of each plan, and the samples of digits from each kind of model, drawn in samples.png."""
-    records, rows = [], []
+) -> Results:
+    """Run every plan: its stages, for digits the samples of each kind of model in samples.png, and the comparison
+    of priors.
+    """
+    results = Results([], [], [])
     for plan in given:
+        folder = out / plan.folder
         trained, fitted, record = stages.run(
-            plan.name,
-            plan.autoencoding,
-            plan.fitting,
-            out / plan.folder,
-            bars,
-            rows=ROWS,
-            device=device,
-            fresh=fresh,
+            plan.name, plan.autoencoding, plan.fitting, folder, bars, rows=ROWS, device=device, fresh=fresh
         )
-        records.append(record)
+        results.parts.append(record)
         if plan.autoencoding.data == DIGITS:
             bars.say("digits: samples of an autoencoder and a VAE beside those of the prior")
-            latents = generative.latent_samples(out / plan.folder, latent_steps, seed, fresh=fresh)
-            rows = generative.rows(latents, trained, fitted, seed=seed, device=device)
-            pictures.write(out / "samples.png", strips(rows))
-    return records, rows
+            latents = generative.latent_samples(folder, latent_steps, seed, fresh=fresh)
+            results.samples.extend(generative.rows(latents, trained, fitted, seed=seed, device=device))
+            pictures.write(out / "samples.png", strips(results.samples))
+        if plan.comparing is not None:
+            compared = comparison.run(
+                plan.name, plan.comparing, trained, fitted, folder, bars, device=device, fresh=fresh
+            )
+            results.comparisons.append(compared)
+    return results
 
 
 def strips(rows: list[Row]) -> list[Strip]:

@@ -46,4 +46,3 @@ def _usage(tokens: Tensor, codes: int) -> ScaleUsage:
         int((counts > 0).sum()),
         metrics.perplexity(counts),
     )
-

@@ -16,7 +16,14 @@ from benchmarks.files import write_json, write_text
 from benchmarks.sheets import rich_table
 from benchmarks.utilization import check_device
 
-PICTURES = ("samples.png", "digits/samples.png", "photographs/reconstructions.png", "photographs/samples.png")
+PICTURES = (
+    "samples.png",
+    "digits/samples.png",
+    "digits/priors.png",
+    "photographs/reconstructions.png",
+    "photographs/samples.png",
+    "photographs/priors.png",
+)
 
 
 def command(
@@ -34,7 +41,8 @@ def command(
     codes.
 
     Runs on scikit-learn's digits, on photographs, and on photographs with two levels of codes. For comparison,
-    also samples from a plain autoencoder and a VAE. Writes chain.json, chain.md and pictures. A sub-folder for
+    also samples from a plain autoencoder and a VAE, and from a raster, a masked and a next-scale transformer, the
+    last on the codes of a multi-scale autoencoder. Writes chain.json, chain.md and pictures. A sub-folder for
     each run contains its checkpoints, which the commands prior, sample and code accept as well.
 
     Ctrl-C or a kill loses at most a hundred steps: run the same command again to resume.
@@ -48,14 +56,14 @@ def command(
         given = plans(None if images is None else str(images), seed, share=share)
         make_writable(out)
         steps = shortened(LATENT_STEPS, share)
-        runs, rows = run(given, out, Bars(console), latent_steps=steps, seed=seed, device=device, fresh=fresh)
-    record = report.full_record(runs, [row.record() for row in rows], device)
+        results = run(given, out, Bars(console), latent_steps=steps, seed=seed, device=device, fresh=fresh)
+    record = report.full_record(results, device)
     write_json(out / "chain.json", record)
     write_text(out / "chain.md", report.markdown(record, PICTURES))
     for sheet in report.sheets(record):
         console.print(rich_table(sheet), "", highlight=False)
-    for each in runs:
+    for each in results.parts:
         console.print(report.exactness(each), highlight=False)
     console.print(f"In {out}: chain.json, chain.md, {', '.join(PICTURES)}", highlight=False)
-    if not all(each["coding"]["exact"] for each in runs):
+    if not all(each["coding"]["exact"] for each in results.parts):
         raise typer.Exit(FAILED)
