@@ -82,7 +82,7 @@ def masked(prior: MaskedTransformer, comparing: Comparing, trained: Trained, dev
         )
         return levels.decode(trained.model, (filled,))
 
-    return Candidate("masked transformer", prior, codes, passes, draw, _copier(trained), None)
+    return Candidate("masked", prior, codes, passes, draw, _copier(trained), None)
 
 
 def next_scale(prior: NextScaleTransformer, trained: MultiScaleTrained, device: str) -> Candidate:
@@ -114,7 +114,7 @@ def next_scale(prior: NextScaleTransformer, trained: MultiScaleTrained, device: 
         return sum(next_scale_bits(prior, trained, Batch(*chunk)).double().sum().item() for chunk in chunks)
 
     lengths = trained.model.lengths(trained.grid)
-    return Candidate("next-scale transformer", prior, lengths[-1], len(lengths), draw, copy, bits)
+    return Candidate("next-scale", prior, lengths[-1], len(lengths), draw, copy, bits)
 
 
 def _copier(trained: Trained) -> Callable[[Tensor], Tensor]:

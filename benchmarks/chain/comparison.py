@@ -104,7 +104,7 @@ def _fit(
         next_scale, _losses = comparison_training.fit_next_scale(comparing, scales, place, on_step, **where)
     return [
         candidates.raster("PixelCNN", trained, fitted, device),
-        candidates.raster("raster transformer", trained, priors.load(place, trained, device), device),
+        candidates.raster("raster", trained, priors.load(place, trained, device), device),
         candidates.masked(masked, comparing, trained, device),
         candidates.next_scale(next_scale, scales, device),
     ]

@@ -8,8 +8,9 @@ NOTE = (
     "Bits: −log₂ p of the held-out images' codes, given the labels of digits; a masked transformer has no "
     "likelihood. Bits per code of two autoencoders do not compare; bits per image do as far as the PSNR of their "
     "copies is the same. Passes: forward passes for a sample; those of PixelCNN and the raster transformer "
-    "compute one code each, from stored features. Seconds: median of three samplings at temperature 1, without "
-    "guidance, including the decoder. Distances and recognised samples: as in the table of samples."
+    "compute one code each, from stored features. Seconds: of a batch of so many and of one image alone, at "
+    "temperature 1, without guidance, including the decoder; the median of three. Distances and recognised "
+    "samples: as in the table of samples."
 )
 
 
@@ -25,20 +26,18 @@ def prior_sheet(record: dict[str, Any]) -> Sheet:
     headings = [
         "",
         "parameters",
-        "codes/image",
-        "PSNR dB",
-        "bits/code",
-        "bits/image",
-        "recognised %",
+        "PSNR, dB",
+        "bits, a code",
+        "bits, an image",
+        "recognised, %",
         "passes",
-        f"s/image, {together} together",
+        f"s/image, of {together}",
         "s/image, alone",
     ]
     rows = [
         [
             each["name"],
             f"{each['parameters']:,}",
-            str(each["codes_per_image"]),
             f"{each['psnr_db']:.2f}",
             NOTHING if each["bits_per_code"] is None else f"{each['bits_per_code']:.3f}",
             NOTHING if each["bits_per_image"] is None else f"{each['bits_per_image']:.1f}",

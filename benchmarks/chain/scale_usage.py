@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from quantizers import MapQuantizer, metrics
+from quantizers import metrics
+from quantizers.composite.pyramid_quantizer import PyramidQuantizer
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class ScaleUsage:
     perplexity: float
 
 
-def scale_usage(quantizer: MapQuantizer, tokens: Tensor, size: Sequence[int]) -> list[ScaleUsage]:
+def scale_usage(quantizer: PyramidQuantizer, tokens: Tensor, size: Sequence[int]) -> list[ScaleUsage]:
     """Count the codes of each scale, the coarsest first.
 
     Args:

@@ -9,7 +9,8 @@ from torch import Tensor
 from benchmarks.errors import InputError
 from benchmarks.models.checks import check_codes
 from benchmarks.models.vqvae import QuantizedAutoencoder
-from quantizers import MapQuantizer, Quantizer
+from quantizers import Quantizer
+from quantizers.composite.pyramid_quantizer import PyramidQuantizer
 
 AXES = 2  # of a map
 
@@ -60,7 +61,7 @@ class MultiScaleVQVAE(QuantizedAutoencoder):
 
     def _check_quantizer(self, quantizer: Quantizer) -> Quantizer:
         kind = type(quantizer).__name__
-        if not isinstance(quantizer, MapQuantizer):
+        if not isinstance(quantizer, PyramidQuantizer):
             raise TypeError(f"quantizer is {kind}, expected a multi-scale quantizer, such as VARQuantizer")
         if quantizer.axes != AXES or quantizer.channel_dim != 1:
             raise ValueError(
