@@ -1,7 +1,7 @@
 """Quantizers as the command line names them: `ema_vq`, or `ema_vq:decay=0.8:gradient=rotation`.
 
 Constructor options and training aids (`aids.py`) follow the registered name, each after a colon. A value is parsed
-as a Python literal (`0.8`, `True`, `(8, 5, 5)`), and as a string otherwise.
+as a Python literal (`0.8`, `True`, `(8, 5, 5)`, `[(0.5, 1), (1, 1)]`), and as a string otherwise.
 """
 
 import ast
@@ -39,8 +39,6 @@ RECIPES = [
     "residual_fsq:normalize=True",
 ]
 
-BETWEEN = re.compile(r",(?![^()]*\))")  # commas outside parentheses
-
 
 def split_list(text: str) -> list[str]:
     """Split a comma-separated list of variants.
@@ -48,8 +46,19 @@ def split_list(text: str) -> list[str]:
     `all` stands for every registered name, see REDUCED, and `recipes` for RECIPES.
     """
     several = {"all": _all(), "recipes": RECIPES}
-    given = [word.strip() for word in BETWEEN.split(text) if word.strip()]
+    given = [word.strip() for word in _split_outside_brackets(text) if word.strip()]
     return [name for word in given for name in several.get(word, [word])]
+
+
+def _split_outside_brackets(text: str) -> list[str]:
+    words, depth = [""], 0
+    for character in text:
+        depth += (character in "([") - (character in ")]")
+        if character == "," and depth <= 0:
+            words.append("")
+        else:
+            words[-1] += character
+    return words
 
 
 def _all() -> list[str]:

@@ -270,6 +270,8 @@ def test_the_same_seed_gives_every_quantizer_the_same_autoencoder():
 
 def test_variants_carry_options():
     assert variants.split_list("vq, fsq:levels=(8, 5),ema_vq") == ["vq", "fsq:levels=(8, 5)", "ema_vq"]
+    pyramid = "var:scales=[(0.5, 1), (1, 1)]"
+    assert variants.split_list(f"{pyramid},vq,{pyramid}") == [pyramid, "vq", pyramid]
     ema = variants.create("ema_vq:decay=0.8:gradient=rotation", dim=4, codebook_size=16)
     assert (ema.decay, ema.gradient) == (0.8, quantizers.rotation)
     fsq = variants.create("fsq:levels=(8, 5):codebook_size=None", dim=4, codebook_size=16)
