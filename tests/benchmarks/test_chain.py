@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 from benchmarks.chain import (
     checkpoints,
     coding,
+    comparison,
     draws,
     formats,
     generative,
@@ -451,6 +452,8 @@ def test_the_chain_runs_from_end_to_end_and_again_from_its_checkpoints(
 ):
     for name in formats.QUALITIES:
         monkeypatch.setitem(formats.QUALITIES, name, range(10, 90, 20))
+    for name in ("REPEATS", "ROWS"):
+        monkeypatch.setattr(comparison, name, 1)
     words = ["chain", "--share=0.001", "--images", str(photographs), "--out", str(tmp_path)]
     first = run(*words)
     assert first.exit_code == 0, first.output

@@ -52,6 +52,7 @@ TINY = {"width": 8, "layers": 1, "steps": STEPS, "batch_size": 8}
 SMALL_COMPARING = replace(
     COMPARING[DIGITS],
     autoencoding=PYRAMID,
+    sides=(1, 2, 3),
     fitting=replace(COMPARING[DIGITS].fitting, **TINY),
     together=3,
 )
