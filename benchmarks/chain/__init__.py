@@ -19,6 +19,9 @@ comparison_training.py the masked and the next-scale prior: training
 candidates.py          the four priors behind one interface
 comparison.py          their bits, samples and seconds per image
 comparison_sheets.py   the tables of the comparison
+text_stage.py          a prior over captions and codes: training, bits and samples
+text_samples.py        digits sampled for captions, and how well they follow them
+text_report.py         the tables of captions
 pictures.py            PNG files to look at
 report.py              tables, Markdown and JSON
 progress.py            progress bars on the terminal

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from sklearn.svm import SVC
 from torch import Tensor
 
 from benchmarks.captions import ATTRIBUTES, VOCABULARY, Captioner, caption
 from benchmarks.chain import levels
+from benchmarks.chain.generative import fit_classifier, recognised
 from benchmarks.chain.pictures import Strip
 from benchmarks.chain.reconstruction import Trained
 from benchmarks.digits import CLASSES, Digits
@@ -77,7 +77,7 @@ class Judge:
 
     def __init__(self, train: Digits) -> None:
         self.captioner = Captioner(train)
-        self.classifier = SVC(gamma=0.01).fit(train.images.flatten(1).numpy(), train.labels.numpy())
+        self.classifier = fit_classifier(train)
 
     def record(self, name: str, asked: Asked, images: Tensor) -> dict[str, Any]:
         """Return how well images [N, 1, h, w] follow what was asked for.
@@ -86,11 +86,11 @@ class Judge:
         attributes  for each: the mean measure of the images for the low adjective, none, and the high one; and the
                     share of images of each kind that fall into the third that was asked for
         """
-        labels = asked.labels.numpy()
-        found = self.captioner.thirds(Digits(images, asked.labels))
+        given = Digits(images, asked.labels)
+        found = self.captioner.thirds(given)
         return {
             "name": name,
-            "recognised": float(self.classifier.score(images.flatten(1).numpy(), labels)),
+            "recognised": recognised(self.classifier, given),
             "attributes": [
                 {
                     "name": attribute.name,
