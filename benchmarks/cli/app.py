@@ -12,6 +12,7 @@ from benchmarks.cli import (
     reconstruct,
     robustness,
     sample,
+    scales,
     study,
     sweep,
     utilization,
@@ -33,6 +34,7 @@ app.command("study")(study.command)
 app.command("kernels")(kernels.command)
 app.command("robustness")(robustness.command)
 app.command("chain")(chain.command)
+app.command("scales")(scales.command)
 app.command("reconstruct")(reconstruct.command)
 app.command("prior")(prior.command)
 app.command("sample")(sample.command)
