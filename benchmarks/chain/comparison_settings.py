@@ -38,12 +38,12 @@ COMPARING = {
     DIGITS: Comparing(
         Autoencoding(DIGITS, "var:replace=dead", 64, 16, 32, 2, 2000, 64, 3e-3),
         (1, 2),  # with 3 as well, there are so many codes that a large batch takes longer than in raster order
-        Fitting(TRANSFORMER, 64, 4, 0.2, 1000, 64, 1e-3),
+        Fitting(TRANSFORMER, 64, 3, 0.3, 800, 64, 2e-3),
     ),
     PHOTOGRAPHS: Comparing(
-        Autoencoding(PHOTOGRAPHS, "var:replace=dead", 256, 32, 32, 4, 1200, 8, 2e-3),
-        (1, 2, 3, 4, 6, 8, 11),
-        Fitting(TRANSFORMER, 128, 4, 0.1, 600, 8, 1e-3),
+        Autoencoding(PHOTOGRAPHS, "var:replace=dead", 256, 32, 32, 4, 800, 8, 3e-3),
+        (1, 2, 4, 8),
+        Fitting(TRANSFORMER, 96, 3, 0.1, 400, 8, 2e-3),
         together=10,
     ),
 }
