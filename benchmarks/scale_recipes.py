@@ -10,7 +10,7 @@ import torch
 from benchmarks import machine
 from benchmarks.chain import multiscale
 from benchmarks.chain.comparison import quality
-from benchmarks.chain.comparison_settings import COMPARING, Comparing
+from benchmarks.chain.comparison_settings import COMPARING, RECIPE, Comparing
 from benchmarks.chain.progress import Bars
 from benchmarks.chain.settings import DIGITS, PHOTOGRAPHS
 from benchmarks.chain.sources import PhotographSource, Source, open_source
@@ -27,7 +27,7 @@ RECIPES = {
     "the same, averages, replacement": f"{AVERAGES}:replace=dead",
     "a codebook for each scale, moving averages": f"{AVERAGES}:shared=False",
     "the same, k-means warm start": f"{AVERAGES}:shared=False:warm_start=True",
-    "the same, replacement": f"{AVERAGES}:shared=False:replace=dead",
+    "the same, replacement": RECIPE,
 }
 """Variants from VAR's own form, whose codebook learns by a loss, to the recipe of the documentation."""
 
@@ -144,7 +144,7 @@ def draw(folder: Path, record: dict[str, Any]) -> Path:
     name = record["data"]["name"]
     figure = titled(f"Codes that each scale uses, {name}", caption(record), (8.5, 5))
     axes = figure.subplots()
-    for color, recipe in zip(PALETTE, RECIPES, strict=True):
+    for color, recipe in zip(PALETTE, RECIPES, strict=False):
         own = [_shares(result) for result in record["results"] if result["recipe"] == recipe]
         columns = list(zip(*own, strict=True))
         middle = [sum(column) / len(column) for column in columns]

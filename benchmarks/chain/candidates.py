@@ -85,8 +85,13 @@ def masked(prior: MaskedTransformer, comparing: Comparing, trained: Trained, dev
     return Candidate("masked", prior, codes, passes, draw, _copier(trained), None)
 
 
-def next_scale(prior: NextScaleTransformer, trained: MultiScaleTrained, device: str) -> Candidate:
-    """Return the prior that predicts one scale after another."""
+def next_scale(
+    prior: NextScaleTransformer, trained: MultiScaleTrained, device: str, guidance: float = 0.0
+) -> Candidate:
+    """Return the prior that predicts one scale after another.
+
+    Guided samples have a distribution of their own, whose likelihood is not computed.
+    """
 
     def draw(labels: Tensor | None, count: int, filters: Filters, seed: int) -> Tensor:
         tokens = sample_scales(
@@ -94,6 +99,7 @@ def next_scale(prior: NextScaleTransformer, trained: MultiScaleTrained, device: 
             trained.model.quantizer,
             count,
             None if labels is None else labels.to(device),
+            guidance=guidance,
             temperature=filters.temperature,
             top_k=filters.top_k,
             top_p=filters.top_p,
@@ -114,7 +120,8 @@ def next_scale(prior: NextScaleTransformer, trained: MultiScaleTrained, device: 
         return sum(next_scale_bits(prior, trained, Batch(*chunk)).double().sum().item() for chunk in chunks)
 
     lengths = trained.model.lengths(trained.grid)
-    return Candidate("next-scale", prior, lengths[-1], len(lengths), draw, copy, bits)
+    name = f"next-scale, guidance {guidance:g}" if guidance else "next-scale"
+    return Candidate(name, prior, lengths[-1], len(lengths), draw, copy, None if guidance else bits)
 
 
 def _copier(trained: Trained) -> Callable[[Tensor], Tensor]:

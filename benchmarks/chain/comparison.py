@@ -94,7 +94,7 @@ def _fit(
     device: str,
     fresh: bool,
 ) -> list[Candidate]:
-    """Train the three transformers, and return all four priors."""
+    """Train the three transformers, and return all four priors, the last one also with guidance."""
     steps, where = comparing.fitting.steps, {"device": device, "fresh": fresh}
     with bars.stage("raster transformer", steps, "bits/code") as on_step:
         priors.fit(comparing.fitting, trained, 0, place, on_step, **where)
@@ -107,6 +107,7 @@ def _fit(
         candidates.raster("raster", trained, priors.load(place, trained, device), device),
         candidates.masked(masked, comparing, trained, device),
         candidates.next_scale(next_scale, scales, device),
+        *([candidates.next_scale(next_scale, scales, device, comparing.guidance)] if comparing.guidance else []),
     ]
 
 

@@ -15,6 +15,7 @@ class Comparing:
     fitting       of each transformer: raster, masked and next-scale
     passes        forward passes in which the masked prior fills a grid
     together      images of a timed batch
+    guidance      of a second set of samples of the next-scale prior, towards their classes; 0 for none
     """
 
     autoencoding: Autoencoding
@@ -22,6 +23,7 @@ class Comparing:
     fitting: Fitting
     passes: int = 8
     together: int = 100
+    guidance: float = 0.0
 
 
 def with_scales(variant: str, sides: Sequence[int], side: int) -> str:
@@ -34,14 +36,18 @@ def with_scales(variant: str, sides: Sequence[int], side: int) -> str:
     return f"{variant}:scales={scales}"
 
 
+RECIPE = "var:quantizer=ema_vq:decay=0.9:shared=False:replace=dead"
+"""The multi-scale quantizer and its training aids that keep the coarse scales in use, see `scale_recipes`."""
+
 COMPARING = {
     DIGITS: Comparing(
-        Autoencoding(DIGITS, "var:replace=dead", 64, 16, 32, 2, 2000, 64, 3e-3),
+        Autoencoding(DIGITS, RECIPE, 64, 16, 32, 2, 2000, 64, 3e-3),
         (1, 2),  # with 3 as well, there are so many codes that a large batch takes longer than in raster order
         Fitting(TRANSFORMER, 64, 3, 0.3, 800, 64, 2e-3),
+        guidance=1.0,
     ),
     PHOTOGRAPHS: Comparing(
-        Autoencoding(PHOTOGRAPHS, "var:replace=dead", 256, 32, 32, 4, 800, 8, 3e-3),
+        Autoencoding(PHOTOGRAPHS, RECIPE, 256, 32, 32, 4, 800, 8, 3e-3),
         (1, 2, 4, 8),
         Fitting(TRANSFORMER, 96, 3, 0.1, 400, 8, 2e-3),
         together=10,

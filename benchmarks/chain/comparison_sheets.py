@@ -9,8 +9,9 @@ NOTE = (
     "likelihood. Bits per code of two autoencoders do not compare; bits per image do as far as the PSNR of their "
     "copies is the same. Passes: forward passes for a sample; those of PixelCNN and the raster transformer "
     "compute one code each, from stored features. Seconds: of a batch of so many and of one image alone, at "
-    "temperature 1, without guidance, including the decoder; the median of three. Distances and recognised "
-    "samples: as in the table of samples."
+    "temperature 1, including the decoder; the median of three. Guidance moves the samples away from those "
+    "without a label, more at each scale (VAR, arXiv 2404.02905); their likelihood is not known. Distances and "
+    "recognised samples: as in the table of samples."
 )
 
 

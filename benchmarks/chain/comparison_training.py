@@ -108,10 +108,14 @@ def labels_on(batch: Batch, device: torch.device | str) -> Tensor | None:
 
 
 def _built(kind: type[nn.Module], codes: int, comparing: Comparing, classes: int | None, **others: Any) -> Any:
-    """Return a transformer with the width, layers and dropout of the comparison; labels are never dropped."""
+    """Return a transformer with the width, layers and dropout of the comparison.
+
+    For guidance, a tenth of the labels is dropped in training.
+    """
     fitting = comparing.fitting
+    label_dropout = 0.1 if comparing.guidance else 0.0
     common = {"width": fitting.width, "layers": fitting.layers, "dropout": fitting.dropout, "classes": classes}
     try:
-        return kind(codes, **others, **common, label_dropout=0.0)
+        return kind(codes, **others, **common, label_dropout=label_dropout)
     except (ValueError, TypeError) as error:
         raise InputError(first_line(error)) from error

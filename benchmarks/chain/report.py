@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from benchmarks import machine
-from benchmarks.chain import comparison_sheets
+from benchmarks.chain import comparison_sheets, text_report
 from benchmarks.chain.run import Results
 from benchmarks.machine import caption
 from benchmarks.sheets import NOTHING, Sheet, markdown_rows
@@ -90,7 +90,8 @@ def sheets(record: dict[str, Any]) -> list[Sheet]:
     runs = record["parts"]
     made = [autoencoder_sheet(runs), prior_sheet(runs), *(rate_sheet(run) for run in runs)]
     made += [sample_sheet(record["samples"])] if record["samples"] else []
-    return made + [sheet for each in record["comparisons"] for sheet in comparison_sheets.sheets(each)]
+    made += [sheet for each in record["comparisons"] for sheet in comparison_sheets.sheets(each)]
+    return made + [sheet for each in record["captions"] for sheet in text_report.sheets(each)]
 
 
 def exactness(run: dict[str, Any]) -> str:
@@ -105,7 +106,7 @@ def exactness(run: dict[str, Any]) -> str:
 
 def full_record(results: Results, device: str) -> dict[str, Any]:
     """Return the JSON: machine and versions, every run's settings and numbers, and the comparisons of samples and
-    of priors.
+    of priors, and the priors over captions.
     """
     return {
         "benchmark": "chain",
@@ -113,6 +114,7 @@ def full_record(results: Results, device: str) -> dict[str, Any]:
         "parts": results.parts,
         "samples": [row.record() for row in results.samples],
         "comparisons": results.comparisons,
+        "captions": results.captions,
     }
 
 
@@ -123,6 +125,7 @@ def markdown(record: dict[str, Any], pictures: Sequence[str]) -> str:
         lines += [f"**{sheet.title}**", "", *markdown_rows(sheet), ""]
         lines += [SAMPLES_NOTE, ""] if sheet.title == "Samples of digits" else []
     lines += [comparison_sheets.NOTE, ""] if record["comparisons"] else []
+    lines += [text_report.NOTE, ""] if record["captions"] else []
     lines += [RATES_NOTE, "", *(f"- {exactness(run)}" for run in record["parts"]), ""]
     lines += [f"![{name.removesuffix('.png').replace('-', ' ')}]({name})\n" for name in pictures]
     return "\n".join([*lines, f"{caption(record)}."]) + "\n"

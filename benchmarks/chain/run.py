@@ -6,18 +6,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
 
-from benchmarks.chain import comparison, generative, pictures, stages
+from benchmarks.chain import comparison, generative, pictures, stages, text_stage
 from benchmarks.chain.comparison_settings import COMPARING, Comparing
 from benchmarks.chain.generative import Row
 from benchmarks.chain.pictures import Strip
 from benchmarks.chain.progress import Bars
 from benchmarks.chain.settings import AUTOENCODING, DIGITS, FITTING, PHOTOGRAPHS, Autoencoding, Fitting
+from benchmarks.chain.text_stage import Captioning
 
 LATENT_STEPS = 1000
 ROWS = 3  # rows of samples in each run
 SHOWN = 10  # samples per model in the comparison of samples
 
-Settings = TypeVar("Settings", Autoencoding, Fitting)
+Settings = TypeVar("Settings", Autoencoding, Fitting, Captioning)
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Plan:
     autoencoding: Autoencoding
     fitting: Fitting
     comparing: Comparing | None = None
+    captioning: Captioning | None = None
 
     def shortened(self, share: float, seed: int) -> Self:
         """Return the plan with this share of all training steps, and this seed for all trainings."""
@@ -37,11 +39,13 @@ class Plan:
             autoencoding = _shortened(comparing.autoencoding, share, seed)
             fitting = _shortened(comparing.fitting, share, seed)
             comparing = replace(comparing, autoencoding=autoencoding, fitting=fitting)
+        captioning = self.captioning and _shortened(self.captioning, share, seed)
         return replace(
             self,
             autoencoding=_shortened(self.autoencoding, share, seed),
             fitting=_shortened(self.fitting, share, seed),
             comparing=comparing,
+            captioning=captioning,
         )
 
 
@@ -51,11 +55,13 @@ class Results(NamedTuple):
     parts        the record of each plan
     samples      of digits, from each kind of model
     comparisons  the record of each comparison of priors; their seconds differ from one run to the next
+    captions     the record of each prior over captions and codes
     """
 
     parts: list[dict[str, Any]]
     samples: list[Row]
     comparisons: list[dict[str, Any]]
+    captions: list[dict[str, Any]]
 
 
 def plans(images: str | None, seed: int, *, share: float = 1.0) -> list[Plan]:
@@ -64,7 +70,7 @@ def plans(images: str | None, seed: int, *, share: float = 1.0) -> list[Plan]:
     pyramids = COMPARING[PHOTOGRAPHS]
     pyramids = replace(pyramids, autoencoding=replace(pyramids.autoencoding, images=images))
     given = [
-        Plan("digits", "digits", digits, FITTING[DIGITS], COMPARING[DIGITS]),
+        Plan("digits", "digits", digits, FITTING[DIGITS], COMPARING[DIGITS], Captioning()),
         Plan("photographs", "photographs", photographs, FITTING[PHOTOGRAPHS], pyramids),
         Plan("photographs, two levels", "two-levels", replace(photographs, levels=2), FITTING[PHOTOGRAPHS]),
     ]
@@ -83,10 +89,10 @@ def _shortened(settings: Settings, share: float, seed: int) -> Settings:
 def run(
     given: list[Plan], out: Path, bars: Bars, *, latent_steps: int, seed: int, device: str, fresh: bool = False
 ) -> Results:
-    """Run every plan: its stages, for digits the samples of each kind of model in samples.png, and the comparison
-    of priors.
+    """Run every plan: its stages, for digits the samples of each kind of model in samples.png, the comparison of
+    priors, and the prior over captions.
     """
-    results = Results([], [], [])
+    results = Results([], [], [], [])
     for plan in given:
         folder = out / plan.folder
         trained, fitted, record = stages.run(
@@ -103,6 +109,10 @@ def run(
                 plan.name, plan.comparing, trained, fitted, folder, bars, device=device, fresh=fresh
             )
             results.comparisons.append(compared)
+        if plan.captioning is not None:
+            bars.say(f"{plan.name}: samples for captions")
+            captioned = text_stage.run(trained, plan.captioning, folder, bars, device=device, fresh=fresh)
+            results.captions.append(captioned)
     return results
 
 

@@ -20,6 +20,7 @@ PICTURES = (
     "samples.png",
     "digits/samples.png",
     "digits/priors.png",
+    "digits/captions.png",
     "photographs/reconstructions.png",
     "photographs/samples.png",
     "photographs/priors.png",
@@ -42,7 +43,8 @@ def command(
 
     Runs on scikit-learn's digits, on photographs, and on photographs with two levels of codes. For comparison,
     also samples from a plain autoencoder and a VAE, and from a raster, a masked and a next-scale transformer, the
-    last on the codes of a multi-scale autoencoder. Writes chain.json, chain.md and pictures. A sub-folder for
+    last on the codes of a multi-scale autoencoder. A transformer over captions and codes draws digits for a text.
+    Writes chain.json, chain.md and pictures. A sub-folder for
     each run contains its checkpoints, which the commands prior, sample and code accept as well.
 
     Ctrl-C or a kill loses at most a hundred steps: run the same command again to resume.

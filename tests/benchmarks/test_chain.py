@@ -471,13 +471,19 @@ def test_the_chain_runs_from_end_to_end_and_again_from_its_checkpoints(
     for name in text.split("](")[1:]:
         assert (tmp_path / name.split(")")[0]).is_file()
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.pt")}
-    assert len(before) == 3 + 4 + 1 + 2 * 4
+    assert len(before) == 3 + 4 + 1 + 2 * 4 + 1
     assert run(*words).exit_code == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before
     again = json.loads((tmp_path / "chain.json").read_text())
     assert again["parts"] == record["parts"]
     assert again["samples"] == record["samples"]
     assert [each["name"] for each in record["comparisons"]] == ["digits", "photographs"]
+    rows = [[prior["name"] for prior in each["priors"]] for each in record["comparisons"]]
+    assert rows == [
+        ["PixelCNN", "raster", "masked", "next-scale", *guided] for guided in (["next-scale, guidance 1"], [])
+    ]
+    assert again["captions"] == record["captions"]
+    assert "Images and their captions" in text
     assert [each["scales"] for each in again["comparisons"]] == [each["scales"] for each in record["comparisons"]]
 
 

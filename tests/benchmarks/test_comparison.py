@@ -361,6 +361,23 @@ def test_a_next_scale_prior_of_equal_probabilities_takes_log2_k_bits_for_each_to
     assert candidate.bits(held_out(5)) == pytest.approx(5 * 30 * 3)
 
 
+def test_guided_samples_are_others_and_have_no_bits():
+    torch.manual_seed(0)
+    comparing = replace(SMALL_COMPARING, guidance=2.0)
+    scales = pyramid()
+    prior = comparison_training.build_next_scale(comparing, scales).eval()
+    for module in prior.modules():
+        if isinstance(module, nn.Embedding | nn.Linear):
+            nn.init.normal_(module.weight)
+    plain, guided = (candidates.next_scale(prior, scales, "cpu", guidance) for guidance in (0.0, 2.0))
+    labels = torch.arange(10)
+    assert guided.bits is None
+    assert plain.bits is not None
+    assert guided.name == "next-scale, guidance 2"
+    images = [each.draw(labels, 10, Filters(), 0) for each in (plain, guided)]
+    assert not torch.equal(*images)
+
+
 def test_the_measured_seconds_are_the_median_without_the_first(monkeypatch: pytest.MonkeyPatch):
     clock = iter([0, 100, 200, 203, 300, 301, 400, 402])  # the first sampling takes 100 s, the others 3, 1 and 2
     monkeypatch.setattr(comparison.time, "perf_counter", lambda: float(next(clock)))
@@ -402,7 +419,7 @@ def test_the_comparison_runs_and_again_from_its_checkpoints(finished: tuple[Trai
     assert without_seconds(again) == without_seconds(record)
 
     names = [each["name"] for each in record["priors"]]
-    assert len(set(names)) == 4
+    assert len(set(names)) == 5  # the next-scale prior also with guidance
     for each in record["priors"]:
         assert (each["bits_per_image"] is None) == (each["bits_per_code"] is None)
         if each["bits_per_image"] is not None:
@@ -418,7 +435,7 @@ def test_the_comparison_runs_and_again_from_its_checkpoints(finished: tuple[Trai
     assert [row[0] for row in sheets[0].rows] == names
 
     with Image.open(folder / comparison.PICTURE) as picture:
-        rows = 4 * comparison.ROWS + 1
+        rows = 5 * comparison.ROWS + 1
         assert picture.size == (pictures.LABELS + 10 * 86, rows * 86)
         drawn = np.array(picture.convert("L"))[-86:, pictures.LABELS :]
     assert (drawn[:, : 5 * 86] < 255).any()
