@@ -16,18 +16,18 @@ from benchmarks.chain.settings import DIGITS, PHOTOGRAPHS
 from benchmarks.chain.sources import PhotographSource, Source, open_source
 from benchmarks.crops import random_crops
 from benchmarks.machine import caption
-from benchmarks.plots import GREY, PALETTE, ruled, save, titled
+from benchmarks.plots import PALETTE, ruled, save, titled
 from benchmarks.sheets import Sheet, markdown_rows
 
 PICTURE = "scales.png"
 AVERAGES = "var:quantizer=ema_vq:decay=0.9"
 RECIPES = {
-    "one codebook for all scales": "var",
-    "the same, moving averages": AVERAGES,
-    "the same, averages, replacement": f"{AVERAGES}:replace=dead",
-    "a codebook for each scale, moving averages": f"{AVERAGES}:shared=False",
-    "the same, k-means warm start": f"{AVERAGES}:shared=False:warm_start=True",
-    "the same, replacement": RECIPE,
+    "shared codebook, learned by the loss": "var",
+    "shared codebook, averages": AVERAGES,
+    "shared codebook, averages, replacement": f"{AVERAGES}:replace=dead",
+    "codebook per scale, averages": f"{AVERAGES}:shared=False",
+    "codebook per scale, averages, warm start": f"{AVERAGES}:shared=False:warm_start=True",
+    "codebook per scale, averages, replacement": RECIPE,
 }
 """Variants from VAR's own form, whose codebook learns by a loss, to the recipe of the documentation."""
 
@@ -139,25 +139,25 @@ def markdown(record: dict[str, Any]) -> str:
 
 
 def draw(folder: Path, record: dict[str, Any]) -> Path:
-    """Draw the share of codes that each scale uses: a line for each recipe, and a band for the range of seeds."""
+    """Draw the share of codes that each scale uses: a bar for each recipe, and a line for the range of seeds."""
     scales = record["results"][0]["scales"]
-    name = record["data"]["name"]
-    figure = titled(f"Codes that each scale uses, {name}", caption(record), (8.5, 5))
+    title = f"Codes that each scale uses, {record['data']['name']}"
+    figure = titled(title, caption(record), (10, 4.2))
     axes = figure.subplots()
-    for color, recipe in zip(PALETTE, RECIPES, strict=False):
+    recipes = list(dict.fromkeys(result["recipe"] for result in record["results"]))
+    width = 0.85 / len(recipes)
+    for number, (color, recipe) in enumerate(zip(PALETTE, recipes, strict=False)):
         own = [_shares(result) for result in record["results"] if result["recipe"] == recipe]
         columns = list(zip(*own, strict=True))
         middle = [sum(column) / len(column) for column in columns]
-        axes.plot(middle, color=color, marker="o", label=recipe)
-        low, high = list(map(min, columns)), list(map(max, columns))
-        axes.fill_between(range(len(middle)), low, high, color=color, alpha=0.15)
-    possible = [min(100.0, 100 * scale["vectors"] / scale["codes"]) for scale in scales]
-    if min(possible) < 100:
-        axes.plot(possible, color=GREY, linestyle="--", label="as many as vectors")
+        places = [scale + (number - (len(recipes) - 1) / 2) * width for scale in range(len(scales))]
+        axes.bar(places, middle, width, color=color, label=recipe)
+        axes.vlines(places, list(map(min, columns)), list(map(max, columns)), color="black", linewidth=1)
     axes.set_xticks(range(len(scales)), [_size(scale) for scale in scales])
     axes.set(xlabel="scale", ylabel="codes used (%)", ylim=(0, 103))
+    axes.set_axisbelow(True)
     ruled(axes)
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    figure.legend(loc="outside right center", frameon=False, fontsize=9)
     save(folder / PICTURE, figure)
     return folder / PICTURE
 
