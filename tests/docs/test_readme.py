@@ -1,4 +1,4 @@
-"""The code in README.md and CONTRIBUTING.md runs, and the tables name what there is."""
+"""The code in README.md, CONTRIBUTING.md and the pages in docs/ runs, and the tables name what there is."""
 
 import re
 import subprocess
@@ -15,16 +15,22 @@ ROOT = Path(__file__).parents[2]
 CODE = re.compile(r"^```python\n(.*?)^```", re.M | re.S)
 
 
+PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))
+
+
 def blocks(document: str) -> list[str]:
     return CODE.findall((ROOT / document).read_text())
 
 
-@pytest.mark.parametrize("number", range(len(blocks("README.md"))))
+EXAMPLES = [(document, number) for document in ("README.md", *PAGES) for number in range(len(blocks(document)))]
+
+
+@pytest.mark.parametrize(("document", "number"), EXAMPLES)
 @pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.. is deprecated:FutureWarning")  # PyTorch's own
-def test_readme_runs(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readme_runs(document: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each block alone, as a reader would paste it."""
     monkeypatch.chdir(tmp_path)
-    exec(compile(blocks("README.md")[number], f"README.md block {number}", "exec"), {"__name__": "readme"})
+    exec(compile(blocks(document)[number], f"{document} block {number}", "exec"), {"__name__": "readme"})
 
 
 @pytest.mark.slow
@@ -64,7 +70,7 @@ def test_readme_lists_every_contract() -> None:
 
 def test_links_lead_somewhere() -> None:
     kernels = [path.relative_to(ROOT) for path in (ROOT / "kernels").rglob("README.md")]
-    for document in ["README.md", "CONTRIBUTING.md", "tests/README.md", *kernels]:
+    for document in ["README.md", "CONTRIBUTING.md", "tests/README.md", *PAGES, *kernels]:
         folder = (ROOT / document).parent
         for target in re.findall(r"\]\((?!http)([^)#\s]+)", (ROOT / document).read_text()):
             assert (folder / target).exists(), f"{document} links to {target}"
