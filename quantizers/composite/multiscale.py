@@ -10,14 +10,15 @@ from torch import Tensor
 from quantizers.composite.pyramid import GivenScales, Interpolation, as_vectors
 from quantizers.composite.pyramid_options import Axes, PyramidOptions
 from quantizers.composite.pyramid_quantizer import CodesAndTokens, PyramidQuantizer
-from quantizers.composite.repetition import STAGE_OPTIONS, repeated
+from quantizers.composite.repetition import STAGE_OPTIONS
+from quantizers.composite.scale_quantizers import scale_quantizers
 from quantizers.core.arguments.checks import Size, check_numbers, elements
 from quantizers.core.arguments.forwarding import forwarding, forwards, split_options
 from quantizers.core.arguments.options import checked
 from quantizers.core.base import Quantizer
 from quantizers.core.layout import Rows
 from quantizers.core.output import QuantizerOutput
-from quantizers.core.registry import Builder, create, register
+from quantizers.core.registry import Builder, register
 from quantizers.core.row_quantizer import RowQuantizer
 
 
@@ -29,8 +30,9 @@ class MultiScaleQuantizer(PyramidQuantizer):
         loss = Σ_k loss_k
 
     Gradients follow the chain rule through the equations, as in ResidualQuantizer. In one dimension this is SNAC;
-    in two, with quantizer="bsq", Infinity. `VARQuantizer` is the same with the loss of VAR, which compares x with
-    the sum of the scales.
+    in two or three, with quantizer="bsq" and a LayerNorm as `entry`, Infinity, whose published code stops the
+    gradient between the scales instead. `VARQuantizer` is the same with the loss of VAR, which compares x with the
+    sum of the scales.
 
     Example:
         >>> import torch
@@ -88,13 +90,15 @@ class MultiScaleQuantizer(PyramidQuantizer):
         """Build one quantizer for all scales, or one of the same kind for each scale.
 
         Args:
-            quantizer: the name, class or function of the scales' quantizer, as for `create`.
+            quantizer: the name, class or function of the scales' quantizer, as for `create`. Where it has fewer
+                channels than x, x is projected once, before the first scale.
             shared: one quantizer for all scales.
             options: further arguments of the constructor; all others go to the quantizer of each scale.
         """
         own, inner = split_options(cls, options)
         with forwarding(cls.from_options):
-            built = repeated(lambda: create(quantizer, dim, **inner), len(elements(scales) or ()), shared)
+            count = len(elements(scales) or ())
+            built = scale_quantizers(quantizer, dim, inner, count=count, shared=shared)
         return cls(dim, built, scales=scales, axes=axes, channel_dim=channel_dim, **own)
 
     @property

@@ -11,7 +11,8 @@ from quantizers.composite.blends import BlendConvolution
 from quantizers.composite.pyramid import GivenScales, Interpolation, as_vectors
 from quantizers.composite.pyramid_options import Axes, PyramidOptions
 from quantizers.composite.pyramid_quantizer import CodesAndTokens, PyramidQuantizer, Walk
-from quantizers.composite.repetition import STAGE_OPTIONS, repeated
+from quantizers.composite.repetition import STAGE_OPTIONS
+from quantizers.composite.scale_quantizers import scale_quantizers
 from quantizers.core.arguments.checks import Count, Share, Size, Weight, check_numbers, elements
 from quantizers.core.arguments.forwarding import forwarding, forwards, split_options
 from quantizers.core.arguments.options import checked
@@ -19,7 +20,7 @@ from quantizers.core.base import Quantizer
 from quantizers.core.gradients import Gradient, resolve_gradient
 from quantizers.core.layout import Rows
 from quantizers.core.output import QuantizerOutput
-from quantizers.core.registry import Builder, create, register
+from quantizers.core.registry import Builder, register
 from quantizers.core.registry import options as options_of
 from quantizers.core.row_quantizer import RowQuantizer
 from quantizers.scalar.grid import name_of
@@ -128,10 +129,8 @@ class VARQuantizer(PyramidQuantizer):
         inner = {**{name: 0.0 for name in OWN_LOSSES if name in taken}, **inner}
         count = len(elements(scales) or ())
         with forwarding(cls.from_options):
-            with torch.device("meta"):
-                code_dim = create(quantizer, dim, **inner).code_dim
-            built = repeated(lambda: create(quantizer, code_dim, **inner), count, shared)
-        blends = [BlendConvolution(code_dim, axes, blend_ratio) for _ in range(min(num_blends, count))]
+            built = scale_quantizers(quantizer, dim, inner, count=count, shared=shared)
+        blends = [BlendConvolution(built[0].dim, axes, blend_ratio) for _ in range(min(num_blends, count))]
         return cls(dim, built, scales=scales, axes=axes, channel_dim=channel_dim, blends=blends, **own)
 
     @property
