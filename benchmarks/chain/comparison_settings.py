@@ -47,8 +47,13 @@ COMPARING = {
         guidance=1.0,
     ),
     PHOTOGRAPHS: Comparing(
-        Autoencoding(PHOTOGRAPHS, RECIPE, 256, 32, 32, 4, 800, 8, 3e-3),
-        (1, 2, 4, 8),
+        Autoencoding(PHOTOGRAPHS, RECIPE, 64, 32, 32, 4, 800, 8, 3e-3),
+        (
+            1,
+            2,
+            4,
+            8,
+        ),  # 341 codes of 6 bits, about as many bits as the 256 codes of 8 bits of the other autoencoder
         Fitting(TRANSFORMER, 96, 3, 0.1, 400, 8, 2e-3),
         together=10,
     ),
