@@ -32,6 +32,7 @@ RECIPES = {
 """Variants from VAR's own form, whose codebook learns by a loss, to the recipe of the documentation."""
 
 STEPS = {DIGITS: 600, PHOTOGRAPHS: 400}
+VARIED = ("quantizer", "seed")  # settings that differ from result to result
 IMAGES = 1500  # on which codes are counted
 NOTE = (
     "Codes used: share of a scale's codes that occur in images drawn as for training, the lowest and the highest "
@@ -74,13 +75,14 @@ def run(
     fresh: bool = False,
 ) -> dict[str, Any]:
     """Train each recipe with each seed, or load finished trainings, and return the record."""
-    source = open_source(settings(data, 0, "var", images=images).autoencoding)
+    given = settings(data, seeds[0], "var", share=share, images=images)
+    source = open_source(given.autoencoding)
     results = list(_results(data, seeds, source, out, bars, share, images, device, fresh))
     return {
         "benchmark": "scales",
         **machine.record(torch.device(device)),
         "data": {"name": data, **source.describe()},
-        "settings": asdict(settings(data, seeds[0], "var", share=share, images=images)),
+        "settings": {key: value for key, value in asdict(given.autoencoding).items() if key not in VARIED},
         "seeds": [*seeds],
         "results": results,
     }
