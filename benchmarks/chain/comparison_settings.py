@@ -42,16 +42,16 @@ RECIPE = "var:quantizer=ema_vq:decay=0.9:shared=False:replace=dead"
 COMPARING = {
     # With a scale of 3 × 3 as well there are so many codes that a large batch takes longer than in raster order.
     DIGITS: Comparing(
-        Autoencoding(DIGITS, RECIPE, 64, 16, 32, 2, 2000, 64, 3e-3),
+        Autoencoding(DIGITS, RECIPE, 64, 16, 32, 2, 1200, 64, 3e-3),
         (1, 2),
-        Fitting(TRANSFORMER, 64, 3, 0.3, 800, 64, 2e-3),
+        Fitting(TRANSFORMER, 64, 3, 0.3, 600, 64, 2e-3),
         guidance=1.0,
     ),
     # 341 codes of 6 bits, about as many bits as the 256 codes of 8 bits of the other autoencoder.
     PHOTOGRAPHS: Comparing(
-        Autoencoding(PHOTOGRAPHS, RECIPE, 64, 32, 32, 4, 800, 8, 3e-3),
+        Autoencoding(PHOTOGRAPHS, RECIPE, 64, 32, 32, 4, 600, 8, 3e-3),
         (1, 2, 4, 8),
-        Fitting(TRANSFORMER, 96, 3, 0.1, 400, 8, 2e-3),
+        Fitting(TRANSFORMER, 96, 3, 0.1, 200, 8, 2e-3),
         together=10,
     ),
 }

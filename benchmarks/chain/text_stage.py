@@ -37,7 +37,7 @@ class Captioning:
     layers: int = 3
     dropout: float = 0.3
     empty: float = 0.1
-    steps: int = 800
+    steps: int = 600
     batch_size: int = 64
     learning_rate: float = 2e-3
     samples: int = 10
