@@ -3,9 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
-from quantizers.composite.repetition import repeated
 from quantizers.core.base import Quantizer
 from quantizers.core.registry import Builder, create
 
@@ -23,6 +20,8 @@ def scale_quantizers(
         dim: channels of x.
         options: of the quantizer.
     """
-    with torch.device("meta"):
-        code_dim = create(quantizer, dim, **options).code_dim
-    return repeated(lambda: create(quantizer, code_dim, **options), count, shared)
+    first = create(quantizer, dim, **options)
+    if first.code_dim != dim:
+        first = create(quantizer, first.code_dim, **options)
+    others = [first if shared else create(quantizer, first.dim, **options) for _ in range(count - 1)]
+    return [first, *others]
