@@ -6,11 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from quantizers.core.gradients import resolve_gradient
+from quantizers.core.gradients import straight_through
 from quantizers.core.row_quantizer import RowQuantizer
 from quantizers.scalar.grid import GridQuantizer
-
-STRAIGHT_THROUGH = resolve_gradient("straight_through")
 
 
 class FlippedScales(NamedTuple):
@@ -47,4 +45,4 @@ def flip_bits(indices: Tensor, bits: int, probability: float | Tensor) -> Tensor
 
 def flipped_codes(component: RowQuantizer, codes: Tensor, flipped: Tensor) -> Tensor:
     """The codes of flipped indices, with the gradient that `codes`, those before the flip, pass on."""
-    return STRAIGHT_THROUGH(codes, component.nested_decode(flipped).detach())
+    return straight_through(codes, component.nested_decode(flipped).detach())

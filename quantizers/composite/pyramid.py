@@ -119,6 +119,11 @@ def as_grid(vectors: Tensor, batch: int, size: Size) -> Tensor:
     return vectors.reshape(batch, *size, vectors.shape[1]).movedim(-1, 1)
 
 
+def for_each_map(values: Tensor, axes: int) -> Tensor:
+    """One value for each of B maps, as [B, 1, ...], to combine it with grids [B, C, *size]."""
+    return values.reshape(-1, *[1] * (axes + 1))
+
+
 def pool(grid: Tensor, weight: Tensor, size: Size) -> tuple[Tensor, Tensor]:
     """The mean of each cell over its positions that count, and whether it has any.
 

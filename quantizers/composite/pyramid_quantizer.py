@@ -21,6 +21,7 @@ from quantizers.composite.pyramid import (
     as_vectors,
     check_scales,
     count_cells,
+    for_each_map,
     pool,
     upsample,
 )
@@ -235,11 +236,7 @@ class PyramidQuantizer(ScaleTokens):
     def encode_rows(self, rows: Rows) -> Tensor:
         """See `Quantizer.encode_rows`; the rows have the shape of their batch."""
 
-        def encode(position: int, component: RowQuantizer, cells: Rows) -> CodesAndTokens:
-            tokens = component.nested_encode(cells)
-            return component.nested_decode(tokens), tokens
-
-        return self._walk(self._project_in(rows), encode).indices
+        return self._walk(self._project_in(rows), _encode_cells).indices
 
     # Learning
 
@@ -261,8 +258,7 @@ class PyramidQuantizer(ScaleTokens):
     def _initialize_components(self, projected: Rows, initialize: Initialize) -> None:
         def initialize_and_encode(position: int, component: RowQuantizer, cells: Rows) -> CodesAndTokens:
             initialize(component, cells.vectors[cells.valid])
-            tokens = component.nested_encode(cells)
-            return component.nested_decode(tokens), tokens
+            return _encode_cells(position, component, cells)
 
         self._walk(projected, initialize_and_encode)
 
@@ -290,7 +286,7 @@ class PyramidQuantizer(ScaleTokens):
         for position, level in enumerate(sizes):
             means, filled = pool(residual, weight, level)
             if depths is not None:
-                filled = filled & (depths > position).reshape(-1, *[1] * (self.axes + 1))
+                filled = filled & for_each_map(depths > position, self.axes)
             valid = filled.reshape(-1)
             rows = as_vectors(means).where(valid[:, None], 0.0)
             cells = Rows(rows, valid, torch.Size((leading, *level)))
@@ -318,7 +314,7 @@ class PyramidQuantizer(ScaleTokens):
             return full
         blended = call_widened(spread_blends(position, scales, list(self.blends)), full)
         any_token = (tokens >= 0).flatten(1).any(1)  # a convolution's bias must not add to a scale left out
-        return blended.where(any_token.reshape(-1, *[1] * (self.axes + 1)), 0.0)
+        return blended.where(for_each_map(any_token, self.axes), 0.0)
 
     def _value_of(self, position: int, scales: int, tokens: Tensor, size: Size) -> Tensor:
         codes = self.components[position].nested_decode(tokens.reshape(-1))
@@ -342,6 +338,12 @@ class PyramidQuantizer(ScaleTokens):
         if self.flip_probability:
             shown.append(f"flip_probability={self.flip_probability:.4g}")
         return ", ".join(shown)
+
+
+def _encode_cells(position: int, component: RowQuantizer, cells: Rows) -> CodesAndTokens:
+    """See `QuantizeCells`: the tokens that evaluation gives, and their codes."""
+    tokens = component.nested_encode(cells)
+    return component.nested_decode(tokens), tokens
 
 
 def _check_one_size(x: object) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from quantizers.composite.blends import BlendConvolution
-from quantizers.composite.pyramid import GivenScales, Interpolation, as_vectors
+from quantizers.composite.pyramid import GivenScales, Interpolation, as_vectors, for_each_map
 from quantizers.composite.pyramid_options import Axes, PyramidOptions
 from quantizers.composite.pyramid_quantizer import CodesAndTokens, PyramidQuantizer, Walk
 from quantizers.composite.repetition import STAGE_OPTIONS
@@ -162,7 +162,7 @@ class VARQuantizer(PyramidQuantizer):
         """The weighted mean squared errors of the sum of the scales up to one, over the maps that use it."""
         counts = walk.counts
         if depths is not None:
-            counts = counts & (depths > position).reshape(-1, *[1] * (self.axes + 1))
+            counts = counts & for_each_map(depths > position, self.axes)
         positions = (counts.sum().clamp(min=1) * self.code_dim).to(value.dtype)
         target = walk.target
         pairs = (
