@@ -32,7 +32,8 @@ def check_scales(scales: GivenScales, axes: int) -> tuple[Scale, ...]:
 
     Raises: ValueError unless they rise to 1.
     """
-    rows = [_for_each_axis("scales", scale, axes) for scale in elements(scales) or ()]
+    given = [_for_each_axis("scales", scale, axes) for scale in elements(scales) or ()]
+    rows: list[tuple[float, ...]] = [check_as(Sequence[float], "scales", row) for row in given]
     finite = bool(rows) and all(map(math.isfinite, itertools.chain(*rows)))
     fractions = tuple(tuple(Fraction(s).limit_denominator(1024) for s in row) for row in rows) if finite else ()
     if not fractions or min(fractions[0]) <= 0 or set(fractions[-1]) != {1} or not _rise(fractions):
@@ -71,7 +72,8 @@ def list_sizes(sizes: GivenSizes, axes: int) -> list[Size]:
     given = elements(sizes)
     if not given:
         raise ValueError(f"sizes are {shown(sizes)}, expected the size of each scale, the coarsest first")
-    return [_check_size(size, axes) for size in given]
+    rows = [_for_each_axis("sizes", size, axes) for size in given]
+    return [tuple(check_at_least("each of sizes", number, 1) for number in row) for row in rows]
 
 
 def is_list_of_sizes(size: object) -> bool:
@@ -168,22 +170,14 @@ def _rise(rows: Sequence[tuple[Any, ...]]) -> bool:
     )
 
 
-def _for_each_axis(name: str, value: object, axes: int) -> tuple[float, ...]:
-    numbers: tuple[float, ...] = check_as(Sequence[float], name, elements(value) or [value])
-    if elements(value) is None:
-        return numbers * axes
+def _for_each_axis(name: str, value: object, axes: int) -> list[Any]:
+    """A number for each axis, from one for all or one for each of them. Raises: ValueError for another count."""
+    numbers = elements(value)
+    if numbers is None:
+        return [value] * axes
     if len(numbers) != axes:
         raise ValueError(f"{name} contain {shown(value)}, expected one number, or one for each of {axes} axes")
     return numbers
-
-
-def _check_size(size: object, axes: int) -> Size:
-    numbers = elements(size)
-    if numbers is None:
-        numbers = [size] * axes
-    if len(numbers) != axes:
-        raise ValueError(f"sizes contain {shown(size)}, expected one number, or one for each of {axes} axes")
-    return tuple(check_at_least("each of sizes", number, 1) for number in numbers)
 
 
 def _shown(scales: GivenScales) -> str:
