@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
 GRACE = 2.0  # seconds that the other ranks get to answer once one has failed
 # The server imports PyTorch once and forks the workers, before PyTorch has any threads.
@@ -49,14 +50,15 @@ class World:
     def joined(self) -> Iterator[None]:
         """A block in which this process has a process group of all ranks: a new one each time.
 
-        A DDP model must be gone at its end: it keeps the group, whose threads it would end while it holds Python's
-        lock, which they may wait for.
+        A DDP model must be gone at its end, which is checked: it keeps the group, whose threads it would end while
+        it holds Python's lock, which they may wait for.
         """
         self._meetings += 1
         store = dist.FileStore(f"{self._meeting_place}/{self._meetings}", self.size)
         dist.init_process_group("gloo", store=store, rank=self.rank, world_size=self.size)
         yield
         gc.collect()
+        assert not any(type(each) is DistributedDataParallel for each in gc.get_objects()), "a DDP model is left"
         # A rank that left while another still reads from it would break that one's connection.
         store.set(f"done {self.rank}", "")
         store.wait([f"done {rank}" for rank in range(self.size)], timedelta(minutes=10))

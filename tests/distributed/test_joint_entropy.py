@@ -50,12 +50,17 @@ def gradients(model: nn.Module) -> list[Tensor]:
     return [parameter.grad for parameter in model.parameters()]
 
 
+def backward(world: World, model: Model, counts: list[int], weight: float, checkpointed: bool = False) -> Step:
+    """The rank's loss, and the gradients after the backward pass of the loss times its weight, under DDP."""
+    wrapped = DistributedDataParallel(model)
+    loss = wrapped(*parts_of(counts)[world.rank], checkpointed=checkpointed)
+    (weight * loss).backward()
+    return loss.detach(), gradients(model)
+
+
 def step(world: World, name: str, group_bits: int, counts: list[int], checkpointed: bool) -> Step:
     with world.joined():
-        model = DistributedDataParallel(Model(name, group_bits))
-        loss = model(*parts_of(counts)[world.rank], checkpointed=checkpointed)
-        loss.backward()
-        return loss.detach(), gradients(model)
+        return backward(world, Model(name, group_bits), counts, 1.0, checkpointed)
 
 
 @settings(phases=FIRST_FAILURE, deadline=None)
@@ -84,10 +89,8 @@ def test_the_gradient_after_ddp_is_that_of_one_process(
 def weighted(world: World, counts: list[int]) -> list[Tensor]:
     """Each rank weights its loss by its share of the vectors, as an exact mean over uneven shards needs."""
     with world.joined():
-        model = DistributedDataParallel(Model("lfq", 3))
         share = counts[world.rank] * world.size / sum(counts)
-        (share * model(*parts_of(counts)[world.rank])).backward()
-        return gradients(model)
+        return backward(world, Model("lfq", 3), counts, share)[1]
 
 
 def test_ranks_may_weight_their_losses(ranks: Ranks) -> None:

@@ -19,6 +19,7 @@ from tests.distributed.autoencoder import Autoencoder, shards, whole_state, writ
 from tests.distributed.ranks import Ranks, World
 
 State = dict[str, Tensor]
+ROUNDINGS = 10 * torch.finfo(torch.float32).eps  # a few, of a loss below 1
 
 
 def sharded(case: Case) -> Autoencoder:
@@ -55,7 +56,11 @@ def forward(
 
 
 def test_a_quantizer_sharded_by_itself_is_that_of_one_process(ranks: Ranks) -> None:
-    """Bit for bit what it gives alone, with its state in float32, for the same vectors in bfloat16."""
+    """What it gives alone, with its state in float32, for the same vectors in bfloat16.
+
+    Bit for bit but for the loss: FSDP's parameters lie elsewhere in memory, where a matrix product that makes
+    codes may sum in another order.
+    """
     for rank, results in enumerate(ranks.run(2, in_both_modes)):
         for case, modes in zip(CASES, results, strict=True):
             for training, (state, z, output, encoded, decoded) in zip((True, False), modes, strict=True):
@@ -66,8 +71,12 @@ def test_a_quantizer_sharded_by_itself_is_that_of_one_process(ranks: Ranks) -> N
                 expected = model.quantizer(z)
                 assert z.dtype == output.quantized.dtype == torch.bfloat16, where
                 for name, part, of_one in zip(output._fields, output, expected, strict=True):
-                    of_all_ranks = name == "loss" and training and case.shared_losses
-                    assert of_all_ranks or torch.equal(part, of_one), f"{where}: {name} differs"
+                    if name != "loss":
+                        assert torch.equal(part, of_one), f"{where}: {name} differs"
+                    elif not (training and case.shared_losses):  # that one is of all ranks
+                        assert torch.allclose(part, of_one, rtol=ROUNDINGS, atol=ROUNDINGS), (
+                            f"{where}: loss differs"
+                        )
                 if not training:
                     assert torch.equal(encoded, output.indices), f"{where}: encode differs"
                     if decoded is not None and not case.multiplies:

@@ -6,6 +6,7 @@ import signal
 import pytest
 import torch
 from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
 from quantizers import EMAVectorQuantizer
 from tests.distributed.ranks import DeadlockError, RankError, Ranks, World
@@ -53,3 +54,15 @@ def test_an_exception_on_a_rank_comes_with_its_traceback(ranks: Ranks) -> None:
     with pytest.raises(RankError, match="rank 0 of 2: the process ended without an answer"):
         ranks.run(2, the_first_dies)
     assert ranks.run(2, sum_of_ranks) == [1, 1]
+
+
+def a_model_is_left(world: World) -> None:
+    with world.joined():
+        model = DistributedDataParallel(torch.nn.Linear(2, 2))
+    model.eval()
+
+
+def test_a_model_that_would_outlive_its_group_is_found(ranks: Ranks) -> None:
+    """It would end the group's threads while they wait for Python's lock: a rare deadlock."""
+    with pytest.raises(RankError, match="AssertionError: a DDP model is left"):
+        ranks.run(2, a_model_is_left)
