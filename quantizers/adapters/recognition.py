@@ -5,19 +5,21 @@ import difflib
 from torch import nn
 
 from quantizers.adapters.bases.adapter import Adapter
-from quantizers.adapters.contracts.chameleon import ChameleonAdapter
-from quantizers.adapters.contracts.dac import DacAdapter, TransformersDacAdapter
-from quantizers.adapters.contracts.dac_stage import DacStageAdapter, TransformersDacStageAdapter
-from quantizers.adapters.contracts.emu3 import Emu3Adapter
-from quantizers.adapters.contracts.encodec import EncodecAdapter, EncodecStagesAdapter
-from quantizers.adapters.contracts.encodec_transformers import TransformersEncodecAdapter, XcodecAdapter
-from quantizers.adapters.contracts.glm_image import GlmImageAdapter
-from quantizers.adapters.contracts.janus import JanusAdapter
-from quantizers.adapters.contracts.mimi import MimiAdapter
-from quantizers.adapters.contracts.taming import TamingAdapter
-from quantizers.adapters.contracts.taming_first import TamingFirstAdapter
-from quantizers.adapters.contracts.taming_gumbel import TamingGumbelAdapter
-from quantizers.adapters.contracts.var import VarAdapter
+from quantizers.adapters.contracts.audio.dac import DacAdapter, TransformersDacAdapter
+from quantizers.adapters.contracts.audio.dac_stage import DacStageAdapter, TransformersDacStageAdapter
+from quantizers.adapters.contracts.audio.encodec import EncodecAdapter, EncodecStagesAdapter
+from quantizers.adapters.contracts.audio.encodec_transformers import TransformersEncodecAdapter, XcodecAdapter
+from quantizers.adapters.contracts.audio.mimi import MimiAdapter
+from quantizers.adapters.contracts.audio.wav2vec2 import Wav2Vec2Adapter
+from quantizers.adapters.contracts.images.chameleon import ChameleonAdapter
+from quantizers.adapters.contracts.images.emu3 import Emu3Adapter
+from quantizers.adapters.contracts.images.glm_image import GlmImageAdapter
+from quantizers.adapters.contracts.images.janus import JanusAdapter
+from quantizers.adapters.contracts.images.taming import TamingAdapter
+from quantizers.adapters.contracts.images.taming_first import TamingFirstAdapter
+from quantizers.adapters.contracts.images.taming_gumbel import TamingGumbelAdapter
+from quantizers.adapters.contracts.images.var import VarAdapter
+from quantizers.adapters.contracts.images.vqvae2 import VQVAE2Adapter
 from quantizers.adapters.contracts.vector_quantize_pytorch import (
     FSPAdapter,
     FSQAdapter,
@@ -28,8 +30,6 @@ from quantizers.adapters.contracts.vector_quantize_pytorch import (
     SimVQAdapter,
     VectorQuantizeAdapter,
 )
-from quantizers.adapters.contracts.vqvae2 import VQVAE2Adapter
-from quantizers.adapters.contracts.wav2vec2 import Wav2Vec2Adapter
 
 _ADAPTERS: tuple[type[Adapter], ...] = (
     ChameleonAdapter,

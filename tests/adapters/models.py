@@ -12,15 +12,15 @@ from quantizers.adapters import plugged
 from tests.adapters.common import METHODS
 
 TESTS = {
-    "vqmodel": "diffusers",
-    "chameleon": "chameleon",
-    "dac": "dac",
-    "emu3": "emu3",
-    "encodec": "encodec_transformers",
-    "glm_image": "glm_image",
-    "janus": "janus",
-    "mimi": "mimi",
-    "wav2vec2": "wav2vec2",
+    "vqmodel": "images.test_diffusers",
+    "chameleon": "images.test_chameleon",
+    "dac": "audio.test_dac",
+    "emu3": "images.test_emu3",
+    "encodec": "audio.test_encodec_transformers",
+    "glm_image": "images.test_glm_image",
+    "janus": "images.test_janus",
+    "mimi": "audio.test_mimi",
+    "wav2vec2": "audio.test_wav2vec2",
 }
 NAMES = (*TESTS, "xcodec")
 
@@ -39,7 +39,7 @@ def build(name: str) -> Any:
     """A model with its own quantizer."""
     if name == "xcodec":
         return _xcodec()
-    module = pytest.importorskip(f"tests.adapters.test_{TESTS[name]}", reason="the extra `models` has it")
+    module = pytest.importorskip(f"tests.adapters.{TESTS[name]}", reason="the extra `models` has it")
     return module.build("transformers")[0] if name == "dac" else module.build()
 
 

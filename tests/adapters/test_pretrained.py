@@ -12,7 +12,7 @@ from quantizers import plug_in, unplug
 from quantizers.adapters import from_pretrained, plugged, save_pretrained
 from quantizers.core.gradients import straight_through
 from tests.adapters.common import METHODS
-from tests.adapters.test_diffusers import build, images
+from tests.adapters.images.test_diffusers import build, images
 
 diffusers = pytest.importorskip("diffusers", reason="the extra `models` has it")
 
@@ -78,7 +78,7 @@ def test_a_model_within_another_knows_what_is_plugged_into_it(wrap: Any, tmp_pat
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_parts_of_a_model_share_its_configuration(dtype: torch.dtype, shard: str, tmp_path: Path) -> None:
     """As in transformers, where encoders and attention layers have it too; saved in pieces, or in half."""
-    mimi = pytest.importorskip("tests.adapters.test_mimi")
+    mimi = pytest.importorskip("tests.adapters.audio.test_mimi")
     model, audio = plug_in(mimi.build().eval(), "simvq").to(dtype), mimi.tones().to(dtype)
     model.save_pretrained(tmp_path, max_shard_size=shard)
     loaded = from_pretrained(mimi.MimiModel, tmp_path, dtype=dtype)
@@ -90,7 +90,7 @@ def test_parts_of_a_model_share_its_configuration(dtype: torch.dtype, shard: str
 
 
 def test_a_quantizer_beside_the_base_model(tmp_path: Path) -> None:
-    wav2vec2 = pytest.importorskip("tests.adapters.test_wav2vec2")
+    wav2vec2 = pytest.importorskip("tests.adapters.audio.test_wav2vec2")
     model, x = plug_in(wav2vec2.build().eval(), "vq"), wav2vec2.batch()
     model.save_pretrained(tmp_path)
     loaded = from_pretrained(type(model), tmp_path)

@@ -11,7 +11,7 @@ from torch import nn
 
 from quantizers import create, plug_in, take_codebook
 from quantizers.serialization.configuration import configuration, rebuild
-from tests.adapters.package import EPS, normal, package
+from tests.adapters.vector_quantize_pytorch.package import EPS, normal, package
 
 
 @settings(max_examples=25, deadline=None)

@@ -13,7 +13,16 @@ from torch import Tensor, nn
 from quantizers import plug_in, take_codebook, unplug
 from quantizers.kernels.levels.bound import bound_levels
 from tests.adapters.common import METHODS, loss_falls, nearest_gap
-from tests.adapters.package import CODES, EPS, WIDTH, made, normal, package, same_rows, trained
+from tests.adapters.vector_quantize_pytorch.package import (
+    CODES,
+    EPS,
+    WIDTH,
+    made,
+    normal,
+    package,
+    same_rows,
+    trained,
+)
 
 KEEPING = ("vq", "ema_vq", "simvq", "rotation_vq", "gumbel")
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn.utils import weight_norm
 
 from quantizers import DeadCodeReplacement, ResidualQuantizer, create, plug_in, take_codebook, unplug, warm_start
+from tests.adapters.audio.dac_bounds import EPS, assert_agrees
+from tests.adapters.audio.stand_in_dac import DAC, VectorQuantize
 from tests.adapters.common import METHODS, loss_falls
-from tests.adapters.dac_bounds import EPS, assert_agrees
-from tests.adapters.stand_in_dac import DAC, VectorQuantize
 
 WIDTH, STAGES, CODES, CODE_DIM, FRAMES = 16, 3, 16, 4, 16
 SIZES = {"n_codebooks": STAGES, "codebook_size": CODES, "codebook_dim": CODE_DIM}

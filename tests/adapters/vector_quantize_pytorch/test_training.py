@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from quantizers import plug_in
-from tests.adapters.package import WIDTH, made, normal
+from tests.adapters.vector_quantize_pytorch.package import WIDTH, made, normal
 
 
 def sgd(parameters: Any) -> torch.optim.Optimizer:

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from quantizers import GumbelQuantizer, create, plug_in, take_codebook
 from tests.adapters.common import METHODS, check_unplugs, loss_falls
-from tests.adapters.stand_in_taming import GumbelQuantize
+from tests.adapters.images.stand_in_taming import GumbelQuantize
 
 CODES, HIDDEN, WIDTH, SIDE = 64, 12, 8, 8
 

@@ -9,7 +9,16 @@ from torch import nn
 
 from quantizers import plug_in, take_codebook
 from quantizers.serialization.configuration import configuration, rebuild
-from tests.adapters.package import CODES, EPS, WIDTH, made, normal, package, same_rows, trained
+from tests.adapters.vector_quantize_pytorch.package import (
+    CODES,
+    EPS,
+    WIDTH,
+    made,
+    normal,
+    package,
+    same_rows,
+    trained,
+)
 
 HEADS = (
     {"heads": 2, "codebook_dim": 4, "separate_codebook_per_head": True},

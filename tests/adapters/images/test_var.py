@@ -12,8 +12,8 @@ import quantizers
 from quantizers import BSQ, VARQuantizer, VectorQuantizer, plug_in, take_codebook
 from quantizers.adapters import plugged
 from quantizers.adapters.recognition import contract_named, contract_of
-from tests.adapters import stand_in_taming, stand_in_var
 from tests.adapters.common import METHODS, check_unplugs, loss_falls
+from tests.adapters.images import stand_in_taming, stand_in_var
 from tests.adapters.test_plugging import VectorQuantizer2 as TamingQuantizer
 
 CODES, WIDTH = 32, 6

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import quantizers
 from quantizers import DeadCodeReplacement, plug_in, take_codebook, unplug, warm_start
-from tests.adapters import stand_in_encodec as foreign
+from tests.adapters.audio import stand_in_encodec as foreign
 from tests.adapters.common import BANDWIDTHS, METHODS, RATES, loss_falls, stages_agree, tones
 
 WIDTH, CODES, STAGES, RATE = 8, 32, 4, 100

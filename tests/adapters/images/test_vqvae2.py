@@ -6,7 +6,7 @@ from torch import Tensor
 
 from quantizers import plug_in, take_codebook, unplug
 from tests.adapters.common import METHODS, agrees, loss_falls
-from tests.adapters.stand_in_vqvae2 import VQVAE
+from tests.adapters.images.stand_in_vqvae2 import VQVAE
 
 EPS = torch.finfo(torch.float32).eps
 PLACES = ["quantize_t", "quantize_b"]

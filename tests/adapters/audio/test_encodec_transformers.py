@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from quantizers import plug_in, take_codebook, unplug
 from tests.adapters import common
+from tests.adapters.audio.stand_in_higgs_audio import HiggsAudioV2TokenizerResidualVectorQuantization
 from tests.adapters.common import METHODS, RATES, loss_falls, stages_agree, tones
-from tests.adapters.stand_in_higgs_audio import HiggsAudioV2TokenizerResidualVectorQuantization
 
 pytest.importorskip("transformers", reason="the extra `models` has it")
 from transformers.models.encodec.configuration_encodec import EncodecConfig

@@ -7,7 +7,7 @@ from torch import Tensor
 from quantizers.adapters.bases.codebook_view import flat_indices
 from quantizers.adapters.bases.perplexity import perplexity
 from quantizers.adapters.bases.spec import QuantizerSpec
-from quantizers.adapters.contracts.taming import TamingAdapter
+from quantizers.adapters.contracts.images.taming import TamingAdapter
 
 FirstInfo = tuple[Tensor, None, Tensor]
 

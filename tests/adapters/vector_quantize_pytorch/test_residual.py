@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from quantizers import plug_in, take_codebook
-from tests.adapters.package import EPS, WIDTH, made, normal, trained
+from tests.adapters.vector_quantize_pytorch.package import EPS, WIDTH, made, normal, trained
 
 SIZES = (5, 12, 30)
 

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from quantizers.adapters.bases.spec import QuantizerSpec
-from quantizers.adapters.contracts.chameleon import ChameleonAdapter
+from quantizers.adapters.contracts.images.chameleon import ChameleonAdapter
 
 
 class GlmImageAdapter(ChameleonAdapter):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from quantizers.adapters.bases.adapter import Adapter
 from quantizers.adapters.bases.copying import as_residual, stages_of
 from quantizers.adapters.bases.spec import QuantizerSpec
-from quantizers.adapters.contracts.dac_stage import (
+from quantizers.adapters.contracts.audio.dac_stage import (
     DacStageAdapter,
     Stage,
     losses_of_batch,

@@ -12,7 +12,7 @@ from torch.nn import functional
 from quantizers import metrics, plug_in
 from quantizers.adapters.bases.perplexity import perplexity
 from tests.adapters.common import METHODS, check_kept, check_unplugs, loss_falls
-from tests.adapters.stand_in_taming import VectorQuantizer
+from tests.adapters.images.stand_in_taming import VectorQuantizer
 
 CODES, WIDTH, SIDE = 64, 8, 8
 

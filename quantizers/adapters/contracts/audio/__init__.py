@@ -1,0 +1,1 @@
+"""The contracts of audio codecs and speech models."""

@@ -1,0 +1,1 @@
+"""Image tokenizers: models, stand-ins, and the contracts of their quantizers."""

@@ -1,0 +1,1 @@
+"""The classes of vector-quantize-pytorch, and the contracts that replace them."""
