@@ -1,11 +1,15 @@
 """The paths of quantizers in a model, and the replacement of a module."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 from torch import nn
 
 from quantizers.adapters.bases.adapter import Adapter
 from quantizers.adapters.recognition import available_contracts, contract_of
+
+_QUANTIZER = r"(Quantize|Quantizer|VectorQuantization|ScalarQuantization|VQ|FSQ|LFQ)\d*$"
+"""What the names of modules that quantize vectors end in."""
 
 
 def find_paths(model: nn.Module) -> list[str]:
@@ -27,6 +31,7 @@ def find_paths(model: nn.Module) -> list[str]:
             f"model is {type(model).__name__}, which has quantizers at {listed}; pass one path as at=, or "
             f"at={list(found)} for all of them"
         )
+    _check_all_known(model, found)
     return list(found)
 
 
@@ -77,10 +82,38 @@ def _known_quantizers(model: nn.Module) -> dict[str, nn.Module]:
     """The modules in a model that follow a known contract, by path, without those inside another one."""
     found: dict[str, nn.Module] = {}
     for path, module in model.named_modules():
-        inside = any(path.startswith(f"{outer}.") or outer == "" for outer in found)
+        inside = any(_within(path, outer) for outer in found)
         if not inside and contract_of(module) is not None:
             found[path] = module
     return found
+
+
+def _check_all_known(model: nn.Module, found: Mapping[str, nn.Module]) -> None:
+    """Raises: ValueError if the model has a quantizer of no known contract beside those that were found."""
+    apart = [
+        (path, module)
+        for path, module in model.named_modules()
+        if not any(_within(path, known) or _within(known, path) for known in found)
+    ]
+    unknown = next(((path, module) for path, module in apart if _named_quantizer(module)), None)
+    if unknown is not None:
+        path, module = unknown
+        known, of = next(iter(found.items()))
+        raise ValueError(
+            f"model is {type(model).__name__}, which has a quantizer at {known!r} ({type(of).__name__}), and one "
+            f"of no known contract at {path!r} ({type(module).__name__}); pass at={known!r} to replace the first "
+            "alone, and plug in again with at= and contract= to replace the other"
+        )
+
+
+def _within(path: str, outer: str) -> bool:
+    return outer == "" or path == outer or path.startswith(f"{outer}.")
+
+
+def _named_quantizer(module: nn.Module) -> bool:
+    """Whether a module is named as a quantizer of vectors, and part of neither PyTorch nor this library."""
+    foreign = type(module).__module__.partition(".")[0] not in ("torch", "quantizers")
+    return foreign and re.search(_QUANTIZER, type(module).__name__) is not None
 
 
 def _act_as_one(found: Mapping[str, nn.Module]) -> bool:

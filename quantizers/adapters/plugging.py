@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from quantizers.adapters.bases.adapter import Adapter
 from quantizers.adapters.building import build
+from quantizers.adapters.choosing import choose_contract
 from quantizers.adapters.devices import builds_on_meta, device_of, dtype_of, is_on_meta, materialize, move_to
 from quantizers.adapters.model_config import write_config
 from quantizers.adapters.paths import (
@@ -19,8 +20,9 @@ from quantizers.adapters.paths import (
     resolve_paths,
 )
 from quantizers.adapters.reading import read_spec
-from quantizers.adapters.recognition import available_contracts, contract_named, contract_of
+from quantizers.adapters.recognition import available_contracts, contract_of
 from quantizers.adapters.torch_package import allow_package_import
+from quantizers.adapters.training import set_trainable
 from quantizers.core.base import Quantizer
 from quantizers.core.registry import Builder
 
@@ -33,6 +35,7 @@ def plug_in(
     at: str | Sequence[str] | None = None,
     contract: str | None = None,
     keep_codebook: bool = False,
+    trainable: bool | None = None,
     **options: Any,
 ) -> nn.Module:
     """Replace the quantizer of a model by one of this library, which answers as the model expects.
@@ -52,6 +55,11 @@ def plug_in(
     that are gone and none of the new ones. The same is true of everything else that collects parameters, such as
     DistributedDataParallel.
 
+    **A wrong swap is an error.** The model's quantizer is first run on a small random input, in evaluation and
+    without gradients, and left as it was; what it returns must have the nesting, shapes, dtypes and, with the same
+    codes, the values that the contract gives. A class that other repositories have changed under the same name is
+    thus refused, and nothing is changed in the model.
+
     The new quantizer goes to the device of the quantizer that it replaces, or to that of the model if the replaced
     one has no values (`meta`). If the whole model is on `meta`, a quantizer that is built from a name goes there
     too, and a quantizer that you pass stays where it is.
@@ -66,29 +74,30 @@ def plug_in(
             Modules that act as one quantizer, such as Mimi's two halves, are found together; `at` can name the
             module that contains them.
         contract: how the model calls its quantizer, one of `available_contracts()`. Default: found by the name of
-            the class. Needed for a module of another class that is called in the same way. If its sizes cannot be
-            read, pass `dim` and `codebook_size`, for residual contracts `num_quantizers`, for those of scales
+            the class, its attributes and what it returns. Needed for a module of another class that is called in
+            the same way, and for one that cannot be run; a contract that you name is not checked. If sizes cannot
+            be read, pass `dim` and `codebook_size`, for residual contracts `num_quantizers`, for those of scales
             `scales`, and `channel_dim` if it is not the contract's; or pass a quantizer that is already built.
         keep_codebook: copy the trained codes, so that the model gives the results that it gave, up to the rounding
             of its own search, and train with the weights of its own losses. If the model is being built on `meta`,
             for example inside its own `from_pretrained`, there are no codes yet: the checkpoint must contain the
             new quantizer's.
+        trainable: whether the new quantizer trains. Default: it does, unless the model is frozen where it is put;
+            then it is frozen, too, and a warning says so.
         options: options of the quantizer.
 
     Returns: the model.
 
     Raises: ValueError for a model without a known quantizer, for several quantizers and no `at`, for a path that
-        does not exist, a contract that does not fit, widths that do not match, or a codebook that cannot be kept.
+        does not exist, a quantizer that is called in another way than the contract says, widths that do not match,
+        or a codebook that cannot be kept.
 
     Example:
         >>> import torch
         >>> from torch import nn
         >>> from quantizers import plug_in
-        >>> class VectorQuantizer2(nn.Module):  # stands in for the one of taming-transformers
-        ...     embedding = nn.Embedding(8, 4)
-        ...     beta, legacy, remap = 0.25, False, None
-        >>> model = nn.Sequential(nn.Conv2d(3, 4, 1), VectorQuantizer2())
-        >>> model = plug_in(model, "simvq")
+        >>> model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Identity())
+        >>> model = plug_in(model, "simvq", at="1", contract="taming", dim=4, codebook_size=8)
         >>> quantized, loss, (_, _, indices) = model(torch.randn(2, 3, 16, 16))
         >>> quantized.shape, indices.shape
         (torch.Size([2, 4, 16, 16]), torch.Size([512]))
@@ -100,6 +109,7 @@ def plug_in(
         )
     # All adapters are built before the first is put in, so that an error leaves the model as it was.
     adapters = [_adapted(model, path, quantizer, contract, keep_codebook, options) for path in paths]
+    set_trainable(model, [(path, *pair) for path, pair in zip(paths, adapters, strict=True)], trainable)
     for old, adapter in adapters:
         model = replace_module(model, old, adapter)
     write_config(model)
@@ -176,12 +186,7 @@ def _adapted(
     """The module at a path, and an adapter to replace it."""
     check_not_compiled(path)
     module = module_at(model, path)
-    contract = contract_of(module) if contract_name is None else contract_named(contract_name)
-    if contract is None:
-        raise ValueError(
-            f"at {path!r} is {type(module).__name__}, which follows no known contract; pass contract=, one of "
-            f"{', '.join(available_contracts())}"
-        )
+    contract = choose_contract(path, module, contract_name)
     if keep_codebook and isinstance(module, Adapter):
         raise ValueError(
             "keep_codebook copies the codes of the model's own quantizer, but the quantizer at "

@@ -114,8 +114,13 @@ def contract_named(name: str) -> type[Adapter]:
     return _CONTRACTS[name]
 
 
-def contract_of(module: nn.Module) -> type[Adapter] | None:
-    """The contract that a module follows; for an adapter its own. None if no contract recognizes the module."""
+def contracts_of(module: nn.Module) -> list[type[Adapter]]:
+    """The contracts that recognize a module by its name and attributes; for an adapter its own alone."""
     if isinstance(module, Adapter):
-        return type(module)
-    return next((adapter for adapter in _CONTRACTS.values() if adapter.recognizes(module)), None)
+        return [type(module)]
+    return [adapter for adapter in _CONTRACTS.values() if adapter.recognizes(module)]
+
+
+def contract_of(module: nn.Module) -> type[Adapter] | None:
+    """The first of `contracts_of` a module; None if no contract recognizes it."""
+    return next(iter(contracts_of(module)), None)

@@ -1,7 +1,7 @@
 """The base class of all adapters: a module that answers like the quantizer that it replaces."""
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Self
 
 import torch
@@ -41,6 +41,16 @@ class Adapter(nn.Module, abc.ABC):
     """Whether these classes quantize maps scale by scale."""
     replaced_together: ClassVar[bool] = False
     """Whether several of them inside one module act as one quantizer, so that `plug_in` replaces all of them."""
+
+    positions: ClassVar[int] = 1
+    """How many axes of positions these classes quantize: 1 for sequences, 2 for images, 3 for videos."""
+    reference: ClassVar[str] = "vq"
+    """The method that computes what these classes compute, if it has their codes."""
+    samples: ClassVar[bool] = False
+    """Whether these classes draw random numbers in evaluation, too."""
+    omitted_methods: ClassVar[tuple[str, ...]] = ()
+    """Public methods of these classes that no model calls, so that the adapter has none of them. A class with
+    another method that the adapter lacks does not follow this contract."""
 
     original: Any
     """The module that was replaced. It is not a submodule, so that it is not trained, moved or saved."""
@@ -90,6 +100,26 @@ class Adapter(nn.Module, abc.ABC):
         Raises: AttributeError or TypeError for a module of another kind; ValueError for a setting that this
             contract does not support.
         """
+
+    @classmethod
+    def example(cls, original: Any, spec: QuantizerSpec) -> Tensor:
+        """Random vectors in the shape that the original quantizes, for `calls`: two samples of eight positions on
+        each axis."""
+        sizes = [2, *[8] * cls.positions]
+        sizes.insert(len(sizes) if spec.channel_dim == -1 else spec.channel_dim, spec.dim)
+        return torch.randn(sizes)
+
+    @classmethod
+    def calls(cls, module: Any, z: Tensor) -> Iterator[tuple[str, Any]]:
+        """All calls that models make of their quantizer, in order, and what each returned.
+
+        `plug_in` compares them between the original and an adapter. By default models only call it with `z`.
+
+        Args:
+            module: the original, or an adapter.
+            z: see `example`.
+        """
+        yield "forward", module(z)
 
     @classmethod
     def check_quantizer(cls, model: nn.Module, quantizer: Quantizer) -> None:

@@ -48,3 +48,8 @@ def decode_channels_last(quantizer: Quantizer, indices: Tensor) -> Tensor:
 def flat_indices(quantizer: Quantizer, indices: Tensor) -> Tensor:
     """Indices [...] as [N]; with several codebooks as [N, num_codebooks]."""
     return indices.reshape(-1, indices.shape[-1]) if quantizer.composed else indices.reshape(-1)
+
+
+def entry_shape(z: Tensor) -> tuple[int, ...]:
+    """The argument `shape` of `get_codebook_entry`, (B, H, W, C), for vectors [B, C, H, W]."""
+    return (z.shape[0], *z.shape[2:], z.shape[1])

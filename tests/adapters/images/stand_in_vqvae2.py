@@ -21,12 +21,12 @@ class Quantize(nn.Module):
         indices = torch.cdist(rows, self.embed.T).argmin(-1)
         codes = self.embed_code(indices)
         if self.training:
-            self.learn(rows.detach(), indices)
+            self._learn(rows.detach(), indices)
         indices, codes = indices.reshape(x.shape[:-1]), codes.reshape(x.shape)
         return x + (codes - x).detach(), (codes.detach() - x).square().mean(), indices
 
     @torch.no_grad()
-    def learn(self, rows: Tensor, indices: Tensor) -> None:
+    def _learn(self, rows: Tensor, indices: Tensor) -> None:
         chosen = F.one_hot(indices, self.n_embed).to(rows.dtype)
         self.cluster_size.lerp_(chosen.sum(0), 1 - self.decay)
         self.embed_avg.lerp_(rows.T @ chosen, 1 - self.decay)

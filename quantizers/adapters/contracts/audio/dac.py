@@ -1,5 +1,6 @@
 """DAC's ResidualVectorQuantize of Descript's package, and DacResidualVectorQuantizer of transformers."""
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -70,6 +71,14 @@ class DacAdapter(Adapter):
                 "least one stage, and the same sizes for all stages"
             )
         return specs[0]._replace(num_quantizers=len(specs), options={**specs[0].options, **dropout})
+
+    @classmethod
+    def calls(cls, module: Any, z: Tensor) -> Iterator[tuple[str, Any]]:
+        out = module(z)
+        yield "forward", out
+        yield "forward with n_quantizers", module(z, 1)
+        yield "from_codes", module.from_codes(out[1])
+        yield "from_latents", module.from_latents(out[2])
 
     @classmethod
     def trained_codebook(cls, original: Any) -> Tensor:

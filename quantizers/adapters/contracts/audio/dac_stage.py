@@ -1,5 +1,6 @@
 """DAC's single quantizer: VectorQuantize of Descript's package, DacVectorQuantize of transformers."""
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -150,6 +151,14 @@ class DacStageAdapter(StageView, Adapter):
         )
 
     @classmethod
+    def calls(cls, module: Any, z: Tensor) -> Iterator[tuple[str, Any]]:
+        out = module(z)
+        yield "forward", out
+        yield "decode_latents", module.decode_latents(out[4])
+        yield "embed_code", module.embed_code(out[3])
+        yield "decode_code", module.decode_code(out[3])
+
+    @classmethod
     def trained_codebook(cls, original: Any) -> Tensor:
         codes: Tensor = original.codebook.weight
         return codes
@@ -189,6 +198,12 @@ class TransformersDacStageAdapter(DacStageAdapter):
 
     contract: ClassVar[str] = "dac_stage_transformers"
     classes: ClassVar[tuple[str, ...]] = ("DacVectorQuantize",)
+
+    @classmethod
+    def calls(cls, module: Any, z: Tensor) -> Iterator[tuple[str, Any]]:
+        out = module(z)
+        yield "forward", out
+        yield "decode_latents", module.decode_latents(out[4])
 
     def _losses(self, loss: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         return losses_of_batch(loss, z)

@@ -1,6 +1,7 @@
 """The residual quantizers of EnCodec's own package, and of codecs that build on its code."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -9,6 +10,8 @@ from torch import Tensor, nn
 
 from quantizers.adapters.bases.spec import QuantizerSpec
 from quantizers.adapters.bases.stages import StagesAdapter
+
+FRAME_RATE = 75  # vectors per second, of the published model at 24 kHz
 
 
 @dataclass
@@ -72,6 +75,13 @@ class EncodecStagesAdapter(_PackageAdapter):
     contract: ClassVar[str] = "encodec_stages"
     classes: ClassVar[tuple[str, ...]] = ("ResidualVectorQuantization",)
 
+    @classmethod
+    def calls(cls, module: Any, z: Tensor) -> Iterator[tuple[str, Any]]:
+        yield "forward", module(z)
+        codes = module.encode(z)
+        yield "encode", codes
+        yield "decode", module.decode(codes)
+
     def forward(self, x: Tensor, n_q: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """See the class. n_q: how many codebooks to use, from the first; default all."""
         quantized, indices, losses = self._quantize(x, n_q or None)
@@ -109,6 +119,13 @@ class EncodecAdapter(_PackageAdapter):
         # Other packages have a class of this name that is called in another way and has no such method.
         _ = original.get_num_quantizers_for_bandwidth
         return list(original.vq.layers)
+
+    @classmethod
+    def calls(cls, module: Any, z: Tensor) -> Iterator[tuple[str, Any]]:
+        yield "forward", module(z, FRAME_RATE)
+        codes = module.encode(z, FRAME_RATE)
+        yield "encode", codes
+        yield "decode", module.decode(codes)
 
     def forward(self, x: Tensor, sample_rate: float, bandwidth: float | None = None) -> QuantizedResult:
         """See the class. sample_rate: the frame rate, in vectors per second."""

@@ -1,7 +1,7 @@
 """EnCodec's residual quantizer in transformers, and those of X-Codec and Higgs Audio, which derive from it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -43,6 +43,12 @@ class TransformersEncodecAdapter(StagesAdapter):
         return QuantizerSpec(
             dim, size, cls.channel_dim, len(stages), {} if dim == code_dim else {"code_dim": code_dim}
         )
+
+    @classmethod
+    def calls(cls, module: Any, z: Tensor) -> Iterator[tuple[str, Any]]:
+        codes = module.encode(z)
+        yield "encode", codes
+        yield "decode", module.decode(codes)
 
     @classmethod
     def codes(cls, stage: Any) -> Tensor:

@@ -1,5 +1,6 @@
 """The two residual quantizers of Mimi in transformers, one semantic and one acoustic."""
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -62,6 +63,17 @@ class MimiAdapter(StagesAdapter):
         return QuantizerSpec(
             dim, size, cls.channel_dim, len(stages), keep_codebook_options={"epsilon": stages[0].codebook.epsilon}
         )
+
+    @classmethod
+    def example(cls, original: Any, spec: QuantizerSpec) -> Tensor:
+        channels = original.input_proj.in_channels if original.input_proj else spec.dim
+        return super().example(original, spec._replace(dim=channels))
+
+    @classmethod
+    def calls(cls, module: Any, z: Tensor) -> Iterator[tuple[str, Any]]:
+        codes = module.encode(z)
+        yield "encode", codes
+        yield "decode", module.decode(codes.transpose(0, 1))
 
     @classmethod
     def codes(cls, stage: Any) -> Tensor:

@@ -47,6 +47,7 @@ class Wav2Vec2Adapter(LastLossAdapter, GumbelAdapter):
         "UniSpeechSatGumbelVectorQuantizer",
         "WavLMGumbelVectorQuantizer",
     )
+    reference: ClassVar[str] = "gumbel"
 
     def __init__(self, quantizer: Quantizer, original: Any) -> None:
         channels = getattr(getattr(original, "weight_proj", None), "in_features", quantizer.dim)
@@ -59,6 +60,10 @@ class Wav2Vec2Adapter(LastLossAdapter, GumbelAdapter):
         dim = groups * original.codevectors.shape[-1]
         sampling = {"hard": True, "temperature": float(original.temperature), "logits": "linear"}
         return QuantizerSpec(dim, original.num_vars, cls.channel_dim, num_groups=groups, gumbel_options=sampling)
+
+    @classmethod
+    def example(cls, original: Any, spec: QuantizerSpec) -> Tensor:
+        return super().example(original, spec._replace(dim=original.weight_proj.in_features))
 
     @classmethod
     def trained_codebook(cls, original: Any) -> Tensor:

@@ -27,6 +27,7 @@ class ChameleonAdapter(Adapter):
     contract: ClassVar[str] = "chameleon"
     classes: ClassVar[tuple[str, ...]] = ("ChameleonVQVAEVectorQuantizer",)
     channel_dim: ClassVar[int] = 1
+    positions: ClassVar[int] = 2
 
     @classmethod
     def read_spec(cls, original: Any) -> QuantizerSpec:

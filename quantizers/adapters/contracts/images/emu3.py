@@ -1,5 +1,6 @@
 """Emu3's video VQ-VAE in transformers: Emu3VQVAEVectorQuantizer."""
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -35,6 +36,7 @@ class Emu3Adapter(Adapter):
     contract: ClassVar[str] = "emu3"
     classes: ClassVar[tuple[str, ...]] = ("Emu3VQVAEVectorQuantizer",)
     channel_dim: ClassVar[int] = 2
+    positions: ClassVar[int] = 3
 
     def __init__(self, quantizer: Quantizer, original: nn.Module) -> None:
         if quantizer.composed:
@@ -48,6 +50,12 @@ class Emu3Adapter(Adapter):
     def read_spec(cls, original: Any) -> QuantizerSpec:
         size, dim = original.embedding.weight.shape
         return QuantizerSpec(dim, size, cls.channel_dim)
+
+    @classmethod
+    def calls(cls, module: Any, z: Tensor) -> Iterator[tuple[str, Any]]:
+        indices = module(z)
+        yield "forward", indices
+        yield "embedding", module.embedding(indices)
 
     @classmethod
     def trained_codebook(cls, original: Any) -> Tensor:

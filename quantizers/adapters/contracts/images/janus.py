@@ -1,7 +1,9 @@
 """Janus's VQ-VAE in transformers: JanusVQVAEVectorQuantizer."""
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -42,6 +44,16 @@ class JanusAdapter(ChameleonAdapter):
         """The height and width of the map of indices."""
         dims: list[int] = self.original.quant_state_dims
         return dims
+
+    @classmethod
+    def example(cls, original: Any, spec: QuantizerSpec) -> Tensor:
+        return torch.randn(2, spec.dim, *original.quant_state_dims)
+
+    @classmethod
+    def calls(cls, module: Any, z: Tensor) -> Iterator[tuple[str, Any]]:
+        out = module(z)
+        yield "forward", out
+        yield "get_codebook_entry", module.get_codebook_entry(out[2].reshape(len(z), -1))
 
     def get_codebook_entry(self, image_tokens: Tensor) -> Tensor:
         """The unit vectors [B, C, H, W] of indices [B, H·W], where (H, W) are `quant_state_dims`.

@@ -1,11 +1,12 @@
 """VectorQuantizer2 of taming-transformers, also used by latent-diffusion, and VectorQuantizer of diffusers."""
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from quantizers.adapters.bases.adapter import Adapter
-from quantizers.adapters.bases.codebook_view import CodebookView, flat_indices
+from quantizers.adapters.bases.codebook_view import CodebookView, entry_shape, flat_indices
 from quantizers.adapters.bases.spec import QuantizerSpec
 
 Info = tuple[None, None, Tensor]
@@ -27,6 +28,8 @@ class TamingAdapter(Adapter):
     contract: ClassVar[str] = "taming"
     classes: ClassVar[tuple[str, ...]] = ("VectorQuantizer", "VectorQuantizer2")
     channel_dim: ClassVar[int] = 1
+    positions: ClassVar[int] = 2
+    omitted_methods: ClassVar[tuple[str, ...]] = ("remap_to_used", "unmap_to_all")
 
     @classmethod
     def read_spec(cls, original: Any) -> QuantizerSpec:
@@ -40,6 +43,12 @@ class TamingAdapter(Adapter):
         keep_options = dict(zip(("commitment_weight", "codebook_weight"), weights, strict=True))
         size, dim = original.embedding.weight.shape
         return QuantizerSpec(dim, size, cls.channel_dim, keep_codebook_options=keep_options)
+
+    @classmethod
+    def calls(cls, module: Any, z: Tensor) -> Iterator[tuple[str, Any]]:
+        out = module(z)
+        yield "forward", out
+        yield "get_codebook_entry", module.get_codebook_entry(out[2][2].reshape(-1), entry_shape(z))
 
     @classmethod
     def trained_codebook(cls, original: Any) -> Tensor:

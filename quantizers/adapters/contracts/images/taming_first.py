@@ -1,10 +1,11 @@
 """VectorQuantizer of taming-transformers, which came before VectorQuantizer2."""
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-from quantizers.adapters.bases.codebook_view import flat_indices
+from quantizers.adapters.bases.codebook_view import entry_shape, flat_indices
 from quantizers.adapters.bases.perplexity import perplexity
 from quantizers.adapters.bases.spec import QuantizerSpec
 from quantizers.adapters.contracts.images.taming import TamingAdapter
@@ -37,6 +38,12 @@ class TamingFirstAdapter(TamingAdapter):
         # beta weights the codebook loss, as in the second version with `legacy`.
         keep_options = {"commitment_weight": 1.0, "codebook_weight": original.beta}
         return QuantizerSpec(original.e_dim, original.n_e, cls.channel_dim, keep_codebook_options=keep_options)
+
+    @classmethod
+    def calls(cls, module: Any, z: Tensor) -> Iterator[tuple[str, Any]]:
+        quantized, loss, (found, _, indices) = module(z)  # without the one-hot vectors
+        yield "forward", (quantized, loss, (found, indices))
+        yield "get_codebook_entry", module.get_codebook_entry(indices.reshape(-1), entry_shape(z))
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor, FirstInfo]:  # type: ignore[override]
         """See the class."""

@@ -1,5 +1,6 @@
 """GumbelQuantize of taming-transformers."""
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -32,6 +33,9 @@ class TamingGumbelAdapter(GumbelAdapter):
     contract: ClassVar[str] = "taming_gumbel"
     classes: ClassVar[tuple[str, ...]] = ("GumbelQuantize",)
     channel_dim: ClassVar[int] = 1
+    positions: ClassVar[int] = 2
+    reference: ClassVar[str] = "gumbel"
+    samples: ClassVar[bool] = True
 
     def __init__(self, quantizer: Quantizer, original: Any) -> None:
         channels = getattr(getattr(original, "proj", None), "in_channels", quantizer.dim)
@@ -53,6 +57,18 @@ class TamingGumbelAdapter(GumbelAdapter):
         }
         size, dim = original.embed.weight.shape
         return QuantizerSpec(dim, size, cls.channel_dim, gumbel_options=sampling)
+
+    @classmethod
+    def example(cls, original: Any, spec: QuantizerSpec) -> Tensor:
+        return super().example(original, spec._replace(dim=original.proj.in_channels))
+
+    @classmethod
+    def calls(cls, module: Any, z: Tensor) -> Iterator[tuple[str, Any]]:
+        out = module(z)
+        yield "forward", out
+        indices = out[2][2] if module.use_vqinterface else out[2]
+        shape = (len(z), *z.shape[2:], out[0].shape[1])
+        yield "get_codebook_entry", module.get_codebook_entry(indices.reshape(-1), shape)
 
     @classmethod
     def trained_codebook(cls, original: Any) -> Tensor:

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -58,6 +58,8 @@ class VarAdapter(Adapter):
     classes: ClassVar[tuple[str, ...]] = ("VectorQuantizer2",)
     channel_dim: ClassVar[int] = 1
     has_scales: ClassVar[bool] = True
+    positions: ClassVar[int] = 2
+    reference: ClassVar[str] = "var"
 
     quantizer: PyramidQuantizer
 
@@ -97,6 +99,20 @@ class VarAdapter(Adapter):
         }
         scales = tuple(side / sides[-1] for side in sides)
         return QuantizerSpec(dim, size, cls.channel_dim, options=options, scales=scales)
+
+    @classmethod
+    def example(cls, original: Any, spec: QuantizerSpec) -> Tensor:
+        side = int(original.v_patch_nums[-1])
+        return torch.randn(2, spec.dim, side, side)
+
+    @classmethod
+    def calls(cls, module: Any, z: Tensor) -> Iterator[tuple[str, Any]]:
+        yield "forward", module(z)
+        tokens = module.f_to_idxBl_or_fhat(z, to_fhat=False)
+        yield "f_to_idxBl_or_fhat", tokens
+        yield "idxBl_to_var_input", module.idxBl_to_var_input(tokens)
+        maps = [module.embedding(own).mT.unflatten(2, (math.isqrt(own.shape[1]), -1)) for own in tokens]
+        yield "embed_to_fhat", module.embed_to_fhat(maps)
 
     @classmethod
     def check_quantizer(cls, model: nn.Module, quantizer: Quantizer) -> None:

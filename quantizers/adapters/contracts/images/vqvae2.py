@@ -1,5 +1,6 @@
 """Quantize of the VQ-VAE-2 in PyTorch by rosinality."""
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -30,12 +31,19 @@ class VQVAE2Adapter(Adapter):
 
     contract: ClassVar[str] = "vqvae2"
     classes: ClassVar[tuple[str, ...]] = ("Quantize",)
+    positions: ClassVar[int] = 2
 
     @classmethod
     def read_spec(cls, original: Any) -> QuantizerSpec:
         dim, size = original.embed.shape
         keep_options = {"decay": original.decay, "epsilon": original.eps, "commitment_weight": 1.0}
         return QuantizerSpec(dim, size, cls.channel_dim, keep_codebook_options=keep_options)
+
+    @classmethod
+    def calls(cls, module: Any, z: Tensor) -> Iterator[tuple[str, Any]]:
+        out = module(z)
+        yield "forward", out
+        yield "embed_code", module.embed_code(out[2])
 
     @classmethod
     def trained_codebook(cls, original: Any) -> Tensor:

@@ -1,5 +1,6 @@
 """FSP of vector-quantize-pytorch."""
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -42,6 +43,8 @@ class FSPAdapter(PackageAdapter):
 
     contract: ClassVar[str] = "vector_quantize_pytorch_fsp"
     classes: ClassVar[tuple[str, ...]] = ("FSP",)
+    reference: ClassVar[str] = "fsp"
+    omitted_methods: ClassVar[tuple[str, ...]] = ("indices_to_act_value", "quantize_act_value")
 
     @classmethod
     def read_spec(cls, original: Any) -> QuantizerSpec:
@@ -51,6 +54,12 @@ class FSPAdapter(PackageAdapter):
         return QuantizerSpec(
             original.dim, original.codebook_size, 1 if original.channel_first else -1, options=options
         )
+
+    @classmethod
+    def calls(cls, module: Any, z: Tensor) -> Iterator[tuple[str, Any]]:
+        quantized, indices, loss, info = module(z)
+        yield "forward", (quantized, indices, loss, dict.fromkeys(info))
+        yield "indices_to_codes", module.indices_to_codes(indices)
 
     @classmethod
     def trained_codebook(cls, original: Any) -> Tensor:

@@ -1,5 +1,6 @@
 """FSQ of vector-quantize-pytorch."""
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -44,6 +45,14 @@ class FSQAdapter(WithoutLossAdapter):
 
     contract: ClassVar[str] = "vector_quantize_pytorch_fsq"
     classes: ClassVar[tuple[str, ...]] = ("FSQ",)
+    reference: ClassVar[str] = "fsq"
+    omitted_methods: ClassVar[tuple[str, ...]] = (
+        "bound",
+        "indices_to_level_indices",
+        "maybe_apply_noise",
+        "quantize",
+        "symmetry_preserving_bound",
+    )
 
     @classmethod
     def read_spec(cls, original: Any) -> QuantizerSpec:
@@ -53,6 +62,13 @@ class FSQAdapter(WithoutLossAdapter):
         return QuantizerSpec(
             original.dim, size, axis, options={"levels": levels}, **group_options(original, len(levels))
         )
+
+    @classmethod
+    def calls(cls, module: Any, z: Tensor) -> Iterator[tuple[str, Any]]:
+        out = module(z)
+        yield "forward", out
+        if out[1] is not None:
+            yield "indices_to_codes", module.indices_to_codes(out[1])
 
     @classmethod
     def trained_codebook(cls, original: Any) -> Tensor:

@@ -1,5 +1,6 @@
 """LFQ of vector-quantize-pytorch."""
 
+from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
@@ -39,6 +40,8 @@ class LFQAdapter(PackageAdapter):
 
     contract: ClassVar[str] = "vector_quantize_pytorch_lfq"
     classes: ClassVar[tuple[str, ...]] = ("LFQ",)
+    reference: ClassVar[str] = "lfq"
+    omitted_methods: ClassVar[tuple[str, ...]] = ("bits_to_codes", "dtype")
 
     @classmethod
     def read_spec(cls, original: Any) -> QuantizerSpec:
@@ -46,6 +49,12 @@ class LFQAdapter(PackageAdapter):
         return QuantizerSpec(
             original.dim, original.codebook_size, axis, **group_options(original, original.codebook_dim)
         )
+
+    @classmethod
+    def calls(cls, module: Any, z: Tensor) -> Iterator[tuple[str, Any]]:
+        out = module(z)
+        yield "forward", out
+        yield "indices_to_codes", module.indices_to_codes(out[1])
 
     def forward(
         self,

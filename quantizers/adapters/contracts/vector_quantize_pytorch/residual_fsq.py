@@ -1,5 +1,6 @@
 """ResidualFSQ of vector-quantize-pytorch."""
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -25,6 +26,7 @@ class ResidualFSQAdapter(ResidualAdapter, WithoutLossAdapter):
 
     contract: ClassVar[str] = "vector_quantize_pytorch_residual_fsq"
     classes: ClassVar[tuple[str, ...]] = ("ResidualFSQ",)
+    reference: ClassVar[str] = "fsq"
 
     @classmethod
     def read_spec(cls, original: Any) -> QuantizerSpec:
@@ -33,6 +35,11 @@ class ResidualFSQAdapter(ResidualAdapter, WithoutLossAdapter):
         axis = 1 if original.is_channel_first else -1
         options = {"levels": levels, **dropout_options(original)}
         return QuantizerSpec(dim, original.codebook_size, axis, original.num_quantizers, options)
+
+    @classmethod
+    def calls(cls, module: Any, z: Tensor) -> Iterator[tuple[str, Any]]:
+        out = module(z)
+        yield "forward", out
 
     def forward(
         self, x: Tensor, return_all_codes: bool = False, rand_quantize_dropout_fixed_seed: int | None = None

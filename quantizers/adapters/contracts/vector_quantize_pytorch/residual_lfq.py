@@ -28,6 +28,7 @@ class ResidualLFQAdapter(ResidualAdapter):
 
     contract: ClassVar[str] = "vector_quantize_pytorch_residual_lfq"
     classes: ClassVar[tuple[str, ...]] = ("ResidualLFQ",)
+    reference: ClassVar[str] = "lfq"
 
     @classmethod
     def read_spec(cls, original: Any) -> QuantizerSpec:

@@ -1,6 +1,7 @@
 """ResidualVQ and ResidualSimVQ of vector-quantize-pytorch."""
 
 import warnings
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -23,6 +24,7 @@ from quantizers.adapters.contracts.vector_quantize_pytorch.stages import Residua
 from quantizers.adapters.contracts.vector_quantize_pytorch.vector_quantize_state import (
     channel_axis,
     copy_codes,
+    example_of_maps,
     is_frozen,
     restore_masked,
     trained_codes,
@@ -96,6 +98,21 @@ class ResidualVQAdapter(ResidualAdapter):
             options,
             keep_options,
         )
+
+    @classmethod
+    def example(cls, original: Any, spec: QuantizerSpec) -> Tensor:
+        return (
+            super().example(original, spec) if _is_simvq(original) else example_of_maps(original.layers[0], spec)
+        )
+
+    @classmethod
+    def calls(cls, module: Any, z: Tensor) -> Iterator[tuple[str, Any]]:
+        original = module.original if isinstance(module, cls) else module
+        # Beams are searched by other scores than the original's.
+        out = module(z, beam_size=1) if getattr(original, "eval_beam_size", None) else module(z)
+        yield "forward", out
+        yield "get_output_from_indices", module.get_output_from_indices(out[1])
+        yield "get_codes_from_indices", module.get_codes_from_indices(out[1])
 
     @classmethod
     def trained_codebook(cls, original: Any) -> Tensor:

@@ -27,6 +27,7 @@ class SimVQAdapter(PackageAdapter):
 
     contract: ClassVar[str] = "vector_quantize_pytorch_simvq"
     classes: ClassVar[tuple[str, ...]] = ("SimVQ",)
+    reference: ClassVar[str] = "simvq"
 
     @classmethod
     def read_spec(cls, original: Any) -> QuantizerSpec:

@@ -1,5 +1,6 @@
 """VectorQuantize of vector-quantize-pytorch."""
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -18,6 +19,7 @@ from quantizers.adapters.contracts.vector_quantize_pytorch.vector_quantize_state
     channel_axis,
     copy_codes,
     copy_heads,
+    example_of_maps,
     is_frozen,
     restore_masked,
     trained_codes,
@@ -68,6 +70,14 @@ class VectorQuantizeAdapter(PackageAdapter):
 
     contract: ClassVar[str] = "vector_quantize_pytorch"
     classes: ClassVar[tuple[str, ...]] = ("VectorQuantize",)
+    omitted_methods: ClassVar[tuple[str, ...]] = (
+        "ema_update",
+        "expire_codes_",
+        "maybe_split_heads_from_input",
+        "update_ema_indices",
+        "update_in_place_optimizer",
+        "update_indices",
+    )
 
     @classmethod
     def read_spec(cls, original: Any) -> QuantizerSpec:
@@ -81,6 +91,17 @@ class VectorQuantizeAdapter(PackageAdapter):
             original.dim, original.codebook_size, channel_axis(original), None,
             {"code_dim": width, **options}, keep_options, **heads,
         )  # fmt: skip
+
+    @classmethod
+    def example(cls, original: Any, spec: QuantizerSpec) -> Tensor:
+        return example_of_maps(original, spec)
+
+    @classmethod
+    def calls(cls, module: Any, z: Tensor) -> Iterator[tuple[str, Any]]:
+        out = module(z)
+        yield "forward", out
+        if out[1].dim() == z.dim() - 1 and module.codebook.dim() == 2:  # the original's does not work with heads
+            yield "get_output_from_indices", module.get_output_from_indices(out[1])
 
     @classmethod
     def trained_codebook(cls, original: Any) -> Tensor:

@@ -3,9 +3,11 @@
 import warnings
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from quantizers.adapters.bases.copying import groups_of, set_averages, set_codebook
+from quantizers.adapters.bases.spec import QuantizerSpec
 from quantizers.adapters.contracts.vector_quantize_pytorch.common import PackageAdapter, refuse
 from quantizers.codebooks.multihead import MultiHeadVectorQuantizer
 from quantizers.core.base import Quantizer
@@ -15,6 +17,14 @@ def channel_axis(original: Any) -> int:
     """The axis of a VectorQuantize's channels."""
     first = original.accept_image_fmap or original.accept_3d_fmap or not original.channel_last
     return 1 if first else -1
+
+
+def example_of_maps(original: Any, spec: QuantizerSpec) -> Tensor:
+    """Random vectors in the shape that a VectorQuantize takes: those of a sequence, an image or a video."""
+    axes = 2 if original.accept_image_fmap else 3 if original.accept_3d_fmap else 1
+    sizes = [2, *[8] * axes]
+    sizes.insert(1 if spec.channel_dim == 1 else len(sizes), spec.dim)
+    return torch.randn(sizes)
 
 
 def restore_masked(adapter: PackageAdapter, quantized: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:

@@ -1,0 +1,105 @@
+"""Whether a module keeps to a contract: the module and an adapter run on the same vectors."""
+
+import inspect
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from quantizers.adapters.bases.adapter import Adapter
+from quantizers.adapters.bases.spec import QuantizerSpec
+from quantizers.adapters.building import build
+from quantizers.adapters.checking.preserving import preserved
+from quantizers.adapters.checking.results import Comparison, described
+from quantizers.adapters.devices import device_of, dtype_of, is_on_meta
+from quantizers.core.base import Quantizer
+
+
+class MismatchError(ValueError):
+    """A module has the name and the attributes of a contract, but models call it in another way."""
+
+
+def check_contract(original: nn.Module, contract: type[Adapter]) -> None:
+    """Check that a module answers all calls of a contract as an adapter does, and has no further methods.
+
+    The module and an adapter run on the same random vectors, in evaluation and without gradients; the module is
+    left as it was. The adapter holds the contract's reference quantizer, with the module's codes if they can be
+    copied; then values are compared, too.
+
+    Raises: MismatchError that says what differs.
+    """
+    _check_methods(original, contract)
+    spec = contract.read_spec(original)
+    reference, kept = _reference(original, contract, spec)
+    z = _example(original, contract, spec)
+    with preserved(original) as changes:
+        answers, stop = _answers(original, contract, z)
+    with preserved(original):  # adapters may share its projections
+        adapter = contract(reference, original).to(dtype_of(original))
+        given, _ = _answers(adapter._apply(lambda tensor: tensor.to(z.device)), contract, z)
+    # In half precision roundings decide many choices; a run that moves codes does not show those that are kept.
+    compares = kept and not contract.samples and not changes.found and z.dtype == torch.float32
+    comparison = Comparison(z.numel() // spec.dim, compares)
+    for call, answer in answers.items():
+        found = next(comparison.differences(answer, given.get(call)), None)
+        if found:
+            raise MismatchError(f"{call} returns {described(answer)}: {found}")
+    if stop is not None:
+        last = f"after {next(reversed(answers))} " if answers else ""
+        raise MismatchError(f"{last}it raises {type(stop).__name__} when called as the contract says: {stop}")
+
+
+def _check_methods(original: nn.Module, contract: type[Adapter]) -> None:
+    lacking = sorted(_public_methods(type(original)) - set(dir(contract)) - set(contract.omitted_methods))
+    if lacking:
+        raise MismatchError(f"it has {' and '.join(lacking)}, which the contract lacks")
+
+
+def _public_methods(cls: type) -> set[str]:
+    """The public methods and properties of a class and its bases, without those of PyTorch and Python."""
+    own = [
+        base for base in cls.__mro__ if base.__module__.split(".")[0] not in ("torch", "builtins", "abc", "typing")
+    ]
+    kinds = (property, classmethod, staticmethod)
+    return {
+        name
+        for base in own
+        for name, value in vars(base).items()
+        if not name.startswith("_") and (inspect.isfunction(value) or isinstance(value, kinds))
+    }
+
+
+def _reference(original: nn.Module, contract: type[Adapter], spec: QuantizerSpec) -> tuple[Quantizer, bool]:
+    """A quantizer that does what the original does, and whether it has the original's codes."""
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("ignore")  # they tell of codes that a user keeps
+        if not is_on_meta(original):
+            try:
+                kept = build(spec, contract.reference, {}, True)
+                contract.copy_codebook(original, kept)
+                return kept, True
+            except ValueError:
+                pass  # its codes cannot be copied
+        return build(spec, contract.reference, {}, False), False
+
+
+def _example(original: nn.Module, contract: type[Adapter], spec: QuantizerSpec) -> Tensor:
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.manual_seed(0)
+        return contract.example(original, spec).to(device_of(original), dtype_of(original))
+
+
+def _answers(module: nn.Module, contract: type[Adapter], z: Tensor) -> tuple[dict[str, Any], Exception | None]:
+    """What a module answers to the contract's calls, and the exception that stopped them, if one did."""
+    answers: dict[str, Any] = {}
+    module.eval()
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(0)
+        try:
+            for call, answer in contract.calls(module, z):
+                answers[call] = answer
+        except Exception as error:
+            return answers, error
+    return answers, None
