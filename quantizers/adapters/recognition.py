@@ -15,6 +15,7 @@ from quantizers.adapters.contracts.images.chameleon import ChameleonAdapter
 from quantizers.adapters.contracts.images.emu3 import Emu3Adapter
 from quantizers.adapters.contracts.images.glm_image import GlmImageAdapter
 from quantizers.adapters.contracts.images.janus import JanusAdapter
+from quantizers.adapters.contracts.images.llamagen import LlamaGenAdapter
 from quantizers.adapters.contracts.images.taming import TamingAdapter
 from quantizers.adapters.contracts.images.taming_first import TamingFirstAdapter
 from quantizers.adapters.contracts.images.taming_gumbel import TamingGumbelAdapter
@@ -43,6 +44,7 @@ _ADAPTERS: tuple[type[Adapter], ...] = (
     GlmImageAdapter,
     JanusAdapter,
     LFQAdapter,
+    LlamaGenAdapter,
     MimiAdapter,
     ResidualFSQAdapter,
     ResidualLFQAdapter,

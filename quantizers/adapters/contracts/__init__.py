@@ -13,6 +13,7 @@
 | encodec_transformers | transformers | EncodecResidualVectorQuantizer |
 | glm_image | transformers | GlmImageVQVAEVectorQuantizer |
 | janus | transformers | JanusVQVAEVectorQuantizer |
+| llamagen | LlamaGen, FQGAN, ImageFolder, UniTok | VectorQuantizer |
 | mimi | transformers | MimiResidualVectorQuantizer |
 | taming | taming-transformers, diffusers | VectorQuantizer, VectorQuantizer2 |
 | taming_first | taming-transformers | VectorQuantizer |
