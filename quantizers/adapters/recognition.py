@@ -13,6 +13,8 @@ from quantizers.adapters.contracts.audio.mimi import MimiAdapter
 from quantizers.adapters.contracts.audio.wav2vec2 import Wav2Vec2Adapter
 from quantizers.adapters.contracts.images.chameleon import ChameleonAdapter
 from quantizers.adapters.contracts.images.emu3 import Emu3Adapter
+from quantizers.adapters.contracts.images.gigatok import GigaTokAdapter
+from quantizers.adapters.contracts.images.gigatok_fsq import GigaTokFSQAdapter
 from quantizers.adapters.contracts.images.glm_image import GlmImageAdapter
 from quantizers.adapters.contracts.images.janus import JanusAdapter
 from quantizers.adapters.contracts.images.llamagen import LlamaGenAdapter
@@ -41,6 +43,8 @@ _ADAPTERS: tuple[type[Adapter], ...] = (
     EncodecStagesAdapter,
     FSPAdapter,
     FSQAdapter,
+    GigaTokAdapter,
+    GigaTokFSQAdapter,
     GlmImageAdapter,
     JanusAdapter,
     LFQAdapter,

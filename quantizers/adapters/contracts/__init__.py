@@ -11,6 +11,8 @@
 | encodec | encodec | ResidualVectorQuantizer |
 | encodec_stages | encodec | ResidualVectorQuantization |
 | encodec_transformers | transformers | EncodecResidualVectorQuantizer |
+| gigatok | GigaTok | VectorQuantizer |
+| gigatok_fsq | GigaTok | FSQ |
 | glm_image | transformers | GlmImageVQVAEVectorQuantizer |
 | janus | transformers | JanusVQVAEVectorQuantizer |
 | llamagen | LlamaGen, FQGAN, ImageFolder, UniTok | VectorQuantizer |

@@ -56,6 +56,12 @@ class FSQAdapter(WithoutLossAdapter):
 
     @classmethod
     def read_spec(cls, original: Any) -> QuantizerSpec:
+        if hasattr(original, "show_usage"):
+            raise TypeError("it has show_usage, like GigaTok's class of this name")
+        return cls._read_sizes(original)
+
+    @classmethod
+    def _read_sizes(cls, original: Any) -> QuantizerSpec:
         levels = tuple(original._levels.tolist())
         size = int(original._levels.long().prod())
         axis = 1 if original.channel_first else -1
@@ -127,9 +133,6 @@ class FSQAdapter(WithoutLossAdapter):
 
 
 def _refuse_other_grids(original: Any) -> None:
-    refuse(
-        f"{type(original).__name__}, with keep_codebook=True,",
-        preserve_symmetry=original.preserve_symmetry,
-        bound_hard_clamp=original.bound_hard_clamp,
-        orthogonal_rotation=original.orthogonal_rotation,
-    )
+    settings = ("preserve_symmetry", "bound_hard_clamp", "orthogonal_rotation")  # which older versions lack
+    given = {name: getattr(original, name, False) for name in settings}
+    refuse(f"{type(original).__name__}, with keep_codebook=True,", **given)
