@@ -16,6 +16,7 @@ from quantizers.adapters.contracts.images.emu3 import Emu3Adapter
 from quantizers.adapters.contracts.images.gigatok import GigaTokAdapter
 from quantizers.adapters.contracts.images.gigatok_fsq import GigaTokFSQAdapter
 from quantizers.adapters.contracts.images.glm_image import GlmImageAdapter
+from quantizers.adapters.contracts.images.ibq import IBQAdapter
 from quantizers.adapters.contracts.images.janus import JanusAdapter
 from quantizers.adapters.contracts.images.llamagen import LlamaGenAdapter
 from quantizers.adapters.contracts.images.taming import TamingAdapter
@@ -46,6 +47,7 @@ _ADAPTERS: tuple[type[Adapter], ...] = (
     GigaTokAdapter,
     GigaTokFSQAdapter,
     GlmImageAdapter,
+    IBQAdapter,
     JanusAdapter,
     LFQAdapter,
     LlamaGenAdapter,

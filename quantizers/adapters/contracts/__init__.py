@@ -14,6 +14,7 @@
 | gigatok | GigaTok | VectorQuantizer |
 | gigatok_fsq | GigaTok | FSQ |
 | glm_image | transformers | GlmImageVQVAEVectorQuantizer |
+| ibq | SEED-Voken, Emu3.5 | IndexPropagationQuantize |
 | janus | transformers | JanusVQVAEVectorQuantizer |
 | llamagen | LlamaGen, FQGAN, ImageFolder, UniTok | VectorQuantizer |
 | mimi | transformers | MimiResidualVectorQuantizer |
