@@ -19,6 +19,7 @@ from quantizers.adapters.contracts.images.glm_image import GlmImageAdapter
 from quantizers.adapters.contracts.images.ibq import IBQAdapter
 from quantizers.adapters.contracts.images.janus import JanusAdapter
 from quantizers.adapters.contracts.images.llamagen import LlamaGenAdapter
+from quantizers.adapters.contracts.images.open_magvit2 import OpenMagvit2Adapter
 from quantizers.adapters.contracts.images.taming import TamingAdapter
 from quantizers.adapters.contracts.images.taming_first import TamingFirstAdapter
 from quantizers.adapters.contracts.images.taming_gumbel import TamingGumbelAdapter
@@ -52,6 +53,7 @@ _ADAPTERS: tuple[type[Adapter], ...] = (
     LFQAdapter,
     LlamaGenAdapter,
     MimiAdapter,
+    OpenMagvit2Adapter,
     ResidualFSQAdapter,
     ResidualLFQAdapter,
     ResidualVQAdapter,
