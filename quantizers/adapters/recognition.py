@@ -25,6 +25,7 @@ from quantizers.adapters.contracts.images.taming_first import TamingFirstAdapter
 from quantizers.adapters.contracts.images.taming_gumbel import TamingGumbelAdapter
 from quantizers.adapters.contracts.images.var import VarAdapter
 from quantizers.adapters.contracts.images.vqvae2 import VQVAE2Adapter
+from quantizers.adapters.contracts.images.wetok import WeTokAdapter
 from quantizers.adapters.contracts.vector_quantize_pytorch import (
     FSPAdapter,
     FSQAdapter,
@@ -68,6 +69,7 @@ _ADAPTERS: tuple[type[Adapter], ...] = (
     VarAdapter,
     VectorQuantizeAdapter,
     Wav2Vec2Adapter,
+    WeTokAdapter,
     XcodecAdapter,
 )
 _CONTRACTS: dict[str, type[Adapter]] = {adapter.contract: adapter for adapter in _ADAPTERS}

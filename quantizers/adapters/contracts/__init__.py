@@ -37,6 +37,7 @@
 |  |  | UniSpeechGumbelVectorQuantizer, |
 |  |  | UniSpeechSatGumbelVectorQuantizer, |
 |  |  | WavLMGumbelVectorQuantizer |
+| wetok | WeTok | GFQ |
 | xcodec | transformers | XcodecResidualVectorQuantization, |
 |  |  | HiggsAudioV2TokenizerResidualVectorQuantization |
 

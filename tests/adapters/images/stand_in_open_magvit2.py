@@ -100,3 +100,19 @@ class LFQ(nn.Module):
 
     def _returned(self, signs: Tensor) -> Tensor | list[Tensor]:
         return self.bits_to_indices(signs > 0).flatten()
+
+
+class GFQ(LFQ):
+    """With `token_factorization` indices are a list, with a tensor for each codebook."""
+
+    def get_codebook_entry(  # type: ignore[override]
+        self, x: Tensor, bhwc: Sequence[int], index_order: int
+    ) -> Tensor:
+        bits = self.factorized_bits[index_order] if self.token_factorization else self.codebook_dim
+        return self._signs(x, bits).view(*bhwc).movedim(-1, 1)
+
+    def _returned(self, signs: Tensor) -> Tensor | list[Tensor]:
+        if not self.token_factorization:
+            return super()._returned(signs)
+        parts = signs.flatten(-2).split(list(self.factorized_bits), -1)
+        return [self.bits_to_indices(part > 0).flatten() for part in parts]
