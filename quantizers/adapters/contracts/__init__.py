@@ -18,7 +18,7 @@
 | janus | transformers | JanusVQVAEVectorQuantizer |
 | llamagen | LlamaGen, FQGAN, ImageFolder, UniTok | VectorQuantizer |
 | mimi | transformers | MimiResidualVectorQuantizer |
-| open_magvit2 | Open-MAGVIT2, SEED-Voken, WeTok | LFQ |
+| open_magvit2 | Open-MAGVIT2, WeTok, FlowMo | LFQ |
 | taming | taming-transformers, diffusers | VectorQuantizer, VectorQuantizer2 |
 | taming_first | taming-transformers | VectorQuantizer |
 | taming_gumbel | taming-transformers | GumbelQuantize |

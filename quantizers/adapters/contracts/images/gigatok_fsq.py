@@ -47,10 +47,11 @@ class GigaTokFSQAdapter(FSQAdapter):
 
     @classmethod
     def calls(cls, module: Any, z: Tensor) -> Iterator[tuple[str, Any]]:
-        """Each call that models make, with its label and what it returned."""
-        output = module(z)
-        yield "forward", output
-        yield "indices_to_codes", module.indices_to_codes(output[1])
+        """Each call that models make, with its label and what it returned: of `forward` without the third value,
+        which is a number in the original."""
+        quantized, indices, _ = module(z)
+        yield "forward", (quantized, indices)
+        yield "indices_to_codes", module.indices_to_codes(indices)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
         """See the class."""

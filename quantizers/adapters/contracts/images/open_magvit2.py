@@ -32,7 +32,7 @@ Output = tuple[Tensor, Tensor, Indices]
 
 
 class OpenMagvit2Adapter(Adapter):
-    """Replaces LFQ of Open-MAGVIT2 and WeTok (main branches; tested with a stand-in).
+    """Replaces LFQ of Open-MAGVIT2, WeTok and FlowMo (main branches; tested with a stand-in).
 
     x [B, D, H, W] → (quantized [B, D, H, W], loss [], indices [B·H·W]). With return_loss_breakdown=True it is that
     tuple, and a LossBreakdown. With n codebooks, each for its share of the channels, indices are [B·H·W·n], and a
@@ -43,7 +43,8 @@ class OpenMagvit2Adapter(Adapter):
 
     With `keep_codebook`, "lfq" has the same indices and, in one loss, the entropies and the commitment with their
     published weights, 0.1 and 0.25. Each of n codebooks has a mean assignment of its own; the original takes the
-    mean over all of them.
+    mean over all of them. FlowMo has another temperature, which is no attribute of the original: pass
+    `temperature=0.1`, and as `commitment_weight=` the quotient of its two weights.
 
     Not supported: `token_factorization`, which splits indices in two. `mask` in forward; `inv_temperature` and
     `order` have no effect, as in the original without `token_factorization`.
@@ -57,7 +58,8 @@ class OpenMagvit2Adapter(Adapter):
     channel_dim: ClassVar[int] = 1
     positions: ClassVar[int] = 2
     reference: ClassVar[str] = "lfq"
-    omitted_methods: ClassVar[tuple[str, ...]] = ("bits_to_indices", "indices_to_bits")
+    # `dtype` is an attribute that each adapter sets.
+    omitted_methods: ClassVar[tuple[str, ...]] = ("bits_to_indices", "dtype", "indices_to_bits")
 
     @classmethod
     def read_spec(cls, original: Any) -> QuantizerSpec:
@@ -111,12 +113,10 @@ class OpenMagvit2Adapter(Adapter):
         yield "forward", module(z)
         output, breakdown = module(z, return_loss_breakdown=True)
         yield "forward with return_loss_breakdown", (output, breakdown)
-        batch, channels, height, width = z.shape
-        codes = output[2].reshape(batch, height * width, -1)
-        yield "decode", module.decode(codes)
-        if codes.shape[-1] == 1:
-            shape = (batch, height, width, channels)
-            yield "get_codebook_entry", module.get_codebook_entry(codes[..., 0], shape, "")
+        if module.num_codebooks == 1:
+            batch, channels, height, width = z.shape
+            codes, shape = output[2].reshape(batch, -1), (batch, height, width, channels)
+            yield "get_codebook_entry", module.get_codebook_entry(codes, shape, "")
 
     def forward(
         self,
