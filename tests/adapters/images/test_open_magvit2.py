@@ -132,6 +132,19 @@ def test_positions_have_any_number_of_axes(sizes: tuple[int, ...]) -> None:
     assert torch.equal(indices, expected)
 
 
+def test_one_codebook_decodes_as_many_indices_as_it_gets() -> None:
+    original, codes = quantizer(), torch.arange(12).view(2, 2, 3)
+    expected = original.decode(codes)
+    assert expected.shape == (2, 2, 3 * BITS)
+    assert torch.equal(plug_in(original, "lfq", keep_codebook=True).decode(codes), expected)
+
+
+def test_the_temperature_of_a_copy_is_an_option() -> None:
+    adapter = plug_in(quantizer(), "lfq", keep_codebook=True, temperature=0.1, commitment_weight=0.25)
+    assert (adapter.quantizer.temperature, adapter.quantizer.commitment_weight) == (0.1, 0.25)
+    assert plug_in(quantizer(), "lfq", keep_codebook=True).quantizer.temperature == 0.01
+
+
 def test_unplug_puts_back_what_stood_there() -> None:
     model, x = Model(quantizer()), images()
     check_unplugs(model, "quantize", lambda: model.encode(x)[0])

@@ -43,8 +43,8 @@ class OpenMagvit2Adapter(Adapter):
 
     With `keep_codebook`, "lfq" has the same indices and, in one loss, the entropies and the commitment with their
     published weights, 0.1 and 0.25. Each of n codebooks has a mean assignment of its own; the original takes the
-    mean over all of them. FlowMo has another temperature, which is no attribute of the original: pass
-    `temperature=0.1`, and as `commitment_weight=` the quotient of its two weights.
+    mean over all of them. FlowMo has other settings, which are no attributes of the original: pass
+    `temperature=0.1, commitment_weight=0.25`.
 
     Not supported: `token_factorization`, which splits indices in two. `mask` in forward; `inv_temperature` and
     `order` have no effect, as in the original without `token_factorization`.
@@ -149,7 +149,8 @@ class OpenMagvit2Adapter(Adapter):
 
     def decode(self, x: Tensor) -> Tensor:
         """The vectors [..., D] of indices [..., n], where n is the number of codebooks."""
-        return CodebookView(self.quantizer, self.dtype)(x if self.quantizer.composed else x[..., 0])
+        vectors = CodebookView(self.quantizer, self.dtype)(x)
+        return vectors if self.quantizer.composed else vectors.flatten(-2)
 
     @property
     def dim(self) -> int:
