@@ -205,6 +205,20 @@ def test_a_module_of_another_class_has_no_usage() -> None:
     assert losses[3] == 0
 
 
+def test_a_copy_with_another_tuple_is_refused_and_left_alone() -> None:
+    class WithPrior(VectorQuantizer):
+        def forward(self, z: Tensor) -> tuple[Tensor, Any, tuple[None, None, Tensor]]:
+            quantized, losses, info = super().forward(z)
+            return quantized, (*losses[:3], None, losses[3]), info
+
+    WithPrior.__name__ = "VectorQuantizer"
+    model = Model()
+    model.quantize = own = WithPrior(CODES, WIDTH, 0.25, 0.0, True, True)
+    with pytest.raises(ValueError, match="it looks like contract 'llamagen', but forward returns"):
+        plug_in(model, "vq")
+    assert model.quantize is own
+
+
 def test_unplug_puts_back_what_stood_there() -> None:
     model, x = Model().eval(), images()
     check_unplugs(model, "quantize", lambda: model.encode(x)[0])

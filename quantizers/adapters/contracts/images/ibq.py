@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from quantizers.adapters.bases.codebook_view import flat_indices
+from quantizers.adapters.bases.codebook_view import entry_shape, flat_indices
 from quantizers.adapters.bases.spec import QuantizerSpec
 from quantizers.adapters.contracts.images.taming import Info, TamingAdapter
 from quantizers.codebooks.ibq import IBQ
@@ -70,9 +70,7 @@ class IBQAdapter(TamingAdapter):
         """Each call that models make, with its label and what it returned."""
         output = module(z)
         yield "forward", output
-        batch, channels, height, width = z.shape
-        shape = (batch, height, width, channels)
-        yield "get_codebook_entry", module.get_codebook_entry(output[2][2], shape=shape)
+        yield "get_codebook_entry", module.get_codebook_entry(output[2][2], shape=entry_shape(z))
 
     def forward(  # type: ignore[override]
         self, z: Tensor, temp: float | None = None, return_logits: bool = False

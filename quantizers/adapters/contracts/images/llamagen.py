@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from quantizers.adapters.bases.adapter import Adapter
-from quantizers.adapters.bases.codebook_view import CodebookView, flat_indices
+from quantizers.adapters.bases.codebook_view import CodebookView, entry_shape, flat_indices
 from quantizers.adapters.bases.spec import QuantizerSpec
 from quantizers.adapters.bases.utilization import utilization
 from quantizers.training.regularizers import Entropy
@@ -80,11 +80,11 @@ class LlamaGenAdapter(Adapter):
         """Each call that models make, with its label and what it returned."""
         output = module(z)
         yield "forward", output
-        indices, (batch, channels, height, width) = output[2][2], z.shape
+        indices = output[2][2]
         yield "get_codebook_entry", module.get_codebook_entry(indices)
         yield "get_codebook_entry with a shape", module.get_codebook_entry(indices, tuple(z.shape))
-        last = (batch, height, width, channels)
-        yield "get_codebook_entry, channels last", module.get_codebook_entry(indices, last, channel_first=False)
+        last = module.get_codebook_entry(indices, entry_shape(z), channel_first=False)
+        yield "get_codebook_entry with channel_first=False", last
 
     def forward(self, z: Tensor) -> tuple[Tensor, Losses, Info]:
         """See the class."""

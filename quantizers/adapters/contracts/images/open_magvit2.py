@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from quantizers.adapters.bases.adapter import Adapter
-from quantizers.adapters.bases.codebook_view import CodebookView
+from quantizers.adapters.bases.codebook_view import CodebookView, entry_shape
 from quantizers.adapters.bases.copying import groups_of
 from quantizers.adapters.bases.spec import QuantizerSpec
 from quantizers.core.base import Quantizer
@@ -114,9 +114,8 @@ class OpenMagvit2Adapter(Adapter):
         output, breakdown = module(z, return_loss_breakdown=True)
         yield "forward with return_loss_breakdown", (output, breakdown)
         if module.num_codebooks == 1:
-            batch, channels, height, width = z.shape
-            codes, shape = output[2].reshape(batch, -1), (batch, height, width, channels)
-            yield "get_codebook_entry", module.get_codebook_entry(codes, shape, "")
+            codes = output[2].reshape(len(z), -1)
+            yield "get_codebook_entry", module.get_codebook_entry(codes, entry_shape(z), "")
 
     def forward(
         self,
