@@ -116,6 +116,8 @@ def test_other_codes_are_not_those_of_the_original(name: str, make: Callable[[],
 def test_what_is_not_supported_is_a_sentence() -> None:
     with pytest.raises(ValueError, match="token_factorization=True and splits each index in two"):
         plug_in(Model(quantizer(token_factorization=True, factorized_bits=[2, 4])), "lfq")
+    with pytest.raises(ValueError, match="has sample_minimization_weight=0, but 'lfq' weights"):
+        plug_in(Model(quantizer(sample_minimization_weight=0.0)), "lfq", keep_codebook=True)
     model = plug_in(Model(quantizer()), "lfq")
     with pytest.raises(ValueError, match="mask is a Tensor, expected None"):
         model.quantize(torch.randn(1, BITS, 2, 2), mask=torch.ones(1, 4, 1, dtype=torch.bool))

@@ -11,7 +11,6 @@ from quantizers.adapters.bases.codebook_view import CodebookView, entry_shape
 from quantizers.adapters.bases.copying import groups_of
 from quantizers.adapters.bases.spec import QuantizerSpec
 from quantizers.core.base import Quantizer
-from quantizers.scalar.joint_entropy import LARGEST_GROUP
 from quantizers.scalar.lfq import LFQ
 from quantizers.scalar.published import PUBLISHED
 
@@ -79,7 +78,7 @@ class OpenMagvit2Adapter(Adapter):
             "diversity": most / least if least else 0.0,
             "temperature": _WEIGHTS["temperature"],
             "commitment_weight": _WEIGHTS["commitment_weight"] / _WEIGHTS["entropy_weight"],
-            "group_bits": bits if bits <= LARGEST_GROUP else None,
+            "group_bits": bits,
         }
         groups = {"num_groups": count, "group_dim": bits} if count > 1 else {}
         return QuantizerSpec(
@@ -97,8 +96,13 @@ class OpenMagvit2Adapter(Adapter):
     def copy_codebook(cls, original: Any, quantizer: Quantizer) -> None:
         """Check that the quantizer has the original's codes; there is nothing to copy.
 
-        Raises: ValueError for other codes.
+        Raises: ValueError for other codes, and if the original has the second entropy alone.
         """
+        if not original.sample_minimization_weight and original.batch_maximization_weight:
+            raise ValueError(
+                f"{type(original).__name__} has sample_minimization_weight=0, but 'lfq' weights the entropy of "
+                "the batch relative to that of each vector; expected a weight above zero, or keep_codebook=False"
+            )
         count = original.num_codebooks
         for group in groups_of(quantizer.evaluated, count) if count > 1 else [quantizer.evaluated]:
             if not isinstance(group, LFQ) or group.codebook_size != original.codebook_size:
