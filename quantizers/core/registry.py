@@ -2,7 +2,7 @@
 
 import difflib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
@@ -15,7 +15,11 @@ from quantizers.core.base import Quantizer
 Builder = Callable[..., Quantizer]
 B = TypeVar("B", bound=Builder)
 
+Resolver = Callable[[str], tuple[str | Builder, Mapping[str, object]]]
+"""Answers the rest of a name with a method and options of it."""
+
 _BUILDERS: dict[str, Builder] = {}
+_SCHEMES: dict[str, Resolver] = {}
 
 ALIASES: dict[str, str] = {
     **dict.fromkeys(("vqvae", "vq_vae", "standard"), "vq"),
@@ -93,6 +97,14 @@ def _add(name: str, builder: Builder, preset: dict[str, object]) -> None:
     _BUILDERS[name] = partial(builder, **preset) if preset else builder
 
 
+def register_scheme(scheme: str, resolver: Resolver) -> None:
+    """Let `create(f"{scheme}:{name}", ...)` build what `resolver(name)` returns, a method and options of it.
+
+    Options that `create` is given replace those of the resolver.
+    """
+    _SCHEMES[scheme] = resolver
+
+
 def _is_defined_again(old: Builder, new: Builder) -> bool:
     """Whether two builders are different objects of one definition: a class, a classmethod or a function."""
     if isinstance(new, partial):
@@ -121,7 +133,8 @@ def create(
     `quantizers.options(name)` lists the options of a name with their defaults, and `available()` the names.
 
     Args:
-        quantizer: one of `available()`, or what to call.
+        quantizer: one of `available()`; "preset:" and one of `quantizers.presets.available()`, whose options are
+            then the defaults; or what to call.
         dim: the number of channels of x.
         codebook_size: K, the number of codes.
         options: all other arguments of the constructor, by name. Every quantizer takes channel_dim.
@@ -187,6 +200,10 @@ def _others(builder: Builder) -> str:
 def _builder(quantizer: object) -> Builder:
     name = plain(quantizer)
     if isinstance(name, str):
+        scheme, colon, rest = name.partition(":")
+        if colon and scheme in _SCHEMES and name not in _BUILDERS:
+            method, options = _SCHEMES[scheme](rest)
+            return partial(_builder(method), **options)
         if name not in _BUILDERS:
             near = _near(name.lower())
             hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
@@ -210,8 +227,9 @@ def _near(name: str) -> list[str]:
 
 def parameters(quantizer: str | Builder) -> frozenset[str]:
     """The options that a name, class or partial leaves open, without those that a builder forwards."""
-    builder = quantizer if callable(quantizer) else _BUILDERS.get(quantizer)
-    if builder is None:
+    try:
+        builder = _builder(quantizer)
+    except ValueError:
         return frozenset()
     settled = builder.keywords.keys() if isinstance(builder, partial) else frozenset()
     return frozenset(signature_of(builder).parameters) - settled

@@ -65,6 +65,23 @@ def test_register(monkeypatch: pytest.MonkeyPatch) -> None:
         quantizers.register("vq", quantizers.VectorQuantizer)
 
 
+def test_names_with_a_scheme_are_answered_by_its_resolver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quantizers.core.registry._SCHEMES", {})
+    quantizers.core.registry.register_scheme(
+        "sized", lambda rest: ("residual", {"dim": 4, "codebook_size": int(rest), "num_quantizers": 3})
+    )
+    assert quantizers.create("sized:16").stages[0].codebook_size == 16
+    assert quantizers.create("sized:16", codebook_size=8, num_quantizers=2).stages[1].codebook_size == 8
+    options = quantizers.options("sized:16")
+    assert (options["dim"], options["codebook_size"], options["shared"]) == (4, 16, False)
+    assert "num_quantizers" not in quantizers.core.registry.parameters("sized:16")
+    with pytest.raises(ValueError, match="no quantizer is named 'seized:16'"):
+        quantizers.create("seized:16")
+    monkeypatch.setattr("quantizers.core.registry._BUILDERS", dict(_BUILDERS))
+    quantizers.register("sized:a name", quantizers.VectorQuantizer)
+    assert isinstance(quantizers.create("sized:a name", 4, 8), quantizers.VectorQuantizer)
+
+
 def test_a_class_that_is_defined_again_replaces_its_registration(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("quantizers.core.registry._BUILDERS", dict(_BUILDERS))
 

@@ -78,7 +78,8 @@ def options_of(builder: Callable[..., object]) -> dict[str, object]:
     for constructor in forwarding.constructors:
         forwarded = _defaults(constructor, (inspect.Parameter.KEYWORD_ONLY,))
         own |= _without(forwarded, {*own, *forwarding.without})
-    return {**own, **{name: value for name, value in forwarding.defaults.items() if name in own}}
+    settled = builder.keywords if isinstance(builder, partial) else {}
+    return {**own, **{name: value for name, value in forwarding.defaults.items() if name in own}, **settled}
 
 
 def builder_name(builder: Callable[..., object]) -> str:
