@@ -6,7 +6,8 @@
     quantized, indices, loss = quantizer(z)  # z [B, 256, H, W]
     quantizer.decode(indices)  # == quantized
 
-`available()` lists the names that `create` accepts. `save(quantizer, path)` and `load(path)` store and restore a
+`available()` lists the names that `create` accepts, and `presets.available()` published tokenizers, which
+`create("preset:mimi")` builds. `save(quantizer, path)` and `load(path)` store and restore a
 trained quantizer together with its configuration. `use_implementation` selects an implementation of the
 arithmetic by name.
 """
@@ -14,6 +15,7 @@ arithmetic by name.
 import importlib
 from typing import Any
 
+from quantizers import presets
 from quantizers.adapters import plug_in, take_codebook, unplug
 from quantizers.codebooks.diveq import DiVeQ
 from quantizers.codebooks.ema import EMAVectorQuantizer
@@ -117,6 +119,7 @@ __all__ = [
     "metrics",
     "options",
     "plug_in",
+    "presets",
     "rebuild",
     "reflection",
     "register",

@@ -18,7 +18,7 @@ LAYERS = [
     {"clustering"},
     {"codebooks", "scalar"},
     {"composite"},
-    {"training", "monitoring", "bitstream"},
+    {"training", "monitoring", "bitstream", "presets"},
     {"serialization"},
     {"adapters", "export"},
 ]
@@ -33,6 +33,7 @@ REASONS = {
     "training": "it acts on any quantizer through the interface in core",
     "monitoring": "it watches any quantizer through the interface in core",
     "bitstream": "it codes the indices of any quantizer through the interface in core",
+    "presets": "they are data about quantizers, and know nothing of how these are trained or saved",
     "serialization": "it finds what it may build by registration, so that no class is imported for a file's sake",
     "kernels": "the arithmetic is functions on tensors, which know no module",
 }

@@ -1,0 +1,48 @@
+"""What published tokenizers use, by name: `quantizers.create("preset:mimi", channel_dim=1)`.
+
+    >>> import quantizers
+    >>> preset = quantizers.presets.get("dac_44khz")
+    >>> preset.method, preset.options["codebook_size"], preset.published.bitrate
+    ('residual', 1024, '8')
+    >>> quantizers.create("preset:dac_44khz", num_quantizers=2).num_codebooks
+    2
+
+A preset is a method and its options, with the model's own channels as `dim`. Options that `create` is given
+replace the preset's. A preset has no trained codes: for those of an existing model, see `quantizers.plug_in` with
+`keep_codebook=True`. `docs/presets.md` lists all presets with their sources.
+"""
+
+import difflib
+from collections.abc import Mapping
+
+from quantizers.core.registry import Builder, register_scheme
+from quantizers.presets import audio, images, other, speech, video
+from quantizers.presets.preset import Preset, Published
+
+__all__ = ["Preset", "Published", "available", "get"]
+
+_PRESETS: dict[str, Preset] = {
+    preset.name: preset for module in (images, video, audio, speech, other) for preset in module.PRESETS
+}
+
+
+def available() -> tuple[str, ...]:
+    """The names of all presets, sorted."""
+    return tuple(sorted(_PRESETS))
+
+
+def get(name: str) -> Preset:
+    """The preset of a name, without "preset:". Raises: ValueError for an unknown name, with the names near it."""
+    if name not in _PRESETS:
+        near = difflib.get_close_matches(str(name).lower(), _PRESETS, n=3, cutoff=0.4)
+        hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+        raise ValueError(f"no preset is named {name!r}; {hint}there are {', '.join(available())}")
+    return _PRESETS[name]
+
+
+def _resolve(name: str) -> tuple[str | Builder, Mapping[str, object]]:
+    preset = get(name)
+    return preset.method, preset.options
+
+
+register_scheme("preset", _resolve)
