@@ -36,6 +36,7 @@ class TamingGumbelAdapter(GumbelAdapter):
     positions: ClassVar[int] = 2
     reference: ClassVar[str] = "gumbel"
     samples: ClassVar[bool] = True
+    omitted_methods: ClassVar[tuple[str, ...]] = ("remap_to_used", "unmap_to_all")
 
     def __init__(self, quantizer: Quantizer, original: Any) -> None:
         channels = getattr(getattr(original, "proj", None), "in_channels", quantizer.dim)

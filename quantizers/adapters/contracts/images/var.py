@@ -60,6 +60,7 @@ class VarAdapter(Adapter):
     has_scales: ClassVar[bool] = True
     positions: ClassVar[int] = 2
     reference: ClassVar[str] = "var"
+    omitted_methods: ClassVar[tuple[str, ...]] = ("eini",)
 
     quantizer: PyramidQuantizer
 
@@ -107,9 +108,11 @@ class VarAdapter(Adapter):
 
     @classmethod
     def calls(cls, module: Any, z: Tensor) -> Iterator[tuple[str, Any]]:
-        yield "forward", module(z)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            yield "forward", module(z)  # the original's asks for the number of ranks
         tokens = module.f_to_idxBl_or_fhat(z, to_fhat=False)
         yield "f_to_idxBl_or_fhat", tokens
+        yield "f_to_idxBl_or_fhat with to_fhat", module.f_to_idxBl_or_fhat(z, to_fhat=True)
         yield "idxBl_to_var_input", module.idxBl_to_var_input(tokens)
         maps = [module.embedding(own).mT.unflatten(2, (math.isqrt(own.shape[1]), -1)) for own in tokens]
         yield "embed_to_fhat", module.embed_to_fhat(maps)
