@@ -47,6 +47,11 @@ def build(
         return check_fits(spec, quantizer)
     if isinstance(quantizer, nn.Module) or not (isinstance(quantizer, str) or callable(quantizer)):
         raise ValueError(f"quantizer is {type(quantizer).__name__}, expected a name, a class or a Quantizer")
+    if isinstance(quantizer, str) and quantizer.startswith("preset:"):
+        raise ValueError(
+            f"quantizer is {quantizer!r}, a preset with sizes of its own, but the model's are needed here; "
+            "expected the name of its method, with options"
+        )
     if quantizer in _RELAXED:
         return check_fits(spec, _relaxed(spec, _RELAXED[quantizer], options, keep_codebook))
     if spec.scales is not None:

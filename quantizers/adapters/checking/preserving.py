@@ -60,7 +60,10 @@ def _write_back(values: list[tuple[Tensor, Tensor]]) -> bool:
 
 
 def _same_values(tensor: Tensor, before: Tensor) -> bool:
-    return tensor.is_meta or torch.equal(tensor, before)
+    if tensor.is_meta:
+        return True
+    both_nan = (tensor != tensor) & (before != before)
+    return bool(((tensor == before) | both_nan).all())
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:
