@@ -1,5 +1,6 @@
 """Quantizers by name."""
 
+import contextlib
 import difflib
 import inspect
 from collections.abc import Callable, Mapping
@@ -205,7 +206,7 @@ def _builder(quantizer: object) -> Builder:
             method, options = _SCHEMES[scheme](rest)
             return partial(_builder(method), **options)
         if name not in _BUILDERS:
-            near = _near(name.lower())
+            near = [*_under_schemes(name), *_near(name.lower())]
             hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
             raise ValueError(f"no quantizer is named {name!r}; {hint}there are {', '.join(available())}")
         return _BUILDERS[name]
@@ -214,6 +215,16 @@ def _builder(quantizer: object) -> Builder:
             f"quantizer is {shown(quantizer)}, expected a class, a function, or one of {', '.join(available())}"
         )
     return quantizer
+
+
+def _under_schemes(name: str) -> list[str]:
+    """The name under each scheme whose resolver knows it."""
+    found = []
+    for scheme, resolver in _SCHEMES.items():
+        with contextlib.suppress(ValueError):
+            resolver(name)
+            found.append(f"{scheme}:{name}")
+    return found
 
 
 def _near(name: str) -> list[str]:

@@ -164,6 +164,11 @@ def test_an_unknown_preset_is_answered_with_near_ones(wrong: str, near: str) -> 
             call(wrong)
 
 
+def test_a_preset_without_its_prefix_is_pointed_at() -> None:
+    with pytest.raises(ValueError, match="no quantizer is named 'mimi'; did you mean 'preset:mimi'"):
+        quantizers.create("mimi", 8, 16)
+
+
 def test_names_with_other_schemes_are_unknown() -> None:
     for name in ("presets:mimi", "preset", "preset:", ":mimi", "mimi"):
         with pytest.raises(ValueError, match="is named"):
