@@ -30,13 +30,13 @@ def check_scales(scales: GivenScales, axes: int) -> tuple[Scale, ...]:
 
     Args: scales: a number for all axes, or one for each of them, per scale.
 
-    Raises: ValueError unless they rise to 1.
+    Raises: ValueError unless they rise to 1, where a scale may occur several times in a row.
     """
     given = [_for_each_axis("scales", scale, axes) for scale in elements(scales) or ()]
     rows: list[tuple[float, ...]] = [check_as(Sequence[float], "scales", row) for row in given]
     finite = bool(rows) and all(map(math.isfinite, itertools.chain(*rows)))
     fractions = tuple(tuple(Fraction(s).limit_denominator(1024) for s in row) for row in rows) if finite else ()
-    if not fractions or min(fractions[0]) <= 0 or set(fractions[-1]) != {1} or not _rise(fractions):
+    if not fractions or min(fractions[0]) <= 0 or set(fractions[-1]) != {1} or not _never_fall(fractions):
         raise ValueError(f"scales are {_shown(scales)}, expected numbers above 0 that rise to 1")
     return fractions
 
@@ -57,10 +57,9 @@ def check_sizes(sizes: GivenSizes, full: Size, most: int) -> list[Size]:
     for size in checked:
         if any(own > whole for own, whole in zip(size, full, strict=True)):
             raise ValueError(f"sizes contain {size}, which is larger than x's size {tuple(full)}")
-    if not _rise(checked):
+    if not _never_fall(checked):
         raise ValueError(
-            f"sizes are {checked}, expected them to ascend: each at least as large as the one before on every "
-            "axis, and larger on one"
+            f"sizes are {checked}, expected them to ascend: each at least as large as the one before on every axis"
         )
     if checked[-1] != tuple(full):
         raise ValueError(f"sizes end with {checked[-1]}, expected x's size {tuple(full)}")
@@ -162,11 +161,10 @@ def _cubic(grid: Tensor, size: Size) -> Tensor:
     return _cubic(rows, (size[0], size[1] * size[2])).reshape(batch, channels, *size)
 
 
-def _rise(rows: Sequence[tuple[Any, ...]]) -> bool:
-    """Whether no number falls from one row to the next, and one of them rises."""
+def _never_fall(rows: Sequence[tuple[Any, ...]]) -> bool:
+    """Whether no number falls from one row to the next."""
     return all(
-        before != after and all(low <= high for low, high in zip(before, after, strict=True))
-        for before, after in itertools.pairwise(rows)
+        low <= high for before, after in itertools.pairwise(rows) for low, high in zip(before, after, strict=True)
     )
 
 

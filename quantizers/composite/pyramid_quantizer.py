@@ -90,7 +90,8 @@ class PyramidQuantizer(ScaleTokens):
     Args:
         dim: channels of x; where it differs from the quantizers' dim, x is projected.
         quantizers: one for each scale, all of one `dim`. The same object several times is a shared codebook.
-        scales: the size of each scale relative to x's own, rising to 1: a number, or one for each axis.
+        scales: the size of each scale relative to x's own, rising to 1: a number, or one for each axis. A scale
+            that occurs several times in a row is quantized as often, each time what the time before left.
         axes: 1, 2 or 3 spatial axes.
         channel_dim: axis of x's channels.
         interpolation: "cubic", "linear" or "nearest".

@@ -35,6 +35,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"quantizer": "rotation_vq", "code_dim": 2, "interpolation": "cubic"},
     {"quantizer": "fsq", "channel_dim": 1},
     {"method": "var"},
+    {"method": "var", "scales": (0.25, 0.5, 0.5, 1.0, 1.0)},
     {"method": "var", "quantizer": "ema_vq", "shared": False, "gradient": "rotation", "interpolation": "linear"},
     {"method": "var", "quantizer": "bsq", "num_blends": 1, "channel_dim": 1},
 ]
@@ -127,6 +128,22 @@ def test_no_side_is_preferred(interpolation: str) -> None:
     backwards = quantizer.decode(torch.cat([coarse.flip(0), fine.flip(0)]), (5,))
     # Two products and a sum with another on each side: a few roundings.
     torch.testing.assert_close(backwards.flip(0), forwards, rtol=0, atol=16 * EPS)
+
+
+@few
+@given(seed=seeds)
+def test_a_scale_several_times_is_a_residual_quantizer(seed: int) -> None:
+    """Of the full size: each time it quantizes what the time before left."""
+    torch.manual_seed(seed)
+    parts, x = [VectorQuantizer(DIM, SIZE) for _ in range(3)], maps(seed)
+    scales = MultiScaleQuantizer(DIM, parts, scales=(1.0, 1.0, 1.0), axes=2)
+    residual = quantizers.ResidualQuantizer(DIM, parts)
+    quantized, indices, _ = scales(x)
+    expected, stages, _ = residual(x)
+    assert torch.equal(torch.stack(scales.split(indices, x.shape[1:3]), -1), stages)
+    # The values are sums of three codes in one order or another, and x plus what is missing to them.
+    bound = 8 * torch.finfo(torch.float32).eps * (x.abs().max() + sum(part.codebook.abs().max() for part in parts))
+    assert (quantized - expected).abs().max() <= bound
 
 
 def test_split_gives_a_map_for_each_scale() -> None:
@@ -440,7 +457,7 @@ def test_forward_exports_for_any_batch(method: str, axes: int) -> None:
     [
         ({"scales": ()}, r"scales are \(\), expected"),
         ({"scales": (0.5,)}, r"scales are \(0.5,\), expected numbers above 0 that rise to 1"),
-        ({"scales": (0.5, 0.5, 1.0)}, "expected numbers above 0 that rise to 1"),
+        ({"scales": (0.5, 0.25, 1.0)}, "expected numbers above 0 that rise to 1"),
         ({"scales": (0.0, 1.0)}, "expected numbers above 0 that rise to 1"),
         ({"scales": (float("nan"), 1.0)}, "expected numbers above 0 that rise to 1"),
         ({"axes": 4}, "axes is 4, expected 1, 2 or 3"),

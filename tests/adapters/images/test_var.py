@@ -27,6 +27,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "two": {"v_patch_nums": (2, 3, 6), "share_quant_resi": 2},
     "each": {"v_patch_nums": (1, 2, 3, 4), "share_quant_resi": 0},
     "fewer": {"v_patch_nums": (1, 2, 3, 4, 5), "share_quant_resi": 0, "default_qresi_counts": 3},
+    "repeated": {"v_patch_nums": (1, 1, 2, 3, 3, 4), "share_quant_resi": 4},
     "none": {"v_patch_nums": (1, 2, 4, 5), "share_quant_resi": 4, "quant_resi": 0.0},
     "angle": {"v_patch_nums": SIDES, "share_quant_resi": 1, "using_znorm": True},
 }
@@ -314,7 +315,7 @@ def test_quantizers_of_one_name_are_told_apart() -> None:
 
 def test_an_original_that_is_not_supported() -> None:
     for options, message in (
-        ({"v_patch_nums": (1, 4, 4)}, r"v_patch_nums=\(1, 4, 4\); expected sides of at least 1 that ascend"),
+        ({"v_patch_nums": (1, 4, 3)}, r"v_patch_nums=\(1, 4, 3\); expected sides of at least 1 that ascend"),
         ({"v_patch_nums": (1, 4)}, "4 convolutions for 2 scales; expected at most one per scale"),
     ):
         with pytest.raises(ValueError, match=message):

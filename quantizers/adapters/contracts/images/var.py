@@ -79,7 +79,7 @@ class VarAdapter(Adapter):
     def read_spec(cls, original: Any) -> QuantizerSpec:
         size, dim = original.embedding.weight.shape
         sides = [int(side) for side in original.v_patch_nums]
-        if not sides or sides[0] < 1 or any(low >= high for low, high in itertools.pairwise(sides)):
+        if not sides or sides[0] < 1 or any(low > high for low, high in itertools.pairwise(sides)):
             raise ValueError(
                 f"{type(original).__name__} has v_patch_nums={tuple(sides)}; expected sides of at least 1 that "
                 "ascend"
