@@ -17,6 +17,8 @@ from quantizers.adapters.contracts.images.gigatok import GigaTokAdapter
 from quantizers.adapters.contracts.images.gigatok_fsq import GigaTokFSQAdapter
 from quantizers.adapters.contracts.images.glm_image import GlmImageAdapter
 from quantizers.adapters.contracts.images.ibq import IBQAdapter
+from quantizers.adapters.contracts.images.imagefolder import ImageFolderAdapter
+from quantizers.adapters.contracts.images.imagefolder_single import ImageFolderSingleAdapter
 from quantizers.adapters.contracts.images.janus import JanusAdapter
 from quantizers.adapters.contracts.images.llamagen import LlamaGenAdapter
 from quantizers.adapters.contracts.images.open_magvit2 import OpenMagvit2Adapter
@@ -50,6 +52,8 @@ _ADAPTERS: tuple[type[Adapter], ...] = (
     GigaTokFSQAdapter,
     GlmImageAdapter,
     IBQAdapter,
+    ImageFolderAdapter,
+    ImageFolderSingleAdapter,
     JanusAdapter,
     LFQAdapter,
     LlamaGenAdapter,

@@ -15,6 +15,8 @@
 | gigatok_fsq | GigaTok | FSQ |
 | glm_image | transformers | GlmImageVQVAEVectorQuantizer |
 | ibq | SEED-Voken, Emu3.5 | IndexPropagationQuantize |
+| imagefolder | ImageFolder, XQ-GAN (lxa9867) | VectorQuantizer2 |
+| imagefolder_single | ImageFolder, XQ-GAN (lxa9867) | VectorQuantizer |
 | janus | transformers | JanusVQVAEVectorQuantizer |
 | llamagen | LlamaGen, FQGAN, ImageFolder, UniTok | VectorQuantizer |
 | mimi | transformers | MimiResidualVectorQuantizer |

@@ -77,6 +77,12 @@ class VarAdapter(Adapter):
 
     @classmethod
     def read_spec(cls, original: Any) -> QuantizerSpec:
+        if hasattr(original, "codebook_drop"):
+            raise TypeError("it has codebook_drop, unlike VAR's")
+        return cls._read_scales(original)
+
+    @classmethod
+    def _read_scales(cls, original: Any) -> QuantizerSpec:
         size, dim = original.embedding.weight.shape
         sides = [int(side) for side in original.v_patch_nums]
         if not sides or sides[0] < 1 or any(low > high for low, high in itertools.pairwise(sides)):
