@@ -25,6 +25,7 @@ from quantizers.adapters.contracts.images.open_magvit2 import OpenMagvit2Adapter
 from quantizers.adapters.contracts.images.taming import TamingAdapter
 from quantizers.adapters.contracts.images.taming_first import TamingFirstAdapter
 from quantizers.adapters.contracts.images.taming_gumbel import TamingGumbelAdapter
+from quantizers.adapters.contracts.images.titok import TiTokAdapter
 from quantizers.adapters.contracts.images.var import VarAdapter
 from quantizers.adapters.contracts.images.vqvae2 import VQVAE2Adapter
 from quantizers.adapters.contracts.images.wetok import WeTokAdapter
@@ -66,6 +67,7 @@ _ADAPTERS: tuple[type[Adapter], ...] = (
     TamingAdapter,
     TamingFirstAdapter,
     TamingGumbelAdapter,
+    TiTokAdapter,
     TransformersDacAdapter,
     TransformersDacStageAdapter,
     TransformersEncodecAdapter,

@@ -24,6 +24,7 @@
 | taming | taming-transformers, diffusers | VectorQuantizer, VectorQuantizer2 |
 | taming_first | taming-transformers | VectorQuantizer |
 | taming_gumbel | taming-transformers | GumbelQuantize |
+| titok | 1d-tokenizer (ByteDance) | VectorQuantizer |
 | var | VAR (FoundationVision) | VectorQuantizer2 |
 | vector_quantize_pytorch | vector-quantize-pytorch | VectorQuantize |
 | vector_quantize_pytorch_fsp | vector-quantize-pytorch | FSP |

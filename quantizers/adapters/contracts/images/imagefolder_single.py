@@ -8,8 +8,10 @@ from torch import Tensor
 
 from quantizers.adapters.bases.adapter import Adapter
 from quantizers.adapters.bases.codebook_view import CodebookView, flat_indices
+from quantizers.adapters.bases.distances import check_distance
 from quantizers.adapters.bases.spec import QuantizerSpec
 from quantizers.adapters.bases.used_codes import used_percentage
+from quantizers.core.base import Quantizer
 
 Encoded = tuple[Tensor, list[Tensor | float], Tensor, Tensor, float]
 
@@ -46,7 +48,7 @@ class ImageFolderSingleAdapter(Adapter):
     @classmethod
     def read_spec(cls, original: Any) -> QuantizerSpec:
         size, dim = original.vocab_size, original.z_channels
-        options = {"distance": "cosine" if original.codebook_norm else "euclidean"}
+        options = {"distance": _distance(original)}
         keep_options = {"commitment_weight": original.beta, "codebook_weight": 1.0}
         return QuantizerSpec(dim, size, cls.channel_dim, options=options, keep_codebook_options=keep_options)
 
@@ -54,6 +56,13 @@ class ImageFolderSingleAdapter(Adapter):
     def trained_codebook(cls, original: Any) -> Tensor:
         codes: Tensor = original.embedding.weight
         return torch.nn.functional.normalize(codes, dim=-1) if original.codebook_norm else codes
+
+    @classmethod
+    @torch.no_grad()
+    def copy_codebook(cls, original: Any, quantizer: Quantizer) -> None:
+        """Copy the codes. Raises: ValueError for a quantizer that compares them in another way."""
+        check_distance(quantizer, _distance(original))
+        super().copy_codebook(original, quantizer)
 
     @classmethod
     def calls(cls, module: Any, z: Tensor) -> Iterator[tuple[str, Any]]:
@@ -94,3 +103,7 @@ class ImageFolderSingleAdapter(Adapter):
     def codebook_norm(self) -> bool:
         """Whether vectors and codes lie on the unit sphere."""
         return getattr(self.quantizer, "distance", "euclidean") == "cosine"
+
+
+def _distance(original: Any) -> str:
+    return "cosine" if original.codebook_norm else "euclidean"
