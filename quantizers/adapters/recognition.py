@@ -9,6 +9,9 @@ from quantizers.adapters.contracts.audio.dac import DacAdapter, TransformersDacA
 from quantizers.adapters.contracts.audio.dac_stage import DacStageAdapter, TransformersDacStageAdapter
 from quantizers.adapters.contracts.audio.encodec import EncodecAdapter, EncodecStagesAdapter
 from quantizers.adapters.contracts.audio.encodec_transformers import TransformersEncodecAdapter, XcodecAdapter
+from quantizers.adapters.contracts.audio.factorized import BigCodecAdapter, FactorizedAdapter
+from quantizers.adapters.contracts.audio.factorized_amphion import AmphionAdapter
+from quantizers.adapters.contracts.audio.factorized_spark import SparkAdapter
 from quantizers.adapters.contracts.audio.mimi import MimiAdapter
 from quantizers.adapters.contracts.audio.wav2vec2 import Wav2Vec2Adapter
 from quantizers.adapters.contracts.images.chameleon import ChameleonAdapter
@@ -41,6 +44,8 @@ from quantizers.adapters.contracts.vector_quantize_pytorch import (
 )
 
 _ADAPTERS: tuple[type[Adapter], ...] = (
+    AmphionAdapter,
+    BigCodecAdapter,
     ChameleonAdapter,
     DacAdapter,
     DacStageAdapter,
@@ -51,6 +56,7 @@ _ADAPTERS: tuple[type[Adapter], ...] = (
     FSQAdapter,
     GigaTokAdapter,
     GigaTokFSQAdapter,
+    FactorizedAdapter,
     GlmImageAdapter,
     IBQAdapter,
     ImageFolderAdapter,
@@ -64,6 +70,7 @@ _ADAPTERS: tuple[type[Adapter], ...] = (
     ResidualLFQAdapter,
     ResidualVQAdapter,
     SimVQAdapter,
+    SparkAdapter,
     TamingAdapter,
     TamingFirstAdapter,
     TamingGumbelAdapter,

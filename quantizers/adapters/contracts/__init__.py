@@ -13,6 +13,10 @@
 | encodec_transformers | transformers | EncodecResidualVectorQuantizer |
 | gigatok | GigaTok | VectorQuantizer |
 | gigatok_fsq | GigaTok | FSQ |
+| factorized | FAcodec, Amphion (NaturalSpeech 3) | FactorizedVectorQuantize |
+| factorized_amphion | Amphion (MaskGCT, Vevo) | FactorizedVectorQuantize |
+| factorized_bigcodec | BigCodec | FactorizedVectorQuantize |
+| factorized_spark | Spark-TTS | FactorizedVectorQuantize |
 | glm_image | transformers | GlmImageVQVAEVectorQuantizer |
 | ibq | SEED-Voken, Emu3.5 | IndexPropagationQuantize |
 | imagefolder | ImageFolder, XQ-GAN (lxa9867) | VectorQuantizer2 |
