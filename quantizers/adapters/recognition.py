@@ -15,6 +15,9 @@ from quantizers.adapters.contracts.audio.factorized_spark import SparkAdapter
 from quantizers.adapters.contracts.audio.mimi import MimiAdapter
 from quantizers.adapters.contracts.audio.wav2vec2 import Wav2Vec2Adapter
 from quantizers.adapters.contracts.images.chameleon import ChameleonAdapter
+from quantizers.adapters.contracts.images.cosmos import CosmosAdapter
+from quantizers.adapters.contracts.images.cosmos_fsq import CosmosFSQAdapter
+from quantizers.adapters.contracts.images.cosmos_residual_fsq import CosmosResidualFSQAdapter
 from quantizers.adapters.contracts.images.emu3 import Emu3Adapter
 from quantizers.adapters.contracts.images.gigatok import GigaTokAdapter
 from quantizers.adapters.contracts.images.gigatok_fsq import GigaTokFSQAdapter
@@ -47,6 +50,9 @@ _ADAPTERS: tuple[type[Adapter], ...] = (
     AmphionAdapter,
     BigCodecAdapter,
     ChameleonAdapter,
+    CosmosAdapter,
+    CosmosFSQAdapter,
+    CosmosResidualFSQAdapter,
     DacAdapter,
     DacStageAdapter,
     Emu3Adapter,

@@ -3,6 +3,9 @@
 | contract | package | classes that it replaces |
 |---|---|---|
 | chameleon | transformers | ChameleonVQVAEVectorQuantizer |
+| cosmos | Cosmos-Tokenizer (NVIDIA) | VectorQuantizer |
+| cosmos_fsq | Cosmos-Tokenizer (NVIDIA) | FSQuantizer |
+| cosmos_residual_fsq | Cosmos-Tokenizer (NVIDIA) | ResidualFSQuantizer |
 | dac | descript-audio-codec | ResidualVectorQuantize |
 | dac_stage | descript-audio-codec | VectorQuantize |
 | dac_stage_transformers | transformers | DacVectorQuantize |
