@@ -32,6 +32,7 @@ from quantizers.adapters.contracts.images.taming import TamingAdapter
 from quantizers.adapters.contracts.images.taming_first import TamingFirstAdapter
 from quantizers.adapters.contracts.images.taming_gumbel import TamingGumbelAdapter
 from quantizers.adapters.contracts.images.titok import TiTokAdapter
+from quantizers.adapters.contracts.images.unitok import UniTokAdapter
 from quantizers.adapters.contracts.images.var import VarAdapter
 from quantizers.adapters.contracts.images.vqvae2 import VQVAE2Adapter
 from quantizers.adapters.contracts.images.wetok import WeTokAdapter
@@ -84,6 +85,7 @@ _ADAPTERS: tuple[type[Adapter], ...] = (
     TransformersDacAdapter,
     TransformersDacStageAdapter,
     TransformersEncodecAdapter,
+    UniTokAdapter,
     VQVAE2Adapter,
     VarAdapter,
     VectorQuantizeAdapter,

@@ -32,6 +32,7 @@
 | taming_first | taming-transformers | VectorQuantizer |
 | taming_gumbel | taming-transformers | GumbelQuantize |
 | titok | 1d-tokenizer (ByteDance) | VectorQuantizer |
+| unitok | UniTok (FoundationVision) | VectorQuantizerM |
 | var | VAR (FoundationVision) | VectorQuantizer2 |
 | vector_quantize_pytorch | vector-quantize-pytorch | VectorQuantize |
 | vector_quantize_pytorch_fsp | vector-quantize-pytorch | FSP |
