@@ -39,12 +39,15 @@ from quantizers.adapters.contracts.images.wetok import WeTokAdapter
 from quantizers.adapters.contracts.vector_quantize_pytorch import (
     FSPAdapter,
     FSQAdapter,
+    LeRobotAdapter,
     LFQAdapter,
     ResidualFSQAdapter,
     ResidualLFQAdapter,
     ResidualVQAdapter,
+    ResidualVQOlderAdapter,
     SimVQAdapter,
     VectorQuantizeAdapter,
+    VectorQuantizeOlderAdapter,
 )
 
 _ADAPTERS: tuple[type[Adapter], ...] = (
@@ -71,11 +74,13 @@ _ADAPTERS: tuple[type[Adapter], ...] = (
     JanusAdapter,
     LFQAdapter,
     LlamaGenAdapter,
+    LeRobotAdapter,
     MimiAdapter,
     OpenMagvit2Adapter,
     ResidualFSQAdapter,
     ResidualLFQAdapter,
     ResidualVQAdapter,
+    ResidualVQOlderAdapter,
     SimVQAdapter,
     SparkAdapter,
     TamingAdapter,
@@ -89,6 +94,7 @@ _ADAPTERS: tuple[type[Adapter], ...] = (
     VQVAE2Adapter,
     VarAdapter,
     VectorQuantizeAdapter,
+    VectorQuantizeOlderAdapter,
     Wav2Vec2Adapter,
     WeTokAdapter,
     XcodecAdapter,

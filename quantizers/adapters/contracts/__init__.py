@@ -26,6 +26,7 @@
 | imagefolder_single | ImageFolder, XQ-GAN (lxa9867) | VectorQuantizer |
 | janus | transformers | JanusVQVAEVectorQuantizer |
 | llamagen | LlamaGen, FQGAN, ImageFolder, UniTok | VectorQuantizer |
+| lerobot | LeRobot | ResidualVQ |
 | mimi | transformers | MimiResidualVectorQuantizer |
 | open_magvit2 | Open-MAGVIT2, WeTok, FlowMo | LFQ |
 | taming | taming-transformers, diffusers | VectorQuantizer, VectorQuantizer2 |
@@ -38,9 +39,11 @@
 | vector_quantize_pytorch_fsp | vector-quantize-pytorch | FSP |
 | vector_quantize_pytorch_fsq | vector-quantize-pytorch | FSQ |
 | vector_quantize_pytorch_lfq | vector-quantize-pytorch | LFQ |
+| vector_quantize_pytorch_older | vector-quantize-pytorch 1.6–1.16 | VectorQuantize |
 | vector_quantize_pytorch_residual | vector-quantize-pytorch | ResidualVQ, ResidualSimVQ |
 | vector_quantize_pytorch_residual_fsq | vector-quantize-pytorch | ResidualFSQ |
 | vector_quantize_pytorch_residual_lfq | vector-quantize-pytorch | ResidualLFQ |
+| vector_quantize_pytorch_residual_older | vector-quantize-pytorch 1.8–1.16, VQ-BeT | ResidualVQ |
 | vector_quantize_pytorch_simvq | vector-quantize-pytorch | SimVQ |
 | vqvae2 | vq-vae-2-pytorch (rosinality) | Quantize |
 | wav2vec2 | transformers | Wav2Vec2GumbelVectorQuantizer, |
