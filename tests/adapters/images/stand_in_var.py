@@ -95,6 +95,9 @@ class VectorQuantizer2(nn.Module):
         self.embedding = nn.Embedding(vocab_size, Cvae)
         self.prog_si = -1
 
+    def eini(self, eini: float) -> None:
+        nn.init.normal_(self.embedding.weight, std=eini)
+
     def forward(self, f_BChw: Tensor, ret_usages: bool = False) -> tuple[Tensor, list[float] | None, Tensor]:
         f = f_BChw.float()
         losses = []

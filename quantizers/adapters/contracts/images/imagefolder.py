@@ -36,9 +36,6 @@ class ImageFolderAdapter(VarAdapter):
 
     contract: ClassVar[str] = "imagefolder"
     classes: ClassVar[tuple[str, ...]] = ("VectorQuantizer2",)
-    positions: ClassVar[int] = 2
-    reference: ClassVar[str] = "var"
-    omitted_methods: ClassVar[tuple[str, ...]] = ("eini",)
 
     @classmethod
     def read_spec(cls, original: Any) -> QuantizerSpec:
@@ -50,12 +47,6 @@ class ImageFolderAdapter(VarAdapter):
         return spec._replace(options={**spec.options, **own})
 
     @classmethod
-    def example(cls, original: Any, spec: QuantizerSpec) -> Tensor:
-        """Maps of the size that the original expects."""
-        side = int(original.v_patch_nums[-1])
-        return torch.randn(2, spec.dim, side, side)
-
-    @classmethod
     def calls(cls, module: Any, z: Tensor) -> Iterator[tuple[str, Any]]:
         """The calls of encoding and decoding; the original's forward needs a process group."""
         yield "f_to_idxBl_or_fhat", module.f_to_idxBl_or_fhat(z, True, v_patch_nums=None)
@@ -64,7 +55,7 @@ class ImageFolderAdapter(VarAdapter):
         yield "embedding", [module.embedding(own) for own in tokens]
         if len(tokens) > 1:
             yield "idxBl_to_var_input", module.idxBl_to_var_input(tokens)
-        if torch.distributed.is_initialized():
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
             yield "forward", module(z, ret_usages=True)
 
     def forward(  # type: ignore[override]
