@@ -31,7 +31,6 @@ class FactorizedAdapter(DacStageAdapter):
 
     contract: ClassVar[str] = "factorized"
     classes: ClassVar[tuple[str, ...]] = ("FactorizedVectorQuantize",)
-    positions: ClassVar[int] = 1
     reference: ClassVar[str] = "vq"
 
     @classmethod

@@ -28,8 +28,6 @@ class ResidualVQOlderAdapter(ResidualVQAdapter):
 
     contract: ClassVar[str] = "vector_quantize_pytorch_residual_older"
     classes: ClassVar[tuple[str, ...]] = ("ResidualVQ",)
-    positions: ClassVar[int] = 1
-    reference: ClassVar[str] = "vq"
 
     @classmethod
     def read_spec(cls, original: Any) -> QuantizerSpec:
@@ -48,6 +46,10 @@ class ResidualVQOlderAdapter(ResidualVQAdapter):
     @torch.no_grad()
     def copy_codebook(cls, original: Any, quantizer: Quantizer) -> None:
         super().copy_codebook(stages_of_older(original), quantizer)
+
+    @classmethod
+    def example(cls, original: Any, spec: QuantizerSpec) -> Tensor:
+        return super().example(stages_of_older(original), spec)
 
     @classmethod
     def calls(cls, module: Any, z: Tensor) -> Iterator[tuple[str, Any]]:

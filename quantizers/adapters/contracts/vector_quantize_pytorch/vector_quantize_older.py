@@ -26,8 +26,6 @@ class VectorQuantizeOlderAdapter(VectorQuantizeAdapter):
 
     contract: ClassVar[str] = "vector_quantize_pytorch_older"
     classes: ClassVar[tuple[str, ...]] = ("VectorQuantize",)
-    positions: ClassVar[int] = 1
-    reference: ClassVar[str] = "vq"
 
     @classmethod
     def read_spec(cls, original: Any) -> QuantizerSpec:
@@ -43,8 +41,11 @@ class VectorQuantizeOlderAdapter(VectorQuantizeAdapter):
         super().copy_codebook(stage_of_older(original), quantizer)
 
     @classmethod
+    def example(cls, original: Any, spec: QuantizerSpec) -> Tensor:
+        return super().example(stage_of_older(original), spec)
+
+    @classmethod
     def calls(cls, module: Any, z: Tensor) -> Iterator[tuple[str, Any]]:
-        """A forward."""
         yield "forward", module(z)
 
     def forward(
