@@ -153,6 +153,9 @@ def test_models_set_the_dtype(contract: str) -> None:
         indices, codes, _ = model.encode(x.to(dtype))
         assert codes.dtype == dtype
         assert model.quantizer.indices_to_codes(indices).dtype == dtype
+    model.quantizer.dtype = torch.bfloat16  # as it is by default, in a model of float32
+    assert model.encode(x)[1].dtype == torch.bfloat16
+    model.quantizer.dtype = torch.float32
     model.quantizer.to(torch.bfloat16)  # which the original does not follow
     assert model.quantizer.dtype == torch.float32
 

@@ -25,8 +25,9 @@ class TiTokAdapter(Adapter):
 
     A new codebook lies on the unit sphere if the original's does (`use_l2_norm`).
 
-    The second stage of TiTok freezes the quantizer (`finetune_decoder`). What is plugged in then learns nothing:
-    plug in for the first stage, or with `keep_codebook`.
+    The second stage of TiTok freezes the quantizer (`finetune_decoder`), so that what is plugged in then learns
+    nothing: plug in for the first stage, or with `keep_codebook`. Pass at="quantize" there, because
+    `pixel_quantize`, of which the model reads the table alone, follows no contract.
 
     Not supported: probabilities [N, K] in the place of indices. Training goes on without the replacement of codes
     that are rarely used (`clustering_vq`); `quantizers.DeadCodeReplacement` is an alternative.
