@@ -14,19 +14,19 @@
 | encodec | encodec | ResidualVectorQuantizer |
 | encodec_stages | encodec | ResidualVectorQuantization |
 | encodec_transformers | transformers | EncodecResidualVectorQuantizer |
-| gigatok | GigaTok | VectorQuantizer |
-| gigatok_fsq | GigaTok | FSQ |
 | factorized | FAcodec, Amphion (NaturalSpeech 3) | FactorizedVectorQuantize |
 | factorized_amphion | Amphion (MaskGCT, Vevo) | FactorizedVectorQuantize |
 | factorized_bigcodec | BigCodec | FactorizedVectorQuantize |
 | factorized_spark | Spark-TTS | FactorizedVectorQuantize |
+| gigatok | GigaTok | VectorQuantizer |
+| gigatok_fsq | GigaTok | FSQ |
 | glm_image | transformers | GlmImageVQVAEVectorQuantizer |
 | ibq | SEED-Voken, Emu3.5 | IndexPropagationQuantize |
 | imagefolder | ImageFolder, XQ-GAN (lxa9867) | VectorQuantizer2 |
 | imagefolder_single | ImageFolder, XQ-GAN (lxa9867) | VectorQuantizer |
 | janus | transformers | JanusVQVAEVectorQuantizer |
-| llamagen | LlamaGen, FQGAN, ImageFolder, UniTok | VectorQuantizer |
 | lerobot | LeRobot | ResidualVQ |
+| llamagen | LlamaGen, FQGAN, ImageFolder, UniTok | VectorQuantizer |
 | mimi | transformers | MimiResidualVectorQuantizer |
 | open_magvit2 | Open-MAGVIT2, WeTok, FlowMo | LFQ |
 | taming | taming-transformers, diffusers | VectorQuantizer, VectorQuantizer2 |
