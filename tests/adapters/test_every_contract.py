@@ -189,6 +189,8 @@ def scramble(found: Any) -> None:
     elif isinstance(found, list | tuple):
         for part in found:
             scramble(part)
+    elif isinstance(found, dict):
+        scramble(list(found.values()))
 
 
 def keeps_codes(contract: str) -> bool:
