@@ -90,6 +90,35 @@ def test_digits_do_not_fall_as_z_rises(levels: list[int], seed: int) -> None:
     assert (quantizer(z + 0.3).quantized >= quantizer(z).quantized).all()
 
 
+@given(levels=st.lists(st.integers(3, 9), min_size=1, max_size=4), seed=st.integers(0, 2**31))
+def test_tanh_twice_is_the_bound_of_the_bound(levels: list[int], seed: int) -> None:
+    """In float64: the value is the rounded bound of the bound, and its gradient has the slopes of both."""
+    quantizer, counts = FSQ(len(levels), levels, bound="tanh_twice").double(), torch.tensor(levels)
+    z = 2 * torch.randn(50, len(levels), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    first, second = z.clone().requires_grad_(), z.clone().requires_grad_()
+    quantized, indices, _ = quantizer(first)
+
+    def bounded(x: Tensor) -> Tensor:  # in levels, with a constant for each channel
+        half = (counts - 1).double() / 2 * 1.001
+        offset = 0.5 * (counts % 2 == 0)
+        return half * torch.tanh(x + torch.atanh(offset / half)) - offset
+
+    position = bounded(bounded(second))
+    assert torch.equal(quantized, position.detach().round() / (counts // 2))
+    assert torch.equal(quantizer.encode(z), indices)
+    weight = torch.randn_like(z)
+    (quantized * weight).sum().backward()
+    (position / (counts // 2) * weight).sum().backward()
+    torch.testing.assert_close(first.grad, second.grad)
+
+
+@given(level=st.integers(3, 17))
+def test_tanh_twice_reaches_all_levels_and_keeps_zero(level: int) -> None:
+    quantizer = FSQ(1, [level], bound="tanh_twice")
+    assert torch.equal(quantizer.encode(torch.linspace(-9, 9, 9001)[:, None]).unique(), torch.arange(level))
+    assert quantizer(torch.zeros(1, 1)).quantized == 0
+
+
 def distance_from_uniform(bounded: Tensor) -> float:
     """Kolmogorov's: the largest gap between the distribution of values in [−1, 1] and the uniform one."""
     ranks = (torch.arange(len(bounded)) + 0.5) / len(bounded)
@@ -178,8 +207,10 @@ def test_wrong_levels_are_named(levels: list[int], message: str) -> None:
 
 
 def test_wrong_options_are_named() -> None:
-    with pytest.raises(ValueError, match="bound is 'sigmoid', expected 'tanh', 'ifsq' or 'clamp'"):
+    with pytest.raises(ValueError, match="bound is 'sigmoid', expected 'tanh', 'ifsq', 'clamp' or 'tanh_twice'"):
         FSQ(4, [5], bound="sigmoid")
+    with pytest.raises(ValueError, match=r"levels are \(5, 2\), expected at least 3 in each channel with bound"):
+        FSQ(2, [5, 2], bound="tanh_twice")
     with pytest.raises(ValueError, match="either levels or codebook_size"):
         create("fsq", dim=4)
     with pytest.raises(ValueError, match="either levels or codebook_size"):
