@@ -18,8 +18,9 @@ from quantizers.core.arguments.forwarding import split_options
 from quantizers.core.base import Quantizer
 from quantizers.core.registry import Builder, create, parameters
 from quantizers.scalar.fsp import FSP
+from quantizers.scalar.fsq import FSQ
 
-_BUILT_CLASSES: Mapping[str | Builder, tuple[Builder, ...]] = {"fsp": (FSP,)}
+_BUILT_CLASSES: Mapping[str | Builder, tuple[Builder, ...]] = {"fsp": (FSP,), "fsq": (FSQ,)}
 """The classes to which a builder passes options that its own signature does not list."""
 
 _OF_SCALES: Mapping[str | Builder, Any] = {"var": VARQuantizer, "multiscale": MultiScaleQuantizer}

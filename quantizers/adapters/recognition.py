@@ -14,6 +14,7 @@ from quantizers.adapters.contracts.audio.factorized_amphion import AmphionAdapte
 from quantizers.adapters.contracts.audio.factorized_spark import SparkAdapter
 from quantizers.adapters.contracts.audio.mimi import MimiAdapter
 from quantizers.adapters.contracts.audio.wav2vec2 import Wav2Vec2Adapter
+from quantizers.adapters.contracts.audio.xcodec2 import Xcodec2Adapter
 from quantizers.adapters.contracts.images.chameleon import ChameleonAdapter
 from quantizers.adapters.contracts.images.cosmos import CosmosAdapter
 from quantizers.adapters.contracts.images.cosmos_fsq import CosmosFSQAdapter
@@ -97,6 +98,7 @@ _ADAPTERS: tuple[type[Adapter], ...] = (
     VectorQuantizeOlderAdapter,
     Wav2Vec2Adapter,
     WeTokAdapter,
+    Xcodec2Adapter,
     XcodecAdapter,
 )
 _CONTRACTS: dict[str, type[Adapter]] = {adapter.contract: adapter for adapter in _ADAPTERS}

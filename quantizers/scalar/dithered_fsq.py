@@ -14,7 +14,7 @@ from quantizers.core.layout import Rows
 from quantizers.core.output import QuantizerOutput
 from quantizers.core.registry import register
 from quantizers.core.samples import draw_samples
-from quantizers.scalar.fsq import FSQ
+from quantizers.scalar.fsq import FSQ, Bound
 from quantizers.scalar.noise import with_noise
 
 
@@ -67,7 +67,7 @@ class DitheredFSQ(FSQ):
         levels: Sequence[Level],
         *,
         channel_dim: int = -1,
-        bound: Literal["tanh", "ifsq", "clamp"] = "tanh",
+        bound: Bound = "tanh",
         gradient: str | Gradient = "straight_through",
         noise_probability: Share = 0.5,
         noise_by: Literal["sample", "vector"] = "sample",
@@ -91,7 +91,8 @@ class DitheredFSQ(FSQ):
 
         Odd counts of levels share one bound: u is the same function of z, up to a factor within 10⁻³, and the
         value is only rounded more or less finely. An even count L has no level at 1: u lies in [−1, 1 − 2/L], and
-        a decoder that was trained for other counts gets values that are shifted and scaled by a little.
+        a decoder that was trained for other counts gets values that are shifted and scaled by a little. With
+        bound="tanh_twice" u depends on the count of levels.
 
         Args: levels: a count for each channel of the code.
 

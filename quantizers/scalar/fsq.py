@@ -18,6 +18,7 @@ from quantizers.kernels.levels.operation import round_levels
 from quantizers.scalar.grid import name_of
 from quantizers.scalar.level_quantizer import LevelQuantizer
 
+Bound = Literal["tanh", "ifsq", "clamp", "tanh_twice"]
 SLOPES = {"tanh": 1.0, "ifsq": 0.8, "tanh_twice": 1.0}  # 2σ(1.6 z) − 1 = tanh(0.8 z)
 
 
@@ -82,7 +83,7 @@ class FSQ(LevelQuantizer):
         levels: Sequence[Level],
         *,
         channel_dim: int = -1,
-        bound: Literal["tanh", "ifsq", "clamp", "tanh_twice"] = "tanh",
+        bound: Bound = "tanh",
         gradient: str | Gradient = "straight_through",
     ) -> None:
         super().__init__(dim, levels, channel_dim=channel_dim)

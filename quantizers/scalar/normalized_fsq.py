@@ -1,7 +1,7 @@
 """FSQ of channels that are normalized by their running mean and variance."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from quantizers.core.state.moving import move
 from quantizers.core.state.writing import write
 from quantizers.kernels.common.modes import is_transformed
 from quantizers.kernels.sums.operation import code_sums
-from quantizers.scalar.fsq import FSQ
+from quantizers.scalar.fsq import FSQ, Bound
 
 WIDTH = 3.5
 """The step between levels is WIDTH √(ln L) / L standard deviations.
@@ -95,7 +95,7 @@ class NormalizedFSQ(FSQ):
         levels: Sequence[Level],
         *,
         channel_dim: int = -1,
-        bound: Literal["tanh", "ifsq", "clamp"] = "clamp",
+        bound: Bound = "clamp",
         gradient: str | Gradient = "straight_through",
         decay: Share = 0.99,
         process_group: ProcessGroup = "world",

@@ -21,6 +21,7 @@ TESTS = {
     "janus": "images.test_janus",
     "mimi": "audio.test_mimi",
     "wav2vec2": "audio.test_wav2vec2",
+    "xcodec2": "audio.test_xcodec2",
 }
 NAMES = (*TESTS, "xcodec")
 

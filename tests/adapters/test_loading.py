@@ -225,8 +225,8 @@ def test_codes_that_are_not_there_cannot_be_kept() -> None:
 @every_model
 def test_codes_that_were_kept_come_back(model_name: str, tmp_path: Path) -> None:
     plain = build(model_name)
-    if model_name in ("dac", "wav2vec2"):
-        pytest.skip("their codes are kept by other searches, or not at all")
+    if model_name in ("dac", "wav2vec2", "xcodec2"):
+        pytest.skip("their codes are kept by other searches or grids, or not at all")
     base = type(plain)
     model = plug_in(plain, "ema_vq", keep_codebook=True).eval()
     model.save_pretrained(tmp_path)

@@ -54,6 +54,7 @@
 | wetok | WeTok | GFQ |
 | xcodec | transformers | XcodecResidualVectorQuantization, |
 |  |  | HiggsAudioV2TokenizerResidualVectorQuantization |
+| xcodec2 | transformers | Xcodec2Quantizer, NeuCodecQuantizer |
 
 A contract recognizes a module by the name of its class and by the attributes that it reads from it. It thereby
 tells apart classes of the same name in different packages. The docstring of each adapter lists

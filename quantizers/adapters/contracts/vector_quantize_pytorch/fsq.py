@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from quantizers.adapters.bases.copying import groups_of
+from quantizers.adapters.bases.grid import check_grid, grid_codes
 from quantizers.adapters.bases.spec import QuantizerSpec
 from quantizers.adapters.contracts.vector_quantize_pytorch.codebook_axis import (
     decode_by_axes,
@@ -20,7 +21,7 @@ from quantizers.adapters.contracts.vector_quantize_pytorch.common import (
 )
 from quantizers.core.base import Quantizer
 from quantizers.kernels.common.vectors import integers
-from quantizers.kernels.levels.digits import index_digits, level_values, round_bounded
+from quantizers.kernels.levels.digits import round_bounded
 from quantizers.scalar.fsq import FSQ
 
 
@@ -80,9 +81,7 @@ class FSQAdapter(WithoutLossAdapter):
     def trained_codebook(cls, original: Any) -> Tensor:
         """FSQ's grid, [K, channels]. Raises: ValueError if it is not the grid of this library."""
         _refuse_other_grids(original)
-        levels = original._levels.long()
-        digits = index_digits(torch.arange(int(levels.prod()), device=levels.device), levels)
-        return level_values(digits, levels, torch.float32)
+        return grid_codes(original._levels.long())
 
     @classmethod
     @torch.no_grad()
@@ -91,12 +90,7 @@ class FSQAdapter(WithoutLossAdapter):
         levels = tuple(original._levels.tolist())
         count = original.num_codebooks
         for group in groups_of(quantizer, count) if count > 1 else [quantizer]:
-            own = (group.level_counts, group.bound) if isinstance(group, FSQ) else None
-            if own != (levels, "tanh"):
-                raise ValueError(
-                    f"quantizer is {type(group).__name__} with {own or 'no levels'}, but the codes to keep have "
-                    f"{(levels, 'tanh')}; expected 'fsq' with these levels and this bound"
-                )
+            check_grid(group, levels, "tanh")
         copy_projections(original, quantizer)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
