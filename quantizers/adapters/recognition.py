@@ -35,6 +35,7 @@ from quantizers.adapters.contracts.images.taming_gumbel import TamingGumbelAdapt
 from quantizers.adapters.contracts.images.titok import TiTokAdapter
 from quantizers.adapters.contracts.images.unitok import UniTokAdapter
 from quantizers.adapters.contracts.images.var import VarAdapter
+from quantizers.adapters.contracts.images.vidtok import VidTokAdapter
 from quantizers.adapters.contracts.images.vqvae2 import VQVAE2Adapter
 from quantizers.adapters.contracts.images.wetok import WeTokAdapter
 from quantizers.adapters.contracts.vector_quantize_pytorch import (
@@ -96,6 +97,7 @@ _ADAPTERS: tuple[type[Adapter], ...] = (
     VarAdapter,
     VectorQuantizeAdapter,
     VectorQuantizeOlderAdapter,
+    VidTokAdapter,
     Wav2Vec2Adapter,
     WeTokAdapter,
     Xcodec2Adapter,

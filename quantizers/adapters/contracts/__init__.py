@@ -45,6 +45,7 @@
 | vector_quantize_pytorch_residual_lfq | vector-quantize-pytorch | ResidualLFQ |
 | vector_quantize_pytorch_residual_older | vector-quantize-pytorch 1.8–1.16, VQ-BeT | ResidualVQ |
 | vector_quantize_pytorch_simvq | vector-quantize-pytorch | SimVQ |
+| vidtok | diffusers | FSQRegularizer |
 | vqvae2 | vq-vae-2-pytorch (rosinality) | Quantize |
 | wav2vec2 | transformers | Wav2Vec2GumbelVectorQuantizer, |
 |  |  | Wav2Vec2ConformerGumbelVectorQuantizer, |
