@@ -17,6 +17,7 @@ from quantizers.kernels.levels.digits import level_values, round_bounded
 from quantizers.kernels.levels.operation import round_levels
 from quantizers.scalar.grid import name_of
 from quantizers.scalar.level_quantizer import LevelQuantizer
+from quantizers.scalar.symmetric import round_symmetric, soft_clamp, symmetric_values
 
 Bound = Literal["tanh", "ifsq", "clamp", "tanh_twice"]
 SLOPES = {"tanh": 1.0, "ifsq": 0.8, "tanh_twice": 1.0}  # 2σ(1.6 z) − 1 = tanh(0.8 z)
@@ -50,6 +51,15 @@ class FSQ(LevelQuantizer):
             NeuCodec were trained with it, and it reads their checkpoints. For three levels or more in each
             channel; the threshold between two levels would be far from 0.
 
+    **Symmetric levels.** By the equations above, an even number of levels has one at 0 and none at 1. With
+    symmetric=True the levels stand evenly from −1 to 1, and all cells have one width, also the outermost ones
+    (with tanh(z_i) as u_i: Parker et al. 2024, arXiv 2411.19842, §3.2):
+
+        u_i = c_i · tanh(z_i / c_i), c_i = L_i / (L_i − 1)
+        q_i = 2 digit_i / (L_i − 1) − 1, digit_i = ⌊(u_i + 1) (L_i − 1)/2 + ½⌋
+
+    The other bounds change u as they do above; "clamp" cuts z off at −1 and 1.
+
     Example:
         >>> import torch
         >>> from quantizers import FSQ
@@ -67,6 +77,7 @@ class FSQ(LevelQuantizer):
         channel_dim: axis of x's channels.
         bound: "tanh", "ifsq", "clamp" or "tanh_twice".
         gradient: "straight_through", "rotation", "reflection" or a function (u, codes) → [..., d], u bounded.
+        symmetric: whether the levels stand evenly from −1 to 1.
 
     Shapes: x [..., dim] → quantized [..., dim], indices [...], loss [] (zero).
 
@@ -85,6 +96,7 @@ class FSQ(LevelQuantizer):
         channel_dim: int = -1,
         bound: Bound = "tanh",
         gradient: str | Gradient = "straight_through",
+        symmetric: bool = False,
     ) -> None:
         super().__init__(dim, levels, channel_dim=channel_dim)
         if bound == "tanh_twice" and min(self.level_counts) < 3:
@@ -93,47 +105,64 @@ class FSQ(LevelQuantizer):
             )
         self.bound = bound
         self.gradient = resolve_gradient(gradient)
+        self.symmetric = symmetric
 
     def _quantize(self, rows: Rows) -> QuantizerOutput:
         z = rows.vectors
-        if self.bound == "clamp":
+        if self._rounds_apart:
             bounded = self._bounded(z)
-            codes, indices = round_bounded(bounded.detach(), self._levels(z))
+            codes, indices = self._round(bounded.detach())
             return QuantizerOutput(self.gradient(bounded, codes), indices, z.new_zeros(()))
         codes, indices = round_levels(self._entered(z), self.level_counts, SLOPES[self.bound])
         if self.gradient is not straight_through:  # the gradient of the operation itself
             codes = self.gradient(self._bounded(z), codes.detach())
         return QuantizerOutput(codes, indices, z.new_zeros(()))
 
+    @property
+    def _rounds_apart(self) -> bool:
+        """Whether the bound is not that of the operation that bounds and rounds in one pass."""
+        return self.symmetric or self.bound == "clamp"
+
     def _entered(self, z: Tensor) -> Tensor:
         """What the last bound is applied to: z, or z' of "tanh_twice"; differentiable in z."""
         if self.bound != "tanh_twice":
             return z
         levels = self._levels(z)
-        return bound_levels(z, levels, SLOPES[self.bound]) * (levels // 2)
+        steps = (levels - 1) / 2 if self.symmetric else levels // 2  # from 0 to 1, in the units of the codes
+        return self._bound_once(z) * steps.to(z.dtype)
+
+    def _bound_once(self, z: Tensor) -> Tensor:
+        bound = soft_clamp if self.symmetric else bound_levels
+        return bound(z, self._levels(z), SLOPES[self.bound])
 
     def _bounded(self, z: Tensor) -> Tensor:
         """u [..., d], in the units of the codes; differentiable in z."""
-        levels = self._levels(z)
-        if self.bound == "clamp":
-            return clamp_levels(z, levels)
-        return bound_levels(self._entered(z), levels, SLOPES[self.bound])
+        if self.bound != "clamp":
+            return self._bound_once(self._entered(z))
+        return z.clamp(-1, 1) if self.symmetric else clamp_levels(z, self._levels(z))
+
+    def _round(self, bounded: Tensor) -> tuple[Tensor, Tensor]:
+        """The codes [..., d] of u, and their indices [...]."""
+        return (round_symmetric if self.symmetric else round_bounded)(bounded, self._levels(bounded))
 
     def _encode(self, z: Tensor) -> Tensor:
-        if self.bound == "clamp":
-            return round_bounded(self._bounded(z), self._levels(z))[1]
+        if self._rounds_apart:
+            return self._round(self._bounded(z))[1]
         return round_levels(self._entered(z), self.level_counts, SLOPES[self.bound])[1]
 
     def _values(self, digits: Tensor, dtype: torch.dtype) -> Tensor:
-        return level_values(digits, self._levels(digits), dtype)
+        values = symmetric_values if self.symmetric else level_values
+        return values(digits, self._levels(digits), dtype)
 
     @property
     def _index_rule(self) -> dict[str, Any]:
-        return {**super()._index_rule, "bound": self.bound}
+        grid = {"symmetric": True} if self.symmetric else {}
+        return {**super()._index_rule, "bound": self.bound, **grid}
 
     def extra_repr(self) -> str:
         gradient = name_of(self.gradient)
-        return f"dim={self.dim}, levels={self.level_counts}, bound={self.bound!r}, gradient={gradient!r}"
+        shown = f"dim={self.dim}, levels={self.level_counts}, bound={self.bound!r}, gradient={gradient!r}"
+        return f"{shown}, symmetric=True" if self.symmetric else shown
 
 
 register("fsq", FSQ.from_options)

@@ -133,7 +133,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "random_projection": {**SIZES, "code_dim": 3},
     "gaussian_quant": {**SIZES, "code_dim": 3, "kl_weight": 0.5, "tolerance": 0.25, "beta": 0.5},
-    "fsq": {**GRID, "bound": "ifsq", "gradient": "rotation"},
+    "fsq": {**GRID, "bound": "ifsq", "gradient": "rotation", "symmetric": True},
     "dithered_fsq": {
         **GRID,
         "bound": "ifsq",

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from quantizers import FSQ, create, levels_for
+from quantizers import FSQ, ResidualQuantizer, configuration, create, levels_for, rebuild
 from quantizers.kernels.levels.bound import bound_levels
 from quantizers.monitoring.metrics import code_counts, entropy
 from quantizers.scalar.fsq import SLOPES
+from quantizers.scalar.symmetric import SoftClamp
 
 level_lists = st.lists(st.integers(2, 17), min_size=1, max_size=6)
 bounds = st.sampled_from(["tanh", "ifsq"])
@@ -117,6 +118,63 @@ def test_tanh_twice_reaches_all_levels_and_keeps_zero(level: int) -> None:
     quantizer = FSQ(1, [level], bound="tanh_twice")
     assert torch.equal(quantizer.encode(torch.linspace(-9, 9, 9001)[:, None]).unique(), torch.arange(level))
     assert quantizer(torch.zeros(1, 1)).quantized == 0
+
+
+@given(levels=level_lists, seed=st.integers(0, 2**31), bound=st.sampled_from(["tanh", "ifsq", "clamp"]))
+def test_symmetric_levels_stand_evenly_and_share_out_the_bound(levels: list[int], seed: int, bound: str) -> None:
+    """In float64: the nearest of L values from −1 to 1, each but the edge's at most half a step from u."""
+    quantizer, counts = FSQ(len(levels), levels, bound=bound, symmetric=True).double(), torch.tensor(levels)
+    z = 2 * torch.randn(50, len(levels), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    first, second = z.clone().requires_grad_(), z.clone().requires_grad_()
+    quantized, indices, _ = quantizer(first)
+    edge = counts.double() / (counts - 1)
+    u = second.clamp(-1, 1) if bound == "clamp" else edge * torch.tanh(SLOPES[bound] * second / edge)
+    step = 2 / (counts - 1).double()
+    eps = torch.finfo(torch.float64).eps
+    assert ((quantized - u).abs() <= step / 2 + 8 * eps).all()
+    digits = ((quantized + 1) / step).round()
+    torch.testing.assert_close(quantized, digits * step - 1, rtol=0, atol=4 * eps)
+    assert torch.equal(FSQ(len(levels), levels, symmetric=True).double().decode(indices), quantized)
+    assert torch.equal(quantizer.encode(z), indices)
+    quantized.sum().backward()
+    u.sum().backward()
+    torch.testing.assert_close(first.grad, second.grad)
+
+
+@given(level=st.integers(3, 17), bound=st.sampled_from(["tanh", "ifsq", "clamp", "tanh_twice"]))
+def test_symmetric_levels_are_each_others_negatives(level: int, bound: str) -> None:
+    quantizer = FSQ(1, [level], bound=bound, symmetric=True)
+    assert torch.equal(quantizer.codebook, -quantizer.codebook.flip(0))
+    z = torch.linspace(-9, 9, 9000)[:, None]  # without 0, where the halves meet
+    indices = quantizer.encode(z)
+    assert torch.equal(indices, level - 1 - indices.flip(0))
+    assert torch.equal(indices.unique(), torch.arange(level))
+
+
+def test_levels_of_one_grid_do_not_load_into_another() -> None:
+    state = FSQ(2, [4, 4], symmetric=True).state_dict()
+    with pytest.raises(RuntimeError, match=r"symmetric true and not \(none\)"):
+        FSQ(2, [4, 4]).load_state_dict(state)
+
+
+@pytest.mark.parametrize("levels", [[8, 5], [2, 3]])
+def test_stages_of_symmetric_levels_cover_the_cells_of_those_before(levels: list[int]) -> None:
+    """With the bound before them, and scales of L⁻ⁱ, n stages are one grid of Lⁿ levels: the value is within half
+    of a cell of the bounded vector, and all cells are used."""
+    count, stages = torch.tensor(levels), 3
+    quantizer = ResidualQuantizer(
+        2,
+        [FSQ(2, levels, bound="clamp", symmetric=True) for _ in range(stages)],
+        entry=SoftClamp(levels),
+        scales=[[float(level) ** -stage for level in levels] for stage in range(stages)],
+    ).double()
+    z = 2 * torch.randn(4000, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    edge = count.double() / (count - 1)
+    bounded = edge * torch.tanh(z / edge)
+    quantized, _, _ = quantizer(z)
+    cell = edge / count.double() ** stages  # half the width of a cell of the last stage
+    assert ((quantized - bounded).abs() <= cell * (1 + 1e-6)).all()
+    assert torch.equal(rebuild(configuration(quantizer)).double()(z).quantized, quantized)
 
 
 def distance_from_uniform(bounded: Tensor) -> float:
