@@ -142,15 +142,17 @@ def _residual(
 ) -> tuple[str | Builder, dict[str, Any]]:
     """The builder of residual stages of a quantizer, and the options of the spec that it takes."""
     stage = options.get("quantizer", "vq") if quantizer == "residual" else quantizer
-    if stage not in ("lfq", "bsq"):  # their codes have a fixed size, so the model scales each stage
-        known = {name: value for name, value in known.items() if name != "scales"}
-    if quantizer == "fsq":
+    keeps_grid = stage == "fsq" and "symmetric" in known
+    if stage not in ("lfq", "bsq") and not keeps_grid:  # the codes of these have a fixed size, and need scales
+        known = {name: value for name, value in known.items() if name not in ("scales", "entry")}
+    if quantizer == "fsq" and not keeps_grid:
         quantizer = "residual_fsq"  # bounded codes do not follow residuals that shrink
     if quantizer == "qinco":
         return quantizer, _accepted(known, quantizer)
     if quantizer == "residual_fsq":
         return quantizer, _accepted(known, quantizer, ResidualQuantizer)
-    own = _accepted(known, ResidualQuantizer.from_options, ResidualQuantizer, stage)
+    built = (stage, *_BUILT_CLASSES.get(stage, ()))
+    own = _accepted(known, ResidualQuantizer.from_options, ResidualQuantizer, *built)
     return "residual", {"quantizer": stage, **own}
 
 

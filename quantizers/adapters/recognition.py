@@ -5,6 +5,7 @@ import difflib
 from torch import nn
 
 from quantizers.adapters.bases.adapter import Adapter
+from quantizers.adapters.contracts.audio.ace_step import AceStepAdapter
 from quantizers.adapters.contracts.audio.dac import DacAdapter, TransformersDacAdapter
 from quantizers.adapters.contracts.audio.dac_stage import DacStageAdapter, TransformersDacStageAdapter
 from quantizers.adapters.contracts.audio.encodec import EncodecAdapter, EncodecStagesAdapter
@@ -55,6 +56,7 @@ from quantizers.adapters.contracts.vector_quantize_pytorch import (
 _ADAPTERS: tuple[type[Adapter], ...] = (
     AmphionAdapter,
     BigCodecAdapter,
+    AceStepAdapter,
     ChameleonAdapter,
     CosmosAdapter,
     CosmosFSQAdapter,

@@ -2,6 +2,7 @@
 
 | contract | package | classes that it replaces |
 |---|---|---|
+| ace_step | diffusers | _AceStepResidualFSQ |
 | chameleon | transformers | ChameleonVQVAEVectorQuantizer |
 | cosmos | Cosmos-Tokenizer (NVIDIA) | VectorQuantizer |
 | cosmos_fsq | Cosmos-Tokenizer (NVIDIA) | FSQuantizer |
