@@ -471,7 +471,10 @@ def test_calls_that_are_not_kept_are_named(name: str, options: dict[str, Any], n
         ("FSQ", {"orthogonal_rotation": True, "levels": [5, 5]}, "orthogonal_rotation=True"),
         ("FSQ", {}, "VectorQuantizer with no levels"),
         ("LFQ", {}, "has no table of codes"),
-        ("ResidualFSQ", {}, "has no table of codes"),
+        ("ResidualFSQ", {}, "codes to keep are 3 stages of 'fsq'"),
+        ("ResidualFSQ", {"bound_hard_clamp": False}, "bound_hard_clamp=False, which keep_codebook does not"),
+        ("ResidualFSQ", {"noise_dropout": 0.5}, "noise_dropout=0.5"),
+        ("ResidualFSQ", {"orthogonal_rotation": True, "levels": [5, 5]}, "orthogonal_rotation=True"),
     ],
 )  # fmt: skip
 def test_states_that_cannot_be_kept_are_named(name: str, options: dict[str, Any], named: str) -> None:
