@@ -58,15 +58,16 @@ class VidTokAdapter(FSQAdapter):
 
     @classmethod
     def example(cls, original: Any, spec: QuantizerSpec) -> Tensor:
-        """A video, [2, D, 4, 4, 4]."""
-        return torch.randn(2, spec.dim, 4, 4, 4)
+        """A video, [2, D, 4, 4, 4]; for several codebooks a sequence, because the original raises for videos."""
+        return torch.randn(2, spec.dim, 4, 4, 4) if original.num_codebooks == 1 else torch.randn(2, 64, spec.dim)
 
     @classmethod
     def calls(cls, module: Any, z: Tensor) -> Iterator[tuple[str, Any]]:
         """The calls that the model makes."""
         quantized, indices = module(z)
         yield "forward", (quantized, indices)
-        yield "indices_to_codes", module.indices_to_codes(indices.reshape(len(z), -1, 1))
+        rows = indices.reshape(len(z), -1, 1) if z.ndim == 5 else indices
+        yield "indices_to_codes", module.indices_to_codes(rows)
 
     @classmethod
     def read_spec(cls, original: Any) -> QuantizerSpec:
