@@ -151,6 +151,13 @@ def test_symmetric_levels_are_each_others_negatives(level: int, bound: str) -> N
     assert torch.equal(indices.unique(), torch.arange(level))
 
 
+@pytest.mark.parametrize("level", [2, 3, 4, 5, 6, 8])
+def test_between_two_symmetric_levels_the_upper_one_is_chosen(level: int) -> None:
+    """By ⌊· + ½⌋, as in the models that have them; rounding to even would choose the lower of six levels at 0."""
+    for bound in ("tanh", "clamp"):
+        assert FSQ(1, [level], bound=bound, symmetric=True).encode(torch.zeros(1, 1)) == level // 2
+
+
 def test_levels_of_one_grid_do_not_load_into_another() -> None:
     state = FSQ(2, [4, 4], symmetric=True).state_dict()
     with pytest.raises(RuntimeError, match=r"symmetric true and not \(none\)"):
