@@ -47,14 +47,14 @@ class FSQ(LevelQuantizer):
         "clamp": cuts z off at the outermost levels and is linear between them, for vectors that are bounded
             already, such as those of the later stages of residual quantization.
         "tanh_twice": the equation above for z' instead of z, where z'_i = u_i · half_i is what the equation gives
-            for z, in units of one level. The speech codecs X-Codec 2 and NeuCodec were trained with it; it is there
-            to read their checkpoints. For three levels or more in each channel; the threshold between two levels
-            would be far from 0.
+            for z, in units of one level. The speech codecs X-Codec 2 and NeuCodec were trained with it, and it is
+            there to read their checkpoints. For three levels or more in each channel; the threshold between two
+            levels would be far from 0.
 
     **Symmetric levels.** By the equations above, an even number of levels has one at 0 and none at 1. With
-    symmetric=True the levels stand evenly from −1 to 1, as in Parker et al. 2024 (arXiv 2411.19842, §3.2), where u_i
-    is tanh(z_i). Here u_i reaches as far beyond the outermost levels as the edges between levels are from them, so
-    that all cells have one width:
+    symmetric=True the levels stand evenly from −1 to 1, as in Parker et al. 2024 (arXiv 2411.19842, §3.2), where
+    u_i is tanh(z_i). Here u_i reaches as far beyond the outermost levels as the edges between levels are from
+    them, so that all cells have one width:
 
         u_i = c_i · tanh(z_i / c_i), c_i = L_i / (L_i − 1)
         q_i = 2 digit_i / (L_i − 1) − 1, digit_i = ⌊(u_i + 1) (L_i − 1)/2 + ½⌋
