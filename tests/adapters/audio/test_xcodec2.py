@@ -89,7 +89,8 @@ def test_trains_encodes_and_decodes(name: str) -> None:
         audio = model(**given).audio_values
         return F.mse_loss(audio, given["input_values"]), model.quantizer.loss
 
-    loss_falls(model, losses, steps=16, rate=1e-2)
+    torch.manual_seed(0)  # a relaxed sample draws
+    loss_falls(model, losses, steps=24, rate=1e-2)
     check_answers(model.eval(), given)
 
 
