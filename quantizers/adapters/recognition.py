@@ -6,6 +6,7 @@ from torch import nn
 
 from quantizers.adapters.bases.adapter import Adapter
 from quantizers.adapters.contracts.audio.ace_step import AceStepAdapter
+from quantizers.adapters.contracts.audio.audiocraft import AudiocraftAdapter
 from quantizers.adapters.contracts.audio.dac import DacAdapter, TransformersDacAdapter
 from quantizers.adapters.contracts.audio.dac_stage import DacStageAdapter, TransformersDacStageAdapter
 from quantizers.adapters.contracts.audio.encodec import EncodecAdapter, EncodecStagesAdapter
@@ -57,6 +58,7 @@ _ADAPTERS: tuple[type[Adapter], ...] = (
     AmphionAdapter,
     BigCodecAdapter,
     AceStepAdapter,
+    AudiocraftAdapter,
     ChameleonAdapter,
     CosmosAdapter,
     CosmosFSQAdapter,

@@ -91,8 +91,8 @@ class StagesAdapter(Adapter):
         """The number of codebooks to use if `count` are requested: whole stages, at least one, at most all."""
         if count is None or not isinstance(self.quantizer, TruncatableQuantizer):
             return self.num_quantizers if count is None else min(count, self.num_quantizers)
-        ends = self.quantizer.codebook_counts
-        return max((end for end in ends if end <= count), default=ends[0])
+        first, *more = self.quantizer.codebook_counts
+        return [first, *(end for end in more if end <= count)][-1]
 
     def _codebook_option(self, count: int | None) -> dict[str, Any]:
         """The option of the quantizer that makes it use `count` codebooks; None stands for all.

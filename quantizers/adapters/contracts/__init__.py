@@ -3,6 +3,7 @@
 | contract | package | classes that it replaces |
 |---|---|---|
 | ace_step | diffusers | _AceStepResidualFSQ |
+| audiocraft | audiocraft | ResidualVectorQuantizer |
 | chameleon | transformers | ChameleonVQVAEVectorQuantizer |
 | cosmos | Cosmos-Tokenizer (NVIDIA) | VectorQuantizer |
 | cosmos_fsq | Cosmos-Tokenizer (NVIDIA) | FSQuantizer |
