@@ -15,6 +15,7 @@ from quantizers.adapters.contracts.audio.factorized import BigCodecAdapter, Fact
 from quantizers.adapters.contracts.audio.factorized_amphion import AmphionAdapter
 from quantizers.adapters.contracts.audio.factorized_spark import SparkAdapter
 from quantizers.adapters.contracts.audio.mimi import MimiAdapter
+from quantizers.adapters.contracts.audio.moshi import MoshiAdapter
 from quantizers.adapters.contracts.audio.wav2vec2 import Wav2Vec2Adapter
 from quantizers.adapters.contracts.audio.xcodec2 import Xcodec2Adapter
 from quantizers.adapters.contracts.images.chameleon import ChameleonAdapter
@@ -83,6 +84,7 @@ _ADAPTERS: tuple[type[Adapter], ...] = (
     LlamaGenAdapter,
     MimiAdapter,
     OpenMagvit2Adapter,
+    MoshiAdapter,
     ResidualFSQAdapter,
     ResidualLFQAdapter,
     ResidualVQAdapter,

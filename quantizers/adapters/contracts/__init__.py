@@ -31,6 +31,7 @@
 | llamagen | LlamaGen, FQGAN, ImageFolder, UniTok | VectorQuantizer |
 | mimi | transformers | MimiResidualVectorQuantizer |
 | open_magvit2 | Open-MAGVIT2, WeTok, FlowMo | LFQ |
+| moshi | moshi | ResidualVectorQuantizer |
 | taming | taming-transformers, diffusers | VectorQuantizer, VectorQuantizer2 |
 | taming_first | taming-transformers | VectorQuantizer |
 | taming_gumbel | taming-transformers | GumbelQuantize |
