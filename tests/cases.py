@@ -203,6 +203,7 @@ VARIANTS = [
     Case("fsq", {"levels": (5, 4, 3, 8), "codebook_size": None, "bound": "tanh_twice"}),
     Case("fsq", {"levels": (5, 4, 3, 2), "codebook_size": None, "symmetric": True}),
     Case("fsq", {"levels": (8, 5), "codebook_size": None, "symmetric": True, "bound": "clamp"}),
+    Case("fsq", {"levels": (5, 4, 3, 2), "codebook_size": None, "bound": "narrow"}),
     Case("fsp", {"levels": (5, 4, 3, 2), "codebook_size": None}),
     Case("fsp", {"levels": (5, 3, 4, 2), "codebook_size": None, "cdf": "tanh", "quantize_probability": 1}),
     Case("dithered_fsq", {"levels": (5, 4, 3, 2), "codebook_size": None, "noise_by": "vector", "bound": "clamp"}),

@@ -1,4 +1,4 @@
-"""FSQ's bound of a vector, before it is rounded: equation (1) of kernels/levels/README.md."""
+"""FSQ's bounds of a vector, before it is rounded: equations (1) and (3) of kernels/levels/README.md."""
 
 import torch
 from torch import Tensor
@@ -13,6 +13,17 @@ def bound_levels(z: Tensor, levels: Tensor, slope: float) -> Tensor:
     """
     half_range, offset, shift = bound_constants(levels, z.dtype)
     return ((slope * z + shift).tanh() * half_range - offset) / (levels // 2)
+
+
+def narrow_levels(z: Tensor, levels: Tensor) -> Tensor:
+    """Return the bounded vector of equation (3), before rounding: [..., d] with levels int64 [d] → [..., d].
+
+    Units and gradient as those of `bound_levels`.
+    """
+    half_range = (levels - 1).to(z.dtype) / 2 * (1 - LEVEL_MARGIN)
+    offset = (levels % 2 == 0).to(z.dtype) / 2
+    shift = (offset / half_range).tan()
+    return ((z + shift).tanh() * half_range - offset) / (levels // 2)
 
 
 def clamp_levels(z: Tensor, levels: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Finite scalar quantization: each channel is rounded to a few levels; the codebook is an implicit grid."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -12,15 +12,18 @@ from quantizers.core.gradients import Gradient, resolve_gradient, straight_throu
 from quantizers.core.layout import Rows
 from quantizers.core.output import QuantizerOutput
 from quantizers.core.registry import register
-from quantizers.kernels.levels.bound import bound_levels, clamp_levels
+from quantizers.kernels.levels.bound import bound_levels, clamp_levels, narrow_levels
 from quantizers.kernels.levels.digits import level_values, round_bounded
 from quantizers.kernels.levels.operation import round_levels
 from quantizers.scalar.grid import name_of
 from quantizers.scalar.level_quantizer import LevelQuantizer
 from quantizers.scalar.symmetric import round_symmetric, soft_clamp, symmetric_values
 
-Bound = Literal["tanh", "ifsq", "clamp", "tanh_twice"]
+Bound = Literal["tanh", "ifsq", "clamp", "tanh_twice", "narrow"]
 SLOPES = {"tanh": 1.0, "ifsq": 0.8, "tanh_twice": 1.0}  # 2σ(1.6 z) − 1 = tanh(0.8 z)
+
+OTHER_BOUNDS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"clamp": clamp_levels, "narrow": narrow_levels}
+"""The bounds that the operation `round_levels` does not have."""
 
 
 class FSQ(LevelQuantizer):
@@ -47,9 +50,12 @@ class FSQ(LevelQuantizer):
         "clamp": cuts z off at the outermost levels and is linear between them, for vectors that are bounded
             already, such as those of the later stages of residual quantization.
         "tanh_twice": the equation above for z' instead of z, where z'_i = u_i · half_i is what the equation gives
-            for z, in units of one level. The speech codecs X-Codec 2 and NeuCodec were trained with it, and it is
-            there to read their checkpoints. For three levels or more in each channel; the threshold between two
-            levels would be far from 0.
+            for z, in units of one level. It makes no better codes than "tanh": the speech codecs X-Codec 2 and
+            NeuCodec were trained with it, and it reads their checkpoints. For three levels or more in each
+            channel; the threshold between two levels would be far from 0.
+        "narrow": that of the paper's first version (arXiv 2309.15505v1), for models that were trained with it,
+            such as NeMo's codecs: u_i = (h_i · tanh(z_i + shift_i) − offset_i) / half_i with
+            h_i = (L_i − 1)/2 · (1 − 10⁻³) and shift_i = tan(offset_i / h_i), for two levels too.
 
     **Symmetric levels.** By the equations above, an even number of levels has one at 0 and none at 1. With
     symmetric=True the levels stand evenly from −1 to 1, as in Parker et al. 2024 (arXiv 2411.19842, §3.2), where
@@ -59,7 +65,7 @@ class FSQ(LevelQuantizer):
         u_i = c_i · tanh(z_i / c_i), c_i = L_i / (L_i − 1)
         q_i = 2 digit_i / (L_i − 1) − 1, digit_i = ⌊(u_i + 1) (L_i − 1)/2 + ½⌋
 
-    The other bounds change u as they do above; "clamp" cuts z off at −1 and 1.
+    The other bounds change u as they do above, and "clamp" cuts z off at −1 and 1; there is no "narrow".
 
     Example:
         >>> import torch
@@ -76,14 +82,14 @@ class FSQ(LevelQuantizer):
         levels: L_i ≥ 2 for each channel of the code; their product, the codebook size, is at most 2⁶³.
             A code has len(levels) channels; where `dim` differs, x is projected.
         channel_dim: axis of x's channels.
-        bound: "tanh", "ifsq", "clamp" or "tanh_twice".
+        bound: "tanh", "ifsq", "clamp", "tanh_twice" or "narrow".
         gradient: "straight_through", "rotation", "reflection" or a function (u, codes) → [..., d], u bounded.
         symmetric: whether the levels stand evenly from −1 to 1.
 
     Shapes: x [..., dim] → quantized [..., dim], indices [...], loss [] (zero).
 
-    Raises: ValueError for empty levels, a level outside [2, 2²⁴], a product above 2⁶³, an unknown bound, and two
-        levels with "tanh_twice".
+    Raises: ValueError for empty levels, a level outside [2, 2²⁴], a product above 2⁶³, an unknown bound, two
+        levels with "tanh_twice", and symmetric levels with "narrow".
 
     Source: Mentzer et al.: Finite Scalar Quantization: VQ-VAE Made Simple, 2023 (arXiv 2309.15505).
     """
@@ -104,6 +110,8 @@ class FSQ(LevelQuantizer):
             raise ValueError(
                 f"levels are {self.level_counts}, expected at least 3 in each channel with bound='tanh_twice'"
             )
+        if bound == "narrow" and symmetric:
+            raise ValueError("symmetric is True, expected False with bound='narrow'")
         self.bound = bound
         self.gradient = resolve_gradient(gradient)
         self.symmetric = symmetric
@@ -122,7 +130,7 @@ class FSQ(LevelQuantizer):
     @property
     def _rounds_apart(self) -> bool:
         """Whether the bound is not that of the operation that bounds and rounds in one pass."""
-        return self.symmetric or self.bound == "clamp"
+        return self.symmetric or self.bound not in SLOPES
 
     def _entered(self, z: Tensor) -> Tensor:
         """What the last bound is applied to: z, or z' of "tanh_twice"; differentiable in z."""
@@ -138,9 +146,9 @@ class FSQ(LevelQuantizer):
 
     def _bounded(self, z: Tensor) -> Tensor:
         """u [..., d], in the units of the codes; differentiable in z."""
-        if self.bound != "clamp":
+        if self.bound in SLOPES:
             return self._bound_once(self._entered(z))
-        return z.clamp(-1, 1) if self.symmetric else clamp_levels(z, self._levels(z))
+        return z.clamp(-1, 1) if self.symmetric else OTHER_BOUNDS[self.bound](z, self._levels(z))
 
     def _round(self, bounded: Tensor) -> tuple[Tensor, Tensor]:
         """The codes [..., d] of u, and their indices [...]."""

@@ -77,16 +77,38 @@ def test_many_levels_stay_within_range(levels: list[int], bound: str) -> None:
     assert indices.tolist() == [0, levels[0] - 1, levels[0] // 2]
 
 
-@given(levels=level_lists, bound=bounds)
+@given(levels=level_lists, seed=st.integers(0, 2**31))
+def test_narrow_bound_is_the_papers_first(levels: list[int], seed: int) -> None:
+    """Codes and gradient, by its equation in float64; a channel near the edge of two levels may get either."""
+    quantizer, counts = FSQ(len(levels), levels, bound="narrow"), torch.tensor(levels)
+    z = (2 * torch.randn(50, len(levels), generator=torch.Generator().manual_seed(seed))).requires_grad_()
+    quantized, _, _ = quantizer(z)
+    exact = z.detach().double().requires_grad_()
+    width = (counts - 1) / 2 * (1 - 1e-3)
+    offset = torch.where(counts % 2 == 0, 0.5, 0.0).double()
+    bounded = width * (exact + torch.tan(offset / width)).tanh() - offset
+    # Seven roundings of a number of levels, at most 8, in float32; a half of a unit each.
+    clear = (bounded - bounded.floor() - 0.5).abs() > 7 * 8 * torch.finfo(torch.float32).eps
+    assert torch.equal((quantized * (counts // 2)).round()[clear], bounded.round()[clear].float())
+    gradients = [torch.autograd.grad(values.sum(), of)[0] for values, of in ((quantized, z), (bounded, exact))]
+    # 1 − tanh² loses digits in the tails: a few roundings of 1, times the slope, at most two levels of a unit.
+    torch.testing.assert_close(gradients[0].double(), gradients[1] / (counts // 2), rtol=1e-5, atol=4e-6)
+
+
+@given(levels=level_lists, bound=st.sampled_from(["tanh", "ifsq", "narrow"]))
 def test_zero_is_the_middle(levels: list[int], bound: str) -> None:
     """The shift of even levels puts 0 on the grid: z = 0 gives the code 0."""
     quantized, _, _ = FSQ(len(levels), levels, bound=bound)(torch.zeros(1, len(levels)))
     assert (quantized == 0).all()
 
 
-@given(levels=st.lists(st.integers(2, 9), min_size=1, max_size=3), seed=st.integers(0, 2**31))
-def test_digits_do_not_fall_as_z_rises(levels: list[int], seed: int) -> None:
-    quantizer = FSQ(len(levels), levels)
+@given(
+    levels=st.lists(st.integers(2, 9), min_size=1, max_size=3),
+    seed=st.integers(0, 2**31),
+    bound=st.sampled_from(["tanh", "ifsq", "narrow"]),
+)
+def test_digits_do_not_fall_as_z_rises(levels: list[int], seed: int, bound: str) -> None:
+    quantizer = FSQ(len(levels), levels, bound=bound)
     z = torch.randn(20, len(levels), generator=torch.Generator().manual_seed(seed))
     assert (quantizer(z + 0.3).quantized >= quantizer(z).quantized).all()
 
@@ -272,10 +294,13 @@ def test_wrong_levels_are_named(levels: list[int], message: str) -> None:
 
 
 def test_wrong_options_are_named() -> None:
-    with pytest.raises(ValueError, match="bound is 'sigmoid', expected 'tanh', 'ifsq', 'clamp' or 'tanh_twice'"):
+    expected = "'tanh', 'ifsq', 'clamp', 'tanh_twice' or 'narrow'"
+    with pytest.raises(ValueError, match=f"bound is 'sigmoid', expected {expected}"):
         FSQ(4, [5], bound="sigmoid")
     with pytest.raises(ValueError, match=r"levels are \(5, 2\), expected at least 3 in each channel with bound"):
         FSQ(2, [5, 2], bound="tanh_twice")
+    with pytest.raises(ValueError, match="symmetric is True, expected False with bound='narrow'"):
+        FSQ(2, [5, 2], bound="narrow", symmetric=True)
     with pytest.raises(ValueError, match="either levels or codebook_size"):
         create("fsq", dim=4)
     with pytest.raises(ValueError, match="either levels or codebook_size"):

@@ -20,8 +20,8 @@ def grid_codes(levels: Tensor) -> Tensor:
 
 def check_grid(quantizer: Quantizer, levels: tuple[int, ...], bound: str) -> None:
     """Raises: ValueError unless a quantizer is an FSQ with these levels and this bound, and for two levels, whose
-    threshold is the paper's in the originals, and 0 in this library."""
-    if min(levels) < 3:
+    threshold is the paper's in the originals, and 0 in this library, except with bound="narrow"."""
+    if min(levels) < 3 and bound != "narrow":
         raise ValueError(
             f"the codes to keep have levels {levels}, expected at least 3 in each channel: of two levels, this "
             "library's FSQ has another threshold"
