@@ -16,6 +16,8 @@ from quantizers.adapters.contracts.audio.factorized_amphion import AmphionAdapte
 from quantizers.adapters.contracts.audio.factorized_spark import SparkAdapter
 from quantizers.adapters.contracts.audio.mimi import MimiAdapter
 from quantizers.adapters.contracts.audio.moshi import MoshiAdapter
+from quantizers.adapters.contracts.audio.nemo_fsq import NemoFSQAdapter, NemoGroupedFSQAdapter
+from quantizers.adapters.contracts.audio.nemo_residual import NemoGroupedResidualAdapter, NemoResidualAdapter
 from quantizers.adapters.contracts.audio.wav2vec2 import Wav2Vec2Adapter
 from quantizers.adapters.contracts.audio.xcodec2 import Xcodec2Adapter
 from quantizers.adapters.contracts.images.chameleon import ChameleonAdapter
@@ -85,6 +87,10 @@ _ADAPTERS: tuple[type[Adapter], ...] = (
     MimiAdapter,
     OpenMagvit2Adapter,
     MoshiAdapter,
+    NemoFSQAdapter,
+    NemoGroupedFSQAdapter,
+    NemoGroupedResidualAdapter,
+    NemoResidualAdapter,
     ResidualFSQAdapter,
     ResidualLFQAdapter,
     ResidualVQAdapter,

@@ -32,6 +32,10 @@
 | mimi | transformers | MimiResidualVectorQuantizer |
 | open_magvit2 | Open-MAGVIT2, WeTok, FlowMo | LFQ |
 | moshi | moshi | ResidualVectorQuantizer |
+| nemo_fsq | NeMo | FiniteScalarQuantizer |
+| nemo_fsq_grouped | NeMo | GroupFiniteScalarQuantizer |
+| nemo_residual | NeMo | ResidualVectorQuantizer |
+| nemo_residual_grouped | NeMo | GroupResidualVectorQuantizer |
 | taming | taming-transformers, diffusers | VectorQuantizer, VectorQuantizer2 |
 | taming_first | taming-transformers | VectorQuantizer |
 | taming_gumbel | taming-transformers | GumbelQuantize |
