@@ -50,9 +50,9 @@ class FSQ(LevelQuantizer):
         "clamp": cuts z off at the outermost levels and is linear between them, for vectors that are bounded
             already, such as those of the later stages of residual quantization.
         "tanh_twice": the equation above for z' instead of z, where z'_i = u_i · half_i is what the equation gives
-            for z, in units of one level. It makes no better codes than "tanh": the speech codecs X-Codec 2 and
-            NeuCodec were trained with it, and it reads their checkpoints. For three levels or more in each
-            channel; the threshold between two levels would be far from 0.
+            for z, in units of one level. The speech codecs X-Codec 2 and NeuCodec were trained with it, and it is
+            there to read their checkpoints. For three levels or more in each channel; the threshold between two
+            levels would be far from 0.
         "narrow": that of the paper's first version (arXiv 2309.15505v1), for models that were trained with it,
             such as NeMo's codecs: u_i = (h_i · tanh(z_i + shift_i) − offset_i) / half_i with
             h_i = (L_i − 1)/2 · (1 − 10⁻³) and shift_i = tan(offset_i / h_i), for two levels too.
