@@ -12,9 +12,10 @@ from quantizers.composite.interpolated import InterpolatedQuantizer
 from quantizers.composite.multiscale import MultiScaleQuantizer
 from quantizers.composite.pyramid_quantizer import PyramidQuantizer
 from quantizers.composite.relaxed import RelaxedQuantizer
+from quantizers.composite.repetition import repeated
 from quantizers.composite.residual import ResidualQuantizer
 from quantizers.composite.var import VARQuantizer
-from quantizers.core.arguments.forwarding import split_options
+from quantizers.core.arguments.forwarding import forwarding, split_options
 from quantizers.core.base import Quantizer
 from quantizers.core.registry import Builder, create, parameters
 from quantizers.scalar.fsp import FSP
@@ -126,6 +127,8 @@ def _multiscale(
 
     The quantizer of the scales of "var" and "multiscale" is an option of its own.
     """
+    if spec.projects_scales and quantizer not in ("var", VARQuantizer):  # whose scales have one loss together
+        return _projecting_scales(spec, quantizer, options, keep_codebook)
     name = quantizer if quantizer in _OF_SCALES else "var"
     kind = options.get("quantizer", "vq") if name == quantizer else quantizer
     known = {**spec.options, **({"logits": "distance", **spec.keep_codebook_options} if keep_codebook else {})}
@@ -133,8 +136,22 @@ def _multiscale(
     own = _accepted(known, cls.from_options, cls, kind, *_BUILT_CLASSES.get(kind, ()))
     if not options.keys() & {"levels", "lattice"}:
         own["codebook_size"] = spec.codebook_size
-    own |= {"scales": spec.scales, "axes": 2, **options, "quantizer": kind}
+    own |= {"scales": spec.scales, "axes": spec.axes, **options, "quantizer": kind}
     return create(name, dim=spec.dim, channel_dim=spec.channel_dim, **own)
+
+
+def _projecting_scales(
+    spec: QuantizerSpec, quantizer: str | Builder, options: Mapping[str, Any], keep_codebook: bool
+) -> Quantizer:
+    """Scales, each with the quantizer and the projections that a spec of single vectors would get."""
+    own, inner = split_options(MultiScaleQuantizer, options)
+    kind = inner.pop("quantizer", "vq") if quantizer in _OF_SCALES else quantizer
+    shared = inner.pop("shared", False)
+    inside = spec._replace(channel_dim=-1, scales=None)
+    own = {"scales": spec.scales, "axes": spec.axes, **_accepted(spec.options, MultiScaleQuantizer), **own}
+    with forwarding(MultiScaleQuantizer.from_options):
+        components = repeated(lambda: build(inside, kind, inner, keep_codebook), len(own["scales"]), shared)
+    return MultiScaleQuantizer(spec.dim, components, channel_dim=spec.channel_dim, **own)
 
 
 def _residual(

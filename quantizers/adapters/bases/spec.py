@@ -32,3 +32,7 @@ class QuantizerSpec(NamedTuple):
     """Whether all groups have the same codes."""
     scales: tuple[float, ...] | None = None
     """The size of each scale relative to the last one, for a quantizer of maps; None for one of single vectors."""
+    axes: int = 2
+    """The number of axes of positions of these maps."""
+    projects_scales: bool = False
+    """Whether each scale has projections of its own, as a stage of a residual quantizer does."""

@@ -36,6 +36,7 @@
 | nemo_fsq_grouped | NeMo | GroupFiniteScalarQuantizer |
 | nemo_residual | NeMo | ResidualVectorQuantizer |
 | nemo_residual_grouped | NeMo | GroupResidualVectorQuantizer |
+| snac | snac | ResidualVectorQuantize |
 | taming | taming-transformers, diffusers | VectorQuantizer, VectorQuantizer2 |
 | taming_first | taming-transformers | VectorQuantizer |
 | taming_gumbel | taming-transformers | GumbelQuantize |

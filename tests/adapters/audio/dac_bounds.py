@@ -16,6 +16,8 @@ def assert_agrees(new: Result, reference: Result, z: Tensor, original: Any) -> N
 
     Two sums of n products in other orders differ by 2(n + 1) roundings of Σ|terms|, and a projection passes on
     what came in times its largest row sum. Stage by stage, `moved` is how far the residuals may lie apart.
+
+    A stage with a `stride` (SNAC) takes means of so many vectors; codes and latents are repeated as often.
     """
     stages = list(original.quantizers)[: reference[1].shape[1]]
     width = reference[2].shape[1] // len(stages)
@@ -26,7 +28,9 @@ def assert_agrees(new: Result, reference: Result, z: Tensor, original: Any) -> N
     for place, stage in enumerate(stages):
         own, latents = (result[2][:, place * width : (place + 1) * width] for result in (new, reference))
         into, out = (_sizes(projection) for projection in (stage.in_proj, stage.out_proj))
-        apart = into[0] * moved + _rounding(into, float(residual.abs().max()), residual.shape[1])
+        largest, stride = float(residual.abs().max()), getattr(stage, "stride", 1)
+        moved += 2 * (stride - 1) * EPS * largest  # of a mean
+        apart = into[0] * moved + _rounding(into, largest, residual.shape[1])
         assert float((own - latents).abs().amax(1)[same].max()) <= apart, "latents"
         clear = _gap(latents, stage.codebook.weight) > _unclear(latents, apart)
         assert clear[same].float().mean() > 0.9, "too few vectors are clear for a comparison"

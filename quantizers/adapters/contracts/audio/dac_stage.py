@@ -143,12 +143,9 @@ class DacStageAdapter(StageView, Adapter):
 
     @classmethod
     def read_spec(cls, original: Any) -> QuantizerSpec:
-        size, width = original.codebook.weight.shape
-        keep_options = {"distance": "angle", "commitment_weight": 0.25, "codebook_weight": 1.0}
-        dim = original.out_proj.out_channels
-        return QuantizerSpec(
-            dim, size, cls.channel_dim, options={"code_dim": width}, keep_codebook_options=keep_options
-        )
+        if hasattr(original, "stride"):
+            raise AttributeError(f"{type(original).__name__} has a stride, as a stage of SNAC")
+        return read_stage(original)
 
     @classmethod
     def calls(cls, module: Any, z: Tensor) -> Iterator[tuple[str, Any]]:
@@ -207,6 +204,19 @@ class TransformersDacStageAdapter(DacStageAdapter):
 
     def _losses(self, loss: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         return losses_of_batch(loss, z)
+
+
+def read_stage(stage: Any) -> QuantizerSpec:
+    """What a model needs from a stage of DAC, or of a codec with the same projections and search."""
+    size, width = stage.codebook.weight.shape
+    keep_options = {"distance": "angle", "commitment_weight": 0.25, "codebook_weight": 1.0}
+    return QuantizerSpec(
+        dim=stage.out_proj.out_channels,
+        codebook_size=size,
+        channel_dim=DacStageAdapter.channel_dim,
+        options={"code_dim": width},
+        keep_codebook_options=keep_options,
+    )
 
 
 def losses_of_batch(loss: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
