@@ -1,7 +1,7 @@
 """Residual quantization: each stage quantizes what the stages before it left."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, Self
 
 import torch
@@ -24,7 +24,7 @@ from quantizers.core.arguments.checks import (
 from quantizers.core.arguments.forwarding import forwarding, forwards, split_options
 from quantizers.core.arguments.options import checked
 from quantizers.core.base import Quantizer
-from quantizers.core.layout import Rows
+from quantizers.core.layout import Rows, from_rows
 from quantizers.core.method_calls import through_forward
 from quantizers.core.output import QuantizerOutput
 from quantizers.core.parallel import ProcessGroup
@@ -174,6 +174,26 @@ class ResidualQuantizer(TruncatableComposition, ScaledStages):
         return self._forward_first(x, mask, num_codebooks)
 
     @through_forward
+    def forward_values(
+        self, x: Tensor, mask: Tensor | None = None, *, num_codebooks: int | None = None
+    ) -> tuple[QuantizerOutput, list[Tensor]]:
+        """`forward_stages`, and the value of each stage used by itself, [..., dim] like x.
+
+        It is what `decode` gives for this stage's index alone, with the gradient of the forward, and zero for a
+        vector without an index. A loss on the first value distills a teacher into the first codebook (Zhang et al.
+        2023, arXiv 2308.16692).
+        """
+        parts, kept = self._count_parts(num_codebooks), list[tuple[Tensor, Tensor]]()
+        output = self._forward(x, mask, lambda rows: self._quantize_first(parts, rows, kept.append))
+        with without_autocast(x.device):
+            values = [
+                self._project(self.project_out, codes).where(coded[:, None], 0.0).to(x.dtype)
+                for codes, coded in kept
+            ]
+        shape = output.indices.shape[:-1]
+        return output, [from_rows(value, shape, self.channel_dim, like=x) for value in values]
+
+    @through_forward
     def decode_stages(self, indices: Tensor) -> Tensor:
         """The contribution of each stage to the value, before the projection out: [stages, ..., code_dim].
 
@@ -211,7 +231,13 @@ class ResidualQuantizer(TruncatableComposition, ScaledStages):
             indices = self._improve_by_beam(indices, projected.vectors, stages, beam_width)
         return self._mark_missing(indices, projected.valid)
 
-    def _quantize_first(self, parts: int, projected: Rows) -> QuantizerOutput:
+    def _quantize_first(
+        self, parts: int, projected: Rows, keep: Callable[[tuple[Tensor, Tensor]], None] | None = None
+    ) -> QuantizerOutput:
+        """See `TruncatableQuantizer`.
+
+        Args: keep: gets the codes [N, code_dim] that each stage adds, and which rows have one, bool [N].
+        """
         stages = self.components[:parts]
         residual, total = self._apply_entry(projected.vectors), torch.zeros_like(projected.vectors)
         depths = self._draw_depths(projected)
@@ -223,6 +249,8 @@ class ResidualQuantizer(TruncatableComposition, ScaledStages):
             codes, column, loss = stage.nested_quantize(projected._replace(vectors=scaled, valid=reached))
             coded = has_codes(column)
             codes = self._scale_up(codes.where(coded[:, None], 0.0), position)
+            if keep is not None:
+                keep((codes, coded))
             total, residual = total + codes, residual - codes
             valid = valid & (coded | ~reached)  # a residual that overflows float32 has no code
             columns.append(column)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 import quantizers
 from quantizers import EMAVectorQuantizer, ResidualQuantizer, VectorQuantizer
 from quantizers.composite.residual_fsq import FINEST_STEP, LEAST_FALL
+from quantizers.core.output import NO_CODE
 from quantizers.serialization.configuration import configuration, rebuild
 from tests.cases import assert_same_state, normal, state_of
 
@@ -22,6 +23,14 @@ EPS = torch.finfo(torch.float64).eps
 DIM, SIZE, STAGES = 3, 8, 3
 seeds = st.integers(0, 2**31)
 few = settings(max_examples=10)
+VALUES: list[dict[str, Any]] = [
+    {},
+    {"code_dim": 2},
+    {"stage_dim": 2},
+    {"scales": [1.0, 0.5, 0.25]},
+    {"dropout": 1.0},
+    {"quantizer": "rotation_vq"},
+]
 
 
 def residual(seed: int = 0, **options: Any) -> ResidualQuantizer:
@@ -71,6 +80,40 @@ def test_the_loss_is_the_sum_of_each_stages_own(seed: int, n: int, name: str) ->
         alone = stage(left)
         torch.testing.assert_close(loss, alone.loss, rtol=8 * EPS, atol=8 * EPS)
         left = left - alone.quantized.detach()
+
+
+@few
+@given(seed=seeds, n=st.integers(1, 20), count=st.integers(1, STAGES), options=st.sampled_from(VALUES))
+def test_the_values_of_stages_are_what_each_index_stands_for(
+    seed: int, n: int, count: int, options: dict[str, Any]
+) -> None:
+    quantizer, z = residual(seed, **options), normal(seed, n, DIM)
+    mask = torch.arange(n) > 0
+    torch.manual_seed(seed)
+    output, values = quantizer.forward_values(z, mask, num_codebooks=count)
+    torch.manual_seed(seed)
+    for own, other in zip(output, quantizer.forward_stages(z, mask, num_codebooks=count), strict=True):
+        assert torch.equal(own, other)
+    assert len(values) == count
+    for place, value in enumerate(values):
+        alone = torch.full_like(output.indices, NO_CODE)
+        alone[:, place] = output.indices[:, place]
+        assert value.shape == z.shape
+        torch.testing.assert_close(value, quantizer.decode(alone), rtol=1e-12, atol=1e-14)
+    if isinstance(quantizer.project_out, nn.Identity):
+        torch.testing.assert_close(torch.stack(values).sum(0), output.quantized, rtol=1e-12, atol=1e-14)
+
+
+def test_the_first_value_has_the_gradient_of_a_quantizer_of_one_stage() -> None:
+    quantizer, z, g = residual(code_dim=2), normal(0, 20, DIM).requires_grad_(), normal(1, 20, DIM)
+    _, values = quantizer.forward_values(z)
+    own = (z, *quantizer.components[0].parameters())
+    gradients = torch.autograd.grad((values[0] * g).sum(), own, allow_unused=True)
+    expected = torch.autograd.grad((quantizer.components[0](z).quantized * g).sum(), own, allow_unused=True)
+    for found, other in zip(gradients, expected, strict=True):
+        assert (found is None) == (other is None)
+        if found is not None:
+            torch.testing.assert_close(found, other, rtol=1e-12, atol=1e-14)
 
 
 # Prefixes

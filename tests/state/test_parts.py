@@ -96,6 +96,8 @@ def test_offloaded_stages_are_read_one_by_one() -> None:
     assert torch.equal(offloaded.decode_stages(indices), quantizer.decode_stages(indices))
     assert torch.equal(offloaded.encode(x, num_codebooks=2), quantizer.encode(x, num_codebooks=2))
     assert torch.equal(offloaded.forward_stages(x).loss, quantizer.forward_stages(x).loss)
+    found, expected = (own.forward_values(x)[1] for own in (offloaded, quantizer))
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
 
 
 # Functions that initialize a model

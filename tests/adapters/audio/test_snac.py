@@ -220,5 +220,5 @@ def test_it_is_told_apart_from_dac() -> None:
 
 
 def test_an_unknown_option_is_named_with_all_that_there_are() -> None:
-    with pytest.raises(TypeError, match="no option .decai.* MultiScaleQuantizer takes"):
+    with pytest.raises(TypeError, match=r"no option .decai.* MultiScaleQuantizer takes"):
         plug_in(build(), "ema_vq", decai=0.9)
