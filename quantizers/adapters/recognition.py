@@ -9,6 +9,7 @@ from quantizers.adapters.contracts.audio.ace_step import AceStepAdapter
 from quantizers.adapters.contracts.audio.audiocraft import AudiocraftAdapter
 from quantizers.adapters.contracts.audio.dac import DacAdapter, TransformersDacAdapter
 from quantizers.adapters.contracts.audio.dac_stage import DacStageAdapter, TransformersDacStageAdapter
+from quantizers.adapters.contracts.audio.dualcodec import DualCodecAdapter
 from quantizers.adapters.contracts.audio.encodec import EncodecAdapter, EncodecStagesAdapter
 from quantizers.adapters.contracts.audio.encodec_transformers import TransformersEncodecAdapter, XcodecAdapter
 from quantizers.adapters.contracts.audio.factorized import BigCodecAdapter, FactorizedAdapter
@@ -69,6 +70,7 @@ _ADAPTERS: tuple[type[Adapter], ...] = (
     CosmosResidualFSQAdapter,
     DacAdapter,
     DacStageAdapter,
+    DualCodecAdapter,
     Emu3Adapter,
     EncodecAdapter,
     EncodecStagesAdapter,

@@ -12,6 +12,7 @@
 | dac_stage | descript-audio-codec | VectorQuantize |
 | dac_stage_transformers | transformers | DacVectorQuantize |
 | dac_transformers | transformers | DacResidualVectorQuantizer |
+| dualcodec | dualcodec | ResidualVectorQuantize |
 | emu3 | transformers | Emu3VQVAEVectorQuantizer |
 | encodec | encodec | ResidualVectorQuantizer |
 | encodec_stages | encodec | ResidualVectorQuantization |

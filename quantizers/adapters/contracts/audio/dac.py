@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from quantizers.adapters.bases.adapter import Adapter
 from quantizers.adapters.bases.copying import as_residual, stages_of
+from quantizers.adapters.bases.signatures import takes
 from quantizers.adapters.bases.spec import QuantizerSpec
 from quantizers.adapters.contracts.audio.dac_stage import (
     DacStageAdapter,
@@ -54,6 +55,8 @@ class DacAdapter(Adapter):
     classes: ClassVar[tuple[str, ...]] = ("ResidualVectorQuantize",)
     channel_dim: ClassVar[int] = 1
     has_stages: ClassVar[bool] = True
+    returns_first_value: ClassVar[bool] = False
+    """Whether these classes return a sixth result, as DualCodec's."""
 
     def __init__(self, quantizer: Quantizer, original: nn.Module) -> None:
         super().__init__(quantizer, original)
@@ -62,6 +65,8 @@ class DacAdapter(Adapter):
 
     @classmethod
     def read_spec(cls, original: Any) -> QuantizerSpec:
+        if takes(original.forward, "possibly_no_quantizer") != cls.returns_first_value:
+            raise AttributeError(f"{type(original).__name__} is not called as the quantizer of {cls.contract}")
         specs = [DacStageAdapter.read_spec(stage) for stage in original.quantizers]
         dropout = {"dropout": float(original.quantizer_dropout), "dropout_by": "sample"}
         if not specs or any(spec != specs[0] for spec in specs):
@@ -111,9 +116,7 @@ class DacAdapter(Adapter):
         Raises: ValueError or TypeError for z of another shape or dtype; ValueError for a number of codebooks that
             no first stages have, and for a quantizer whose codebooks are not stages.
         """
-        quantized, indices, loss = self._quantized(z, None if self.training else n_quantizers)
-        latents = latents_of(self.quantizer, z, indices)
-        return quantized, indices.movedim(-1, 1), latents, *self._losses(loss, z)
+        return self._encoded(self._quantized(z, None if self.training else n_quantizers), z)
 
     def from_codes(self, codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Decode codes [B, n, T] of the first n codebooks.
@@ -162,6 +165,12 @@ class DacAdapter(Adapter):
     @quantizer_dropout.setter
     def quantizer_dropout(self, dropout: float) -> None:
         self._residual().dropout = dropout
+
+    def _encoded(self, output: QuantizerOutput, z: Tensor) -> Encoded:
+        """What a forward of the quantizer gave, as the model expects it."""
+        quantized, indices, loss = output
+        latents = latents_of(self.quantizer, z, indices)
+        return quantized, indices.movedim(-1, 1), latents, *self._losses(loss, z)
 
     def _quantized(self, z: Tensor, count: int | None) -> QuantizerOutput:
         if count is None or count == self.n_codebooks:
