@@ -7,6 +7,7 @@ from torch import nn
 from quantizers.adapters.bases.adapter import Adapter
 from quantizers.adapters.contracts.audio.ace_step import AceStepAdapter
 from quantizers.adapters.contracts.audio.audiocraft import AudiocraftAdapter
+from quantizers.adapters.contracts.audio.academicodec import AcademiCodecAdapter
 from quantizers.adapters.contracts.audio.dac import DacAdapter, TransformersDacAdapter
 from quantizers.adapters.contracts.audio.dac_stage import DacStageAdapter, TransformersDacStageAdapter
 from quantizers.adapters.contracts.audio.dualcodec import DualCodecAdapter
@@ -64,6 +65,7 @@ _ADAPTERS: tuple[type[Adapter], ...] = (
     BigCodecAdapter,
     AceStepAdapter,
     AudiocraftAdapter,
+    AcademiCodecAdapter,
     ChameleonAdapter,
     CosmosAdapter,
     CosmosFSQAdapter,

@@ -4,6 +4,7 @@
 |---|---|---|
 | ace_step | diffusers | _AceStepResidualFSQ |
 | audiocraft | audiocraft | ResidualVectorQuantizer |
+| academicodec | AcademiCodec (yangdongchao) | ResidualVectorQuantizer |
 | chameleon | transformers | ChameleonVQVAEVectorQuantizer |
 | cosmos | Cosmos-Tokenizer (NVIDIA) | VectorQuantizer |
 | cosmos_fsq | Cosmos-Tokenizer (NVIDIA) | FSQuantizer |

@@ -31,3 +31,25 @@ def check_saved(model: nn.Module, path: str, build: Callable[[], nn.Module], fol
 def _check_same(new: Any, old: Any) -> None:
     pairs = [(new, old)] if isinstance(new, Tensor) else zip(new, old, strict=True)
     assert all(torch.equal(first, second) for first, second in pairs)
+
+
+def drawn(quantizer: Any) -> Any:
+    """A quantizer of EnCodec's stages with codes and averages from a seed, smaller from stage to stage."""
+    generator = torch.Generator().manual_seed(0)
+    for place, layer in enumerate(quantizer.vq.layers):
+        book = layer._codebook
+        book.embed.normal_(generator=generator).mul_(0.5**place)
+        book.cluster_size.uniform_(1, 9, generator=generator)
+        book.embed_avg.copy_(book.embed * book.cluster_size[:, None])
+    return quantizer
+
+
+def check_moved(codes: Tensor, original: Tensor, before: Tensor, z: Tensor) -> None:
+    """Codes [..., D] are those that the original has after the same step, and not those before it.
+
+    Counts and sums of the N vectors z [B, D, T] are added up in another order, of residuals rounded twice.
+    """
+    eps = torch.finfo(torch.float32).eps
+    rounding = 2 * z[:, 0].numel() * eps * float(z.abs().max())
+    torch.testing.assert_close(codes, original, rtol=8 * eps, atol=rounding)
+    assert not torch.equal(codes, before)

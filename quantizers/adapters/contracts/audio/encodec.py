@@ -1,13 +1,15 @@
 """The residual quantizers of EnCodec's own package, and of codecs that build on its code."""
 
+import abc
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from quantizers.adapters.bases.signatures import takes
 from quantizers.adapters.bases.spec import QuantizerSpec
 from quantizers.adapters.bases.stages import StagesAdapter
 
@@ -29,12 +31,22 @@ class QuantizedResult:
     metrics: dict[str, Any] = field(default_factory=dict)
 
 
-class _PackageAdapter(StagesAdapter):
-    """Reads the stages of the package."""
+class PackageAdapter(StagesAdapter):
+    """Reads the stages of the package, and of codecs that copied them."""
+
+    @classmethod
+    @abc.abstractmethod
+    def check_call(cls, original: Any) -> None:
+        """Raises: AttributeError for a class of another package, which models call in another way."""
 
     @classmethod
     def read_spec(cls, original: Any) -> QuantizerSpec:
-        stages = cls.stages(original)
+        cls.check_call(original)
+        return cls.read_stages(cls.stages(original))
+
+    @classmethod
+    def read_stages(cls, stages: Sequence[Any]) -> QuantizerSpec:
+        """What a model needs from its quantizer, read off the quantizer's stages."""
         first, (size, code_dim) = stages[0], cls.codes(stages[0]).shape
         dim = first.project_in.in_features if isinstance(first.project_in, nn.Linear) else code_dim
         keep_options = {
@@ -55,7 +67,7 @@ class _PackageAdapter(StagesAdapter):
         return stage._codebook.cluster_size, stage._codebook.embed_avg
 
 
-class EncodecStagesAdapter(_PackageAdapter):
+class EncodecStagesAdapter(PackageAdapter):
     """Replaces ResidualVectorQuantization of the package encodec (0.1.1; tested with a stand-in), also in other
     codecs.
 
@@ -74,6 +86,11 @@ class EncodecStagesAdapter(_PackageAdapter):
 
     contract: ClassVar[str] = "encodec_stages"
     classes: ClassVar[tuple[str, ...]] = ("ResidualVectorQuantization",)
+
+    @classmethod
+    def check_call(cls, original: Any) -> None:
+        if takes(original.forward, "layers"):
+            raise AttributeError(f"{type(original).__name__} returns the values of layers, as SpeechTokenizer's")
 
     @classmethod
     def calls(cls, module: Any, z: Tensor) -> Iterator[tuple[str, Any]]:
@@ -96,7 +113,30 @@ class EncodecStagesAdapter(_PackageAdapter):
         return self._decode(q_indices)
 
 
-class EncodecAdapter(_PackageAdapter):
+class QuantizerAdapter(PackageAdapter):
+    """A base for the contracts of the quantizer around the stages."""
+
+    @classmethod
+    def stages(cls, original: Any) -> list[Any]:
+        return list(original.vq.layers)
+
+    @property
+    def n_q(self) -> int:
+        """N, the number of codebooks."""
+        return self.num_quantizers
+
+    @property
+    def bins(self) -> int:
+        """K, the new quantizer's codebook size."""
+        return self.codebook_size
+
+    @property
+    def dimension(self) -> int:
+        """D."""
+        return self.quantizer.dim
+
+
+class EncodecAdapter(QuantizerAdapter):
     """Replaces ResidualVectorQuantizer of the package encodec (0.1.1; tested with a stand-in).
 
     (x [B, D, T], frame_rate, bandwidth=None) → QuantizedResult(quantized [B, D, T], codes [n, B, T], bandwidth,
@@ -115,10 +155,10 @@ class EncodecAdapter(_PackageAdapter):
     classes: ClassVar[tuple[str, ...]] = ("ResidualVectorQuantizer",)
 
     @classmethod
-    def stages(cls, original: Any) -> list[Any]:
-        # Other packages have a class of this name that is called in another way and has no such method.
+    def check_call(cls, original: Any) -> None:
         _ = original.get_num_quantizers_for_bandwidth
-        return list(original.vq.layers)
+        if hasattr(original, "infer") or takes(original.encode, "st"):
+            raise AttributeError(f"{type(original).__name__} is called as WavTokenizer's or AcademiCodec's")
 
     @classmethod
     def calls(cls, module: Any, z: Tensor) -> Iterator[tuple[str, Any]]:
@@ -152,17 +192,8 @@ class EncodecAdapter(_PackageAdapter):
         """Vectors [B, D, T] of codes [n, B, T]."""
         return self._decode(codes)
 
-    @property
-    def n_q(self) -> int:
-        """N, the number of codebooks."""
-        return self.num_quantizers
 
-    @property
-    def bins(self) -> int:
-        """K, the new quantizer's codebook size."""
-        return self.codebook_size
-
-    @property
-    def dimension(self) -> int:
-        """D."""
-        return self.quantizer.dim
+def check_first_stage(st: int | None) -> None:
+    """Raises: ValueError for another stage than the first."""
+    if st:
+        raise ValueError(f"st is {st}, but stages quantize what the ones before them leave; expected 0")
