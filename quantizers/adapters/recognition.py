@@ -21,6 +21,7 @@ from quantizers.adapters.contracts.audio.moshi import MoshiAdapter
 from quantizers.adapters.contracts.audio.nemo_fsq import NemoFSQAdapter, NemoGroupedFSQAdapter
 from quantizers.adapters.contracts.audio.nemo_residual import NemoGroupedResidualAdapter, NemoResidualAdapter
 from quantizers.adapters.contracts.audio.snac import SnacAdapter
+from quantizers.adapters.contracts.audio.speechtokenizer import SpeechTokenizerAdapter
 from quantizers.adapters.contracts.audio.wav2vec2 import Wav2Vec2Adapter
 from quantizers.adapters.contracts.audio.xcodec2 import Xcodec2Adapter
 from quantizers.adapters.contracts.images.chameleon import ChameleonAdapter
@@ -103,6 +104,7 @@ _ADAPTERS: tuple[type[Adapter], ...] = (
     SimVQAdapter,
     SparkAdapter,
     SnacAdapter,
+    SpeechTokenizerAdapter,
     TamingAdapter,
     TamingFirstAdapter,
     TamingGumbelAdapter,

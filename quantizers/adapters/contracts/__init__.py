@@ -39,6 +39,7 @@
 | nemo_residual | NeMo | ResidualVectorQuantizer |
 | nemo_residual_grouped | NeMo | GroupResidualVectorQuantizer |
 | snac | snac | ResidualVectorQuantize |
+| speechtokenizer | speechtokenizer | ResidualVectorQuantizer |
 | taming | taming-transformers, diffusers | VectorQuantizer, VectorQuantizer2 |
 | taming_first | taming-transformers | VectorQuantizer |
 | taming_gumbel | taming-transformers | GumbelQuantize |
