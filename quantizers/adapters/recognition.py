@@ -24,6 +24,7 @@ from quantizers.adapters.contracts.audio.snac import SnacAdapter
 from quantizers.adapters.contracts.audio.speechtokenizer import SpeechTokenizerAdapter
 from quantizers.adapters.contracts.audio.wav2vec2 import Wav2Vec2Adapter
 from quantizers.adapters.contracts.audio.xcodec2 import Xcodec2Adapter
+from quantizers.adapters.contracts.audio.wavtokenizer import WavTokenizerAdapter
 from quantizers.adapters.contracts.images.chameleon import ChameleonAdapter
 from quantizers.adapters.contracts.images.cosmos import CosmosAdapter
 from quantizers.adapters.contracts.images.cosmos_fsq import CosmosFSQAdapter
@@ -119,6 +120,7 @@ _ADAPTERS: tuple[type[Adapter], ...] = (
     VectorQuantizeOlderAdapter,
     VidTokAdapter,
     Wav2Vec2Adapter,
+    WavTokenizerAdapter,
     WeTokAdapter,
     Xcodec2Adapter,
     XcodecAdapter,

@@ -63,6 +63,7 @@
 |  |  | UniSpeechGumbelVectorQuantizer, |
 |  |  | UniSpeechSatGumbelVectorQuantizer, |
 |  |  | WavLMGumbelVectorQuantizer |
+| wavtokenizer | WavTokenizer (jishengpeng) | ResidualVectorQuantizer |
 | wetok | WeTok | GFQ |
 | xcodec | transformers | XcodecResidualVectorQuantization, |
 |  |  | HiggsAudioV2TokenizerResidualVectorQuantization |
