@@ -20,6 +20,7 @@ from quantizers.adapters.contracts.audio.mimi import MimiAdapter
 from quantizers.adapters.contracts.audio.moshi import MoshiAdapter
 from quantizers.adapters.contracts.audio.nemo_fsq import NemoFSQAdapter, NemoGroupedFSQAdapter
 from quantizers.adapters.contracts.audio.nemo_residual import NemoGroupedResidualAdapter, NemoResidualAdapter
+from quantizers.adapters.contracts.audio.qwen3_tts import Qwen3TTSAdapter
 from quantizers.adapters.contracts.audio.snac import SnacAdapter
 from quantizers.adapters.contracts.audio.speechtokenizer import SpeechTokenizerAdapter
 from quantizers.adapters.contracts.audio.wav2vec2 import Wav2Vec2Adapter
@@ -98,6 +99,7 @@ _ADAPTERS: tuple[type[Adapter], ...] = (
     NemoGroupedFSQAdapter,
     NemoGroupedResidualAdapter,
     NemoResidualAdapter,
+    Qwen3TTSAdapter,
     ResidualFSQAdapter,
     ResidualLFQAdapter,
     ResidualVQAdapter,

@@ -38,6 +38,7 @@
 | nemo_fsq_grouped | NeMo | GroupFiniteScalarQuantizer |
 | nemo_residual | NeMo | ResidualVectorQuantizer |
 | nemo_residual_grouped | NeMo | GroupResidualVectorQuantizer |
+| qwen3_tts | qwen-tts | DistributedGroupResidualVectorQuantization |
 | snac | snac | ResidualVectorQuantize |
 | speechtokenizer | speechtokenizer | ResidualVectorQuantizer |
 | taming | taming-transformers, diffusers | VectorQuantizer, VectorQuantizer2 |
