@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from quantizers.adapters.bases.signatures import takes
-from quantizers.adapters.contracts.audio.encodec import EncodecAdapter, check_first_stage
+from quantizers.adapters.contracts.audio.encodec import FRAME_RATE, EncodecAdapter, check_first_stage
 
 Result = tuple[Tensor, Tensor, Tensor, Tensor | None]
 
@@ -35,11 +35,11 @@ class AcademiCodecAdapter(EncodecAdapter):
 
     @classmethod
     def calls(cls, module: Any, z: Tensor) -> Iterator[tuple[str, Any]]:
-        """Everything that models call."""
-        out = module(z, 75)
+        out = module(z, FRAME_RATE)
         yield "forward", out
-        yield "forward, at a bandwidth", module(z, 75, module.get_bandwidth_per_quantizer(75))
-        yield "encode", module.encode(z, 75, None, 0)
+        bandwidth = module.get_bandwidth_per_quantizer(FRAME_RATE)
+        yield "forward with bandwidth", module(z, FRAME_RATE, bandwidth)
+        yield "encode", module.encode(z, FRAME_RATE, None, 0)
         yield "decode", module.decode(out[1])
 
     def forward(  # type: ignore[override]

@@ -36,10 +36,9 @@ class DualCodecAdapter(DacAdapter):
 
     @classmethod
     def calls(cls, module: Any, z: Tensor) -> Iterator[tuple[str, Any]]:
-        """Everything that models call."""
         out = module(z)
         yield "forward", out
-        yield "forward(n_quantizers=1)", module(z, 1, possibly_no_quantizer=False)
+        yield "forward with n_quantizers", module(z, 1, possibly_no_quantizer=False)
         yield "from_codes", module.from_codes(out[1])
         yield "from_latents", module.from_latents(out[2])
 

@@ -35,7 +35,6 @@ class Qwen3TTSAdapter(PackageAdapter):
 
     @classmethod
     def calls(cls, module: Any, z: Tensor) -> Iterator[tuple[str, Any]]:
-        """Everything that models call, and forward."""
         yield "forward", module(z)
         codes = module.encode(z)
         yield "encode", codes

@@ -70,12 +70,10 @@ class SnacAdapter(LastLossAdapter):
 
     @classmethod
     def example(cls, original: Any, spec: QuantizerSpec) -> Tensor:
-        """What a model passes."""
         return torch.randn(2, spec.dim, 2 * original.quantizers[0].stride)
 
     @classmethod
     def calls(cls, module: Any, z: Tensor) -> Iterator[tuple[str, Any]]:
-        """Everything that models call."""
         out = module(z)
         yield "forward", out
         yield "from_codes", module.from_codes(out[1])

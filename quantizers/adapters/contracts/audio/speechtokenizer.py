@@ -49,13 +49,12 @@ class SpeechTokenizerAdapter(QuantizerAdapter):
 
     @classmethod
     def calls(cls, module: Any, z: Tensor) -> Iterator[tuple[str, Any]]:
-        """Everything that models call."""
         out = module(z, n_q=None, layers=[0])
         yield "forward", out
-        yield "forward, of all layers", module(z, layers=list(range(module.n_q)))
+        yield "forward with layers", module(z, layers=list(range(module.n_q)))
         yield "encode", module.encode(z, n_q=1, st=0)
         yield "decode", module.decode(out[1])
-        yield "decode, from the last stage", module.decode(out[1][-1:], st=module.n_q - 1)
+        yield "decode with st", module.decode(out[1][-1:], st=module.n_q - 1)
 
     def forward(
         self, x: Tensor, n_q: int | None = None, layers: Collection[int] | None = None

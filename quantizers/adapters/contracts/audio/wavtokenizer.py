@@ -12,7 +12,7 @@ from quantizers.adapters.bases.adapter import Adapter
 from quantizers.adapters.bases.codebook_view import CodebookView
 from quantizers.adapters.bases.copying import set_averages, set_codebook
 from quantizers.adapters.bases.spec import QuantizerSpec
-from quantizers.adapters.contracts.audio.encodec import EncodecStagesAdapter, QuantizedResult
+from quantizers.adapters.contracts.audio.encodec import FRAME_RATE, EncodecStagesAdapter, QuantizedResult
 from quantizers.core.base import Quantizer
 
 
@@ -41,11 +41,10 @@ class WavTokenizerAdapter(Adapter):
 
     @classmethod
     def calls(cls, module: Any, z: Tensor) -> Iterator[tuple[str, Any]]:
-        """Everything that models call."""
-        out = module(z, 75, bandwidth=6.6)
+        out = module(z, FRAME_RATE, bandwidth=6.6)
         yield "forward", out
-        yield "infer", module.infer(z, 75, bandwidth=6.6)
-        yield "encode", module.encode(z, 75)
+        yield "infer", module.infer(z, FRAME_RATE, bandwidth=6.6)
+        yield "encode", module.encode(z, FRAME_RATE)
         yield "decode", module.decode(out.codes[:1])
         yield "vq.layers", [layer.codebook for layer in module.vq.layers]
 
