@@ -61,4 +61,5 @@ def _spec_from_options(
     stages = options["num_quantizers"] if contract.has_stages else None
     channel_dim = options.get("channel_dim", contract.channel_dim)
     scales = tuple(options["scales"]) if contract.has_scales else None
-    return QuantizerSpec(options["dim"], options["codebook_size"], channel_dim, stages, scales=scales)
+    dim, size = options["dim"], options["codebook_size"]
+    return QuantizerSpec(dim, size, channel_dim, stages, scales=scales, axes=contract.positions)

@@ -33,6 +33,6 @@ class QuantizerSpec(NamedTuple):
     scales: tuple[float, ...] | None = None
     """The size of each scale relative to the last one, for a quantizer of maps; None for one of single vectors."""
     axes: int = 2
-    """The number of axes of positions of these maps."""
+    """The number of axes of positions of these maps: 1 for sequences, 2 for images, 3 for videos."""
     projects_scales: bool = False
     """Whether each scale has projections of its own, as a stage of a residual quantizer does."""

@@ -91,7 +91,7 @@ class SnacAdapter(LastLossAdapter):
             )
         options = {**specs[0].options, "interpolation": "nearest"}
         scales = tuple(1 / stride for stride in strides)
-        return specs[0]._replace(options=options, scales=scales, axes=1, projects_scales=True)
+        return specs[0]._replace(options=options, scales=scales, axes=cls.positions, projects_scales=True)
 
     @classmethod
     def check_quantizer(cls, model: nn.Module, quantizer: Quantizer) -> None:
