@@ -183,7 +183,8 @@ class ResidualQuantizer(TruncatableComposition, ScaledStages):
         vector without an index. A loss on the first value distills a teacher into the first codebook (Zhang et al.
         2023, arXiv 2308.16692).
         """
-        parts, kept = self._count_parts(num_codebooks), list[tuple[Tensor, Tensor]]()
+        parts = self._count_parts(num_codebooks)
+        kept: list[tuple[Tensor, Tensor]] = []
         output = self._forward(x, mask, lambda rows: self._quantize_first(parts, rows, kept.append))
         with without_autocast(x.device):
             values = [

@@ -104,6 +104,14 @@ def test_the_values_of_stages_are_what_each_index_stands_for(
         torch.testing.assert_close(torch.stack(values).sum(0), output.quantized, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # PyTorch's own
+def test_values_compile() -> None:
+    quantizer, z = residual(code_dim=2), normal(0, 20, DIM)
+    compiled = torch.compile(lambda x: quantizer.forward_values(x)[1], fullgraph=True, backend="eager")
+    for found, expected in zip(compiled(z), quantizer.forward_values(z)[1], strict=True):
+        assert torch.equal(found, expected)
+
+
 def test_the_first_value_has_the_gradient_of_a_quantizer_of_one_stage() -> None:
     quantizer, z, g = residual(code_dim=2), normal(0, 20, DIM).requires_grad_(), normal(1, 20, DIM)
     _, values = quantizer.forward_values(z)

@@ -4,11 +4,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 import quantizers
 from quantizers import plug_in
+from tests.adapters.common import METHODS
+
+two_methods = pytest.mark.parametrize(
+    "name",
+    ["vq", "fsq", *(pytest.param(name, marks=pytest.mark.long) for name in METHODS if name not in ("vq", "fsq"))],
+)
+"""Two of the main methods in `make test`, the others in `make fuzz`."""
 
 
 def check_saved(model: nn.Module, path: str, build: Callable[[], nn.Module], folder: Path, run: Any) -> None:

@@ -63,14 +63,15 @@ class ResidualVectorQuantize(nn.Module):
         self.quantizer_dropout = quantizer_dropout
 
     def forward(self, z: Tensor, n_quantizers: int | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        kept = torch.full(z.shape[:1], self.n_codebooks if n_quantizers is None else n_quantizers)
+        count = self.n_codebooks if n_quantizers is None else n_quantizers
+        kept = torch.full(z.shape[:1], count, device=z.device)
         if self.training:
             dropping = int(len(z) * self.quantizer_dropout)
             kept = torch.full(z.shape[:1], self.n_codebooks)
             kept[:dropping] = torch.randint(1, self.n_codebooks + 1, (dropping,))
         residual, z_q, results = z, torch.zeros_like(z), []
         for place, quantizer in enumerate(self.quantizers):
-            if not self.training and place >= kept.max():
+            if not self.training and place >= count:
                 break
             value, *losses, indices, z_e = quantizer(residual)
             z_q = z_q + value * (place < kept)[:, None, None]

@@ -14,7 +14,7 @@ import quantizers
 from quantizers import plug_in, take_codebook, unplug
 from quantizers.adapters.recognition import contract_of
 from tests.adapters.audio import stand_in_dac
-from tests.adapters.audio.checks import check_saved
+from tests.adapters.audio.checks import check_saved, two_methods
 from tests.adapters.audio.dac_bounds import assert_agrees
 from tests.adapters.audio.stand_in_dualcodec import DualCodec, ResidualVectorQuantize
 from tests.adapters.common import METHODS, loss_falls, tones
@@ -69,7 +69,7 @@ def test_trains_encodes_and_decodes(name: str) -> None:
     assert torch.equal(two, acoustic[:, :2])
 
 
-@pytest.mark.parametrize("name", METHODS)
+@two_methods
 def test_saved_and_loaded(name: str, tmp_path: Path) -> None:
     model = nn.Sequential(plug_in(original(), name))
     check_saved(model, "0", lambda: nn.Sequential(original()), tmp_path, lambda holder: holder(vectors()))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from quantizers import plug_in, take_codebook
-from tests.adapters.audio.checks import check_moved, check_saved
+from tests.adapters.audio.checks import check_moved, check_saved, two_methods
 from tests.adapters.audio.stand_in_qwen3_tts import DistributedGroupResidualVectorQuantization, WhisperEncoderVQ
 from tests.adapters.common import METHODS, check_unplugs, loss_falls, stages_agree
 
@@ -62,7 +62,7 @@ def test_trains_encodes_and_decodes(name: str) -> None:
     torch.testing.assert_close(decoded, model.features(quantized))
 
 
-@pytest.mark.parametrize("name", METHODS)
+@two_methods
 def test_saved_and_loaded(name: str, tmp_path: Path) -> None:
     check_saved(plug_in(build(), name), "audio_quantizer", build, tmp_path, lambda model: model(speech()))
 

@@ -21,7 +21,7 @@ from quantizers import (
 )
 from quantizers.adapters.recognition import contract_of
 from tests.adapters.audio import stand_in_dac
-from tests.adapters.audio.checks import check_saved
+from tests.adapters.audio.checks import check_saved, two_methods
 from tests.adapters.audio.dac_bounds import assert_agrees
 from tests.adapters.audio.stand_in_snac import SNAC, ResidualVectorQuantize
 from tests.adapters.common import METHODS, check_unplugs, loss_falls, tones
@@ -61,7 +61,7 @@ def test_trains_encodes_and_decodes(name: str) -> None:
     assert len(set(model.quantizer.quantizer.components)) == len(STRIDES)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@two_methods
 def test_saved_and_loaded(name: str, tmp_path: Path) -> None:
     model, x = plug_in(build(), name), audio()
     model(x)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 import quantizers
 from quantizers import plug_in, take_codebook
 from quantizers.adapters.recognition import contract_of
-from tests.adapters.audio.checks import check_moved, check_saved, drawn
+from tests.adapters.audio.checks import check_moved, check_saved, drawn, two_methods
 from tests.adapters.audio.stand_in_speechtokenizer import ResidualVectorQuantizer, SpeechTokenizer
 from tests.adapters.common import METHODS, check_unplugs, loss_falls, stages_agree, tones
 
@@ -58,7 +58,7 @@ def test_trains_encodes_and_decodes(name: str) -> None:
         torch.testing.assert_close(codec.quantizer.decode(codes[1:], st=1), torch.stack(values[1:]).sum(0))
 
 
-@pytest.mark.parametrize("name", METHODS)
+@two_methods
 def test_saved_and_loaded(name: str, tmp_path: Path) -> None:
     model = plug_in(build(), name)
     check_saved(model, "quantizer", build, tmp_path, lambda codec: [codec.encode(tones()), codec(tones())[0]])

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from quantizers import FSQ, plug_in, take_codebook
 from quantizers.adapters.recognition import contract_of
 from tests.adapters.audio import stand_in_encodec
-from tests.adapters.audio.checks import check_moved, check_saved, drawn
+from tests.adapters.audio.checks import check_moved, check_saved, drawn, two_methods
 from tests.adapters.audio.stand_in_wavtokenizer import ResidualVectorQuantizer, WavTokenizer
 from tests.adapters.common import METHODS, agrees, check_unplugs, loss_falls, tones
 
@@ -54,7 +54,7 @@ def test_trains_encodes_and_decodes(name: str) -> None:
     torch.testing.assert_close(codec.head(features), codec(audio)[0])
 
 
-@pytest.mark.parametrize("name", METHODS)
+@two_methods
 def test_saved_and_loaded(name: str, tmp_path: Path) -> None:
     check_saved(plug_in(build(), name), "quantizer", build, tmp_path, lambda codec: codec.encode_infer(tones()))
 
