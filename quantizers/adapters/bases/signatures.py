@@ -4,6 +4,10 @@ import inspect
 from typing import Any
 
 
-def takes(method: Any, argument: str) -> bool:
-    """Whether a method has an argument of a name."""
-    return argument in inspect.signature(method).parameters
+def takes(module: Any, method: str, argument: str) -> bool:
+    """Whether a method of a module has an argument of a name, or one that it overrides does.
+
+    A subclass that wraps the method may pass on whatever it gets.
+    """
+    own = (vars(base)[method] for base in type(module).__mro__ if method in vars(base))
+    return any(argument in inspect.signature(function).parameters for function in own)

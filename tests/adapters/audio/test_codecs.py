@@ -27,15 +27,15 @@ MODULES = (
     test_speechtokenizer,
     test_wavtokenizer,
 )
-ORIGINALS: dict[str, Callable[[], nn.Module]] = {
+CODECS: dict[str, Callable[[], nn.Module]] = {
     contract: build for module in MODULES for contract, build in module.ORIGINALS.items()
 }
-every_contract = pytest.mark.parametrize("contract", ORIGINALS)
+every_contract = pytest.mark.parametrize("contract", CODECS)
 
 
 def plugged(contract: str, name: str = "vq") -> tuple[Any, Tensor]:
     """An adapter, and vectors in the shape that it quantizes."""
-    original = ORIGINALS[contract]()
+    original = CODECS[contract]()
     adapter = plug_in(copy.deepcopy(original), name).eval()
     assert adapter.contract == contract
     torch.manual_seed(1)
@@ -71,5 +71,5 @@ def test_a_model_in_half_precision_gets_its_dtype(contract: str) -> None:
 @every_contract
 @pytest.mark.parametrize("name", ["vq", "fsq"])
 def test_a_model_on_meta_gets_a_quantizer_there(contract: str, name: str) -> None:
-    adapter = plug_in(ORIGINALS[contract]().to("meta"), name)
+    adapter = plug_in(CODECS[contract]().to("meta"), name)
     assert {tensor.device.type for tensor in adapter.state_dict().values()} == {"meta"}

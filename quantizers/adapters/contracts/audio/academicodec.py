@@ -30,7 +30,7 @@ class AcademiCodecAdapter(EncodecAdapter):
     @classmethod
     def check_call(cls, original: Any) -> None:
         _ = original.get_num_quantizers_for_bandwidth
-        if not takes(original.encode, "st"):
+        if not takes(original, "encode", "st"):
             raise AttributeError(f"{type(original).__name__}.encode does not take st")
 
     @classmethod

@@ -65,7 +65,7 @@ class DacAdapter(Adapter):
 
     @classmethod
     def read_spec(cls, original: Any) -> QuantizerSpec:
-        if takes(original.forward, "possibly_no_quantizer") != cls.returns_first_value:
+        if takes(original, "forward", "possibly_no_quantizer") != cls.returns_first_value:
             raise AttributeError(f"{type(original).__name__} is not called as the quantizer of {cls.contract}")
         specs = [DacStageAdapter.read_spec(stage) for stage in original.quantizers]
         dropout = {"dropout": float(original.quantizer_dropout), "dropout_by": "sample"}

@@ -89,7 +89,7 @@ class EncodecStagesAdapter(PackageAdapter):
 
     @classmethod
     def check_call(cls, original: Any) -> None:
-        if takes(original.forward, "layers"):
+        if takes(original, "forward", "layers"):
             raise AttributeError(f"{type(original).__name__} returns the values of layers, as SpeechTokenizer's")
 
     @classmethod
@@ -157,7 +157,7 @@ class EncodecAdapter(QuantizerAdapter):
     @classmethod
     def check_call(cls, original: Any) -> None:
         _ = original.get_num_quantizers_for_bandwidth
-        if hasattr(original, "infer") or takes(original.encode, "st"):
+        if hasattr(original, "infer") or takes(original, "encode", "st"):
             raise AttributeError(f"{type(original).__name__} is called as WavTokenizer's or AcademiCodec's")
 
     @classmethod

@@ -44,7 +44,7 @@ class SpeechTokenizerAdapter(QuantizerAdapter):
 
     @classmethod
     def check_call(cls, original: Any) -> None:
-        if not takes(original.forward, "layers"):
+        if not takes(original, "forward", "layers"):
             raise AttributeError(f"{type(original).__name__}.forward does not take layers")
 
     @classmethod
