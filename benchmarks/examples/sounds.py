@@ -1,4 +1,4 @@
-"""Synthesised sounds to train a small codec on: tones with overtones, and noise shaped like speech.
+"""Synthesised sounds to train a small codec on: tones with overtones, and speech.
 
 Nothing is recorded. A codec trained on these sounds has never been exposed to real speech or music.
 """
@@ -8,17 +8,22 @@ import math
 import torch
 from torch import Tensor
 
-SAMPLE_RATE = 16000  # Hz
-SYLLABLES = 4.0  # per second, as in speech
-FORMANTS = ((730, 1090, 2440), (270, 2290, 3010), (300, 870, 2240), (530, 1840, 2480))  # Hz: ah, ee, oo, eh
-BANDWIDTH = 90.0  # Hz, of a formant
+from benchmarks.examples.utterances import LOUDEST, SAMPLE_RATE, utterances
 
 
 def sounds(count: int, samples: int, generator: torch.Generator) -> Tensor:
-    """Return [count, 1, samples] in [−1, 1]: tones and speech-like noise alternately, each drawn separately."""
-    makers = (tones, speech_like)
-    drawn = [makers[i % 2](samples, generator) for i in range(count)]
-    return torch.stack([sound / sound.abs().max().clamp(min=1e-3) * 0.8 for sound in drawn])[:, None]
+    """Return [count, 1, samples] in [−1, 1]: tones and speech alternately, each drawn separately."""
+    drawn = [_tones(samples, generator) if i % 2 == 0 else _speech(samples, generator) for i in range(count)]
+    return torch.stack(drawn)
+
+
+def _tones(samples: int, generator: torch.Generator) -> Tensor:
+    sound = tones(samples, generator)
+    return (sound / sound.abs().max().clamp(min=1e-3) * LOUDEST)[None]
+
+
+def _speech(samples: int, generator: torch.Generator) -> Tensor:
+    return utterances(1, samples, generator).sounds[0]
 
 
 def tones(samples: int, generator: torch.Generator) -> Tensor:
@@ -34,25 +39,3 @@ def tones(samples: int, generator: torch.Generator) -> Tensor:
             time >= start * time[-1] / 2
         )
     return sound
-
-
-def speech_like(samples: int, generator: torch.Generator) -> Tensor:
-    """Filter pulses and noise through the resonances of a vowel, four syllables per second, each with its own
-    vowel.
-    """
-    length = int(SAMPLE_RATE / SYLLABLES)
-    shift = int(torch.randint(0, length, (), generator=generator))
-    syllables = [_syllable(length, generator) for _ in range(samples // length + 2)]
-    return torch.cat(syllables)[shift : shift + samples]
-
-
-def _syllable(length: int, generator: torch.Generator) -> Tensor:
-    pitch, voiced, vowel = torch.rand(3, generator=generator).tolist()
-    source = 0.3 * torch.randn(length, generator=generator)
-    if voiced > 0.3:
-        source[:: int(SAMPLE_RATE / (90 + 130 * pitch))] += 5.0
-    frequency = torch.fft.rfftfreq(length, 1 / SAMPLE_RATE)
-    resonances = FORMANTS[int(vowel * len(FORMANTS))]
-    gain = sum(1 / (1 + ((frequency - centre) / BANDWIDTH) ** 2) for centre in resonances)
-    shaped = torch.fft.irfft(torch.fft.rfft(source) * gain, length)
-    return shaped * torch.sin(math.pi * torch.arange(length) / length) ** 2
