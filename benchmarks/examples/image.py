@@ -1,7 +1,4 @@
-"""The VQModel of diffusers, with its own quantizer and with one of this library."""
-
-from pathlib import Path
-from typing import Annotated
+"""An image tokenizer: the VQModel of diffusers, with its own quantizer and with one of this library."""
 
 import diffusers
 import torch
@@ -13,17 +10,28 @@ from torch.nn import functional as F
 
 from benchmarks.crops import held_out_tiles, held_out_views, to_unit_range, training_batches
 from benchmarks.data import bundled
-from benchmarks.examples.swap import Result, decibels, record, table, train
-from benchmarks.files import write_json
-from benchmarks.plots import save
+from benchmarks.examples.swap import (
+    FOLDER,
+    Measure,
+    Out,
+    QuantizerName,
+    Seeds,
+    Steps,
+    Trainer,
+    Trial,
+    compare,
+    decibels,
+    write,
+)
 from quantizers import metrics, plug_in
 
 CODES = 512
+MEASURES = (Measure("psnr_db", "PSNR dB"),)
 
 
-def build() -> diffusers.VQModel:
-    """Build a small VQModel with 512 codes, with the same initial weights each time."""
-    torch.manual_seed(0)
+def build(seed: int) -> diffusers.VQModel:
+    """Build a small VQModel with 512 codes, with the same initial weights for the same seed."""
+    torch.manual_seed(seed)
     return diffusers.VQModel(
         block_out_channels=(16, 32),
         down_block_types=("DownEncoderBlock2D",) * 2,
@@ -35,17 +43,17 @@ def build() -> diffusers.VQModel:
     )
 
 
-def run(model: diffusers.VQModel, name: str, steps: int, console: Console) -> tuple[Result, Tensor]:
-    """Train, then measure on held-out photographs. Also returns reconstructions to look at, in [0, 1]."""
+def run(model: diffusers.VQModel, seed: int, train: Trainer) -> Trial:
+    """Train, then measure on held-out photographs."""
     photographs = bundled()
-    batches = training_batches(photographs.train, batch_size=8, seed=0)
+    batches = training_batches(photographs.train, batch_size=8, seed=seed)
 
-    def step(_: int) -> Tensor:
+    def step() -> Tensor:
         images = next(batches)
         out = model(images)
         return F.mse_loss(out.sample, images) + out.commit_loss
 
-    train(model, name, step, steps, console)
+    train(model, step)
     tiles = held_out_tiles(photographs.held_out, limit=128)
     with torch.no_grad():
         indices = model.quantize(model.encode(tiles).latents)[2][2]
@@ -54,7 +62,7 @@ def run(model: diffusers.VQModel, name: str, steps: int, console: Console) -> tu
     size = model.quantize.n_e
     columns = indices.reshape(len(indices), -1).unbind(-1)  # one for each codebook
     counts = [metrics.code_counts(column, size) for column in columns]
-    return Result(name, decibels(torch.ones(1), error), counts), seen
+    return Trial({"psnr_db": decibels(torch.ones(1), error)}, counts, seen)
 
 
 def picture(rows: dict[str, Tensor]) -> Figure:
@@ -70,23 +78,20 @@ def picture(rows: dict[str, Tensor]) -> Figure:
     return figure
 
 
-def main(
-    quantizer: Annotated[str, typer.Option(help="One of quantizers.available().")] = "fsq",
-    steps: Annotated[int, typer.Option(min=1, help="Training steps of each model.")] = 800,
-    out: Annotated[Path, typer.Option(help="The output folder of picture and JSON.")] = Path("runs/examples"),
-) -> None:
+def main(quantizer: QuantizerName = "fsq", steps: Steps = 320, seeds: Seeds = 3, out: Out = FOLDER) -> None:
     """Train diffusers' VQModel twice from the same weights, with its own quantizer and with one of this
-    library."""
+    library.
+    """
     console = Console()
-    own, own_seen = run(build(), "diffusers' own", steps, console)
-    swapped = plug_in(build(), quantizer)  # the one line
-    ours, our_seen = run(swapped, quantizer, steps, console)
-    console.print(table([own, ours], "PSNR dB"))
+    runs = [
+        ("diffusers' own", lambda seed, train: run(build(seed), seed, train)),
+        (quantizer, lambda seed, train: run(plug_in(build(seed), quantizer), seed, train)),  # the one line
+    ]
+    comparison = compare(runs, MEASURES, steps, seeds, console)
+    own, swapped = (result.trials[0].shown for result in comparison.results)
     views = to_unit_range(held_out_views(bundled().held_out, side=96))
-    out.mkdir(parents=True, exist_ok=True)
-    save(out / "image.png", picture({"original": views, own.name: own_seen, ours.name: our_seen}))
-    write_json(out / "image.json", record([own, ours], "psnr_db", steps))
-    console.print(f"In {out}: image.png, image.json", highlight=False)
+    rows = {"original": views, "diffusers' own": own, f"{quantizer} swapped in": swapped}
+    write(out, "image", comparison, picture(rows), console)
 
 
 if __name__ == "__main__":
