@@ -1,7 +1,12 @@
-"""An existing model with its own quantizer and with one of this library. The swap is one line.
+"""Models with their own quantizer and with one of this library. The swap is one line.
 
-python -m benchmarks.examples.image --quantizer fsq   # the VQModel of diffusers, on photographs python -m
-benchmarks.examples.audio --quantizer fsq   # the DacModel of transformers, on synthesised sounds
+    python -m benchmarks.examples.image --quantizer fsq     # an image tokenizer: the VQModel of diffusers
+    python -m benchmarks.examples.audio --quantizer fsq     # a residual codec: the DacModel of transformers
+    python -m benchmarks.examples.speech --quantizer simvq  # a speech codec with FSQ: Xcodec2Model of transformers
+    python -m benchmarks.examples.masked --quantizer vq     # masked prediction of speech, as in BEST-RQ
+
+Each trains both with three seeds, which takes less than three minutes on two cores, and measures them on held-out
+data. Photographs are scikit-image's; sounds and speech are synthesised.
 """
 
 import importlib.util
