@@ -5,9 +5,9 @@ import difflib
 from torch import nn
 
 from quantizers.adapters.bases.adapter import Adapter
+from quantizers.adapters.contracts.audio.academicodec import AcademiCodecAdapter
 from quantizers.adapters.contracts.audio.ace_step import AceStepAdapter
 from quantizers.adapters.contracts.audio.audiocraft import AudiocraftAdapter
-from quantizers.adapters.contracts.audio.academicodec import AcademiCodecAdapter
 from quantizers.adapters.contracts.audio.dac import DacAdapter, TransformersDacAdapter
 from quantizers.adapters.contracts.audio.dac_stage import DacStageAdapter, TransformersDacStageAdapter
 from quantizers.adapters.contracts.audio.dualcodec import DualCodecAdapter
@@ -24,8 +24,8 @@ from quantizers.adapters.contracts.audio.qwen3_tts import Qwen3TTSAdapter
 from quantizers.adapters.contracts.audio.snac import SnacAdapter
 from quantizers.adapters.contracts.audio.speechtokenizer import SpeechTokenizerAdapter
 from quantizers.adapters.contracts.audio.wav2vec2 import Wav2Vec2Adapter
-from quantizers.adapters.contracts.audio.xcodec2 import Xcodec2Adapter
 from quantizers.adapters.contracts.audio.wavtokenizer import WavTokenizerAdapter
+from quantizers.adapters.contracts.audio.xcodec2 import Xcodec2Adapter
 from quantizers.adapters.contracts.images.chameleon import ChameleonAdapter
 from quantizers.adapters.contracts.images.cosmos import CosmosAdapter
 from quantizers.adapters.contracts.images.cosmos_fsq import CosmosFSQAdapter
@@ -64,11 +64,11 @@ from quantizers.adapters.contracts.vector_quantize_pytorch import (
 )
 
 _ADAPTERS: tuple[type[Adapter], ...] = (
-    AmphionAdapter,
-    BigCodecAdapter,
-    AceStepAdapter,
-    AudiocraftAdapter,
     AcademiCodecAdapter,
+    AceStepAdapter,
+    AmphionAdapter,
+    AudiocraftAdapter,
+    BigCodecAdapter,
     ChameleonAdapter,
     CosmosAdapter,
     CosmosFSQAdapter,
@@ -93,20 +93,20 @@ _ADAPTERS: tuple[type[Adapter], ...] = (
     LeRobotAdapter,
     LlamaGenAdapter,
     MimiAdapter,
-    OpenMagvit2Adapter,
     MoshiAdapter,
     NemoFSQAdapter,
     NemoGroupedFSQAdapter,
     NemoGroupedResidualAdapter,
     NemoResidualAdapter,
+    OpenMagvit2Adapter,
     Qwen3TTSAdapter,
     ResidualFSQAdapter,
     ResidualLFQAdapter,
     ResidualVQAdapter,
     ResidualVQOlderAdapter,
     SimVQAdapter,
-    SparkAdapter,
     SnacAdapter,
+    SparkAdapter,
     SpeechTokenizerAdapter,
     TamingAdapter,
     TamingFirstAdapter,
