@@ -6,13 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from quantizers import metrics, plug_in, take_codebook
-from quantizers.adapters.bases.utilization import utilization
+from quantizers import plug_in, take_codebook
 from quantizers.adapters.recognition import contract_of
 from tests.adapters.common import METHODS, check_kept, check_unplugs, loss_falls
 from tests.adapters.images.stand_in_llamagen import VectorQuantizer
@@ -133,17 +130,6 @@ def test_usage_is_that_of_the_batch_and_only_shown_on_request() -> None:
     model = Model(show_usage=False)
     plug_in(model, "vq")
     assert model.encode(x)[1][3] == 0
-
-
-@given(st.lists(st.lists(st.integers(-1, 5), min_size=2, max_size=2), max_size=30))
-def test_utilization_is_that_of_the_counts(rows: list[list[int]]) -> None:
-    indices = torch.tensor(rows, dtype=torch.int64).reshape(-1, 2)
-    sizes = (6, 9)
-    expected = [
-        metrics.utilization(metrics.code_counts(column, size))
-        for column, size in zip(indices.unbind(-1), sizes, strict=True)
-    ]
-    torch.testing.assert_close(utilization(indices, sizes).item(), sum(expected) / 2)
 
 
 def test_several_codebooks_have_a_column_each() -> None:

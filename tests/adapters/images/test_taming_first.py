@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from quantizers import metrics, plug_in
-from quantizers.adapters.bases.perplexity import perplexity
+from quantizers.adapters.bases.usage import perplexity
 from tests.adapters.common import METHODS, check_kept, check_unplugs, loss_falls
 from tests.adapters.images.stand_in_taming import VectorQuantizer
 

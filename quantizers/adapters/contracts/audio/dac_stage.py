@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from quantizers.adapters.bases.adapter import Adapter
 from quantizers.adapters.bases.copying import set_codebook
+from quantizers.adapters.bases.linear_maps import map_weight
 from quantizers.adapters.bases.spec import QuantizerSpec
 from quantizers.composite.latents import encode_latents, latent_codes, latents_of
 from quantizers.core.base import Quantizer
@@ -174,7 +175,7 @@ class DacStageAdapter(StageView, Adapter):
             )
         set_codebook(quantizer, cls.trained_codebook(original))
         for projection, convolution in zip(projections, (original.in_proj, original.out_proj), strict=True):
-            projection.get_parameter("weight").copy_(_weight(convolution)[..., 0])
+            projection.get_parameter("weight").copy_(map_weight(convolution))
             projection.get_parameter("bias").copy_(convolution.bias)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -227,11 +228,3 @@ def losses_of_batch(loss: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
 def losses_of_samples(loss: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     """Commitment and codebook loss [B] for z [B, ...]; the mean of the second is the whole loss."""
     return loss.new_zeros(z.shape[:1]), loss.expand(z.shape[:1])
-
-
-def _weight(convolution: Any) -> Tensor:
-    """The weight of a convolution [out, in, 1]; the older weight norm computes it only in a forward."""
-    if hasattr(convolution, "weight_g"):
-        return torch._weight_norm(convolution.weight_v, convolution.weight_g, 0)
-    weight: Tensor = convolution.weight
-    return weight

@@ -6,9 +6,8 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from quantizers.adapters.bases.codebook_view import flat_indices
-from quantizers.adapters.bases.perplexity import perplexity
 from quantizers.adapters.bases.spec import QuantizerSpec
-from quantizers.adapters.bases.used_codes import used_codes
+from quantizers.adapters.bases.usage import perplexity, used_codes
 from quantizers.adapters.contracts.audio.factorized import FactorizedAdapter
 
 

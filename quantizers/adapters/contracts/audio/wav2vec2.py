@@ -5,9 +5,9 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from quantizers.adapters.bases.last_loss import LastLossAdapter
-from quantizers.adapters.bases.perplexity import perplexity
 from quantizers.adapters.bases.spec import QuantizerSpec
 from quantizers.adapters.bases.temperature import GumbelAdapter
+from quantizers.adapters.bases.usage import perplexity
 from quantizers.core.base import Quantizer
 from quantizers.core.output import NO_CODE
 from quantizers.core.projection import Projection

@@ -4,13 +4,13 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from quantizers.adapters.bases.adapter import Adapter
-from quantizers.adapters.bases.codebook_view import CodebookView, flat_indices
+from quantizers.adapters.bases.codebook_view import flat_indices
+from quantizers.adapters.bases.embedding import EmbeddingAdapter
 from quantizers.adapters.bases.spec import QuantizerSpec
 from quantizers.core.base import Quantizer
 
 
-class ChameleonAdapter(Adapter):
+class ChameleonAdapter(EmbeddingAdapter):
     """Replaces ChameleonVQVAEVectorQuantizer of transformers (tested with 5.23).
 
     h [B, C, H, W] → (quantized [B, C, H, W], loss [], indices [B·H·W]). With several codebooks indices are
@@ -56,11 +56,6 @@ class ChameleonAdapter(Adapter):
         """See the class."""
         quantized, indices, loss = self.quantizer(hidden_state)
         return quantized, loss, flat_indices(self.quantizer, indices)
-
-    @property
-    def embedding(self) -> CodebookView:
-        """The codes, with the interface of the nn.Embedding that models read."""
-        return CodebookView(self.quantizer, self.dtype)
 
     @property
     def num_embeddings(self) -> int:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from quantizers.adapters.bases.codebook_view import flat_indices
-from quantizers.adapters.bases.perplexity import perplexity
 from quantizers.adapters.bases.spec import QuantizerSpec
+from quantizers.adapters.bases.usage import perplexity
 from quantizers.adapters.contracts.images.cosmos_fsq import loss_of_samples
 from quantizers.adapters.contracts.images.taming import TamingAdapter
 

@@ -5,13 +5,12 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from quantizers.adapters.bases.adapter import Adapter
-from quantizers.adapters.bases.codebook_view import CodebookView
+from quantizers.adapters.bases.embedding import EmbeddingAdapter
 from quantizers.adapters.bases.spec import QuantizerSpec
 from quantizers.core.base import Quantizer
 
 
-class Emu3Adapter(Adapter):
+class Emu3Adapter(EmbeddingAdapter):
     """Replaces Emu3VQVAEVectorQuantizer of transformers (tested with 5.23).
 
     h [B, T, C, H, W] → indices [B, T, H, W], those of evaluation in either mode. `embedding` returns their codes.
@@ -65,8 +64,3 @@ class Emu3Adapter(Adapter):
     def forward(self, hidden_state: Tensor) -> Tensor:
         """See the class."""
         return self.quantizer.encode(hidden_state)
-
-    @property
-    def embedding(self) -> CodebookView:
-        """The codes, which the model's decoder looks up."""
-        return CodebookView(self.quantizer, self.dtype)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from quantizers.adapters.bases.spec import QuantizerSpec
-from quantizers.adapters.bases.utilization import utilization
+from quantizers.adapters.bases.usage import utilization
 from quantizers.adapters.contracts.vector_quantize_pytorch.fsq import FSQAdapter
 
 
@@ -56,5 +56,4 @@ class GigaTokFSQAdapter(FSQAdapter):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
         """See the class."""
         quantized, indices = cast("tuple[Tensor, Tensor]", super().forward(x))  # it always returns indices
-        columns = indices.reshape(-1, self.quantizer.num_codebooks)
-        return quantized, indices, utilization(columns, self.quantizer.codebook_sizes)
+        return quantized, indices, utilization(self.quantizer, indices)

@@ -6,17 +6,17 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from quantizers.adapters.bases.adapter import Adapter
-from quantizers.adapters.bases.codebook_view import CodebookView, flat_indices
+from quantizers.adapters.bases.codebook_view import flat_indices
 from quantizers.adapters.bases.distances import check_distance
+from quantizers.adapters.bases.embedding import EmbeddingAdapter
 from quantizers.adapters.bases.spec import QuantizerSpec
-from quantizers.adapters.bases.used_codes import used_percentage
+from quantizers.adapters.bases.usage import utilization
 from quantizers.core.base import Quantizer
 
 Encoded = tuple[Tensor, list[Tensor | float], Tensor, Tensor, float]
 
 
-class ImageFolderSingleAdapter(Adapter):
+class ImageFolderSingleAdapter(EmbeddingAdapter):
     """Replaces VectorQuantizer of github.com/lxa9867/ImageFolder, `xqgan_model.py`, which a tokenizer of one scale
     has (no release; tested with a stand-in): XQ-GAN's VQ and RobustTok.
 
@@ -73,7 +73,7 @@ class ImageFolderSingleAdapter(Adapter):
     def forward(self, z: Tensor, ret_usages: bool = True, dropout: None = None) -> Encoded:
         """See the class. Args: dropout: not used; a quantizer of one scale has nothing to leave out."""
         quantized, indices, loss = self.quantizer(z)
-        usage = used_percentage(self.quantizer, indices) if ret_usages else 0.0
+        usage = 100 * utilization(self.quantizer, indices) if ret_usages else 0.0
         return quantized, [usage], loss, torch.zeros_like(loss), 0.0
 
     def f_to_idxBl_or_fhat(self, z: Tensor, to_fhat: bool, v_patch_nums: object = None) -> list[Tensor]:
@@ -83,11 +83,6 @@ class ImageFolderSingleAdapter(Adapter):
         """
         indices = self.quantizer.encode(z)
         return [self._decode_indices(indices) if to_fhat else flat_indices(self.quantizer, indices)]
-
-    @property
-    def embedding(self) -> CodebookView:
-        """The codes, with the interface of the nn.Embedding that models read; of unit norm if `codebook_norm`."""
-        return CodebookView(self.quantizer, self.dtype)
 
     @property
     def vocab_size(self) -> int:

@@ -7,17 +7,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from quantizers.adapters.bases.adapter import Adapter
-from quantizers.adapters.bases.codebook_view import CodebookView, entry_shape, flat_indices
+from quantizers.adapters.bases.codebook_view import entry_shape, flat_indices
+from quantizers.adapters.bases.embedding import EmbeddingAdapter
 from quantizers.adapters.bases.spec import QuantizerSpec
-from quantizers.adapters.bases.utilization import utilization
+from quantizers.adapters.bases.usage import utilization
 from quantizers.training.regularizers import Entropy
 
 Losses = Sequence[Tensor | float | None]
 Info = tuple[None, None, Tensor]
 
 
-class LlamaGenAdapter(Adapter):
+class LlamaGenAdapter(EmbeddingAdapter):
     """Replaces VectorQuantizer of LlamaGen (main branch; tested with a stand-in), also in FQGAN, ImageFolder and
     UniTok.
 
@@ -98,8 +98,7 @@ class LlamaGenAdapter(Adapter):
         zero = torch.zeros_like(loss)
         if not getattr(self.original, "show_usage", False):
             return loss, zero, zero, 0
-        columns = indices.reshape(-1, self.quantizer.num_codebooks)
-        return loss, zero, zero, utilization(columns, self.quantizer.codebook_sizes)
+        return loss, zero, zero, utilization(self.quantizer, indices)
 
     def get_codebook_entry(
         self, indices: Tensor, shape: Sequence[int] | None = None, channel_first: bool = True
@@ -116,11 +115,6 @@ class LlamaGenAdapter(Adapter):
             return vectors.reshape(*shape)
         batch, channels, *positions = shape
         return vectors.reshape(batch, *positions, channels).movedim(-1, 1).contiguous()
-
-    @property
-    def embedding(self) -> CodebookView:
-        """The codes, with the interface of the nn.Embedding that models read."""
-        return CodebookView(self.quantizer, self.dtype)
 
     @property
     def n_e(self) -> int:

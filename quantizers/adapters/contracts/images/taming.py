@@ -5,14 +5,14 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from quantizers.adapters.bases.adapter import Adapter
-from quantizers.adapters.bases.codebook_view import CodebookView, entry_shape, flat_indices
+from quantizers.adapters.bases.codebook_view import entry_shape, flat_indices
+from quantizers.adapters.bases.embedding import EmbeddingAdapter
 from quantizers.adapters.bases.spec import QuantizerSpec
 
 Info = tuple[None, None, Tensor]
 
 
-class TamingAdapter(Adapter):
+class TamingAdapter(EmbeddingAdapter):
     """Replaces VectorQuantizer2 of taming-transformers (main branch; tested with a stand-in) and
     latent-diffusion, and VectorQuantizer of diffusers (tested with 0.42).
 
@@ -83,11 +83,6 @@ class TamingAdapter(Adapter):
             return self.embedding(indices)
         codebooks = indices.shape[-1:] if self.quantizer.composed else ()
         return self._decode_indices(indices.reshape(*shape[:-1], *codebooks))
-
-    @property
-    def embedding(self) -> CodebookView:
-        """The codes, with the interface of the nn.Embedding that models read."""
-        return CodebookView(self.quantizer, self.dtype)
 
     @property
     def n_e(self) -> int:

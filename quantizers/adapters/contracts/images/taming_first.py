@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from quantizers.adapters.bases.codebook_view import entry_shape, flat_indices
-from quantizers.adapters.bases.perplexity import perplexity
 from quantizers.adapters.bases.spec import QuantizerSpec
+from quantizers.adapters.bases.usage import perplexity
 from quantizers.adapters.contracts.images.taming import TamingAdapter
 
 FirstInfo = tuple[Tensor, None, Tensor]

@@ -7,14 +7,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from quantizers.adapters.bases.adapter import Adapter
-from quantizers.adapters.bases.codebook_view import CodebookView
 from quantizers.adapters.bases.distances import check_distance
+from quantizers.adapters.bases.embedding import EmbeddingAdapter
 from quantizers.adapters.bases.spec import QuantizerSpec
 from quantizers.core.base import Quantizer
 
 
-class TiTokAdapter(Adapter):
+class TiTokAdapter(EmbeddingAdapter):
     """Replaces VectorQuantizer of github.com/bytedance/1d-tokenizer (no release; tested with a stand-in): TiTok,
     TA-TiTok and MaskGen.
 
@@ -89,11 +88,6 @@ class TiTokAdapter(Adapter):
                 "this contract does not support; expected integers"
             )
         return self.embedding(indices)
-
-    @property
-    def embedding(self) -> CodebookView:
-        """The codes, with the interface of the nn.Embedding that models read; of unit norm if `use_l2_norm`."""
-        return CodebookView(self.quantizer, self.dtype)
 
     @property
     def codebook_size(self) -> int:

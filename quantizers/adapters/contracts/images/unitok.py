@@ -11,7 +11,7 @@ from quantizers.adapters.bases.adapter import Adapter
 from quantizers.adapters.bases.copying import groups_of, set_codebook
 from quantizers.adapters.bases.distances import check_distance
 from quantizers.adapters.bases.spec import QuantizerSpec
-from quantizers.adapters.bases.used_codes import used_percentage
+from quantizers.adapters.bases.usage import utilization
 from quantizers.core.base import Quantizer
 
 Encoded = tuple[Tensor, Tensor, Tensor | float, Tensor]
@@ -84,7 +84,7 @@ class UniTokAdapter(Adapter):
         codebooks = getattr(self.original, "codebooks", ())
         has_entropy = any(codebook.use_entropy_loss for codebook in codebooks)
         entropy = torch.zeros_like(loss) if has_entropy else 0.0
-        return quantized, loss, entropy, used_percentage(self.quantizer, indices)
+        return quantized, loss, entropy, 100 * utilization(self.quantizer, indices)
 
     def f_to_idx(self, features: Tensor) -> Tensor:
         """The indices [B, num_codebooks, L] of features [B, L, C]."""
