@@ -23,13 +23,18 @@ def choose_contract(path: str, module: nn.Module, name: str | None) -> type[Adap
         )
     if isinstance(module, Adapter):
         return recognizing[0]
-    mismatches = []
+    mismatches: list[str] = []
+    unsupported: list[ValueError] = []
     for contract in recognizing:
         try:
             check_contract(module, contract)
             return contract
         except MismatchError as mismatch:
             mismatches.append(f"it looks like contract {contract.contract!r}, but {mismatch}")
+        except ValueError as error:  # a setting that this contract does not support
+            unsupported.append(error)
+    if unsupported:
+        raise unsupported[0]
     cls = type(module)
     raise ValueError(
         f"at {path!r} is {cls.__name__} of {cls.__module__}, which the model calls in another way than the known "

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import quantizers
 from quantizers import plug_in
+from quantizers.adapters import Adapter, QuantizerSpec, recognition
 from quantizers.adapters.checking.preserving import preserved
 from quantizers.adapters.checking.results import TOLERANCE, Comparison, described
 from tests.adapters.test_plugging import CODES, WIDTH, Model, VectorQuantizer2, built, modules, same_state, two
@@ -255,3 +256,22 @@ def test_a_preset_is_not_what_a_model_needs() -> None:
     """Its sizes are those of its paper; the model's are read."""
     with pytest.raises(ValueError, match="quantizer is 'preset:mimi', a preset with sizes of its own"):
         plug_in(built(), "preset:mimi")
+
+
+class Refusing(Adapter):
+    """Knows the class of the tests' model, and supports none of its settings."""
+
+    contract: ClassVar[str] = "refusing"
+    classes: ClassVar[tuple[str, ...]] = ("VectorQuantizer2",)
+    omitted_methods: ClassVar[tuple[str, ...]] = ("get_codebook_entry",)
+
+    @classmethod
+    def read_spec(cls, original: Any) -> QuantizerSpec:
+        raise ValueError("VectorQuantizer2 has a setting that is not supported")
+
+
+def test_a_contract_that_fits_comes_before_one_without_support(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recognition, "_CONTRACTS", {"refusing": Refusing, **recognition._CONTRACTS})
+    assert plug_in(built(), "vq").vq.contract == "taming"
+    with pytest.raises(ValueError, match="a setting that is not supported"):
+        plug_in(Model(Sampler()), "vq")
