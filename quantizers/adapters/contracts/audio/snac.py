@@ -137,7 +137,7 @@ class SnacAdapter(LastLossAdapter):
     def quantizers(self) -> list[SnacStage]:
         """The stages, as models read them."""
         return [
-            SnacStage(component, self.dtype, int(1 / scale[0]))
+            SnacStage(component, self.dtype, round(1 / scale[0]))
             for component, scale in zip(self.quantizer.components, self.quantizer.scales, strict=True)
         ]
 
