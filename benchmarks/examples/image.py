@@ -33,10 +33,10 @@ def build(seed: int) -> diffusers.VQModel:
     """Build a small VQModel with 512 codes, with the same initial weights for the same seed."""
     torch.manual_seed(seed)
     return diffusers.VQModel(
-        block_out_channels=(16, 32),
+        block_out_channels=(16, 16),
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
-        latent_channels=8,
+        latent_channels=4,
         num_vq_embeddings=CODES,
         norm_num_groups=8,
         mid_block_add_attention=False,
@@ -78,7 +78,7 @@ def picture(rows: dict[str, Tensor]) -> Figure:
     return figure
 
 
-def main(quantizer: QuantizerName = "fsq", steps: Steps = 320, seeds: Seeds = 3, out: Out = FOLDER) -> None:
+def main(quantizer: QuantizerName = "fsq", steps: Steps = 520, seeds: Seeds = 3, out: Out = FOLDER) -> None:
     """Train diffusers' VQModel twice from the same weights, with its own quantizer and with one of this
     library.
     """
