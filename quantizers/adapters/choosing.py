@@ -1,10 +1,17 @@
 """Choose the contract of a module: the one that its caller names, or one that the module was seen to keep."""
 
+import warnings
+
 from torch import nn
 
 from quantizers.adapters.bases.adapter import Adapter
 from quantizers.adapters.checking.contract import MismatchError, check_contract
-from quantizers.adapters.recognition import available_contracts, contract_named, contracts_of
+from quantizers.adapters.recognition import (
+    LISTED,
+    contract_named,
+    contracts_of,
+    overridden_methods,
+)
 
 
 def choose_contract(path: str, module: nn.Module, name: str | None) -> type[Adapter]:
@@ -14,12 +21,13 @@ def choose_contract(path: str, module: nn.Module, name: str | None) -> type[Adap
     Raises: ValueError if there is none.
     """
     if name is not None:
-        return contract_named(name)
+        contract = contract_named(name)
+        _warn_of_overrides(path, module, contract)
+        return contract
     recognizing = contracts_of(module)
     if not recognizing:
         raise ValueError(
-            f"at {path!r} is {type(module).__name__}, which follows no known contract; pass contract=, one of "
-            f"{', '.join(available_contracts())}"
+            f"at {path!r} is {type(module).__name__}, which follows no known contract; pass contract=, {LISTED}"
         )
     if isinstance(module, Adapter):
         return recognizing[0]
@@ -42,3 +50,13 @@ def choose_contract(path: str, module: nn.Module, name: str | None) -> type[Adap
         "contracts says all the same, pass contract=; otherwise write an adapter, see "
         "quantizers.adapters.register_contract"
     )
+
+
+def _warn_of_overrides(path: str, module: nn.Module, contract: type[Adapter]) -> None:
+    overridden = overridden_methods(module, contract)
+    if overridden:
+        warnings.warn(
+            f"at {path!r} is {type(module).__name__}, which overrides {', '.join(overridden)}; contract "
+            f"{contract.contract!r} replaces {'it' if len(overridden) == 1 else 'them'} by its own",
+            stacklevel=4,
+        )

@@ -6,7 +6,13 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from quantizers.adapters.bases.adapter import Adapter
-from quantizers.adapters.recognition import available_contracts, contract_of
+from quantizers.adapters.recognition import (
+    LISTED,
+    contract_of,
+    overridden_methods,
+    parent_contract,
+)
+from quantizers.core.base import Quantizer
 
 _QUANTIZER = r"(Quantize|Quantizer|VectorQuantization|ScalarQuantization|VQ|FSQ|LFQ)\d*$"
 """What the names of modules that quantize vectors end in."""
@@ -22,8 +28,7 @@ def find_paths(model: nn.Module) -> list[str]:
     found = _known_quantizers(model)
     if not found:
         raise ValueError(
-            f"model is {type(model).__name__}, in which no quantizer of a known contract was found "
-            f"({', '.join(available_contracts())}); pass its path as at= and its contract as contract="
+            f"model is {type(model).__name__}, in which no quantizer of a known contract was found; {_hint(model)}"
         )
     if len(found) > 1 and not _act_as_one(found):
         listed = ", ".join(f"{path!r} ({type(module).__name__})" for path, module in found.items())
@@ -86,6 +91,21 @@ def _known_quantizers(model: nn.Module) -> dict[str, nn.Module]:
         if not inside and contract_of(module) is not None:
             found[path] = module
     return found
+
+
+def _hint(model: nn.Module) -> str:
+    """What to pass for the quantizer that was not found: named if its class derives from a known one."""
+    for path, module in model.named_modules():
+        parent = None if isinstance(module, Quantizer) else parent_contract(module)
+        if parent is not None:
+            contract, base = parent
+            overridden = overridden_methods(module, contract)
+            without = f", without its own {', '.join(overridden)}" if overridden else ""
+            return (
+                f"at {path!r} is {type(module).__name__}, which derives from {base.__name__}: if the model calls "
+                f"it in the same way, pass at={path!r}, contract={contract.contract!r}{without}"
+            )
+    return f"pass its path as at= and its contract as contract=, {LISTED}"
 
 
 def _check_all_known(model: nn.Module, found: Mapping[str, nn.Module]) -> None:

@@ -20,7 +20,7 @@ from quantizers.adapters.paths import (
     resolve_paths,
 )
 from quantizers.adapters.reading import read_spec
-from quantizers.adapters.recognition import available_contracts, contract_of
+from quantizers.adapters.recognition import LISTED, contract_of
 from quantizers.adapters.torch_package import allow_package_import
 from quantizers.adapters.training import set_trainable
 from quantizers.core.base import Quantizer
@@ -232,10 +232,7 @@ def _codebook_at(model: nn.Module, path: str) -> Tensor:
     if isinstance(module, Adapter):
         return module.quantizer.codebook.detach().clone()
     if contract is None:
-        raise ValueError(
-            f"at {path!r} is {type(module).__name__}, which follows no known contract; expected one of "
-            f"{', '.join(available_contracts())}"
-        )
+        raise ValueError(f"at {path!r} is {type(module).__name__}, which follows no known contract; {LISTED}")
     return contract.trained_codebook(module).detach().clone()
 
 

@@ -130,6 +130,10 @@ _ADAPTERS: tuple[type[Adapter], ...] = (
 _CONTRACTS: dict[str, type[Adapter]] = {adapter.contract: adapter for adapter in _ADAPTERS}
 
 
+LISTED = "quantizers.adapters.available_contracts() lists the contracts"
+"""A part of errors."""
+
+
 def available_contracts() -> tuple[str, ...]:
     """The names of all contracts, sorted; `contracts/__init__.py` has a table."""
     return tuple(sorted(_CONTRACTS))
@@ -175,9 +179,7 @@ def contract_named(name: str) -> type[Adapter]:
     if name not in _CONTRACTS:
         near = difflib.get_close_matches(name.lower(), _CONTRACTS, n=3, cutoff=0.4)
         hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-        raise ValueError(
-            f"no contract is named {name!r}; {hint}expected one of {', '.join(available_contracts())}"
-        )
+        raise ValueError(f"no contract is named {name!r}; {hint}{LISTED}")
     return _CONTRACTS[name]
 
 
@@ -191,3 +193,20 @@ def contracts_of(module: nn.Module) -> list[type[Adapter]]:
 def contract_of(module: nn.Module) -> type[Adapter] | None:
     """The first of `contracts_of` a module; None if no contract recognizes it."""
     return next(iter(contracts_of(module)), None)
+
+
+def parent_contract(module: nn.Module) -> tuple[type[Adapter], type] | None:
+    """The contract of a class that a module's class derives from, and that class; None if there is none."""
+    for base in type(module).__mro__[1:]:
+        for adapter in _CONTRACTS.values():
+            if base.__name__ in adapter.classes and adapter.reads(module):
+                return adapter, base
+    return None
+
+
+def overridden_methods(module: nn.Module, contract: type[Adapter]) -> list[str]:
+    """The public methods of a contract that a module's class overrides in a class that the contract replaces."""
+    names = [base.__name__ for base in type(module).__mro__]
+    last = max((place for place, name in enumerate(names) if name in contract.classes), default=0)
+    own = {name for base in type(module).__mro__[:last] for name in vars(base)}
+    return sorted(name for name in own if not name.startswith("_") and hasattr(contract, name))

@@ -197,7 +197,8 @@ def test_the_error_says_what_was_met_and_what_the_contract_gives() -> None:
         assert part in message
     assert modules(model) == before
     assert same_state(model.state_dict(), state)
-    plug_in(model, "vq", contract="taming", at="vq")  # the caller's word counts
+    with pytest.warns(UserWarning, match="which overrides forward; contract 'taming' replaces it"):
+        plug_in(model, "vq", contract="taming", at="vq")  # the caller's word counts
 
 
 def test_a_model_without_values_is_checked_too() -> None:
@@ -275,3 +276,29 @@ def test_a_contract_that_fits_comes_before_one_without_support(monkeypatch: pyte
     assert plug_in(built(), "vq").vq.contract == "taming"
     with pytest.raises(ValueError, match="a setting that is not supported"):
         plug_in(Model(Sampler()), "vq")
+
+
+class Child(VectorQuantizer2):
+    """Of another name, with a lookup of its own."""
+
+    def get_codebook_entry(self, indices: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return -super().get_codebook_entry(indices, shape)
+
+
+class PlainChild(VectorQuantizer2):
+    """Of another name, and the same methods."""
+
+
+def test_a_class_that_derives_from_a_known_one_is_named() -> None:
+    """And the methods that it overrides, which a contract would replace."""
+    model = Model(Child())
+    before = modules(model)
+    own = "at 'vq' is Child, which derives from VectorQuantizer2: .*, without its own get_codebook_entry"
+    with pytest.raises(ValueError, match=own):
+        plug_in(model, "vq")
+    assert modules(model) == before
+    with pytest.warns(UserWarning, match="Child, which overrides get_codebook_entry; contract"):
+        plug_in(model, "vq", at="vq", contract="taming")
+    with pytest.raises(ValueError, match=r"pass at='vq', contract='taming'$"):
+        plug_in(Model(PlainChild()), "vq")
+    plug_in(Model(PlainChild()), "vq", at="vq", contract="taming")

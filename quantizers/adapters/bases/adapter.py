@@ -82,8 +82,11 @@ class Adapter(nn.Module, abc.ABC):
     @classmethod
     def recognizes(cls, module: nn.Module) -> bool:
         """Whether this contract applies to a module: by the name of its class, and by what `read_spec` finds."""
-        if type(module).__name__ not in cls.classes:
-            return False
+        return type(module).__name__ in cls.classes and cls.reads(module)
+
+    @classmethod
+    def reads(cls, module: nn.Module) -> bool:
+        """Whether a module has what `read_spec` reads."""
         try:
             cls.read_spec(module)
         except (AttributeError, TypeError):
