@@ -168,7 +168,7 @@ def test_a_path_that_is_not_there() -> None:
     ):
         plug_in(built(), "vq", at="encoder")
     with pytest.raises(
-        ValueError, match="at 'encoder' is Conv2d, which follows no known contract; .* lists the contracts"
+        ValueError, match=r"at 'encoder' is Conv2d, which follows no known contract; .* lists the contracts"
     ):
         take_codebook(built(), at="encoder")
 
