@@ -140,7 +140,8 @@ def test_options_of_presets_and_callables() -> None:
     assert quantizers.options("residual_fsq")["dropout"] == 0.0
     assert "transform" not in quantizers.options("vqbridge")
     assert {"patch_size", "decoder_gradient"} <= quantizers.options("vqbridge").keys()
-    assert quantizers.options(quantizers.FSQ).keys() == {"dim", "levels", "channel_dim", "bound", "gradient"}
+    own = {"dim", "levels", "channel_dim", "bound", "symmetric", "gradient"}
+    assert quantizers.options(quantizers.FSQ).keys() == own
     with pytest.raises(ValueError, match="no quantizer is named 'rvq'; did you mean 'residual'"):
         quantizers.options("rvq")
 
