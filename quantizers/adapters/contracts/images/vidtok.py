@@ -13,7 +13,7 @@ from quantizers.core.base import Quantizer
 
 
 class VidTokAdapter(FSQAdapter):
-    """Replaces FSQRegularizer of diffusers (tested with 0.40).
+    """Replaces FSQRegularizer of diffusers (tested with 0.42).
 
     z [B, D, T, H, W] → (quantized [B, D, T, H, W], indices [B, T, H, W]); also images [B, D, H, W], and
     sequences [B, N, D]. `indices_to_codes(indices)` returns vectors; those of three axes or more have their
