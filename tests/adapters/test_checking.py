@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import quantizers
 from quantizers import plug_in
 from quantizers.adapters import Adapter, QuantizerSpec, recognition
+from quantizers.adapters.checking.contract import check_contract
 from quantizers.adapters.checking.preserving import preserved
 from quantizers.adapters.checking.results import TOLERANCE, Comparison, described
 from tests.adapters.test_plugging import CODES, WIDTH, Model, VectorQuantizer2, built, modules, same_state, two
@@ -302,3 +303,16 @@ def test_a_class_that_derives_from_a_known_one_is_named() -> None:
     with pytest.raises(ValueError, match=r"pass at='vq', contract='taming'$"):
         plug_in(Model(PlainChild()), "vq")
     plug_in(Model(PlainChild()), "vq", at="vq", contract="taming")
+
+
+def test_the_check_seeds_no_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither by `torch.manual_seed`, which seeds all devices, nor on the default device, which may be one."""
+
+    def seed(_: int) -> None:
+        raise AssertionError("torch.manual_seed would seed all devices")
+
+    model = built()
+    monkeypatch.setattr(torch, "manual_seed", seed)
+    before = torch.get_rng_state()
+    check_contract(model.vq, recognition.contract_named("taming"))
+    assert torch.equal(torch.get_rng_state(), before)

@@ -2,6 +2,8 @@
 
 import inspect
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -75,7 +77,7 @@ def _public_methods(cls: type) -> set[str]:
 
 def _reference(original: nn.Module, contract: type[Adapter], spec: QuantizerSpec) -> tuple[Quantizer, bool]:
     """A quantizer that does what the original does, and whether it has the original's codes."""
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+    with warnings.catch_warnings(), _seeded_on_cpu():
         warnings.simplefilter("ignore")  # they tell of codes that a user keeps
         if not is_on_meta(original):
             try:
@@ -88,8 +90,7 @@ def _reference(original: nn.Module, contract: type[Adapter], spec: QuantizerSpec
 
 
 def _example(original: nn.Module, contract: type[Adapter], spec: QuantizerSpec) -> Tensor:
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.manual_seed(0)
+    with _seeded_on_cpu():
         z = contract.example(original, spec)
     return z.to("meta" if is_on_meta(original) else device_of(original), dtype_of(original))
 
@@ -100,10 +101,18 @@ def _answers(module: nn.Module, contract: type[Adapter], z: Tensor) -> tuple[dic
     module.eval()
     with torch.no_grad(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # torch.manual_seed would seed all devices
         try:
             for call, answer in contract.calls(module, z):
                 answers[call] = answer
         except Exception as error:
             return answers, error
     return answers, None
+
+
+@contextmanager
+def _seeded_on_cpu() -> Iterator[None]:
+    """A context in which new tensors are on the CPU and the same each time; random generators are left alone."""
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(0)
+        yield
