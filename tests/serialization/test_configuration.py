@@ -34,6 +34,7 @@ from quantizers.codebooks.simvq import WideMatrix
 from quantizers.core.arguments.configurable import configurable_classes
 from quantizers.core.arguments.construction import Unserializable
 from quantizers.core.registry import _BUILDERS
+from quantizers.scalar.symmetric import SoftClamp
 from quantizers.serialization.allowed_modules import allowed_classes
 from quantizers.serialization.configuration import configuration, rebuild
 from quantizers.training.regularizers import Entropy, Orthogonality, Regularizer, Wasserstein
@@ -157,7 +158,7 @@ MODULE_EXAMPLES = [
     nn.LeakyReLU(0.3), nn.PReLU(4, 0.1), nn.Softplus(2.0, 30.0), nn.Linear(4, 4, bias=False), nn.Linear(4, 4),
     nn.LayerNorm(4), nn.LayerNorm((4,), 1e-3, bias=False), nn.GroupNorm(2, 4, affine=False),
     nn.Conv1d(4, 4, 3, padding=1, groups=2), nn.Conv2d(4, 4, (3, 1), 1, "same", bias=False), nn.Conv3d(4, 4, 1),
-    quantizers.BlendConvolution(4, 2, 0.25),
+    quantizers.BlendConvolution(4, 2, 0.25), SoftClamp((5, 4, 3, 2)),
     nn.Sequential(), nn.Sequential(nn.Linear(4, 8), nn.Sequential(nn.GELU()), nn.Linear(8, 4)),
     *(SimVQ(4, 8, transform=name).transform for name in ("linear", "diagonal", "affine")), WideMatrix(4, 4),
     VQBridge(8, 4, patch_size=3, width=6, blocks=3, heads=2, gate=0.25),
