@@ -21,9 +21,7 @@ def choose_contract(path: str, module: nn.Module, name: str | None) -> type[Adap
     Raises: ValueError if there is none.
     """
     if name is not None:
-        contract = contract_named(name)
-        _warn_of_overrides(path, module, contract)
-        return contract
+        return contract_named(name)
     recognizing = contracts_of(module)
     if not recognizing:
         raise ValueError(
@@ -52,11 +50,12 @@ def choose_contract(path: str, module: nn.Module, name: str | None) -> type[Adap
     )
 
 
-def _warn_of_overrides(path: str, module: nn.Module, contract: type[Adapter]) -> None:
+def warn_of_overrides(path: str, module: nn.Module, contract: type[Adapter]) -> None:
+    """Warn of methods that a module's class overrides in the class that a contract replaces."""
     overridden = overridden_methods(module, contract)
     if overridden:
         warnings.warn(
             f"at {path!r} is {type(module).__name__}, which overrides {', '.join(overridden)}; contract "
             f"{contract.contract!r} replaces {'it' if len(overridden) == 1 else 'them'} by its own",
-            stacklevel=4,
+            stacklevel=5,
         )

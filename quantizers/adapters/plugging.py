@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from quantizers.adapters.bases.adapter import Adapter
 from quantizers.adapters.building import build
-from quantizers.adapters.choosing import choose_contract
+from quantizers.adapters.choosing import choose_contract, warn_of_overrides
 from quantizers.adapters.devices import builds_on_meta, device_of, dtype_of, is_on_meta, materialize, move_to
 from quantizers.adapters.model_config import write_config
 from quantizers.adapters.paths import (
@@ -197,6 +197,8 @@ def _adapted(
     spec, options = read_spec(path, original, contract, quantizer, options)
     built = build(spec, quantizer, options, keep_codebook)
     contract.check_quantizer(model, built)
+    if contract_name is not None:
+        warn_of_overrides(path, original, contract)
     if keep_codebook:
         _copy_codebook(path, contract, original, built)
     adapter = move_to(

@@ -110,8 +110,8 @@ def test_several_codebooks_have_a_column_each() -> None:
 def test_other_quantizers_of_the_name_are_not_taken_for_it(attribute: str) -> None:
     model = build()
     setattr(model.quantize, attribute, True)
-    with pytest.raises(ValueError, match="taming_first"):
-        plug_in(model, "vq", contract="taming_first")
+    with pytest.raises(ValueError, match="whose sizes contract 'taming_first' cannot read"):
+        plug_in(model, "vq", at="quantize", contract="taming_first")
     if attribute == "l2_norm":
         with pytest.raises(ValueError, match="no quantizer of a known contract"):
             plug_in(model, "vq")
