@@ -58,7 +58,7 @@ def results() -> st.SearchStrategy[Callable[[], Any]]:
     )
 
 
-def differences(one: Any, other: Any, values: bool = True) -> list[str]:
+def differences(one: Any, other: Any, values: bool = True) -> list[tuple[str, str]]:
     return list(Comparison(VECTORS, values).differences(one, other))
 
 

@@ -47,9 +47,9 @@ def check_contract(original: nn.Module, contract: type[Adapter]) -> None:
     if z.is_meta:
         stop, answers = None, {call: answer for call, answer in answers.items() if call in given}
     for call, answer in answers.items():
-        found = next(comparison.differences(answer, given.get(call)), None)
-        if found:
-            raise MismatchError(f"{call} returns {described(answer)}: {found}")
+        for place, words in comparison.differences(answer, given.get(call)):
+            what = f"{call} returns {described(answer)}: {place}" if place else f"the result of {call}"
+            raise MismatchError(f"{what} {words}")
     if stop is not None:
         last = f"after {next(reversed(answers))} " if answers else ""
         raise MismatchError(f"{last}it raises {type(stop).__name__} when called as the contract says: {stop}")

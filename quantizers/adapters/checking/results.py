@@ -24,13 +24,13 @@ class Comparison:
     values: bool
     """Whether indices and vectors must agree in value, too."""
 
-    def differences(self, expected: Any, given: Any) -> Iterator[str]:
-        """What is different about a result, in words; nothing if it has the nesting, shapes and dtypes of
-        `expected`."""
+    def differences(self, expected: Any, given: Any) -> Iterator[tuple[str, str]]:
+        """What is different about a result, as a place in it and words; nothing if it has the nesting, shapes and
+        dtypes of `expected`. The place is empty if the results differ as a whole."""
         for place, one, other in _pairs("", expected, given):
             found = self._difference(one, other)
             if found:
-                yield f"{place or 'the result'} {found}"
+                yield place, found
 
     def _difference(self, expected: Any, given: Any) -> str | None:
         if isinstance(expected, Tensor) and isinstance(given, Tensor):
