@@ -148,13 +148,12 @@ def test_a_run_leaves_no_trace(training: bool, fails: bool) -> None:
     tensors = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     generators = torch.get_rng_state(), random.getstate()
     try:
-        with preserved(module) as changes:
+        with preserved(module):
             module.eval()(torch.ones(3))
             if fails:
                 raise LookupError
     except LookupError:
         pass
-    assert changes.found
     assert vars(module).keys() == objects.keys()
     assert all(vars(module)[name] is value for name, value in objects.items())
     assert containers[:2] == ({}, [])
@@ -166,9 +165,6 @@ def test_a_run_leaves_no_trace(training: bool, fails: bool) -> None:
     assert same_state(module.state_dict(), tensors)
     assert torch.equal(torch.get_rng_state(), generators[0])
     assert random.getstate() == generators[1]
-    with preserved(module) as unchanged:
-        pass
-    assert not unchanged.found
 
 
 class Sampler(VectorQuantizer2):

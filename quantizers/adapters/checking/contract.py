@@ -36,13 +36,16 @@ def check_contract(original: nn.Module, contract: type[Adapter]) -> None:
     spec = contract.read_spec(original)
     reference, kept = _reference(original, contract, spec)
     z = _example(original, contract, spec)
-    with preserved(original) as changes:
+    with preserved(original):
+        codes = _codes(original, contract)
         answers, stop = _answers(original, contract, z)
+        moved = _codes(original, contract)
+    stay = codes is not None and moved is not None and torch.equal(codes, moved)
     with preserved(original):  # adapters may share its projections
         adapter = contract(reference, original).to(dtype_of(original))
         given, _ = _answers(adapter._apply(lambda tensor: tensor.to(z.device)), contract, z)
     # In half precision roundings decide many choices; a run that moves codes does not show those that are kept.
-    compares = kept and not contract.samples and not changes.found and z.dtype == torch.float32
+    compares = kept and stay and not contract.samples and z.dtype == torch.float32
     comparison = Comparison(z.numel() // spec.dim, compares)
     if z.is_meta:
         stop, answers = None, {call: answer for call, answer in answers.items() if call in given}
@@ -87,6 +90,16 @@ def _reference(original: nn.Module, contract: type[Adapter], spec: QuantizerSpec
             except ValueError:
                 pass  # its codes cannot be copied
         return build(spec, contract.reference, {}, False), False
+
+
+def _codes(original: nn.Module, contract: type[Adapter]) -> Tensor | None:
+    """A copy of a module's codes; None if it has no single table of them, or no values."""
+    if is_on_meta(original):
+        return None
+    try:
+        return contract.trained_codebook(original).detach().clone()
+    except ValueError:
+        return None
 
 
 def _example(original: nn.Module, contract: type[Adapter], spec: QuantizerSpec) -> Tensor:

@@ -9,23 +9,16 @@ import torch
 from torch import Tensor, nn
 
 
-class Changes:
-    """Whether a run changed tensors of a module; known after the run."""
-
-    found = False
-
-
 @contextmanager
-def preserved(module: nn.Module) -> Iterator[Changes]:
-    """A context at whose end a module is as it was at its start. Yields: whether tensors had changed by then."""
-    changes = Changes()
+def preserved(module: nn.Module) -> Iterator[None]:
+    """A context at whose end a module is as it was at its start."""
     attributes = [(part, dict(part.__dict__), _containers(part)) for part in module.modules()]
     values = [(tensor, tensor.detach().clone()) for tensor in _tensors(module)]
     devices = {tensor.device for tensor, _ in values if tensor.is_cuda}
     generator = random.getstate()
     try:
         with torch.random.fork_rng(devices=devices):
-            yield changes
+            yield
     finally:
         random.setstate(generator)
         for part, before, containers in attributes:
@@ -33,7 +26,7 @@ def preserved(module: nn.Module) -> Iterator[Changes]:
             part.__dict__.update(before)
             for container, contents in containers:
                 _refill(container, contents)
-        changes.found = _write_back(values)
+        _write_back(values)
 
 
 def _containers(part: nn.Module) -> list[tuple[Any, Any]]:
@@ -51,12 +44,11 @@ def _refill(container: Any, contents: Any) -> None:
 
 
 @torch.no_grad()
-def _write_back(values: list[tuple[Tensor, Tensor]]) -> bool:
-    """Give tensors their earlier values. Returns: whether one of them had others."""
-    changed = [(tensor, before) for tensor, before in values if not _same_values(tensor, before)]
-    for tensor, before in changed:
-        tensor.copy_(before)
-    return bool(changed)
+def _write_back(values: list[tuple[Tensor, Tensor]]) -> None:
+    """Give tensors that have changed their earlier values."""
+    for tensor, before in values:
+        if not _same_values(tensor, before):
+            tensor.copy_(before)
 
 
 def _same_values(tensor: Tensor, before: Tensor) -> bool:

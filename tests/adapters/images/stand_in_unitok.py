@@ -36,8 +36,7 @@ class VectorQuantizer(nn.Module):
         codes = self.codes(indices)
         loss = self.beta * functional.mse_loss(codes.detach(), unit) + functional.mse_loss(codes, unit.detach())
         shares = indices.flatten().bincount(minlength=self.vocab_size) / indices.numel()
-        if self.training:  # the published class does so in evaluation, too
-            self.vocab_usage.copy_(shares)
+        self.vocab_usage.copy_(shares)  # in evaluation, too
         usage = 100 * (shares > 0.01 / self.vocab_size).float().mean()
         entropy = self._entropy_loss(unit) if self.use_entropy_loss else 0.0
         return unit + (codes - unit).detach(), loss, entropy, usage
