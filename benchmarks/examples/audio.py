@@ -23,7 +23,7 @@ from benchmarks.examples.swap import (
     write,
 )
 from benchmarks.examples.utterances import SAMPLE_RATE
-from benchmarks.examples.waves import mel_distance, picture, spectral_distance, wav
+from benchmarks.examples.waves import mel_distance, picture, spectral_distance, wav_files
 from quantizers import metrics, plug_in
 
 STAGES, CODES = 4, 256
@@ -86,9 +86,7 @@ def main(quantizer: QuantizerName = "fsq", steps: Steps = 300, seeds: Seeds = 3,
     comparison = compare(runs, MEASURES, steps, seeds, console)
     own, swapped = (result.trials[0].shown for result in comparison.results)
     rows = {"original": held_out(), "DAC's own": own, f"{quantizer} swapped in": swapped}
-    names = ("audio_original", "audio_own", "audio_swapped")
-    files = {f"{name}.wav": wav(row[:2]) for name, row in zip(names, rows.values(), strict=True)}
-    write(out, "audio", comparison, picture(rows, ("tones", "speech")), console, files)
+    write(out, "audio", comparison, picture(rows, ("tones", "speech")), console, wav_files("audio", rows, 2))
 
 
 if __name__ == "__main__":

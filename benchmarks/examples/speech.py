@@ -31,7 +31,7 @@ from benchmarks.examples.swap import (
     write,
 )
 from benchmarks.examples.utterances import SAMPLE_RATE, utterances
-from benchmarks.examples.waves import BANDS, log_mel, mel_distance, picture, spectral_distance, wav
+from benchmarks.examples.waves import BANDS, log_mel, mel_distance, picture, spectral_distance, wav_files
 from quantizers import metrics, plug_in
 
 if importlib.util.find_spec("transformers.models.xcodec2") is None:
@@ -136,9 +136,14 @@ def main(quantizer: QuantizerName = "simvq", steps: Steps = 100, seeds: Seeds = 
     comparison = compare(runs, MEASURES, steps, seeds, console)
     own, swapped = (result.trials[0].shown for result in comparison.results)
     rows = {"original": held_out(), "Xcodec2's own": own, f"{quantizer} swapped in": swapped}
-    names = ("speech_original", "speech_own", "speech_swapped")
-    files = {f"{name}.wav": wav(row[:4]) for name, row in zip(names, rows.values(), strict=True)}
-    write(out, "speech", comparison, picture(rows, ("one voice", "another voice")), console, files)
+    write(
+        out,
+        "speech",
+        comparison,
+        picture(rows, ("one voice", "another voice")),
+        console,
+        wav_files("speech", rows, 4),
+    )
 
 
 if __name__ == "__main__":

@@ -75,6 +75,12 @@ def picture(rows: dict[str, Tensor], titles: tuple[str, str]) -> Figure:
     return figure
 
 
+def wav_files(name: str, rows: dict[str, Tensor], count: int) -> dict[str, bytes]:
+    """Encode the first sounds of the original, the model's own and the swapped quantizer, by name of file."""
+    kinds = ("original", "own", "swapped")
+    return {f"{name}_{kind}.wav": wav(row[:count]) for kind, row in zip(kinds, rows.values(), strict=True)}
+
+
 def wav(sounds: Tensor) -> bytes:
     """Encode sounds [B, 1, T] in [−1, 1], one after the other, as a 16-bit WAV file."""
     buffer = io.BytesIO()

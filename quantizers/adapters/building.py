@@ -60,7 +60,7 @@ def build(
         return check_fits(spec, _multiscale(spec, quantizer, options, keep_codebook))
     if spec.num_groups is not None:
         return check_fits(spec, _grouped(spec, quantizer, options, keep_codebook))
-    known = {**spec.options, **({"logits": "distance", **spec.keep_codebook_options} if keep_codebook else {})}
+    known = _known(spec, keep_codebook)
     if "hard" in parameters(quantizer):  # a Gumbel quantizer
         known |= spec.gumbel_options
     if spec.num_quantizers is None:
@@ -131,7 +131,7 @@ def _multiscale(
         return _projecting_scales(spec, quantizer, options, keep_codebook)
     name = quantizer if quantizer in _OF_SCALES else "var"
     kind = options.get("quantizer", "vq") if name == quantizer else quantizer
-    known = {**spec.options, **({"logits": "distance", **spec.keep_codebook_options} if keep_codebook else {})}
+    known = _known(spec, keep_codebook)
     cls = _OF_SCALES[name]
     own = _accepted(known, cls.from_options, cls, kind, *_BUILT_CLASSES.get(kind, ()))
     if not options.keys() & {"levels", "lattice"}:
@@ -171,6 +171,11 @@ def _residual(
     built = (stage, *_BUILT_CLASSES.get(stage, ()))
     own = _accepted(known, ResidualQuantizer.from_options, ResidualQuantizer, *built)
     return "residual", {"quantizer": stage, **own}
+
+
+def _known(spec: QuantizerSpec, keep_codebook: bool) -> dict[str, Any]:
+    """The options that the spec has for any quantizer."""
+    return {**spec.options, **({"logits": "distance", **spec.keep_codebook_options} if keep_codebook else {})}
 
 
 def _accepted(known: Mapping[str, Any], *quantizers: str | Builder) -> dict[str, Any]:

@@ -62,6 +62,7 @@ from quantizers.adapters.contracts.vector_quantize_pytorch import (
     VectorQuantizeAdapter,
     VectorQuantizeOlderAdapter,
 )
+from quantizers.core.arguments.hints import did_you_mean
 
 _ADAPTERS: tuple[type[Adapter], ...] = (
     AcademiCodecAdapter,
@@ -178,8 +179,7 @@ def contract_named(name: str) -> type[Adapter]:
     """The contract with a name. Raises: ValueError for an unknown name; the message lists similar ones."""
     if name not in _CONTRACTS:
         near = difflib.get_close_matches(name.lower(), _CONTRACTS, n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-        raise ValueError(f"no contract is named {name!r}; {hint}{LISTED}")
+        raise ValueError(f"no contract is named {name!r}; {did_you_mean(near)}{LISTED}")
     return _CONTRACTS[name]
 
 

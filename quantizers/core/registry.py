@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from quantizers.core.arguments.checks import plain, shown
 from quantizers.core.arguments.forwarding import builder_name, forwarding_of, options_of
+from quantizers.core.arguments.hints import did_you_mean
 from quantizers.core.arguments.listing import Options
 from quantizers.core.arguments.options import UnknownOptionError, bind, checked, signature_of
 from quantizers.core.base import Quantizer
@@ -207,8 +208,9 @@ def _builder(quantizer: object) -> Builder:
             return partial(_builder(method), **options)
         if name not in _BUILDERS:
             near = [*_under_schemes(name), *_near(name.lower())]
-            hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-            raise ValueError(f"no quantizer is named {name!r}; {hint}there are {', '.join(available())}")
+            raise ValueError(
+                f"no quantizer is named {name!r}; {did_you_mean(near)}there are {', '.join(available())}"
+            )
         return _BUILDERS[name]
     if not callable(quantizer):
         raise TypeError(

@@ -15,6 +15,7 @@ replace the preset's. A preset has no trained codes: for those of an existing mo
 import difflib
 from collections.abc import Mapping
 
+from quantizers.core.arguments.hints import did_you_mean
 from quantizers.core.registry import Builder, register_scheme
 from quantizers.presets import audio, images, other, speech, video
 from quantizers.presets.preset import Preset, Published
@@ -35,8 +36,7 @@ def get(name: str) -> Preset:
     """The preset of a name, without "preset:". Raises: ValueError for an unknown name, with the names near it."""
     if name not in _PRESETS:
         near = difflib.get_close_matches(str(name).lower(), _PRESETS, n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-        raise ValueError(f"no preset is named {name!r}; {hint}there are {', '.join(available())}")
+        raise ValueError(f"no preset is named {name!r}; {did_you_mean(near)}there are {', '.join(available())}")
     return _PRESETS[name]
 
 

@@ -1,7 +1,9 @@
 """Checks that every model with a quantizer plugged in must pass."""
 
 from collections.abc import Callable
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -9,6 +11,12 @@ from quantizers import plug_in, take_codebook, unplug
 
 METHODS = ("vq", "ema_vq", "simvq", "rotation_vq", "fsq", "gumbel")
 """The methods that each contract is tested with."""
+
+
+def one_in_three(row: int, column: int) -> Any:
+    """The marks of a pair in a table of tests: one in three is in `make test`, the others in `make fuzz`."""
+    return [] if (row + column) % 3 == 0 else [pytest.mark.long]
+
 
 RATES = (12.5, 25, 50, 75, 150)
 """Frame rates of codecs, in vectors per second."""

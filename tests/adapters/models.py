@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from quantizers import plug_in
 from quantizers.adapters import plugged
-from tests.adapters.common import METHODS
+from tests.adapters.common import METHODS, one_in_three
 
 TESTS = {
     "vqmodel": "images.test_diffusers",
@@ -31,7 +31,7 @@ def pairs(*, without: tuple[str, ...] = ()) -> Any:
     found = []
     for row, model_name in enumerate(name for name in NAMES if name not in without):
         for column, name in enumerate(METHODS):
-            marks = [] if (row + column) % 3 == 0 else [pytest.mark.long]
+            marks = one_in_three(row, column)
             found.append(pytest.param(model_name, name, marks=marks, id=f"{model_name}-{name}"))
     return pytest.mark.parametrize(("model_name", "name"), found)
 

@@ -12,7 +12,7 @@ from quantizers import plug_in, unplug
 from quantizers.adapters.bases.adapter import Adapter
 from quantizers.adapters.checking.contract import check_contract
 from quantizers.adapters.recognition import _CONTRACTS, contracts_of
-from tests.adapters.common import METHODS
+from tests.adapters.common import METHODS, one_in_three
 from tests.adapters.originals import ORIGINALS, OWN_CONTRACTS
 
 every_original = pytest.mark.parametrize("contract", ORIGINALS)
@@ -21,7 +21,7 @@ every_original = pytest.mark.parametrize("contract", ORIGINALS)
 def pairs() -> Any:
     """Each contract with each of the main methods: a third of them in `make test`, the others in `make fuzz`."""
     found = [
-        pytest.param(contract, name, marks=[] if (row + column) % 3 == 0 else [pytest.mark.long])
+        pytest.param(contract, name, marks=one_in_three(row, column))
         for row, contract in enumerate(ORIGINALS)
         for column, name in enumerate(METHODS)
     ]

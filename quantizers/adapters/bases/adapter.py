@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from quantizers.adapters.bases.copying import set_codebook, stages_of
-from quantizers.adapters.bases.spec import QuantizerSpec
+from quantizers.adapters.bases.spec import QuantizerSpec, random_vectors
 from quantizers.core.base import Quantizer
 
 
@@ -108,9 +108,7 @@ class Adapter(nn.Module, abc.ABC):
     def example(cls, original: Any, spec: QuantizerSpec) -> Tensor:
         """Random vectors in the shape that the original quantizes, for `calls`: two samples of eight positions on
         each axis."""
-        sizes = [2, *[8] * cls.positions]
-        sizes.insert(len(sizes) if spec.channel_dim == -1 else spec.channel_dim, spec.dim)
-        return torch.randn(sizes)
+        return random_vectors(spec, cls.positions)
 
     @classmethod
     def calls(cls, module: Any, z: Tensor) -> Iterator[tuple[str, Any]]:

@@ -3,6 +3,11 @@
 from quantizers.core.base import Quantizer
 
 
+def distance_of(quantizer: Quantizer) -> str:
+    """How a quantizer compares vectors and codes, a value of the option `distance` of codebooks."""
+    return getattr(quantizer, "distance", "euclidean")
+
+
 def check_distance(quantizer: Quantizer, distance: str) -> None:
     """Check that a quantizer compares vectors and codes as the original does.
 
@@ -10,7 +15,7 @@ def check_distance(quantizer: Quantizer, distance: str) -> None:
 
     Raises: ValueError if it compares them in another way, and so would choose other codes.
     """
-    own = getattr(quantizer.evaluated, "distance", "euclidean")
+    own = distance_of(quantizer.evaluated)
     if own != distance:
         raise ValueError(
             f"{type(quantizer).__name__} has distance={own!r}, but the codes to keep are chosen by "

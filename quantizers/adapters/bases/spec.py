@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import torch
+from torch import Tensor
+
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -36,3 +39,10 @@ class QuantizerSpec(NamedTuple):
     """The number of axes of positions of these maps: 1 for sequences, 2 for images, 3 for videos."""
     projects_scales: bool = False
     """Whether each scale has projections of its own, as a stage of a residual quantizer does."""
+
+
+def random_vectors(spec: QuantizerSpec, positions: int) -> Tensor:
+    """Two samples in the layout of a spec, with eight positions on each of `positions` axes."""
+    sizes = [2, *[8] * positions]
+    sizes.insert(len(sizes) if spec.channel_dim == -1 else spec.channel_dim, spec.dim)
+    return torch.randn(sizes)

@@ -1,7 +1,7 @@
 """What to write instead of an option that does not exist."""
 
 import difflib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 Names = Collection[str]
 
@@ -95,6 +95,11 @@ ADVICE: dict[str, tuple[Callable[[Names], bool], str]] = {
     ),
 }
 """Words of other libraries for what is done differently here, with the quantizers that the advice fits."""
+
+
+def did_you_mean(near: Sequence[str]) -> str:
+    """`did you mean 'vq' or 'ema_vq'? ` for names that are near an unknown one, and nothing for none."""
+    return f"did you mean {' or '.join(map(repr, near))}? " if near else ""
 
 
 def hint_for(option: str, names: Names) -> str:

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 from quantizers import plug_in
 from quantizers.adapters.recognition import contract_of
 from quantizers.serialization.configuration import configuration, rebuild
-from tests.adapters.common import METHODS
+from tests.adapters.common import METHODS, one_in_three
 from tests.adapters.images import (
     test_gigatok,
     test_gigatok_fsq,
@@ -33,7 +33,7 @@ def pairs() -> list[Any]:
     ]
     for row, contract in enumerate(ORIGINALS):
         for column, method in enumerate(METHODS):
-            marks = [] if (row + column) % 3 == 0 else [pytest.mark.long]
+            marks = one_in_three(row, column)
             found.append(pytest.param(contract, method, False, marks=marks, id=f"{contract}-{method}"))
     return found
 

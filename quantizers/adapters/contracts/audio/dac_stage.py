@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from quantizers.adapters.bases.adapter import Adapter
 from quantizers.adapters.bases.copying import set_codebook
-from quantizers.adapters.bases.linear_maps import map_weight
+from quantizers.adapters.bases.distances import distance_of
+from quantizers.adapters.bases.linear_maps import copy_maps
 from quantizers.adapters.bases.spec import QuantizerSpec
 from quantizers.composite.latents import encode_latents, latent_codes, latents_of
 from quantizers.core.base import Quantizer
@@ -167,16 +168,14 @@ class DacStageAdapter(StageView, Adapter):
         """Copy codes and projections. Raises: ValueError for a quantizer that chooses codes in another way."""
         projections = quantizer.project_in, quantizer.project_out
         projects = all(isinstance(projection, Projection) for projection in projections)
-        if not projects or getattr(quantizer, "distance", None) != "angle":
+        if not projects or distance_of(quantizer) != "angle":
             raise ValueError(
                 f"{type(quantizer).__name__} cannot keep a codebook of DAC, which projects vectors and chooses "
                 "codes by angle; expected 'vq', 'ema_vq', 'rotation_vq', 'simvq' or another with distance='angle' "
                 "and code_dim other than dim"
             )
         set_codebook(quantizer, cls.trained_codebook(original))
-        for projection, convolution in zip(projections, (original.in_proj, original.out_proj), strict=True):
-            projection.get_parameter("weight").copy_(map_weight(convolution))
-            projection.get_parameter("bias").copy_(convolution.bias)
+        copy_maps(quantizer, original.in_proj, original.out_proj)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """See the class. Raises: ValueError or TypeError for z of another shape or dtype."""

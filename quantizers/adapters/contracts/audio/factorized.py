@@ -31,7 +31,6 @@ class FactorizedAdapter(DacStageAdapter):
 
     contract: ClassVar[str] = "factorized"
     classes: ClassVar[tuple[str, ...]] = ("FactorizedVectorQuantize",)
-    reference: ClassVar[str] = "vq"
 
     @classmethod
     def read_spec(cls, original: Any) -> QuantizerSpec:

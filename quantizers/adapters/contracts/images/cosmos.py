@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from quantizers.adapters.bases.codebook_view import flat_indices
+from quantizers.adapters.bases.codebook_view import entry_shape, flat_indices
 from quantizers.adapters.bases.spec import QuantizerSpec
 from quantizers.adapters.bases.usage import perplexity
 from quantizers.adapters.contracts.images.cosmos_fsq import loss_of_samples
@@ -34,9 +34,6 @@ class CosmosAdapter(TamingAdapter):
 
     contract: ClassVar[str] = "cosmos"
     classes: ClassVar[tuple[str, ...]] = ("VectorQuantizer",)
-    positions: ClassVar[int] = 2
-    reference: ClassVar[str] = "vq"
-    omitted_methods: ClassVar[tuple[str, ...]] = ("remap_to_used", "unmap_to_all")
 
     @classmethod
     def read_spec(cls, original: Any) -> QuantizerSpec:
@@ -58,8 +55,7 @@ class CosmosAdapter(TamingAdapter):
         """A forward, and the lookup of its indices."""
         output = module(z)
         yield "forward", output
-        shape = (len(z), *z.shape[2:], z.shape[1])
-        yield "get_codebook_entry", module.get_codebook_entry(output[2][0], shape)
+        yield "get_codebook_entry", module.get_codebook_entry(output[2][0], entry_shape(z))
 
     def forward(  # type: ignore[override]
         self, z: Tensor, temp: float | None = None, rescale_logits: bool = False, return_logits: bool = False

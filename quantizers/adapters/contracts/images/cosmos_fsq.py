@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from quantizers.adapters.bases.given_dtype import GivenDtypeAdapter
@@ -49,7 +48,7 @@ class CosmosFSQAdapter(GivenDtypeAdapter, FSQAdapter):
     @classmethod
     def example(cls, original: Any, spec: QuantizerSpec) -> Tensor:
         """Images [B, D, H, W]."""
-        return torch.randn(2, spec.dim, 8, 8)
+        return super().example(original, spec._replace(channel_dim=1))
 
     @classmethod
     def calls(cls, module: Any, z: Tensor) -> Iterator[tuple[str, Any]]:

@@ -61,7 +61,7 @@ class CosmosResidualFSQAdapter(GivenDtypeAdapter):
     @classmethod
     def example(cls, original: Any, spec: QuantizerSpec) -> Tensor:
         """Images [B, D, H, W]."""
-        return torch.randn(2, spec.dim, 8, 8)
+        return super().example(original, spec._replace(channel_dim=1))
 
     @classmethod
     def calls(cls, module: Any, z: Tensor) -> Iterator[tuple[str, Any]]:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Any, ClassVar, cast
 
-import torch
 from torch import Tensor
 
 from quantizers.adapters.bases.spec import QuantizerSpec
@@ -43,7 +42,7 @@ class GigaTokFSQAdapter(FSQAdapter):
     @classmethod
     def example(cls, original: Any, spec: QuantizerSpec) -> Tensor:
         """A small input. The channels of maps are on axis 1, whatever `channel_first` says."""
-        return torch.randn(2, spec.dim, 8, 8)
+        return super().example(original, spec._replace(channel_dim=1))
 
     @classmethod
     def calls(cls, module: Any, z: Tensor) -> Iterator[tuple[str, Any]]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from quantizers.adapters.bases.codebook_view import flat_indices
-from quantizers.adapters.bases.distances import check_distance
+from quantizers.adapters.bases.distances import check_distance, distance_of
 from quantizers.adapters.bases.embedding import EmbeddingAdapter
 from quantizers.adapters.bases.spec import QuantizerSpec
 from quantizers.adapters.bases.usage import utilization
@@ -42,7 +42,6 @@ class ImageFolderSingleAdapter(EmbeddingAdapter):
     classes: ClassVar[tuple[str, ...]] = ("VectorQuantizer",)
     channel_dim: ClassVar[int] = 1
     positions: ClassVar[int] = 2
-    reference: ClassVar[str] = "vq"
     omitted_methods: ClassVar[tuple[str, ...]] = ("no_weight_decay",)
 
     @classmethod
@@ -97,7 +96,7 @@ class ImageFolderSingleAdapter(EmbeddingAdapter):
     @property
     def codebook_norm(self) -> bool:
         """Whether vectors and codes lie on the unit sphere."""
-        return getattr(self.quantizer, "distance", "euclidean") == "cosine"
+        return distance_of(self.quantizer) == "cosine"
 
 
 def _distance(original: Any) -> str:

@@ -43,7 +43,6 @@ class LlamaGenAdapter(EmbeddingAdapter):
     classes: ClassVar[tuple[str, ...]] = ("VectorQuantizer",)
     channel_dim: ClassVar[int] = 1
     positions: ClassVar[int] = 2
-    reference: ClassVar[str] = "vq"
 
     @classmethod
     def read_spec(cls, original: Any) -> QuantizerSpec:

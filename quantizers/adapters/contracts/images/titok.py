@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from quantizers.adapters.bases.distances import check_distance
+from quantizers.adapters.bases.distances import check_distance, distance_of
 from quantizers.adapters.bases.embedding import EmbeddingAdapter
 from quantizers.adapters.bases.spec import QuantizerSpec
 from quantizers.core.base import Quantizer
@@ -39,7 +39,6 @@ class TiTokAdapter(EmbeddingAdapter):
     classes: ClassVar[tuple[str, ...]] = ("VectorQuantizer",)
     channel_dim: ClassVar[int] = 1
     positions: ClassVar[int] = 2
-    reference: ClassVar[str] = "vq"
 
     @classmethod
     def read_spec(cls, original: Any) -> QuantizerSpec:
@@ -102,7 +101,7 @@ class TiTokAdapter(EmbeddingAdapter):
     @property
     def use_l2_norm(self) -> bool:
         """Whether vectors and codes lie on the unit sphere."""
-        return getattr(self.quantizer, "distance", "euclidean") == "cosine"
+        return distance_of(self.quantizer) == "cosine"
 
 
 def _distance(original: Any) -> str:

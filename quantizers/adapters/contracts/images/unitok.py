@@ -38,7 +38,6 @@ class UniTokAdapter(Adapter):
 
     contract: ClassVar[str] = "unitok"
     classes: ClassVar[tuple[str, ...]] = ("VectorQuantizerM",)
-    reference: ClassVar[str] = "vq"
     omitted_methods: ClassVar[tuple[str, ...]] = ("init_vocab",)
 
     @classmethod

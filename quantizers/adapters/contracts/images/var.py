@@ -12,6 +12,7 @@ from torch.nn import functional
 from quantizers.adapters.bases.adapter import Adapter
 from quantizers.adapters.bases.codebook_view import CodebookView
 from quantizers.adapters.bases.copying import set_codebook
+from quantizers.adapters.bases.distances import distance_of
 from quantizers.adapters.bases.spec import QuantizerSpec
 from quantizers.composite.blends import BlendConvolution, spread_blends
 from quantizers.composite.pyramid import upsample
@@ -281,7 +282,7 @@ class VarAdapter(Adapter):
     @property
     def using_znorm(self) -> bool:
         """Whether codes are chosen by angle."""
-        return getattr(self.quantizer.components[0], "distance", "euclidean") == "angle"
+        return distance_of(self.quantizer.components[0]) == "angle"
 
     @property
     def beta(self) -> float:

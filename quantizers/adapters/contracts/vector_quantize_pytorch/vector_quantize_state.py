@@ -3,11 +3,11 @@
 import warnings
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from quantizers.adapters.bases.copying import groups_of, set_averages, set_codebook
-from quantizers.adapters.bases.spec import QuantizerSpec
+from quantizers.adapters.bases.distances import distance_of
+from quantizers.adapters.bases.spec import QuantizerSpec, random_vectors
 from quantizers.adapters.contracts.vector_quantize_pytorch.common import PackageAdapter, refuse
 from quantizers.codebooks.multihead import MultiHeadVectorQuantizer
 from quantizers.core.base import Quantizer
@@ -21,10 +21,7 @@ def channel_axis(original: Any) -> int:
 
 def example_of_maps(original: Any, spec: QuantizerSpec) -> Tensor:
     """Random vectors in the shape that a VectorQuantize takes: those of a sequence, an image or a video."""
-    axes = 2 if original.accept_image_fmap else 3 if original.accept_3d_fmap else 1
-    sizes = [2, *[8] * axes]
-    sizes.insert(1 if spec.channel_dim == 1 else len(sizes), spec.dim)
-    return torch.randn(sizes)
+    return random_vectors(spec, 2 if original.accept_image_fmap else 3 if original.accept_3d_fmap else 1)
 
 
 def restore_masked(adapter: PackageAdapter, quantized: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
@@ -128,7 +125,7 @@ def _check_same_distance(original: Any, quantizer: Quantizer) -> None:
         orthogonal_reg_weight=original.orthogonal_reg_weight if original.use_cosine_sim else None,
     )
     distance = "cosine" if original.use_cosine_sim else "euclidean"
-    if getattr(quantizer, "distance", "euclidean") != distance:
+    if distance_of(quantizer) != distance:
         raise ValueError(
             f"{type(quantizer).__name__} does not compare by {distance} distance, unlike the codes to keep; "
             "expected one of 'vq', 'ema_vq', 'rotation_vq', 'simvq'"
