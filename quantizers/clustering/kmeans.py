@@ -92,7 +92,7 @@ def kmeans(
         codes = seeds(x, size, draws, group)
         if codes.shape[0] == size:
             codes = _lloyd(x, codes, distance, iterations, group)
-        return _filled_up(codes, size, distance, factor, draws)
+        return filled_up(codes, size, distance, factor, draws)
 
 
 def _of_mean_length(x: Tensor, directions: Tensor, group: Group) -> Tensor:
@@ -189,7 +189,7 @@ def _counts(indices: Tensor, codes: Tensor, group: Group) -> Tensor:
     return total(group, torch.bincount(indices, minlength=codes.shape[0]))[0]
 
 
-def _filled_up(codes: Tensor, size: int, distance: Distance, factor: float, draws: torch.Generator) -> Tensor:
+def filled_up(codes: Tensor, size: int, distance: Distance, factor: float, draws: torch.Generator) -> Tensor:
     """Divide the codes by `factor`, and append moved copies of them up to `size`."""
     count, missing = codes.shape[0], size - codes.shape[0]
     filled = codes / factor

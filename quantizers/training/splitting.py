@@ -8,15 +8,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from quantizers.clustering.seeding import Group
+from quantizers.clustering.spread import split
 from quantizers.core.base import Quantizer
-from quantizers.core.parallel import ProcessGroup, total
-from quantizers.kernels.common.vectors import normalize
-from quantizers.kernels.sums.operation import code_sums
+from quantizers.core.parallel import ProcessGroup
 from quantizers.training.drawn_vectors import shared_generator
 from quantizers.training.replacement import LEAST_CHOICES, Choices, Replacement, learned
-
-POWER_STEPS = 2  # of the power iteration that finds the direction of a code's spread
-SMALLEST = 16  # standard deviation of a spread, in roundings of the vectors
 
 
 class CodeSplitting(Replacement):
@@ -91,45 +87,13 @@ class CodeSplitting(Replacement):
         strong = strong[use[strong] >= max(1.0, 2 * self.threshold)]
         if not len(weak) or not len(strong):
             return 0
-        spread = self._spread(quantizer.codebook.detach(), strong, choices.z, choices.indices, group)
-        splits = spread.isfinite().all(-1) & spread.any(-1)
-        pairs = torch.stack([weak[: splits.sum()], strong[splits][: len(weak)]])
-        centers, offsets = quantizer.codebook.detach()[pairs[1]], self.offset * spread[splits][: len(weak)]
+        codes, draws = quantizer.codebook.detach(), shared_generator(use.device, group)
+        pairs, placed = split(
+            codes, weak, strong, choices.z, choices.indices, offset=self.offset, group=group, draws=draws
+        )
         quantizer.share_weight(*pairs)
         positions = pairs.flatten()
-        quantizer.place_codes(positions, torch.cat([centers + offsets, centers - offsets]))
+        quantizer.place_codes(positions, placed)
         self._update_optimizer(quantizer, positions, torch.ones_like(use[positions]))
         use[positions] = (use[pairs].sum(0) / 2).repeat(2)
         return pairs.shape[1]
-
-    def _spread(self, codes: Tensor, strong: Tensor, z: Tensor, indices: Tensor, group: Group) -> Tensor:
-        """σ d [S, D] of the codes at `strong` [S], the same bits on all ranks; zero for no split."""
-        count, centers = len(strong), codes[strong]
-        place = torch.full_like(codes[:, 0], -1, dtype=torch.int64)
-        place[strong] = torch.arange(count, device=strong.device)
-        z, chosen = z[place[indices] >= 0], place[indices][place[indices] >= 0]
-        differences = z - centers[chosen]
-        numbers, sums = (each.to(codes) for each in total(group, *_sums(differences, chosen, count)))
-        numbers = numbers.clamp(min=1)[:, None]
-        drift = sums / numbers * ((numbers - 1) / numbers)
-        differences = differences - drift[chosen]
-
-        draws = shared_generator(codes.device, group)
-        directions = normalize(torch.randn(*drift.shape, generator=draws, device="cpu").to(codes))
-        for _ in range(POWER_STEPS):
-            along = (differences * directions[chosen]).sum(-1, keepdim=True)
-            (sums,) = total(group, _sums(along * differences, chosen, count)[1])
-            directions = normalize(sums)
-        along = (differences * directions[chosen]).sum(-1, keepdim=True)
-        (squares,) = total(group, _sums(along.square(), chosen, count)[1])
-        deviations = (squares / numbers).sqrt()
-        # Of equal vectors, rounding leaves differences.
-        smallest = SMALLEST * torch.finfo(codes.dtype).eps * (centers.abs() + drift.abs()).amax(-1, keepdim=True)
-        splits = (deviations > smallest) & ((drift * directions).sum(-1, keepdim=True).abs() <= deviations)
-        return (deviations * directions).where(splits, 0.0)
-
-
-def _sums(vectors: Tensor, indices: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The number of vectors of each index, [count], and their sum [count, D]."""
-    counts, sums = code_sums(vectors[None], indices[None], count)
-    return counts[0], sums[0]
