@@ -34,8 +34,17 @@ def open_npy(path: str) -> RegionVectors:
     return RegionVectors(path, Region(path, offset, dtype, (rows, channels), strides))
 
 
-def mapped_region(array: "np.ndarray[Any, Any]") -> Region | None:
-    """Where a memory-mapped array lies in its file; None for any other array, and for one that needs its map.
+def open_mapped(array: "np.ndarray[Any, Any]") -> RegionVectors | None:
+    """The vectors of a memory-mapped array, read from its file; None for any other. Raises: as `open_npy`."""
+    region = _mapped_region(array)
+    if region is None:
+        return None
+    check_dtype(region.path, region.dtype)
+    return RegionVectors(region.path, region)
+
+
+def _mapped_region(array: "np.ndarray[Any, Any]") -> Region | None:
+    """Where the array lies in its file; None unless it is memory-mapped, and if only the map has its values.
 
     Changes of a copy-on-write map are not in its file. Strides that are not positive cannot be read in order.
     """

@@ -1,7 +1,7 @@
 """Open anything that contains vectors."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +11,47 @@ from torch import Tensor
 from quantizers.core.arguments.checks import check_at_least, shown
 from quantizers.vectors.arrays import ArrayVectors, TensorVectors
 from quantizers.vectors.base import Vectors
-from quantizers.vectors.npy import mapped_region, open_npy
-from quantizers.vectors.regions import RegionVectors
+from quantizers.vectors.batches import BatchedVectors
+from quantizers.vectors.npy import open_mapped, open_npy
+from quantizers.vectors.safetensors import open_safetensors
+from quantizers.vectors.tables import open_arrow, open_parquet
 from quantizers.vectors.values import check_dim
 
 Data = Tensor | np.ndarray[Any, Any] | str | os.PathLike[str] | Iterable[Any] | Vectors
 
-READERS: dict[str, Callable[..., Vectors]] = {".npy": open_npy}
+READERS: dict[str, Callable[..., Vectors]] = {
+    ".npy": open_npy,
+    ".safetensors": open_safetensors,
+    ".parquet": open_parquet,
+    ".arrow": open_arrow,
+    ".feather": open_arrow,
+}
 """By the suffix of a file; those in `WITH_COLUMNS` take the name of a column as well."""
 
-WITH_COLUMNS: frozenset[str] = frozenset()
+WITH_COLUMNS = READERS.keys() - {".npy"}
 
 
 def open_vectors(data: Data, *, column: str | None = None, dim: int | None = None) -> Vectors:
-    """Open vectors without reading them.
+    """Open vectors without reading them all.
+
+    The values are float16, bfloat16, float32 or float64. Vectors are [count, dim], with at least one row.
+
+        open_vectors(torch.randn(1000, 64))
+        open_vectors("items.npy")  # larger than memory
+        open_vectors("items.parquet", column="embedding")
+        open_vectors(DataLoader(data, batch_size=512))
 
     Args:
-        data: a tensor on any device or an array [count, dim]; the path of a .npy file.
-        column: the column or tensor of a file that has several.
+        data: a tensor on any device; an array, which is read from its file if it is memory-mapped; the path of a
+            .npy, .safetensors, .parquet, .arrow or .feather file; an iterable of batches, which gives the same ones
+            every time, see `BatchedVectors`; or vectors that are open already.
+        column: the column of a table, or the tensor of a .safetensors file. None for the only one of vectors, or for
+            a table of nothing but floats, whose columns are the channels.
         dim: the expected number of channels; None for any.
 
     Raises: TypeError for data of another kind, or whose values are not floats; ValueError for data of another
-    shape; OSError for a file that cannot be read.
+    shape, and for a file that is cut off, damaged or of another format; OSError for a file that cannot be read;
+    ImportError for a table without pyarrow.
     """
     if dim is not None:
         dim = check_at_least("dim", dim, 1)
@@ -51,8 +70,9 @@ def _open(data: Data, column: str | None) -> Vectors:
     if isinstance(data, Tensor):
         return TensorVectors(data)
     if isinstance(data, np.ndarray):
-        region = mapped_region(data)
-        return ArrayVectors(data) if region is None else RegionVectors(region.path, region)
+        return open_mapped(data) or ArrayVectors(data)
+    if isinstance(data, Iterable) and not isinstance(data, bytes | bytearray | Mapping):
+        return BatchedVectors(data)
     raise TypeError(
         f"data is {shown(data)}, expected a tensor, an array, the path of a file, or an iterable of batches"
     )

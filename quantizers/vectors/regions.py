@@ -5,7 +5,7 @@ them, so that a pass over a large file would look like, and with a limit act lik
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from quantizers.vectors.base import PIECE, IndexedVectors, check_positions
-from quantizers.vectors.values import check_dtype, check_shape, check_some, from_numpy
+from quantizers.vectors.values import check_shape, check_some, from_numpy
 
 Array = np.ndarray[Any, Any]
 NEARBY = 2**16  # bytes between two rows that are read rather than skipped
@@ -91,14 +91,16 @@ class Region:
 class RegionVectors(IndexedVectors):
     """The vectors of a region.
 
-    Raises: TypeError for a dtype other than a float; ValueError for another shape, no rows, no channels, or a file
-    that ends before the region; OSError if the file cannot be read.
+    Args:
+        name: what messages call it. region: where it is. convert: makes float32 or float64 of what was read.
+
+    Raises: ValueError for no rows, no channels, or a file that ends before the region; OSError if the file cannot
+    be read.
     """
 
-    def __init__(self, name: str, region: Region) -> None:
+    def __init__(self, name: str, region: Region, convert: Callable[[Array], Tensor] = from_numpy) -> None:
         self.name = name
-        self._region = region
-        check_dtype(name, region.dtype)
+        self._region, self._convert = region, convert
         self.count, self.dim = check_shape(name, region.shape)
         check_some(name, self.count)
         self.seeks = region.strides[0] >= region.strides[1]
@@ -109,7 +111,7 @@ class RegionVectors(IndexedVectors):
 
     def read(self, start: int, stop: int) -> Tensor:
         with opened(self._region.path) as file:
-            return from_numpy(self._region.read(file, start, stop))
+            return self._convert(self._region.read(file, start, stop))
 
     def take(self, positions: Tensor) -> Tensor:
         if not self.seeks:
@@ -120,7 +122,7 @@ class RegionVectors(IndexedVectors):
             for first, last in runs(wanted, self._region.strides[0]):
                 start, stop = int(wanted[first]), int(wanted[last - 1]) + 1
                 values[first:last] = self._region.read(file, start, stop)[wanted[first:last] - start]
-        return from_numpy(values)
+        return self._convert(values)
 
 
 def runs(positions: Array, row_bytes: int) -> Iterator[tuple[int, int]]:
