@@ -43,10 +43,10 @@ def open_vectors(data: Data, *, column: str | None = None, dim: int | None = Non
 
     Args:
         data: a tensor on any device; an array, which is read from its file if it is memory-mapped; the path of a
-            .npy, .safetensors, .parquet, .arrow or .feather file; an iterable of batches, which gives the same ones
+            .npy, .safetensors, .parquet, .arrow or .feather file; an iterable of batches that gives the same ones
             every time, see `BatchedVectors`; or vectors that are open already.
-        column: the column of a table, or the tensor of a .safetensors file. None for the only one of vectors, or for
-            a table of nothing but floats, whose columns are the channels.
+        column: the column of a table, or the tensor of a .safetensors file. None for the only one of vectors, or
+            for a table of nothing but floats, whose columns are the channels.
         dim: the expected number of channels; None for any.
 
     Raises: TypeError for data of another kind, or whose values are not floats; ValueError for data of another
