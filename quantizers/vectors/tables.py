@@ -1,5 +1,6 @@
 """Vectors in .parquet, .arrow and .feather files, read batch by batch with pyarrow (the extra `parquet`)."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from quantizers.vectors.values import check_shape, check_some, from_numpy
 FIRST = 1024  # rows that are read at least, to find the number of channels among others
 BUFFER = 2**22  # bytes that are read ahead, of all columns together
 ARROW_FILE, OLD_FEATHER = b"ARROW1", b"FEA1"
+END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 
 
 @dataclass(frozen=True)
@@ -94,11 +96,7 @@ def open_arrow(path: str, column: str | None = None) -> Vectors:
     format; OSError if it cannot be read.
     """
     pyarrow = import_pyarrow(path)
-    with opened(path) as file:
-        magic = file.read(len(ARROW_FILE))
-    if magic.startswith(OLD_FEATHER):
-        raise ValueError(f"{path} has version 1 of Feather's format, expected version 2")
-    is_file = magic == ARROW_FILE
+    is_file = _is_arrow_file(path)
 
     def batches(columns: list[str], rows: int) -> Iterator[RecordBatch]:
         options = pyarrow.ipc.IpcReadOptions(
@@ -115,7 +113,26 @@ def open_arrow(path: str, column: str | None = None) -> Vectors:
     with _opening(path, "an Arrow file"), pyarrow.OSFile(path) as source:
         reader = pyarrow.ipc.open_file(source) if is_file else pyarrow.ipc.open_stream(source)
         table = Table(reader.schema, reader.count_rows() if is_file else None, batches)
+    if not is_file:
+        _check_end(path)
     return TableVectors(path, table, column)
+
+
+def _is_arrow_file(path: str) -> bool:
+    """Whether a file has Arrow's file format; otherwise it may be a stream. Raises: ValueError for old Feather."""
+    with opened(path) as file:
+        magic = file.read(len(ARROW_FILE))
+    if magic.startswith(OLD_FEATHER):
+        raise ValueError(f"{path} has version 1 of Feather's format, expected version 2")
+    return magic == ARROW_FILE
+
+
+def _check_end(path: str) -> None:
+    """A stream that is cut off between two batches would look like a shorter one. Raises: ValueError for that."""
+    with opened(path) as file:
+        file.seek(-len(END_OF_STREAM), os.SEEK_END)
+        if file.read() != END_OF_STREAM:
+            raise ValueError(f"{path} is cut off: it does not end with the marker of a complete Arrow stream")
 
 
 def import_pyarrow(path: str) -> Any:
