@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from quantizers.core.arguments.checks import check_at_least
+from quantizers.core.arguments.checks import check_at_least, shown
 from quantizers.vectors.values import check_some
 
 PIECE = 2**24  # bytes that a source reads at a time where nobody asked for a number of rows
@@ -97,7 +97,7 @@ def regroup(pieces: Iterable[Tensor], rows: int) -> Iterator[Tensor]:
             yield torch.cat([*held, head]) if held else head
             held, missing = [], rows
         if len(piece):
-            held.append(piece.clone())  # its source may reuse the memory for the next piece
+            held.append(piece)
             missing -= len(piece)
     if held:
         yield torch.cat(held)
@@ -111,7 +111,7 @@ def piece_rows(dim: int) -> int:
 def check_positions(vectors: Vectors, positions: Tensor) -> Tensor:
     """`positions` on the CPU. Raises: TypeError, ValueError or IndexError unless `take` can accept them."""
     if not isinstance(positions, Tensor) or positions.dtype != torch.int64 or positions.dim() != 1:
-        raise TypeError("positions must be an int64 tensor with one axis")
+        raise TypeError(f"positions is {shown(positions)}, expected an int64 tensor with one axis")
     positions = positions.cpu()
     if (positions.diff() < 0).any():
         raise ValueError("positions do not ascend; sort them first")

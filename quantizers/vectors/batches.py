@@ -24,15 +24,18 @@ class BatchedVectors(Vectors):
     count: int | None = None
 
     def __init__(self, batches: Iterable[Any]) -> None:
-        if iter(batches) is batches:
+        iterator = iter(batches)
+        if iterator is batches:
             raise TypeError(
                 f"data is {shown(batches)}, which can be read only once, but the vectors are read several times; "
                 "pass a list of batches, or an object whose __iter__ begins again"
             )
         self.name = f"the {type(batches).__name__}"
         self._batches = batches
-        first = next((_values(f"batch 0 of {self.name}", batch) for batch in batches), None)
-        if first is None:
+        for batch in iterator:
+            first = _values(f"batch 0 of {self.name}", batch)
+            break
+        else:
             raise ValueError(f"{self.name} has no batches, expected at least one")
         self.dim, self._dtype = first.shape[1], first.dtype
 
@@ -45,7 +48,7 @@ class BatchedVectors(Vectors):
                 raise TypeError(
                     f"{name} has values of {values.dtype}, expected {self._dtype} as in the first batch"
                 )
-            yield values
+            yield values.clone()  # the source may use the memory again for its next batch
 
 
 def _values(name: str, batch: Any) -> Tensor:

@@ -12,6 +12,7 @@ from quantizers.core.arguments.checks import check_at_least, shown
 from quantizers.vectors.arrays import ArrayVectors, TensorVectors
 from quantizers.vectors.base import Vectors
 from quantizers.vectors.batches import BatchedVectors
+from quantizers.vectors.joined import join
 from quantizers.vectors.npy import open_mapped, open_npy
 from quantizers.vectors.safetensors import open_safetensors
 from quantizers.vectors.tables import open_arrow, open_parquet
@@ -43,8 +44,9 @@ def open_vectors(data: Data, *, column: str | None = None, dim: int | None = Non
 
     Args:
         data: a tensor on any device; an array, which is read from its file if it is memory-mapped; the path of a
-            .npy, .safetensors, .parquet, .arrow or .feather file; an iterable of batches that gives the same ones
-            every time, see `BatchedVectors`; or vectors that are open already.
+            .npy, .safetensors, .parquet, .arrow or .feather file; a list of such paths, whose vectors follow one
+            another; an iterable of batches that gives the same ones every time, see `BatchedVectors`; or vectors
+            that are open already.
         column: the column of a table, or the tensor of a .safetensors file. None for the only one of vectors, or
             for a table of nothing but floats, whose columns are the channels.
         dim: the expected number of channels; None for any.
@@ -63,6 +65,8 @@ def open_vectors(data: Data, *, column: str | None = None, dim: int | None = Non
 def _open(data: Data, column: str | None) -> Vectors:
     if isinstance(data, str | os.PathLike):
         return _open_file(os.fspath(data), column)
+    if isinstance(data, list | tuple) and data and all(isinstance(each, str | os.PathLike) for each in data):
+        return join([_open_file(os.fspath(path), column) for path in data])
     if column is not None:
         raise ValueError(f"column is {column!r}, but only files have columns; expected None")
     if isinstance(data, Vectors):

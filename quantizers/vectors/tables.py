@@ -90,7 +90,7 @@ def open_parquet(path: str, column: str | None = None) -> Vectors:
 def open_arrow(path: str, column: str | None = None) -> Vectors:
     """The vectors of an .arrow or .feather file in Arrow's file or stream format, with memory for a record batch.
 
-    The number of rows of a stream is unknown before a pass.
+    The number of rows is unknown before a pass.
 
     Raises: as `TableVectors`; ImportError without pyarrow; ValueError for a file that is cut off or of another
     format; OSError if it cannot be read.
@@ -112,7 +112,7 @@ def open_arrow(path: str, column: str | None = None) -> Vectors:
 
     with _opening(path, "an Arrow file"), pyarrow.OSFile(path) as source:
         reader = pyarrow.ipc.open_file(source) if is_file else pyarrow.ipc.open_stream(source)
-        table = Table(reader.schema, reader.count_rows() if is_file else None, batches)
+        table = Table(reader.schema, None, batches)
     if not is_file:
         _check_end(path)
     return TableVectors(path, table, column)

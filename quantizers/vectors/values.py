@@ -50,4 +50,6 @@ def check_dtype(name: str, dtype: "np.dtype[Any]") -> None:
 def from_numpy(array: "np.ndarray[Any, Any]") -> Tensor:
     """The values of an array whose dtype has been checked, as float32 or float64; shares memory where it can."""
     target = np.dtype(np.float64 if array.dtype.itemsize == 8 else np.float32)
-    return torch.from_numpy(np.require(array, target, ["C", "W"]))
+    values = np.require(array, target, ["C", "W"])
+    # An axis of one element may have a negative stride even so, which torch refuses.
+    return torch.from_numpy(values if min(values.strides) > 0 else values.copy())

@@ -87,6 +87,17 @@ def feather(folder: Path, content: Any) -> Path:
     return folder / "vectors.feather"
 
 
+def shards(folder: Path, array: Array, build: Build) -> list[Path]:
+    """Files of 1, 2, 4, … rows, and of what is left."""
+    paths, start = [], 0
+    while start < len(array):
+        part = folder / str(start)
+        part.mkdir(exist_ok=True)
+        paths.append(build(part, array[start : 2 * start + 1]))
+        start = 2 * start + 1
+    return paths
+
+
 class Reused:
     """Batches of 7 rows which share one buffer, as of a reader that wastes no memory."""
 
@@ -137,6 +148,16 @@ SOURCES: dict[str, Build] = {
     "arrow, lists of fixed size": lambda folder, array: arrow(folder, table(array, "fixed")),
     "arrow stream": lambda folder, array: stream(folder, table(array, "fixed")),
     "feather": lambda folder, array: feather(folder, table(array, "list")),
+    "several npy files": lambda folder, array: shards(folder, array, npy),
+    "several npy files, one by columns": lambda folder, array: shards(
+        folder, array, lambda part, rows: npy(part, np.asfortranarray(rows))
+    ),
+    "several parquet files": lambda folder, array: shards(
+        folder, array, lambda part, x: parquet(part, table(x, "list"))
+    ),
+    "several arrow files": lambda folder, array: shards(
+        folder, array, lambda part, x: arrow(part, table(x, "list"))
+    ),
     "uneven batches": lambda _, array: uneven(array),
     "batches in one buffer": lambda _, array: Reused(array),
     "DataLoader": lambda _, array: DataLoader(TensorDataset(torch.from_numpy(array)), batch_size=5),

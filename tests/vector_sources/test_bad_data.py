@@ -137,6 +137,27 @@ def test_files_that_are_not_there_or_something_else(suffix: str, tmp_path: Path)
         open_vectors(path)
 
 
+@pytest.mark.parametrize("build", [saved, lambda folder, array: arrow(folder, table(array, "list"))])
+def test_files_that_do_not_fit_together(build: Callable[[Path, Any], Path], tmp_path: Path) -> None:
+    paths = []
+    for name, array in {
+        "a": ONES,
+        "b": ONES,
+        "wide": np.ones((2, 3), np.float32),
+        "double": np.ones((2, 2)),
+    }.items():
+        (tmp_path / name).mkdir()
+        paths.append(build(tmp_path / name, array))
+    with pytest.raises(ValueError, match=r"wide.* has vectors of 3 channels, expected 2"):
+        open_vectors(paths[:3])
+    with pytest.raises(TypeError, match=r"double.* has values of torch.float64, expected torch.float32"):
+        read([paths[0], paths[3]])
+    with pytest.raises(FileNotFoundError, match=r"missing.npy does not exist"):
+        open_vectors([*paths, "missing.npy"])
+    with pytest.raises(IndexError, match=r"the 2 files from .* to .* has"):
+        open_vectors(paths[:2]).take(torch.tensor([18]))
+
+
 def test_an_unknown_suffix(tmp_path: Path) -> None:
     message = "has the suffix '.csv', expected .npy, .safetensors, .parquet, .arrow, .feather"
     with pytest.raises(ValueError, match=message):
