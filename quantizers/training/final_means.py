@@ -4,14 +4,14 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from quantizers.clustering.means import CodeMeans, takes_means
 from quantizers.composite.composed import outermost
 from quantizers.core.base import Quantizer
 from quantizers.core.code_hooks import ForwardEvent
 from quantizers.core.learned_codes import LearnedCodes
-from quantizers.core.parallel import ProcessGroup, Ranks, total
-from quantizers.kernels.sums.operation import code_sums
+from quantizers.core.parallel import ProcessGroup, Ranks
 from quantizers.training.runs import Forward, ModelRuns, check_batches, code_hook, undisturbed
 from quantizers.training.tables import chosen_vectors, tables_of
 
@@ -60,11 +60,7 @@ def final_means(
         ValueError: for a model without such codes, and a table of codes that no vector of any rank chose.
         TypeError: for a batch of an unknown type, and for one that does not contain what the forward requires.
     """
-    tables = {
-        quantizer: _Means(quantizer)
-        for quantizer in tables_of(model).values()
-        if not quantizer.frozen and quantizer._index_rule.get("choice") == "nearest"
-    }
+    tables = {quantizer: CodeMeans(quantizer) for quantizer in tables_of(model).values() if takes_means(quantizer)}
     _run(model, batches, forward, tables)
     group = Ranks(process_group).group()
     names = {quantizer: name for name, quantizer in tables_of(model).items()}
@@ -78,41 +74,8 @@ def final_means(
         means.place()
 
 
-class _Means:
-    """The vectors that chose the codes of one table: how many, and the sums of their differences from the codes.
-
-    Far from the origin, rounding a sum of vectors would exceed their differences.
-    """
-
-    def __init__(self, table: Quantizer) -> None:
-        self.table = table
-        self.codes = table.codebook.detach()
-        self.counts = torch.zeros_like(self.codes[:, 0], dtype=torch.int64)
-        self.sums = torch.zeros_like(self.codes)
-
-    def add(self, vectors: Tensor, indices: Tensor) -> None:
-        differences = vectors.to(self.codes) - self.codes[indices]
-        counts, sums = code_sums(differences[None], indices[None], len(self.codes))
-        self.counts += counts[0].to(torch.int64)
-        self.sums += sums[0]
-
-    def complete(self, group: Any) -> bool:
-        """Add up those of all ranks. Returns: whether any vector chose a code."""
-        (self.counts,), (self.sums,) = total(group, self.counts), total(group, self.sums)
-        return bool(self.counts.any())
-
-    def place(self) -> None:
-        """Set the codes. A code whose sum exceeds the range of its dtype stays."""
-        means = self.codes + self.sums / self.counts.clamp(min=1)[:, None]
-        moves = (self.counts > 0) & means.isfinite().all(-1)
-        if getattr(self.table, "distance", None) == "cosine":
-            moves &= means.any(-1)  # zero has no direction
-        (positions,) = moves.nonzero(as_tuple=True)
-        self.table.place_codes(positions, means[positions])
-
-
 def _run(
-    model: nn.Module, batches: Iterable[Any], forward: Forward | None, tables: dict[Quantizer, _Means]
+    model: nn.Module, batches: Iterable[Any], forward: Forward | None, tables: dict[Quantizer, CodeMeans]
 ) -> None:
     """Run the model on all batches, and add the vectors that choose codes to those of each table."""
 
