@@ -1,31 +1,22 @@
 """Quantizers that change the value of another quantizer in training, and nothing else."""
 
 import abc
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Self
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import torch
 from torch import Tensor
 
-from quantizers.composite.composed import all_valid
-from quantizers.composite.repetition import STAGE_OPTIONS
-from quantizers.core.arguments.checks import Size
-from quantizers.core.arguments.forwarding import forwarding, forwards, split_options
-from quantizers.core.arguments.options import checked
+from quantizers.composite.enclosing import EnclosingQuantizer
 from quantizers.core.base import Quantizer
 from quantizers.core.layout import Rows
-from quantizers.core.learned_codes import LearnedCodes
 from quantizers.core.method_calls import MethodCall, through_forward
 from quantizers.core.output import QuantizerOutput
-from quantizers.core.parallel import ProcessGroup
-from quantizers.core.registry import Builder, create
-from quantizers.core.row_quantizer import RowQuantizer
 
 Relax = Callable[[Rows, Tensor], Tensor]
 """The value [N, code_dim] in training, from vectors in the code space of a quantizer and their codes."""
 
 
-class RelaxedQuantizer(RowQuantizer):
+class RelaxedQuantizer(EnclosingQuantizer):
     """A quantizer whose value in training lies between the vectors z and the codes q of another quantizer.
 
     In evaluation it is that quantizer. In training, indices, loss, gradients of the loss, moving averages and
@@ -43,33 +34,6 @@ class RelaxedQuantizer(RowQuantizer):
     Raises: TypeError for something other than a Quantizer; ValueError for one with its channels on another axis.
     """
 
-    def __init__(self, quantizer: Quantizer, *, channel_dim: int) -> None:
-        _check_inside(quantizer)
-        super().__init__(quantizer.dim, quantizer.codebook_size, channel_dim=channel_dim)
-        self.quantizer = quantizer
-        self.code_dim = quantizer.code_dim
-        self.num_codebooks = quantizer.num_codebooks
-        self.composed = quantizer.composed
-        self.per_vector = quantizer.per_vector
-        self.truncatable = quantizer.truncatable
-
-    @classmethod
-    @forwards(others=f"the quantizer inside; {STAGE_OPTIONS}")
-    @checked
-    def from_options(
-        cls, dim: Size, *, quantizer: str | Builder = "vq", channel_dim: int = -1, **options: Any
-    ) -> Self:
-        """Build the quantizer inside.
-
-        Args:
-            quantizer: its name, class or function, as for `create`.
-            options: further arguments of the constructor; all others go to that quantizer.
-        """
-        own, inner = split_options(cls, options)
-        with forwarding(cls.from_options):
-            inside = create(quantizer, dim, **inner)
-        return cls(inside, channel_dim=channel_dim, **own)
-
     @abc.abstractmethod
     def _relax(self, projected: Rows, codes: Tensor) -> Tensor:
         """See `Relax`; called in training only."""
@@ -78,16 +42,6 @@ class RelaxedQuantizer(RowQuantizer):
     def evaluated(self) -> Quantizer:
         """The quantizer inside."""
         return self.quantizer.evaluated
-
-    @property
-    def codebook(self) -> Tensor:
-        """The codebook of the quantizer inside."""
-        return self.quantizer.codebook
-
-    @property
-    def codebook_sizes(self) -> tuple[int, ...]:
-        """The number of codes in each codebook, in the order of the indices."""
-        return self.quantizer.codebook_sizes
 
     @property
     def stages(self) -> Sequence[Quantizer]:
@@ -100,79 +54,9 @@ class RelaxedQuantizer(RowQuantizer):
         return self.quantizer.groups
 
     @property
-    def observes(self) -> bool:
-        """Whether a forward in training changes the state of the quantizer inside other than through gradients."""
-        return self.quantizer.observes
-
-    @property
-    def initializes_from_data(self) -> bool:
-        """Whether the quantizer inside does."""
-        return self.quantizer.initializes_from_data
-
-    @property
     def value_is_code(self) -> bool:
         """Whether training returns the code of each index."""
         return False
-
-    @property
-    def draws_in_training(self) -> bool:
-        """Whether the quantizer inside draws random numbers in training."""
-        return self.quantizer.draws_in_training
-
-    @property
-    def loss_depends_on_batch(self) -> bool:
-        """Whether the loss of the quantizer inside is a statistic of the batch."""
-        return self.quantizer.loss_depends_on_batch
-
-    @property
-    def index_depends_on_batch(self) -> bool:
-        """Whether an index of the quantizer inside depends on the other vectors of the batch in training."""
-        return self.quantizer.index_depends_on_batch
-
-    @property
-    def same_indices_in_training(self) -> bool:
-        """Whether the quantizer inside gives the same indices in training as `encode` does."""
-        return self.quantizer.same_indices_in_training
-
-    @property
-    def same_loss_in_training(self) -> bool:
-        """Whether the quantizer inside gives the same loss in training as in evaluation."""
-        return self.quantizer.same_loss_in_training
-
-    def indices_by_codebook(
-        self, indices: Tensor, x: Tensor, sizes: Sequence[Any] | None = None
-    ) -> Sequence[Tensor]:
-        """See Quantizer."""
-        return self.quantizer.indices_by_codebook(indices, x.movedim(self.channel_dim, -1), sizes)
-
-    def forward(self, x: Tensor, mask: Tensor | None = None, **options: Any) -> QuantizerOutput:
-        """Quantize x.
-
-        Args:
-            x, mask: see Quantizer.
-            options: those of the quantizer inside: `num_codebooks` of a residual quantizer, `sizes` of a
-                multi-scale quantizer.
-        """
-        if isinstance(x, MethodCall):
-            return x.run(self)
-        layout = self._layout_options(options)
-        quantized, indices, loss = self._forward(
-            x, mask, lambda rows: self._quantize_relaxed(rows, _unchanged, options), **layout
-        )
-        return QuantizerOutput(quantized, indices, loss.sum() if self.composed else loss)
-
-    @through_forward
-    @torch.no_grad()
-    def encode(self, x: Tensor, mask: Tensor | None = None, **options: Any) -> Tensor:
-        """The indices that the quantizer inside gives for x.
-
-        Args: options: those of its `encode`, such as `num_codebooks` and `beam_width` of a residual quantizer.
-        """
-        return self._encode_input(x, mask, **self._layout_options(options), **options)
-
-    def _layout_options(self, options: dict[str, Any]) -> dict[str, Any]:
-        """Take the options out that go with the shape of x: `sizes`, for a quantizer of maps."""
-        return {"sizes": options.pop("sizes")} if "sizes" in options and not self.per_vector else {}
 
     @through_forward
     def decode(self, indices: Tensor, **options: Any) -> Tensor:
@@ -183,25 +67,12 @@ class RelaxedQuantizer(RowQuantizer):
         vectors = self.quantizer.decode(indices, **options)
         return vectors.movedim(-1, self.channel_dim).contiguous()
 
-    def _listed(self, sizes: Sequence[Any] | None) -> Sequence[Any] | None:
-        return self.quantizer._listed(sizes)
-
-    def encode_rows(self, rows: Rows, **options: Any) -> Tensor:
-        """`encode` for rows [N, dim], called by quantizers that contain this one."""
-        return self._through(type(self.quantizer).encode_rows, rows, **options)
-
     def decode_rows(self, indices: Tensor) -> Tensor:
         """`decode` for rows [N] or [N, num_codebooks] of indices: [N, dim]."""
-        return self._through(type(self.quantizer).decode_rows, indices)  # type: ignore[attr-defined]
+        return self._decode(indices)
 
-    def _encode(self, z: Tensor) -> Tensor:
-        return self.encode_rows(all_valid(z))
-
-    def _decode(self, indices: Tensor) -> Tensor:
-        return self.decode_rows(indices)
-
-    def _quantize(self, rows: Rows) -> QuantizerOutput:
-        return self._quantize_relaxed(rows, _unchanged, {})
+    def _quantize(self, rows: Rows, **options: Any) -> QuantizerOutput:
+        return self._quantize_relaxed(rows, _unchanged, options)
 
     def _quantize_relaxed(self, rows: Rows, relax: Relax, options: dict[str, Any]) -> QuantizerOutput:
         """Quantize rows [N, dim]; in training `relax` changes the value that this quantizer has relaxed before."""
@@ -216,35 +87,6 @@ class RelaxedQuantizer(RowQuantizer):
 
     def _quantize_projected(self, rows: Rows, quantize: Callable[[Rows], QuantizerOutput]) -> QuantizerOutput:
         return quantize(rows)  # the quantizer inside projects, and marks the rows that are not valid
-
-    def _through(self, method: Any, argument: Any, **options: Any) -> Tensor:
-        forward: Any = self.quantizer.forward
-        result: Tensor = forward(MethodCall(method, (argument,), options))
-        return result
-
-    def _reshape_indices(self, indices: Tensor, shape: torch.Size) -> Tensor:
-        return self.quantizer._reshape_indices(indices, shape)
-
-    def _check_indices(self, indices: Tensor) -> Tensor:
-        return self.quantizer._check_indices(indices)
-
-    def _check_columns(self, indices: Tensor) -> None:
-        self.quantizer._check_columns(indices)
-
-    def learned_rows(self, rows: Rows, indices: Tensor) -> Iterator[tuple[LearnedCodes, Tensor, Tensor]]:
-        """See `LearnedCodes.learned_rows`."""
-        yield from self.quantizer.learned_rows(rows, indices)
-
-    @torch.no_grad()
-    def observe_rows(self, rows: Rows, indices: Tensor) -> None:
-        """Let the quantizer inside learn from all rows, also from those whose value was not their code."""
-        self.quantizer.observe_rows(rows, indices)
-
-    def _initialize_batch(self, projected: Rows, process_group: ProcessGroup) -> None:
-        self.quantizer.initialize_rows(projected, process_group)
-
-    def extra_repr(self) -> str:
-        return f"dim={self.dim}, codebook_size={self.codebook_size}"
 
 
 def _unchanged(projected: Rows, codes: Tensor) -> Tensor:
@@ -262,12 +104,3 @@ def _quantize_inside(quantizer: Quantizer, rows: Rows, relax: Relax, options: di
         return output._replace(quantized=relax(z, output.quantized))
 
     return quantizer._quantize_projected(rows, quantize)
-
-
-def _check_inside(quantizer: object) -> None:
-    if not isinstance(quantizer, Quantizer):
-        raise TypeError(f"quantizer is {quantizer!r}, expected a Quantizer")
-    if quantizer.channel_dim != -1:
-        raise ValueError(
-            f"quantizer has channel_dim={quantizer.channel_dim}, expected −1: it gets vectors with channels last"
-        )
