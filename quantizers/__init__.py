@@ -35,10 +35,12 @@ from quantizers.composite.bypass import BypassQuantizer
 from quantizers.composite.grouped import GroupedQuantizer
 from quantizers.composite.interpolated import InterpolatedQuantizer
 from quantizers.composite.multiscale import MultiScaleQuantizer
+from quantizers.composite.opq import opq as _opq  # noqa: F401 - registers the name
 from quantizers.composite.parallel import ParallelQuantizer
 from quantizers.composite.qinco import QINCo
 from quantizers.composite.residual import ResidualQuantizer
 from quantizers.composite.residual_fsq import residual_fsq as _residual_fsq  # noqa: F401 - registers the name
+from quantizers.composite.rotated import RotatedQuantizer
 from quantizers.composite.var import VARQuantizer
 from quantizers.core.arguments.configurable import configurable
 from quantizers.core.base import Quantizer
@@ -101,6 +103,7 @@ __all__ = [
     "QuantizerOutput",
     "RandomProjectionQuantizer",
     "ResidualQuantizer",
+    "RotatedQuantizer",
     "RowQuantizer",
     "SimVQ",
     "SphericalLattice",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import quantizers
-from quantizers import EMAVectorQuantizer, NormalizedFSQ, QINCo, Quantizer, VQBridge
+from quantizers import EMAVectorQuantizer, NormalizedFSQ, QINCo, Quantizer, RotatedQuantizer, VQBridge
 from quantizers.codebooks.random_projection import FixedProjection
 from quantizers.composite.composed import ComposedQuantizer
 from quantizers.core.projection import Projection
@@ -150,6 +150,13 @@ def _bypassed(dim: int, codebook_size: int) -> Quantizer:
     return quantizers.create("bypass", dim, codebook_size, quantizer="ema_vq", probability=0.5)
 
 
+def _turned(dim: int, codebook_size: int) -> Quantizer:
+    """A group behind a rotation other than the identity."""
+    quantizer = quantizers.RotatedQuantizer(dim, quantizers.VectorQuantizer(dim, codebook_size))
+    quantizer.set_rotation(torch.linalg.qr(normal(5, dim, dim))[0])
+    return quantizer
+
+
 def missing_of(case: "Case") -> dict[str, Any]:
     """The options of a case that JSON cannot hold."""
     return {name: value for name, value in case.options.items() if value is halved}
@@ -251,6 +258,10 @@ VARIANTS = [
     Case("interpolated", {"quantizer": "ema_vq", "hardness": 0.25}),
     Case("interpolated", {"quantizer": "grouped", "hardness": 0.75, "code_dim": 3}),
     Case("residual", {"quantizer": _bypassed, "num_quantizers": 2}),
+    Case("rotated", {"quantizer": "residual", "num_quantizers": 2, "code_dim": 3}),
+    Case("rotated", {"quantizer": "fsq"}),
+    Case("opq", {"quantizer": "ema_vq", "shared": True}),
+    Case("grouped", {"quantizer": _turned}),
 ]
 FOUNDATIONS = [
     Case(name, foundation=True) for name in ("vq", "ema_vq", "simvq", "rotation_vq", "fsq", "gumbel", "none")
@@ -316,6 +327,8 @@ def rounding_tolerance(quantizer: Quantizer) -> float:
     their order of summation is one.
     """
     quantizer = quantizer.evaluated
+    if isinstance(quantizer, RotatedQuantizer):
+        return _rounding_of_rotated(quantizer)
     transform = getattr(quantizer, "transform", nn.Identity())
     same_shapes = isinstance(transform, VQBridge)
     maps = [quantizer.project_out] if same_shapes else [transform, quantizer.project_out]  # in decoding's order
@@ -333,6 +346,16 @@ def rounding_tolerance(quantizer: Quantizer) -> float:
         largest = 1.13 * (row_sum * largest + bias)
         error = 1.13 * row_sum * error + 2 * (layer.weight.shape[1] + 1) * eps * largest
     return error
+
+
+def _rounding_of_rotated(quantizer: RotatedQuantizer) -> float:
+    """`rounding_tolerance` with one more layer, Rᵀ, whose products are exact where R is a permutation."""
+    weights, inside = quantizer.rotation.abs(), quantizer.quantizer
+    row_sum, error = float(weights.sum(0).max()), rounding_tolerance(inside)
+    if ((weights == 0) | (weights == 1)).all():
+        return row_sum * error
+    largest = float(inside.codebook.detach().abs().max())
+    return row_sum * error + 2 * (quantizer.dim + 1) * torch.finfo(weights.dtype).eps * row_sum * largest
 
 
 def index_shape(quantizer: Quantizer, *shape: int) -> tuple[int, ...]:

@@ -190,6 +190,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "bypass": {**SIZES, "quantizer": "ema_vq", "probability": 0.5, "decay": 0.5},
     "interpolated": {**SIZES, "quantizer": "ema_vq", "hardness": 0.5, "decay": 0.5},
+    "rotated": {**SIZES, "quantizer": "ema_vq", "decay": 0.5},
+    "opq": {**SIZES, "quantizer": "ema_vq", "num_groups": 4, "shared": True, **DROPOUT, "decay": 0.5},
     "none": {**SIZES, "code_dim": 3},
 }
 LISTED = tuple(OPTIONS)
@@ -221,6 +223,8 @@ TAKERS: dict[str, list[Any]] = {
     "var": [quantizers.VARQuantizer],
     "bypass": [quantizers.BypassQuantizer],
     "interpolated": [quantizers.InterpolatedQuantizer],
+    "rotated": [quantizers.RotatedQuantizer],
+    "opq": [GroupedQuantizer],
 }
 """Whose options a builder takes too."""
 

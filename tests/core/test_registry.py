@@ -124,7 +124,7 @@ def test_options_are_those_that_create_takes(name: str) -> None:
     text = repr(options)
     assert text.startswith(f"options of '{name}':")
     assert all(f"  {option} " in text for option in options)
-    forwards = ("residual", "grouped", "multiscale", "var", "parallel", "bypass", "interpolated")
+    forwards = ("residual", "grouped", "multiscale", "var", "parallel", "bypass", "interpolated", "rotated", "opq")
     assert ("Other options go to" in text) == (name in forwards)
     given = {option: value for option, value in options.items() if "required" not in repr(value)}
     given = {option: value for option, value in given.items() if not isinstance(value, Computed)}
