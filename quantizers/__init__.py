@@ -50,6 +50,7 @@ from quantizers.core.map_quantizer import MapQuantizer
 from quantizers.core.output import QuantizerOutput
 from quantizers.core.registry import available, create, options, register
 from quantizers.core.row_quantizer import RowQuantizer
+from quantizers.fitting import fit
 from quantizers.kernels.common.dispatch import use_implementation
 from quantizers.monitoring import metrics
 from quantizers.scalar.bernoulli import BernoulliQuantizer
@@ -117,6 +118,7 @@ __all__ = [
     "configuration",
     "create",
     "final_means",
+    "fit",
     "levels_for",
     "load",
     "metrics",

@@ -79,7 +79,7 @@ def kmeans(
         directions = kmeans(
             x, size, distance="cosine", iterations=iterations, generator=generator, process_group=process_group
         )
-        return _of_mean_length(x, directions, group)
+        return codes_of_mean_length(x, directions, group)
     with without_autocast(x.device):
         x = x.detach().to(compute_dtype(x))
         _check_values(x, distance, group)
@@ -95,8 +95,11 @@ def kmeans(
         return filled_up(codes, size, distance, factor, draws)
 
 
-def _of_mean_length(x: Tensor, directions: Tensor, group: Group) -> Tensor:
-    """Scale directions [K, D] to the mean length of their vectors, or of all vectors if they have none."""
+def codes_of_mean_length(x: Tensor, directions: Tensor, group: Group = None) -> Tensor:
+    """Scale directions [K, D] to the mean length of their vectors, or of all vectors if they have none.
+
+    Args: x: [N, D] vectors of this rank. group: the ranks whose vectors count.
+    """
     with without_autocast(x.device):
         x = x.detach().to(directions)[(x != 0).any(-1)]
         unit = normalize(x)

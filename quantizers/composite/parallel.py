@@ -100,7 +100,7 @@ class ParallelQuantizer(ComposedQuantizer, RowQuantizer):
 
     def _component_inputs(self, projected: Rows, indices: Tensor) -> list[tuple[RowQuantizer, Tensor, Tensor]]:
         columns = self._columns(indices)
-        return [(item, projected.vectors, own) for item, own in zip(self.components, columns, strict=True)]
+        return [(item, projected.vectors, own) for item, own in zip(self.components, columns, strict=False)]
 
     def _initialize(self, z: Tensor, process_group: ProcessGroup) -> None:
         """Initialize each quantizer from all vectors; no quantizer waits for another."""

@@ -1,0 +1,96 @@
+"""Lloyd's k-means on all vectors, and before it on random samples that grow."""
+
+from torch import Tensor
+
+from quantizers.fitting.revival import moved, moved_by_sample
+from quantizers.fitting.statistics import Statistics, statistics_of
+from quantizers.fitting.task import Task
+
+LONG_STEP = 1.8
+"""Lee, Baek and Sung found it best in "Modified K-means algorithm for vector quantizer design", IEEE Signal
+Processing Letters 4, 1997: codes go beyond the means of their vectors, where the next passes would take them."""
+SHORT_STEPS = 2  # of length 1 at the beginning, since the codes are far from where they will be
+CONVERGED = 1e-5  # relative decrease of the inertia below which passes over all vectors end
+
+SMALLEST_SAMPLE = 16  # vectors per code
+GROWTH = 4
+SAMPLE_STEPS = 16  # at most, with a sample of one size
+SETTLED = 0.15  # see `grown`
+
+
+def passes(task: Task, codes: Tensor, epochs: int, first: int = 0, *, step: float = 1.0) -> Tensor:
+    """Passes over all vectors, each of which moves the codes to the means of their vectors, or beyond.
+
+    Lloyd: "Least squares quantization in PCM", IEEE Transactions on Information Theory 28, 1982. The passes end
+    early once the inertia falls by less than 10⁻⁵ of itself. The last one moves the codes to the means.
+
+    Args: codes: [K, D]. epochs: how many passes. first: how many of them a former process made. step: of the
+        codes, in distances from the means; 1 for Lloyd's.
+    """
+    before = _last_inertia(task)
+    for epoch in range(first, epochs):
+        found = Statistics.zero(codes)
+        for z in task.journal.counted("all vectors", task.blocks(codes), task.total):
+            found.add(z, codes)
+        found = found.over(task.group)
+        task.journal.record("all vectors", found)
+        settled = before is not None and before - found.inertia <= CONVERGED * before
+        is_last = settled or epoch == epochs - 1
+        codes = moved_by_sample(
+            task, codes, found, task.draws(1, epoch), step=1.0 if is_last else _length(task, step)
+        )
+        task.journal.save(task.number, epochs if is_last else epoch + 1, codes)
+        if is_last:
+            break
+        before = found.inertia
+    return codes
+
+
+def _length(task: Task, step: float) -> float:
+    """The length of the step after the last pass in the history."""
+    made = sum(each.codebook == task.journal.codebook for each in task.journal.history)
+    return step if made > SHORT_STEPS else 1.0
+
+
+def _last_inertia(task: Task) -> float | None:
+    """The inertia of the pass before a resumption."""
+    history = task.journal.history
+    last = history[-1] if history else None
+    return (
+        last.inertia if last and last.codebook == task.journal.codebook and last.phase == "all vectors" else None
+    )
+
+
+def grown(task: Task, codes: Tensor) -> Tensor:
+    """Long steps of Lloyd's on random samples, each of which contains the one before and is twice as large.
+
+    Few vectors place the codes roughly; only small corrections need all of them. n vectors know the means of K
+    codes up to a relative error of about K/n in the inertia, so a sample grows, to the fourfold size, once its
+    inertia falls by less than 0.15 K/n of itself, and at the latest after sixteen steps. The last sample has at
+    most a quarter of all vectors. Nested samples are from Newling and Fleuret, "Nested Mini-Batch K-Means",
+    NeurIPS 2016 (arXiv 1602.02934), whose rule for growing is another one.
+
+    Args: codes: [K, D].
+    """
+    largest = len(task.sample) if task.count is None else min(len(task.sample), task.count // GROWTH)
+    count = SMALLEST_SAMPLE * task.table.size
+    while count <= largest:
+        codes = settled(task, codes, count)
+        count *= GROWTH
+    return codes
+
+
+def settled(task: Task, codes: Tensor, count: int) -> Tensor:
+    """Steps on the first `count` vectors of the sample."""
+    z, before = task.own_sample(count), float("inf")
+    for step in range(SAMPLE_STEPS):
+        found, indices = statistics_of(z, codes)
+        found = found.over(task.group)
+        task.journal.record("growing samples", found)
+        task.journal.tell("growing samples", count, len(task.sample))
+        draws = task.draws(2, count, step)
+        codes = moved(task, codes, found, z, indices, draws, step=_length(task, LONG_STEP))
+        if before - found.inertia < SETTLED * task.table.size / count * before:
+            break
+        before = found.inertia
+    return codes

@@ -1,0 +1,42 @@
+"""The codes from which a method starts."""
+
+import torch
+from torch import Tensor
+
+from quantizers.clustering.kmeans import filled_up
+from quantizers.clustering.seeding import seeds
+from quantizers.fitting.task import Task
+
+SEEDING = 8  # vectors of the sample per code, from which k-means++ draws
+
+
+def k_means_plus_plus(task: Task) -> Tensor:
+    """Seeds by k-means++ from the first 8 K vectors of the sample, see `clustering.seeding`."""
+    draws = task.draws(0)
+    vectors = task.sample[: max(1, SEEDING * task.table.size)]
+    return _completed(task, seeds(vectors, task.table.size, draws, None), draws)
+
+
+def random_vectors(task: Task) -> Tensor:
+    """The first K distinct vectors of the sample, which is in random order."""
+    size, draws = task.table.size, task.draws(0)
+    distinct, inverse = torch.unique(task.sample, dim=0, return_inverse=True)
+    first = torch.full((len(distinct),), len(inverse), dtype=torch.int64, device=inverse.device)
+    first = first.scatter_reduce(0, inverse, torch.arange(len(inverse), device=inverse.device), "amin")
+    return _completed(task, task.sample[first.sort().values[:size]], draws)
+
+
+def present_codes(task: Task) -> Tensor:
+    """The codes that the quantizer has."""
+    return task.table.codes().to(task.sample.dtype)
+
+
+STARTS = {"k-means++": k_means_plus_plus, "random": random_vectors, "codebook": present_codes}
+
+
+def _completed(task: Task, codes: Tensor, draws: torch.Generator) -> Tensor:
+    """K codes on all ranks, with moved copies if there are fewer vectors, and those that are fixed in place."""
+    codes = filled_up(codes, task.table.size, "cosine" if task.table.spherical else "euclidean", 1.0, draws)
+    if task.table.fixed is not None:
+        codes = present_codes(task).where(task.table.fixed[:, None], codes)
+    return task.of_first_rank(codes)
