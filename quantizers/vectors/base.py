@@ -9,7 +9,7 @@ from torch import Tensor
 from quantizers.core.arguments.checks import check_at_least, shown
 from quantizers.vectors.values import check_some
 
-PIECE = 2**24  # bytes that a source reads at a time where nobody asked for a number of rows
+PIECE = 2**22  # bytes that a source reads at a time where nobody asked for a number of rows
 
 
 class Vectors(abc.ABC):

@@ -109,9 +109,12 @@ def _scan(part: Part, count: int, seed: int) -> Sample:
     """Read all rows of the part, and keep those with the smallest keys."""
     smallest = Smallest(count)
     for start, block in part.located_blocks(min(KEY_BLOCK, piece_rows(part.vectors.dim))):
-        finite = block.isfinite().all(-1).nonzero()[:, 0]
-        positions = start + finite.cpu()
-        smallest.add(draw_keys(seed, start, start + len(block))[finite.cpu()], positions, block[finite])
+        keys, positions = draw_keys(seed, start, start + len(block)), torch.arange(start, start + len(block))
+        finite = block.isfinite().all(-1).cpu()
+        if finite.all():
+            smallest.add(keys, positions, block)
+        else:
+            smallest.add(keys[finite], positions[finite], block[finite.to(block.device)])
     found = smallest.ordered()
     assert found is not None
     return Sample(*found)

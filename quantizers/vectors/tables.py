@@ -20,7 +20,7 @@ from quantizers.vectors.columns import (
 from quantizers.vectors.regions import opened
 from quantizers.vectors.values import check_shape, check_some, from_numpy
 
-FIRST = 1024  # rows that are read at least, to find the number of channels among others
+FIRST = 1024  # rows that are read to find the number of channels
 BUFFER = 2**22  # bytes that are read ahead, of all columns together
 ARROW_FILE, OLD_FEATHER = b"ARROW1", b"FEA1"
 END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
@@ -66,7 +66,7 @@ class TableVectors(Vectors):
 
     def _pieces(self, rows: int) -> Iterator[Tensor]:
         first = 0
-        for batch in self._table.batches(self._columns, min(max(rows, FIRST), piece_rows(self.dim))):
+        for batch in self._table.batches(self._columns, piece_rows(self.dim)):
             yield from_numpy(values_of(batch, self._columns, self.dim, self._dtype, self.name, first))
             first += len(batch)
 
