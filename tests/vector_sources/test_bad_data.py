@@ -1,5 +1,6 @@
 """Data that has no vectors, or not the expected ones, is answered with a sentence."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -268,7 +269,7 @@ def test_the_old_format_of_feather(tmp_path: Path) -> None:
 
 def test_pyarrow_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = parquet(tmp_path, table(ONES, "list"))
-    monkeypatch.setitem(__import__("sys").modules, "pyarrow.ipc", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.ipc", None)
     with pytest.raises(ImportError, match=r"needs pyarrow: pip install 'quantizers-torch\[parquet\]'"):
         tables.open_parquet(str(path))
 
