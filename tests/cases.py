@@ -153,7 +153,8 @@ def _bypassed(dim: int, codebook_size: int) -> Quantizer:
 def _turned(dim: int, codebook_size: int) -> Quantizer:
     """A group behind a rotation other than the identity."""
     quantizer = quantizers.RotatedQuantizer(dim, quantizers.VectorQuantizer(dim, codebook_size))
-    quantizer.set_rotation(torch.linalg.qr(normal(5, dim, dim))[0])
+    with torch.device("cpu"):
+        quantizer.set_rotation(torch.linalg.qr(normal(5, dim, dim))[0])
     return quantizer
 
 
