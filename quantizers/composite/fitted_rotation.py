@@ -14,7 +14,7 @@ from quantizers.core.parallel import ProcessGroup, Ranks, of_each_rank, rank_in,
 from quantizers.core.row_quantizer import RowQuantizer
 from quantizers.kernels.common.vectors import are_finite
 
-ROUNDS = 20  # of rotation and means; the error still falls after them, by a few hundredths at most
+ROUNDS = 20  # of means and rotation
 
 
 def fit_rotation(quantizer: RowQuantizer, z: Tensor, process_group: ProcessGroup) -> Tensor:
@@ -37,9 +37,10 @@ def fit_rotation(quantizer: RowQuantizer, z: Tensor, process_group: ProcessGroup
     moved = True
     for _ in range(ROUNDS):
         rows = _rotated(z, rotation)
-        codes = quantizer.nested_decode(quantizer.nested_encode(rows))
-        rotation = _of_first_rank(procrustes_rotation(_products(z, codes, group)), z, group)
-        moved = _move_to_means(quantizer, _rotated(z, rotation), group)
+        indices = quantizer.nested_encode(rows)
+        moved = _move_to_means(quantizer, rows, indices, group)
+        products = _products(z, quantizer.nested_decode(indices), group)
+        rotation = _of_first_rank(procrustes_rotation(products), z, group)
     if not moved:
         quantizer.initialize_rows(_rotated(z, rotation), process_group)
     return rotation
@@ -70,15 +71,14 @@ def _first_rotation(quantizer: RowQuantizer, z: Tensor, group: Group) -> Tensor:
 
 def _products(a: Tensor, b: Tensor, group: Group) -> Tensor:
     """Σ_i a_i b_iᵀ over all ranks, [D, D] float64, up to a positive factor, with which no product overflows."""
-    a, b = (each.double() / _largest(each.double(), group) for each in (a, b))
-    return total(group, a.T @ b)[0]
+    a, b = a.double(), b.double()
+    of_a, of_b = of_each_rank(group, torch.stack([_largest(a), _largest(b)])).amax(0)
+    return total(group, (a / of_a.where(of_a > 0, 1.0)).T @ (b / of_b.where(of_b > 0, 1.0)))[0]
 
 
-def _largest(x: Tensor, group: Group) -> Tensor:
-    """The largest magnitude over all ranks, 0-d; 1 if all are zero."""
-    largest = x.abs().amax() if x.numel() else x.new_zeros(())
-    largest = of_each_rank(group, largest[None]).amax()
-    return largest.where(largest > 0, 1.0)
+def _largest(x: Tensor) -> Tensor:
+    """The largest magnitude, 0-d; 0 if there is none."""
+    return x.abs().amax() if x.numel() else x.new_zeros(())
 
 
 def _of_first_rank(rotation: Tensor, z: Tensor, group: Group) -> Tensor:
@@ -94,12 +94,12 @@ def _rotated(z: Tensor, rotation: Tensor) -> Rows:
     return Rows(vectors.where(valid[:, None], 0.0), valid, z.shape[:1])
 
 
-def _move_to_means(quantizer: RowQuantizer, rows: Rows, group: Group) -> bool:
-    """Move each code to the mean of the rows that choose it. Returns: whether the quantizer has such codes."""
+def _move_to_means(quantizer: RowQuantizer, rows: Rows, indices: Tensor, group: Group) -> bool:
+    """Move each code to the mean of the rows with its index. Returns: whether the quantizer has such codes."""
     tables: dict[Quantizer, CodeMeans] = {}
-    for table, vectors, indices in quantizer.learned_rows(rows, quantizer.nested_encode(rows)):
+    for table, vectors, chosen in quantizer.learned_rows(rows, indices):
         if isinstance(table, Quantizer) and takes_means(table):
-            tables.setdefault(table, CodeMeans(table)).add(vectors, indices)
+            tables.setdefault(table, CodeMeans(table)).add(vectors, chosen)
     for means in tables.values():
         means.complete(group)
         means.place()

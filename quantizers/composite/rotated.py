@@ -45,9 +45,9 @@ class Rotation(SelfInitialized):
 class RotatedQuantizer(EnclosingQuantizer):
     """A quantizer of rotated vectors: rotate, quantize with the quantizer inside, and rotate back.
 
-    Product quantization, FSQ and binary codes treat groups of channels separately, so that their error depends on
-    the basis. A rotation can remove the correlations between the groups and give each an equal share of what there
-    is to tell. For a quantizer of whole vectors by Euclidean distance, such as "vq", it changes nothing.
+    Product quantization, FSQ and binary codes quantize groups of channels separately, so that their error depends
+    on the basis. A rotation can remove the correlations between the groups and give all groups about the same
+    variance. For a quantizer that compares whole vectors by Euclidean distance, such as "vq", it changes nothing.
 
         y = Rz, value Rᵀ Q(y), loss that of Q for y
 
@@ -57,15 +57,15 @@ class RotatedQuantizer(EnclosingQuantizer):
 
         1. R from the covariance of z, see `clustering.rotations.balanced_rotation`, if Q has groups, else I
         2. Q is initialized from the vectors Rz
-        3. R ← argmin Σ ‖Rz − q‖² over orthogonal R, with the values q of Rz, see `procrustes_rotation`
-        4. each code ← the mean of the vectors Rz that choose it; 3 and 4 again, 20 times in all
+        3. each code ← the mean of the vectors Rz that choose it
+        4. R ← argmin Σ ‖Rz − q‖² over orthogonal R, with the codes q of step 3; 3 and 4 again, 20 times in all
 
     Neither 3 nor 4 increases Σ ‖Rz − q‖² = Σ ‖z − value‖², for groups of VQ with Euclidean distance. Q with codes
     that are no means (SimVQ, IBQ) is initialized again instead, once, with the last R. For "lfq", whose codes are
-    vertices of a cube, step 3 alone is iterative quantization (ITQ, Gong and Lazebnik 2011).
+    vertices of a cube, step 4 alone is iterative quantization (ITQ, Gong and Lazebnik 2011).
 
-    The gradient passes R on its way in, and Rᵀ before: a straight-through Q gives z the gradient RᵀRg, which is g
-    up to rounding. `codebook` has the codes of Q, in rotated coordinates.
+    The decoder's gradient g is rotated, passed on by Q, and rotated back. With a straight-through Q, z gets RᵀRg,
+    which is g up to rounding. `codebook` has the codes of Q, in rotated coordinates.
 
     Example:
         >>> import torch, quantizers

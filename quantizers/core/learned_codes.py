@@ -52,7 +52,8 @@ class LearnedCodes(CodeSpace):
 
         Learned codebooks are overwritten, in training mode and in evaluation mode. A quantizer without learned
         codes (FSQ, FSP, LFQ, BSQ, Bernoulli, Identity) stays as it is; a random projection gets the mean and the
-        variance of x. `warm_start` calls this for every quantizer in a model.
+        variance of x, and a rotated quantizer also a rotation. `warm_start` calls this for every quantizer in a
+        model.
 
         Args:
             x, mask: as in `forward`. Vectors that are masked or not finite do not count.

@@ -118,8 +118,8 @@ def bound(values: list[float], groups: int) -> float:
     seed=seeds,
 )
 def test_the_bound_of_the_error_is_below_that_of_eigenvalues_in_order(logarithms: list[float], seed: int) -> None:
-    """The logarithms of the determinants of groups in order majorize any others, and exp is convex. The mean of the
-    logarithms is a lower bound, and with one eigenvalue a group, or two with equal ones, it is reached."""
+    """The logarithms of the determinants of groups in order majorize any others, and exp is convex; the mean of
+    the logarithms gives the least sum."""
     values = sorted(map(math.exp, logarithms), reverse=True)
     basis = orthogonal(seed, len(values))
     covariance = basis @ torch.tensor(values).double().diag() @ basis.T
