@@ -63,7 +63,9 @@ class Walk:
         reach, resumed = Reach(self.root, place), stored.get("table", 0)
         tables = [] if place.leaf.frozen else tables_in(place.leaf)
         if self.number >= resumed and not (stored and self.number == resumed):
-            self._prepare(place, reach, has_tables=bool(tables))
+            with torch.random.fork_rng([reach.device] if reach.device.type == "cuda" else []):
+                torch.manual_seed(self.seed)
+                self._prepare(place, reach, has_tables=bool(tables))
         rotated = any(isinstance(node, RotatedQuantizer) for node, _ in around(self.root, place.path))
         for table in tables:
             if self.number >= resumed:

@@ -1,0 +1,1 @@
+"""Codebooks fitted to vectors without an autoencoder."""
