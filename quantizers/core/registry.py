@@ -40,6 +40,8 @@ ALIASES: dict[str, str] = {
     **dict.fromkeys(("identity", "continuous"), "none"),
     **dict.fromkeys(("no_quantization", "quantizer_dropout"), "bypass"),
     **dict.fromkeys(("leech", "slq", "spherical_leech"), "lattice"),
+    **dict.fromkeys(("optimized_product", "optimized_product_quantization"), "opq"),
+    **dict.fromkeys(("itq", "iterative_quantization"), "rotated"),
     **dict.fromkeys(("annealed", "annealing", "hardness"), "interpolated"),
 }
 """Other names for methods, which `create` answers with the registered one."""
