@@ -9,6 +9,9 @@ from quantizers.core.row_quantizer import RowQuantizer
 from quantizers.fitting.report import CodebookUse
 
 
+ROWS = 2048  # that are decoded at once, so that they stay in a processor's cache
+
+
 class Errors:
     """Sums over vectors x and their indices.
 
@@ -23,15 +26,18 @@ class Errors:
     @torch.no_grad()
     def add(self, x: Tensor, indices: Tensor) -> None:
         """Args: x: [N, dim], finite. indices: [N, num_codebooks]."""
-        coded = (indices >= 0).all(-1)
-        x, indices = x[coded], indices[coded]
         for counts, column in zip(self._counts, indices.unbind(-1), strict=True):
-            counts += torch.bincount(column, minlength=len(counts)).cpu()
-        value = self._root.decode_rows(indices if self._root.composed else indices[:, 0])
-        centred = x - self._centre
-        squares = [(x - value).square().sum(-1), centred.square().sum(-1)]
-        sums = [centred.sum(0, dtype=torch.float64), *(each.sum(dtype=torch.float64)[None] for each in squares)]
-        self._sums += torch.cat([*sums, sums[0].new_tensor([len(x)])]).cpu()
+            counts += torch.bincount(column[column >= 0], minlength=len(counts)).cpu()
+        indices = indices if self._root.composed else indices[:, 0]
+        for rows, own in zip(torch.split(x, ROWS), torch.split(indices, ROWS), strict=True):
+            self._add_rows(rows, own)
+
+    def _add_rows(self, x: Tensor, indices: Tensor) -> None:
+        value = self._root.decode_rows(indices)
+        centred, difference = x - self._centre, x - value
+        squares = torch.stack([torch.linalg.vecdot(each, each).sum() for each in (difference, centred)])
+        sums = torch.cat([centred.sum(0), squares, squares.new_tensor([len(x)])])
+        self._sums += sums.cpu()
 
     def over(self, group: Group) -> tuple[int, float, float, tuple[CodebookUse, ...]]:
         """How many vectors there are, their inertia and variance, and the use of each codebook; over all ranks."""
