@@ -11,10 +11,11 @@ def place_remaining(costs: Costs, places: Places) -> None:
     """Give the waiting vectors places, in place: for each, the cheapest chain of moves to a free place.
 
     Successive shortest paths with prices (Edmonds and Karp, "Theoretical Improvements in Algorithmic Efficiency
-    for Network Flow Problems", Journal of the ACM 19, 1972) on the graph of the codes: the edge from code j to code
-    l is the vector of j for which the move to l costs least. Where a vector's code is not its best at the current
-    prices, but worse by up to ε (ε-CS of `auction`), its present place counts as cheaper by this difference until
-    it moves. With costs lowered in this way, each by at most ε, every step keeps the assignment optimal.
+    for Network Flow Problems", Journal of the ACM 19, 1972) on the graph of the codes: the edge from code j to
+    code l is the vector of j for which the move to l costs least. Where a vector's code is not its best at the
+    current prices, but worse by up to ε (ε-CS of `auction`), its present place counts as cheaper by this
+    difference until the vector moves. With costs lowered in this way, each by at most ε, every step keeps the
+    assignment optimal.
 
     Memory beyond the inputs is O(N + K²). A path takes a few passes over at most K² moves, and the search for new
     moves one over the vectors of its codes.

@@ -29,19 +29,19 @@ def balanced_codes(x: Tensor, codebook: Tensor, capacities: int | Tensor, *, met
     the nearest codes keep the capacities, they are the result. For vectors in groups that need distinct codes, see
     `distinct_codes`.
 
-    **method="auction"** is within 1% of the smallest possible total. Vectors bid for places in the ε-auction of
-    Bertsekas, and shortest paths place the last ones (see `auction` and `place_remaining`). An auction alone takes
-    long where hardly more places than vectors exist, since the last bidders outbid each other in steps of ε; paths
-    alone take a step per vector. Derivation: with prices p_k ≥ 0, which are 0 for codes that have a free place, the
-    smallest total is
+    **method="auction"** is within 1% of the smallest possible total. Vectors bid for places in Bertsekas'
+    ε-auction, and shortest paths place the last ones (see `auction` and `place_remaining`). An auction alone takes
+    long where hardly more places than vectors exist, since the last bidders outbid each other in steps of ε;
+    paths alone take a step per vector. Derivation: with prices p_k ≥ 0, which are 0 for codes that have a free
+    place, the smallest total is
 
         S ≥ Σᵢ minₖ (‖xᵢ − eₖ‖² + p_k) − Σₖ c_k p_k ≥ Σᵢ (‖xᵢ − e_kᵢ‖² + p_kᵢ − ε) − Σₖ c_k p_k = total − N·ε
 
     by weak duality and ε-complementary slackness, since only full codes have p_k > 0. ε is 0.01 times the mean
     squared distance to the nearest code, and this mean is at most S/N. On normally distributed vectors, the total
-    was within 0.02% of S. With 10⁵ vectors, 1024 codes and places for 352 more, 350 rounds place all but 256
-    vectors, which takes 8 s on one core, and the paths 5 s. Many equal vectors are the worst case: the auction ends
-    after 1000 rounds, and each vector that is left takes a path, of some milliseconds.
+    was within 0.01% of S. With 10⁵ vectors, 1024 codes and places for 352 more, 350 rounds place all but 256
+    vectors, which takes 8 s on one core, and the paths 5 s. Many equal vectors are the worst case: the auction
+    ends after 1000 rounds, and each vector that is left takes a path, of some milliseconds.
 
     **method="sinkhorn"** is the entropic transport plan whose columns are proportional to the capacities, rounded
     by deferred acceptance (see `transported`): the uniform semantic mapping of Zheng et al., "Adapting Large
