@@ -40,10 +40,10 @@ def balanced_codes(x: Tensor, codebook: Tensor, capacities: int | Tensor, *, met
     by weak duality and ε-complementary slackness, since only full codes have p_k > 0. ε is 0.01 times the mean
     squared distance to the nearest code, and this mean is at most S/N. On normally distributed vectors, the total
     was within 0.01% of S. With 10⁵ vectors, 1024 codes and places for 352 more, 350 rounds place all but 256
-    vectors, which takes 8 s on one core, and the paths 5 s. The worst case is many equal vectors, or dense clusters
-    with more vectors than their codes have places: the auction ends after 1000 rounds, and each vector that is left
-    takes a path. 10⁴ vectors in 20 such clusters, with 256 codes and places for 100 more, left 1060 vectors to the
-    paths, and took 9 s in all.
+    vectors, which takes 8 s on one core, and the paths 5 s. The worst case is many equal vectors, or dense
+    clusters with more vectors than their codes have places: the auction ends after 1000 rounds, and each vector
+    that is left takes a path, of 5 to 10 ms with 256 codes. Of 10⁴ vectors in 20 such clusters, 1060 were left,
+    and the whole took 9 s; of 3000 equal vectors, 2771, and 29 s.
 
     **method="sinkhorn"** is the entropic transport plan whose columns are proportional to the capacities, rounded
     by deferred acceptance (see `transported`): the uniform semantic mapping of Zheng et al., "Adapting Large
