@@ -92,3 +92,17 @@ def test_the_plans_marginal_tends_to_uniform(
     # The exponents' own rounding: of numbers of the size of the logits, for each of the K columns.
     rounding = 8 * (dim + n + size) * EPS * float((x @ keys.T).abs().max() + bias.abs().max() + 50)
     assert off <= marginal_bound(x[counts], keys, bias, iterations) + rounding
+
+
+@settings(max_examples=10)
+@given(seed=seeds)
+def test_codes_of_unequal_capacities_get_their_shares(seed: int) -> None:
+    x, keys, bias = problem(seed, (40, 5, 3), 1.0)
+    shares = torch.arange(1.0, 6.0, dtype=torch.float64) / 15
+    everyone = torch.ones(40, dtype=torch.bool)
+    potentials = transport.sinkhorn_potentials(x, keys, bias, everyone, 2000, shares)
+    used = (x @ keys.T + bias + potentials).softmax(-1).mean(0)
+    # (4) with b = shares: the objective of the plan whose rows are all b is the mean below, at T = 2000.
+    logits = x @ keys.T + bias
+    start = (logits.logsumexp(-1) - logits @ shares + (shares * shares.log()).sum()).mean()
+    assert float((used - shares).abs().sum()) ** 2 <= 2 / 2001 * float(start) + 1e-12
