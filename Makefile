@@ -1,4 +1,4 @@
-# make bench | sweep | study | kernels | robustness | chain | test | lint: each does everything on a fresh machine.
+# make bench | sweep | study | kernels | offline | robustness | chain | test | lint: each does everything on a fresh machine.
 # make fuzz: random sequences of everything that can happen to a quantizer, for minutes.
 # make gpu: checks and times the kernels on a CUDA device, for at most eight minutes; installs nothing.
 # PYTHON=python3.12     the interpreter that the virtual environment is made with
@@ -20,7 +20,7 @@ TESTS := -m pytest --numprocesses auto --dist worksteal --benchmark-disable
 test fuzz: export OMP_NUM_THREADS = 1
 endif
 
-.PHONY: bench sweep study kernels robustness chain gpu test fuzz lint
+.PHONY: bench sweep study kernels offline robustness chain gpu test fuzz lint
 .DELETE_ON_ERROR:
 
 bench: $(INSTALLED)
@@ -34,6 +34,9 @@ study: $(INSTALLED)
 
 kernels: $(INSTALLED)
 	$(RUN) -m benchmarks kernels $(ARGS)
+
+offline: $(INSTALLED)
+	$(RUN) -m benchmarks offline $(ARGS)
 
 robustness: $(INSTALLED)
 	$(RUN) -m benchmarks robustness $(ARGS)

@@ -8,6 +8,7 @@ from benchmarks.cli import (
     chain,
     code,
     kernels,
+    offline,
     prior,
     reconstruct,
     robustness,
@@ -32,6 +33,7 @@ app.command("utilization")(utilization.command)
 app.command("sweep")(sweep.command)
 app.command("study")(study.command)
 app.command("kernels")(kernels.command)
+app.command("offline")(offline.command)
 app.command("robustness")(robustness.command)
 app.command("chain")(chain.command)
 app.command("scales")(scales.command)

@@ -8,11 +8,11 @@ import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from benchmarks import residency
 from benchmarks.kernels.pruned import FIRST_CALL
 from benchmarks.kernels.rivals import SEARCHES, Rival, Work
 from benchmarks.kernels.shapes import Shape, draw
@@ -39,7 +39,7 @@ def peak_memory(rival: Rival, shape: Shape, device: torch.device) -> int | None:
         return None
     if device.type == "cuda":
         return _guarded(rival, shape, device)
-    if not Path("/proc/self/clear_refs").exists():
+    if not residency.is_measurable():
         return None
     # A server process, with slow imports already done, forks a process for each measurement.
     context = multiprocessing.get_context("forkserver")
@@ -74,16 +74,9 @@ def measure(rival: Rival, shape: Shape, device: torch.device) -> int:
 
 
 def resident_peak(work: Work) -> tuple[int, Sequence[Tensor]]:
-    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark to the current resident size
-    before = _high_water_mark()
+    before = residency.reset()
     outputs = work()
-    return _high_water_mark() - before, outputs
-
-
-def _high_water_mark() -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    (line,) = [line for line in lines if line.startswith("VmHWM:")]
-    return int(line.split()[1]) * 1024
+    return residency.high_water_mark() - before, outputs
 
 
 def _cuda_peak(work: Work, device: torch.device) -> tuple[int, Sequence[Tensor]]:
