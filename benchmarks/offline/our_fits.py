@@ -35,8 +35,7 @@ def from_seeds(x: np.ndarray, task: Task) -> Fitted:
     """Take passes over all vectors from the shared seeds."""
     quantizer = quantizers.create("vq", task.cell.d, codebook_size=task.cell.k)
     assert task.seeds is not None
-    with torch.no_grad():
-        quantizer.codebook.copy_(torch.from_numpy(task.seeds))
+    quantizer.set_codebook(torch.from_numpy(task.seeds))
     return _fit(quantizer, x, task, method="lloyd", epochs=task.iterations, seeds="codebook")
 
 

@@ -43,8 +43,8 @@ def write(folder: Path, found: Sequence[Line], caption: str) -> list[str]:
 
 def draw(found: Sequence[Line], cells: Sequence[Cell], title: str) -> Figure:
     """Draw a panel for each cell, up to three in a row."""
-    columns = min(COLUMNS, len(cells))
-    rows = -(-len(cells) // columns)
+    rows = -(-len(cells) // COLUMNS)
+    columns = -(-len(cells) // rows)
     figure = Figure(figsize=(max(6.5, columns * WIDTH), rows * HEIGHT + 1.5), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
     for axes, cell in zip(panels, cells, strict=False):
@@ -52,9 +52,9 @@ def draw(found: Sequence[Line], cells: Sequence[Cell], title: str) -> Figure:
     for axes in panels[len(cells) :]:
         axes.set_visible(False)
     for axes in panels[max(0, len(cells) - columns) : len(cells)]:
-        axes.set_xlabel("seconds")
+        axes.set_xlabel("seconds", fontsize=9)
     for axes in panels[::columns]:
-        axes.set_ylabel("above the least inertia (%)")
+        axes.set_ylabel("above the least inertia (%)", fontsize=9)
     names = [
         name for name in BY_NAME if any(line.contender.name == name for c in cells for line in called(found, c))
     ]
@@ -69,15 +69,17 @@ def draw(found: Sequence[Line], cells: Sequence[Cell], title: str) -> Figure:
 def _panel(axes: Axes, cell: Cell, lines: Sequence[Line]) -> None:
     """Draw the end of every contender, and the way there where it is known, in percent above the least inertia."""
     least = min(inertia for line in lines for _, inertia in line.points)
+    worst = max(100 * (line.inertia / least - 1) for line in lines)
+    top = max(LEAST_TOP, ROOM * worst)
+    shown: list[float] = []
     for line in lines:
         points = [(seconds, 100 * (inertia / least - 1)) for seconds, inertia in line.points]
         look = _look(line.contender)
         axes.plot(*zip(*points, strict=True), **look | {"marker": "", "linewidth": 1.2})
         axes.plot(*points[-1], **look)
-    worst = max(100 * (line.inertia / least - 1) for line in lines)
-    top = max(LEAST_TOP, ROOM * worst)
+        shown += [seconds for seconds, above in points if above <= top]
     axes.set(xscale="log", ylim=(-0.05 * top, top))
-    _round_limits(axes, [seconds for line in lines for seconds, _ in line.points])
+    _round_limits(axes, shown)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(PLAIN_NUMBERS)
     axes.xaxis.set_minor_formatter(NullFormatter())
