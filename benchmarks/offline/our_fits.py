@@ -16,8 +16,8 @@ def nested(x: np.ndarray, task: Task) -> Fitted:
     return _fit(quantizers.create("vq", task.cell.d, codebook_size=task.cell.k), x, task)
 
 
-def longer(x: np.ndarray, task: Task) -> Fitted:
-    """Fit with the defaults, but for as many passes over all vectors as others may take."""
+def as_many_passes(x: np.ndarray, task: Task) -> Fitted:
+    """Fit with the defaults, but take as many passes over all vectors as others may."""
     quantizer = quantizers.create("vq", task.cell.d, codebook_size=task.cell.k)
     return _fit(quantizer, x, task, epochs=task.iterations)
 
