@@ -20,10 +20,10 @@ EXPLANATIONS = {
         "faiss and `quantizers.fit` with their defaults, which for faiss are 25 iterations on at most 256 vectors "
         "per code, and otherwise with the named option or method. scikit-learn with k-means++ and until the codes "
         "settle. The others that read all vectors in each iteration take at most 25 of them, or 6·10¹¹ "
-        "multiplications if these are fewer. Passes: over all vectors. Inertia: mean squared distance of all vectors "
-        "from their nearest codes in float64, by one function for all; with several codebooks, from what the "
-        "library's own indices decode to. Memory: the highest resident memory during the call, beyond what the "
-        "process had with the vectors loaded."
+        "multiplications if these are fewer. Passes: over all vectors. Inertia: mean squared distance of all "
+        "vectors from their nearest codes in float64, by one function for all; with several codebooks, from what "
+        "the library's own indices decode to. Memory: the highest resident memory during the call, beyond what "
+        "the process had with the vectors loaded."
     ),
     REACHED: (
         "From the start of our fit to the end of the first assignment of all vectors whose inertia is no larger "
