@@ -57,7 +57,7 @@ def command(
 
     Each run is a process of its own, in random order within a round. Compares seconds per pass from the same
     seeds, and seconds, inertia and memory of every library as its users call it. All groups take about 35 minutes
-    on two cores and 15 GiB of disk.
+    on two cores and 10 GiB of disk.
 
     Writes offline.json, offline.md and pictures. Ctrl-C keeps finished runs; run the same command again to resume.
     """
