@@ -121,28 +121,41 @@ def nearest_rows(x: Tensor, packed: Packed) -> Tensor:
     """Return indices [R] of rows x [R, D]: scores (1), certificate (3), and the difference form (4) where it
     fails.
     """
-    finite = x.isfinite().all(-1)
-    x = x.where(finite[:, None], 0.0)
-    centred = x - packed.centre
-    scores = torch.addmm(packed.half_norms, centred, packed.centred.T, alpha=-1)
-    length = torch.linalg.vector_norm(centred, dim=-1)
-    bound = relative_error(x) * (length * packed.radius + 0.5 * packed.radius.square())
+    x, finite = finite_or_zero(x)
+    scores, bound = scores_of(x, packed)
     near = scores <= (scores.amin(-1) + 2 * bound)[:, None]
     indices = first_set(near)
     if near.count_nonzero() > len(x):
         uncertain = near.sum(-1) > 1
-        indices[uncertain] = _nearest_by_difference(x[uncertain], packed)
+        indices[uncertain] = lowest_of_nearest(distances(x[uncertain], packed), near[uncertain], relative_error(x))
     return indices.where(finite & packed.finite.any(), -1)
 
 
-def _nearest_by_difference(x: Tensor, packed: Packed) -> Tensor:
-    """Return indices [R] by the difference form ‖x − e‖, which is relatively accurate however close the codes are:
-    (4), (5).
+def finite_or_zero(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return rows [R, D] with zeros for a row that is not finite, and which rows are finite, [R] bool."""
+    finite = x.isfinite().all(-1)
+    return x.where(finite[:, None], 0.0), finite
+
+
+def scores_of(x: Tensor, packed: Packed) -> tuple[Tensor, Tensor]:
+    """Return the scores (1) of finite rows [R, D], [R, K], +inf for a code that is not finite; and their errors
+    (3), [R].
     """
-    distance = torch.cdist(x, packed.codes, compute_mode="donot_use_mm_for_euclid_dist")
-    distance = distance.masked_fill(~packed.finite, torch.inf)
-    nearest = distance.amin(-1, keepdim=True)
-    return first_set(distance <= nearest * (1 + relative_error(x)))
+    centred = x - packed.centre
+    scores = torch.addmm(packed.half_norms, centred, packed.centred.T, alpha=-1)
+    length = torch.linalg.vector_norm(centred, dim=-1)
+    return scores, relative_error(x) * (length * packed.radius + 0.5 * packed.radius.square())
+
+
+def distances(x: Tensor, packed: Packed) -> Tensor:
+    """Return ‖x − e‖ [R, K] by the difference form (4), which is relatively accurate however close the codes are."""
+    return torch.cdist(x, packed.codes, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def lowest_of_nearest(distance: Tensor, near: Tensor, error: float) -> Tensor:
+    """Return the lowest index [R] that (5) leaves of the codes `near`, both [R, K]; error: `relative_error`."""
+    distance = distance.masked_fill(~near, torch.inf)
+    return first_set(distance <= distance.amin(-1, keepdim=True) * (1 + error))
 
 
 def relative_error(x: Tensor) -> float:

@@ -216,6 +216,13 @@ def test_nearest_code_duplicates_go_to_the_lowest_index() -> None:
     assert (nearest_code(x, codebook)[0] < 7).all()
 
 
+def test_codes_that_only_scores_tell_apart() -> None:
+    """A vector so far out that all distances round to one number. The two equal codes leave it to distances, which
+    must not bring back the code that scores have ruled out."""
+    x, codebook = torch.tensor([[[1e20]]]), torch.tensor([[[0.0], [1.0], [1.0]]])
+    assert nearest_code(x, codebook)[0] == 1
+
+
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 def test_nearest_code_of_broken_vectors_and_codes(value: float) -> None:
     x, codebook = torch.randn(1, 10, 4), torch.randn(1, 6, 4)
