@@ -23,6 +23,23 @@ double squared_distance(const float* x, const float* code, int64_t dim) {
     return result;
 }
 
+// Writes the scores (1) of all codes [size] in float64, not finite for a code that is not. Returns their error, E of (3).
+inline double scores_in_double(const float* x, const Codebook& book, double* scores) {
+    double square = 0;
+    for (int64_t d = 0; d < book.dim; ++d) {
+        double centred = double(x[d]) - book.centre[d];
+        square += centred * centred;
+    }
+    for (int64_t k = 0; k < book.size; ++k) {
+        scores[k] = 0;
+        for (int64_t d = 0; d < book.dim; ++d) {
+            double code = double(book.codes[k * book.dim + d]) - book.centre[d];
+            scores[k] += (0.5 * code - (double(x[d]) - book.centre[d])) * code;
+        }
+    }
+    return relative_error(book.dim) * (std::sqrt(square) * book.radius + book.largest_bias);
+}
+
 // Codes are compared by distance: equation (5).
 struct ByDistance {
     static double value(const float* x, const Codebook& book, int64_t k) {
@@ -32,21 +49,8 @@ struct ByDistance {
     // difference form alone cannot distinguish them if rounding to the row's own length hides their differences.
     static void candidates(const float* x, const Codebook& book, std::vector<int64_t>& codes) {
         std::vector<double> scores(book.size);
-        double least = std::numeric_limits<double>::infinity(), square = 0;
-        for (int64_t d = 0; d < book.dim; ++d) {
-            double centred = double(x[d]) - book.centre[d];
-            square += centred * centred;
-        }
-        for (int64_t k = 0; k < book.size; ++k) {
-            double score = 0;
-            for (int64_t d = 0; d < book.dim; ++d) {
-                double code = double(book.codes[k * book.dim + d]) - book.centre[d];
-                score += (0.5 * code - (double(x[d]) - book.centre[d])) * code;
-            }
-            scores[k] = score;
-            least = score < least ? score : least;
-        }
-        double bound = relative_error(book.dim) * (std::sqrt(square) * book.radius + book.largest_bias);
+        double bound = scores_in_double(x, book, scores.data()), least = std::numeric_limits<double>::infinity();
+        for (double score : scores) least = score < least ? score : least;
         for (int64_t k = 0; k < book.size; ++k)
             if (scores[k] <= least + 2 * bound) codes.push_back(k);
     }

@@ -1,40 +1,17 @@
-// float64 input: every code is compared in float64, since there is no wider type to certify a faster search.
+// The nearest code, and the highest score, of float64 input.
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>
 
 #include "common/compiled/parallel.h"
-#include "common/compiled/vectors.h"
+#include "nearest/doubles.h"
 #include "nearest/rounding.h"
 
 namespace {
 
 constexpr int64_t CHUNK = 16;  // rows
 constexpr double INFINITE = std::numeric_limits<double>::infinity();
-
-Doubles load(const double* from) { return *reinterpret_cast<const Doubles*>(from); }
-
-// Σ (x − code)², or −x·code with PRODUCT.
-template <bool PRODUCT>
-double compare(const double* x, const double* code, int64_t dim) {
-    constexpr int HALF = WIDTH / 2;
-    Doubles total = {};
-    int64_t d = 0;
-    for (; d + HALF <= dim; d += HALF) {
-        Doubles value = load(x + d), other = load(code + d);
-        total += PRODUCT ? -value * other : (value - other) * (value - other);
-    }
-    double result = sum(total);
-    for (; d < dim; ++d) result += PRODUCT ? -x[d] * code[d] : (x[d] - code[d]) * (x[d] - code[d]);
-    return result;
-}
-
-bool is_finite(const double* x, int64_t dim) {
-    double zero = 0;
-    for (int64_t d = 0; d < dim; ++d) zero += x[d] * 0.0;
-    return zero == 0;
-}
 
 // The lowest code that is not above the threshold for the smallest value; −1 without a finite value.
 template <class Threshold>
