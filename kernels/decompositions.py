@@ -10,6 +10,8 @@ from quantizers.kernels.highest import exported as highest
 from quantizers.kernels.highest import operation as _highest  # noqa: F401
 from quantizers.kernels.implicit import exported as implicit
 from quantizers.kernels.implicit import operation as _implicit  # noqa: F401
+from quantizers.kernels.k_nearest import exported as k_nearest
+from quantizers.kernels.k_nearest import operation as _k_nearest  # noqa: F401
 from quantizers.kernels.levels import operation as _levels  # noqa: F401
 from quantizers.kernels.levels import reference as levels
 from quantizers.kernels.nearest import exported as nearest
@@ -25,6 +27,7 @@ def decompositions() -> dict[torch._ops.OpOverload, Callable[..., object]]:
     return {
         operations.nearest_code.default: nearest.nearest_code,
         operations.nearest_lookup.default: _nearest_lookup,
+        operations.k_nearest_codes.default: k_nearest.k_nearest_codes,
         operations.highest_score.default: highest.highest_score,
         operations.soft_codes.default: soft.soft_codes,
         operations.log_mean_softmax.default: soft.log_mean_softmax,

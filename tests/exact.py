@@ -29,3 +29,15 @@ def assert_nearest(indices: Tensor, x: Tensor, codebook: Tensor) -> None:
     for index, distances in zip(indices.tolist(), squared_distances(x, codebook), strict=True):
         assert distances[index] <= min(distances) * slack
         assert all(distance > distances[index] for distance in distances[:index])
+
+
+def assert_k_nearest(indices: Tensor, x: Tensor, codebook: Tensor) -> None:
+    """Each index is that of `assert_nearest` without the codes before it in its row."""
+    slack = 1 + Fraction(2 * x.shape[1] + 16, 2**52)
+    for row, distances in zip(indices.tolist(), squared_distances(x, codebook), strict=True):
+        left = dict(enumerate(distances))
+        for index in row:
+            chosen = left[index]
+            assert chosen <= min(left.values()) * slack
+            assert all(distance > chosen for code, distance in left.items() if code < index)
+            del left[index]

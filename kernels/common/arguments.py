@@ -1,5 +1,6 @@
 """Checks that arguments fit together. They look at shapes, dtypes and devices only, never at values."""
 
+import torch
 from torch import Tensor
 
 
@@ -57,6 +58,14 @@ def check_device(**tensors: Tensor) -> None:
     for name, other in others:
         if other.device != tensor.device:
             raise ValueError(f"{name} is on {other.device} and {first} on {tensor.device}; expected one device")
+
+
+def check_count(name: str, count: int, most: int, what: str) -> None:
+    """Check that a number of things lies between 1 and how many of them there are."""
+    if not isinstance(count, int | torch.SymInt) or isinstance(count, bool):
+        raise TypeError(f"{name} is {count!r}, expected an integer")
+    if not 1 <= count <= most:
+        raise ValueError(f"{name} is {count}, expected 1 to {most}, the number of {what}")
 
 
 def check_equal(what: str, first: str, first_size: int, second: str, second_size: int) -> None:

@@ -1,0 +1,120 @@
+// The k nearest codes of each row of a block, by scores in float32 and the decision in float64.
+//
+// The smallest scores of k tiles belong to k codes, so the k-th of them bounds the k-th smallest score. Every tile whose
+// smallest score is within the rounding bound of that is scored again: equation (4) of kernels/k_nearest/README.md.
+#pragma once
+#include "k_nearest/ranking.h"
+#include "nearest/decide.h"
+#include "nearest/row_block.h"
+
+namespace {
+
+class KSearch {
+   public:
+    KSearch(const Codebook& book, int64_t k)
+        : book(book), block(book), k(k), bounded(k <= book.tiles()), lists(BLOCK), smallest(bounded ? BLOCK : 0) {}
+
+    // Writes indices and squared distances [count, k].
+    void run(const float* x, int64_t count, int64_t* indices, float* distances) {
+        enter(x, count);
+        block.score_all(count, [&](int64_t row, int64_t tile, int64_t number, const float* minima) {
+            pass(row, tile, number, minima);
+        });
+        for (int64_t row = 0; row < count; ++row) {
+            decide(x + row * book.dim, row);
+            write_first(codes, k, indices + row * k, distances + row * k);
+        }
+    }
+
+   private:
+    struct Candidate {
+        int64_t tile;  // of codes
+        float score;   // the smallest in it
+    };
+
+    const Codebook& book;
+    RowBlock block;
+    const int64_t k;
+    const bool bounded;  // whether k tiles have scores
+    std::vector<std::vector<Candidate>> lists;
+    std::vector<std::vector<float>> smallest;  // the k smallest scores of tiles so far, a heap with the largest in front
+    std::vector<Scored> codes;
+    std::vector<double> scores;
+    Ranking ranking;
+    float least[BLOCK], limit[BLOCK];  // the smallest score, and the largest that a candidate may have
+
+    void enter(const float* x, int64_t count) {
+        block.enter(x, count);
+        for (int64_t row = 0; row < block.padded(count); ++row) {
+            least[row] = INFINITE;
+            limit[row] = row < count && block.state[row].scored ? LARGEST : -INFINITE;  // excludes absent codes
+            lists[row].clear();
+            if (bounded) smallest[row].clear();
+        }
+    }
+
+    // Lists the tiles of codes, of a segment, that may contain one of the k nearest codes.
+    void pass(int64_t row, int64_t first, int64_t number, const float* minima) {
+        for (int64_t lanes = row; lanes < row + ROWS; lanes += WIDTH)
+            for_near_tiles(minima + (lanes - row), number, [&] { return load(limit + lanes); },
+                           [&](int64_t tile, int lane, float score) {
+                               lists[lanes + lane].push_back({first + tile, score});
+                               lower(lanes + lane, score);
+                           });
+    }
+
+    // Lowers the row's limit for the smallest score of another tile.
+    void lower(int64_t row, float score) {
+        least[row] = std::min(least[row], score);
+        if (!bounded) return;
+        std::vector<float>& heap = smallest[row];
+        if (int64_t(heap.size()) == k) {
+            if (score >= heap.front()) return;
+            std::pop_heap(heap.begin(), heap.end());
+            heap.back() = score;
+        } else {
+            heap.push_back(score);
+        }
+        std::push_heap(heap.begin(), heap.end());
+        if (int64_t(heap.size()) == k) limit[row] = std::min(heap.front() + block.state[row].margin, LARGEST);
+    }
+
+    // The k nearest codes of x, in order, at the front of `codes`; none for a row that is not finite.
+    void decide(const float* x, int64_t row) {
+        codes.clear();
+        const Row& state = block.state[row];
+        if (!state.finite) return;
+        Resolution resolution{state.margin, 1 + relative_error(book.dim)};
+        double nearest = std::min(least[row] + state.margin, LARGEST);
+        if (state.scored)
+            for (const Candidate& candidate : lists[row]) {
+                if (candidate.score > limit[row]) continue;
+                block.rescore(candidate.tile, row, limit[row],
+                              [&](int64_t code, float score) { codes.push_back({code, score, 0}); });
+            }
+        else
+            nearest = score_in_double(x, resolution);
+        auto score = [](const Scored& each) { return each.score; };
+        keep_nearest(codes, k, score, [&](double largest) { return std::max(largest + resolution.margin, nearest); });
+        std::sort(codes.begin(), codes.end(), [](const Scored& a, const Scored& b) {
+            return a.score < b.score || (a.score == b.score && a.code < b.code);
+        });
+        for (Scored& each : codes) each.distance = squared_distance(x, book.codes + each.code * book.dim, book.dim);
+        ranking.run(codes, resolution, nearest, k);
+    }
+
+    // Scores all codes for a row that float32 cannot score. Returns the largest score that the nearest may have.
+    double score_in_double(const float* x, Resolution& resolution) {
+        scores.resize(book.size);
+        resolution.margin = 2 * scores_in_double(x, book, scores.data());
+        double smallest_score = std::numeric_limits<double>::infinity();
+        for (int64_t code = 0; code < book.size; ++code) {
+            if (!std::isfinite(scores[code])) continue;
+            codes.push_back({code, scores[code], 0});
+            smallest_score = std::min(smallest_score, scores[code]);
+        }
+        return smallest_score + resolution.margin;
+    }
+};
+
+}  // namespace
