@@ -22,8 +22,8 @@ def k_nearest_codes(x: Tensor, codebook: Tensor, k: int) -> tuple[Tensor, Tensor
 def _search_head(x: Tensor, codebook: Tensor, k: int, indices: Tensor, distance: Tensor) -> None:
     number = threads(x.numel() * codebook.shape[0])
     if x.dtype == torch.float64:
-        outputs = [number, indices, distance]
-        call("quantizers_k_nearest_double", [x, x.shape[0], k, codebook, *codebook.shape, *outputs])
+        sizes = [k, codebook, *codebook.shape, number]
+        call("quantizers_k_nearest_double", [x, x.shape[0], *sizes, indices, distance])
     else:
         packed = codebooks.get(codebook).packed
         call("quantizers_k_nearest", [x, x.shape[0], k, *packed.arguments(), number, indices, distance])

@@ -10,8 +10,8 @@ from quantizers.kernels.nearest.exported import chosen_codes, lengths
 
 
 def k_nearest_codes(x: Tensor, codebook: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """As kernels/k_nearest/reference.py up to its certificate: codes that are closer together than twice that bound
-    count as equally near, and the lowest of them comes first.
+    """As kernels/k_nearest/reference.py up to its certificate: codes that are closer together than twice that
+    bound count as equally near, and the lowest of them comes first.
     """
     indices = torch.stack(
         [_nearest_indices(rows, codes, k) for rows, codes in zip(x.unbind(0), codebook.unbind(0), strict=True)]

@@ -41,8 +41,8 @@ def k_nearest_codes(x: Tensor, codebook: Tensor, k: int) -> tuple[Tensor, Tensor
         k: from 1 to K.
 
     Returns:
-        indices: [H, N, k] int64; equal distances in the order of their indices. −1 for a vector that is not finite,
-            and at the end where fewer than k codes are finite.
+        indices: [H, N, k] int64; equal distances in the order of their indices. −1 for a vector that is not
+            finite, and at the end where fewer than k codes are finite.
         squared_distance: [H, N, k], Σ(x − e)² in float32 (float64 if an input is float64); NaN where the index is
             −1. It has no gradient.
 
@@ -54,7 +54,8 @@ def k_nearest_codes(x: Tensor, codebook: Tensor, k: int) -> tuple[Tensor, Tensor
         indices, distance = nearest_code(x, codebook)
         return indices[..., None], distance[..., None]
     search = exported.k_nearest_codes if leaves_library() else _k_nearest_codes
-    indices, distance = search(*undifferentiated(x, codebook), k)
+    x, codebook = undifferentiated(x, codebook)
+    indices, distance = search(x, codebook, k)
     return indices, distance
 
 

@@ -90,15 +90,16 @@ void write_first(const std::vector<Scored>& codes, int64_t k, int64_t* indices, 
     }
 }
 
-// Removes codes whose value is above `limit(v)`, v the k-th smallest value.
+// Removes codes whose value is above `limit(v)`, v the k-th smallest value, and returns that limit.
 template <class Value, class Limit>
-void keep_nearest(std::vector<Scored>& codes, size_t k, Value value, Limit limit) {
-    if (codes.size() <= k) return;
+double keep_nearest(std::vector<Scored>& codes, size_t k, Value value, Limit limit) {
+    if (codes.size() <= k) return std::numeric_limits<double>::infinity();
     auto less = [&](const Scored& a, const Scored& b) { return value(a) < value(b); };
     std::nth_element(codes.begin(), codes.begin() + (k - 1), codes.end(), less);
     double largest = limit(value(codes[k - 1]));
     auto beyond = [&](const Scored& each) { return value(each) > largest; };
     codes.erase(std::remove_if(codes.begin() + k, codes.end(), beyond), codes.end());
+    return largest;
 }
 
 }  // namespace

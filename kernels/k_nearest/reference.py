@@ -57,7 +57,9 @@ def in_blocks(
 
 
 def k_nearest_rows(x: Tensor, packed: Packed, k: int) -> Tensor:
-    """Return indices [R, k] of rows x [R, D]: by scores alone where they are far enough apart, else by (1) to (3)."""
+    """Return indices [R, k] of rows x [R, D]: by scores alone where these are far enough apart, else by (1) and
+    (2), one after the other.
+    """
     x, finite = nearest.finite_or_zero(x)
     scores, bound = nearest.scores_of(x, packed)
     indices, uncertain = first_by_score(scores, bound, k)
@@ -67,8 +69,8 @@ def k_nearest_rows(x: Tensor, packed: Packed, k: int) -> Tensor:
 
 
 def first_by_score(scores: Tensor, bound: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the indices [R, k] of the smallest scores [R, K], and the rows [R] for which their order is uncertain:
-    those with two scores within twice the bound [R] among the k + 1 smallest.
+    """Return the indices [R, k] of the smallest scores [R, K], and the rows [R] for which their order is
+    uncertain: those with two scores within twice the bound [R] among the k + 1 smallest, (3).
     """
     smallest, indices = scores.topk(min(k + 1, scores.shape[1]), largest=False)
     # The difference of two infinite scores is NaN, which is certain: neither code is chosen.

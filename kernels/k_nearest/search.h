@@ -87,20 +87,36 @@ class KSearch {
         Resolution resolution{state.margin, 1 + relative_error(book.dim)};
         double nearest = std::min(least[row] + state.margin, LARGEST);
         if (state.scored)
-            for (const Candidate& candidate : lists[row]) {
-                if (candidate.score > limit[row]) continue;
-                block.rescore(candidate.tile, row, limit[row],
-                              [&](int64_t code, float score) { codes.push_back({code, score, 0}); });
-            }
+            rescore(row, nearest);
         else
             nearest = score_in_double(x, resolution);
-        auto score = [](const Scored& each) { return each.score; };
-        keep_nearest(codes, k, score, [&](double largest) { return std::max(largest + resolution.margin, nearest); });
+        keep_near(resolution.margin, nearest);
         std::sort(codes.begin(), codes.end(), [](const Scored& a, const Scored& b) {
             return a.score < b.score || (a.score == b.score && a.code < b.code);
         });
         for (Scored& each : codes) each.distance = squared_distance(x, book.codes + each.code * book.dim, book.dim);
         ranking.run(codes, resolution, nearest, k);
+    }
+
+    // Scores the codes of the row's candidates again, in float32. What is found lowers the limit for what follows.
+    void rescore(int64_t row, double nearest) {
+        float threshold = limit[row];
+        size_t enough = 2 * k + CODES;
+        for (const Candidate& candidate : lists[row]) {
+            if (candidate.score > threshold) continue;
+            block.rescore(candidate.tile, row, threshold,
+                          [&](int64_t code, float score) { codes.push_back({code, score, 0}); });
+            if (codes.size() < enough) continue;
+            double largest = keep_near(block.state[row].margin, nearest);
+            threshold = std::min(threshold, std::nextafter(float(largest), INFINITE));
+            enough = 2 * codes.size() + CODES;
+        }
+    }
+
+    // Keeps the codes that may be one of the k nearest. Returns the largest score of such a code.
+    double keep_near(double margin, double nearest) {
+        auto score = [](const Scored& each) { return each.score; };
+        return keep_nearest(codes, k, score, [&](double largest) { return std::max(largest + margin, nearest); });
     }
 
     // Scores all codes for a row that float32 cannot score. Returns the largest score that the nearest may have.

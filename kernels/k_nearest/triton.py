@@ -14,7 +14,7 @@ from quantizers.kernels.nearest.reference import Packed
 from quantizers.kernels.nearest.triton.lookup import distance_limit
 
 SCORE_BUDGET = 2**25  # elements in the largest block: 256 MiB in float64
-CODES = 256  # per step
+CODES = 128  # per step
 _NONE = tl.constexpr(2**31 - 1)  # instead of an index
 
 
@@ -62,13 +62,14 @@ def _one_by_one(
             for first in range(0, size, CODES):
                 smallest = tl.minimum(smallest, _scores(scores_ptr, first, size, CODES))
             least = tl.min(smallest, 0)
-            index = -1
             if least < float("inf"):
                 index = _nearest(x_ptr, codes_ptr, scores_ptr, least + margin, size, d, CODES)
                 tl.debug_barrier()  # all threads have read the scores
                 tl.store(scores_ptr + index, float("inf"))
                 tl.debug_barrier()  # and see this one
-            tl.store(indices_ptr + row * k + place, index.to(tl.int64))
+                tl.store(indices_ptr + row * k + place, index.to(tl.int64))
+            else:
+                tl.store(indices_ptr + row * k + place, -1)
 
 
 @triton.jit

@@ -148,7 +148,9 @@ def scores_of(x: Tensor, packed: Packed) -> tuple[Tensor, Tensor]:
 
 
 def distances(x: Tensor, packed: Packed) -> Tensor:
-    """Return ‖x − e‖ [R, K] by the difference form (4), which is relatively accurate however close the codes are."""
+    """Return ‖x − e‖ [R, K] by the difference form (4), which is relatively accurate however close the codes
+    are.
+    """
     return torch.cdist(x, packed.codes, compute_mode="donot_use_mm_for_euclid_dist")
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from quantizers.kernels.common import dispatch
 from quantizers.kernels.highest.operation import highest_score
+from quantizers.kernels.k_nearest.operation import k_nearest_codes
 from quantizers.kernels.levels.operation import round_levels
 from quantizers.kernels.nearest.operation import nearest_code, nearest_lookup
 from quantizers.kernels.rotation.operation import rotate_grad
@@ -35,6 +36,11 @@ SAMPLES: dict[str, list[Callable[[], tuple[Any, ...]]]] = {
         lambda: (normal(2, 5, 3, learned=True), normal(2, 4, 3, learned=True), WEIGHT, WEIGHT),
         lambda: (normal(1, 5, 3, dtype=torch.float16), normal(1, 4, 3, dtype=torch.float16), WEIGHT, 0 * WEIGHT),
         lambda: (normal(1, 5, 3).double(), normal(1, 4, 3, dtype=torch.float64, learned=True), WEIGHT, 8 * WEIGHT),
+    ],
+    "k_nearest_codes": [
+        lambda: (normal(2, 5, 3), normal(2, 4, 3), 2),
+        lambda: (normal(1, 0, 3), normal(1, 2, 3, dtype=torch.bfloat16), 1),
+        lambda: (normal(1, 5, 3, learned=True), normal(1, 4, 3, dtype=torch.float64, learned=True), 4),
     ],
     "lookup_vector_gradient": [
         lambda: (torch.rand(2, 5), normal(2, 5, 3), normal(2, 5, 3), INDICES, 0.25),
@@ -104,6 +110,22 @@ ERRORS: list[tuple[str, Callable[[], object], type[Exception]]] = [
         "codebook is on meta and x on cpu",
         lambda: nearest_code(normal(1, 5, 3), torch.empty(1, 2, 3, device="meta")),
         ValueError,
+    ),
+    (
+        "got 2 heads in x but 1 in codebook",
+        lambda: k_nearest_codes(normal(2, 5, 3), normal(1, 2, 3), 1),
+        ValueError,
+    ),
+    (
+        "k is 3, expected 1 to 2, the number of codes",
+        lambda: k_nearest_codes(normal(1, 5, 3), normal(1, 2, 3), 3),
+        ValueError,
+    ),
+    ("k is 0, expected 1 to 2", lambda: k_nearest_codes(normal(1, 5, 3), normal(1, 2, 3), 0), ValueError),
+    (
+        "k is 1.0, expected an integer",
+        lambda: k_nearest_codes(normal(1, 5, 3), normal(1, 2, 3), 1.0),  # type: ignore[arg-type]
+        TypeError,
     ),
     (
         "got 4 codes in keys but 5 in bias",

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from quantizers.kernels.averages.triton import average_codes_
 from quantizers.kernels.highest.triton import highest_score
+from quantizers.kernels.k_nearest.triton import k_nearest_codes
 from quantizers.kernels.levels.triton import round_levels, round_levels_backward
 from quantizers.kernels.nearest.triton.lookup_gradient import lookup_codebook_gradient, lookup_vector_gradient
 from quantizers.kernels.rotation.triton import rotate_grad
@@ -111,6 +112,11 @@ def highest(n: int, d: int, dtype: torch.dtype) -> None:
     highest_score(*(empty(*shape, dtype=dtype) for shape in ((n, d), (100, d), (100,))))
 
 
+def k_nearest(n: int, d: int, dtype: torch.dtype) -> None:
+    for k in (2, 16):
+        k_nearest_codes(empty(2, n, d, dtype=dtype), empty(2, 100, d, dtype=dtype), k)
+
+
 def soft(n: int, d: int, dtype: torch.dtype, size: int = 100, width: int = 5) -> None:
     if dtype == torch.float64:
         dtype = torch.float16
@@ -131,7 +137,19 @@ def marked(n: int, d: int, dtype: torch.dtype) -> None:
     mean_loss_gradient(means, valid, divisor)
 
 
-CALLS = [rotated, summed, averaged, moved, sums_of_split_channels, differences, rounded, highest, soft, marked]
+CALLS = [
+    rotated,
+    summed,
+    averaged,
+    moved,
+    sums_of_split_channels,
+    differences,
+    rounded,
+    highest,
+    k_nearest,
+    soft,
+    marked,
+]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

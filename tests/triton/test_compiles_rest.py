@@ -10,6 +10,7 @@ import pytest
 
 from quantizers.kernels.averages import triton as averages
 from quantizers.kernels.highest import triton as highest
+from quantizers.kernels.k_nearest import triton as k_nearest
 from quantizers.kernels.levels import triton as levels
 from quantizers.kernels.nearest.triton import lookup_gradient
 from quantizers.kernels.rotation import triton as rotation
@@ -167,6 +168,12 @@ def test_wider_results_take_the_widest_tiles() -> None:
 def test_highest_score(dtype: str) -> None:
     sizes = {"BLOCK_N": highest.BLOCK_N, "BLOCK_K": highest.BLOCK_K, "CHUNK": highest.CHUNK}
     check(highest._highest_kernel, sizes, dtype)
+
+
+@pytest.mark.parametrize("channels", [1, 16])
+def test_k_nearest(channels: int) -> None:
+    constants = {"CODES": k_nearest.CODES, **(ONE if channels == 1 else {})}
+    check(k_nearest._one_by_one, constants, "*fp64", registers=64, own_types={"uncertain_ptr": "*i1"})
 
 
 @pytest.mark.parametrize("dtype", ["*fp32", "*fp64"])

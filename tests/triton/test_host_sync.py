@@ -6,6 +6,7 @@ from torch import Tensor
 
 from quantizers.kernels.averages.triton import average_codes_
 from quantizers.kernels.highest.triton import highest_score
+from quantizers.kernels.k_nearest.triton import k_nearest_codes
 from quantizers.kernels.levels import triton as levels
 from quantizers.kernels.nearest.triton import lookup_gradient, nearest
 from quantizers.kernels.rotation import triton as rotation
@@ -34,6 +35,7 @@ def test_no_launcher_reads_back() -> None:
         found, codes, _ = nearest.nearest_lookup(x, codebook)
         lookup_gradient.lookup_vector_gradient(gradient[..., 0], x, codes, found, 0.25)
         lookup_gradient.lookup_codebook_gradient(gradient, gradient[..., 0], x, codes, found, 1.0, 9)
+        k_nearest_codes(x, codebook, 3)
         highest_score(x[0], codebook[0], bias)
         sums.code_sums(x, indices, 9)
         sums.ema_code_sums(x, indices, sizes, embedding_sum, 0.9)
