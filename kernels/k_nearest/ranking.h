@@ -1,4 +1,4 @@
-// The order of a row's candidates: equations (1) to (3) of kernels/k_nearest/README.md.
+// The order of a row's candidates: equations (1) and (2) of kernels/k_nearest/README.md.
 #pragma once
 #include <algorithm>
 #include <functional>

@@ -188,8 +188,11 @@ class GumbelQuantizer(RowQuantizer):
 
     def _encode(self, z: Tensor) -> Tensor:
         if self.to_logits is None:
-            return nearest_code(z[None], self.embedding[None])[0][0]
+            return nearest_code(*self._compared(z))[0][0]
         return highest_score(z, *self.to_logits())
+
+    def _compared(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        return (z[None], self.embedding[None]) if self.to_logits is None else super()._compared(z)
 
     def _code_parameters(self) -> Iterator[nn.Parameter]:
         return (parameter for parameter in super()._code_parameters() if parameter is not self.log_scale)

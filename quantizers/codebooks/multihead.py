@@ -134,6 +134,9 @@ class MultiHeadVectorQuantizer(TruncatableQuantizer, NearestCodeQuantizer):
         heads, books = self._first(parts, self._heads(z)), self._first(parts, self._codebook())
         return nearest_code(heads, books)[0].T.contiguous()
 
+    def _vectors_and_codes(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        return self._heads(z), self._codebook()
+
     def _first(self, parts: int, tensor: Tensor) -> Tensor:
         """The first heads of [H, ...]; for all the tensor itself, since a slice costs kernels in a backward."""
         return tensor if parts == self.num_codebooks else tensor[:parts]

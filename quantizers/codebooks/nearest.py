@@ -151,18 +151,22 @@ class NearestCodeQuantizer(RowQuantizer):
             yield quantizer, z, chosen if self.distance == "euclidean" else chosen.where((z != 0).any(-1), NO_CODE)
 
     def _encode(self, z: Tensor) -> Tensor:
-        return _search(self._to_search_space(self._to_value_space(z)), self._to_search_space(self._codebook()))
+        return torch.squeeze(nearest_code(*self._vectors_and_codes(z))[0], 0)
+
+    def _compared(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        # A subclass may choose by another rule, such as the largest product.
+        return self._vectors_and_codes(z) if self._index_rule["choice"] == "nearest" else super()._compared(z)
+
+    def _vectors_and_codes(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows z [1, N, code_dim] and all codes [1, K, code_dim], as the search compares them."""
+        z, codes = self._to_value_space(z), self._codebook()
+        return self._to_search_space(z)[None], self._to_search_space(codes)[None]
 
     def _decode(self, indices: Tensor) -> Tensor:
         return lookup(self._codebook(), indices)
 
     def extra_repr(self) -> str:
         return ", ".join(filter(None, [super().extra_repr(), options_in_repr(self, self.always_in_repr)]))
-
-
-def _search(z: Tensor, codebook: Tensor) -> Tensor:
-    indices, _ = nearest_code(z[None], codebook[None])
-    return torch.squeeze(indices, 0)
 
 
 def assignment_losses(z: Tensor, codes: Tensor, commitment_weight: float, codebook_weight: float) -> Tensor:

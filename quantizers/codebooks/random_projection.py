@@ -188,7 +188,10 @@ class RandomProjectionQuantizer(RowQuantizer):
         return QuantizerOutput(quantized, indices, z.new_zeros(()))
 
     def _encode(self, z: Tensor) -> Tensor:
-        return torch.squeeze(nearest_code(normalize(z)[None], self._codebook()[None])[0], 0)
+        return torch.squeeze(nearest_code(*self._compared(z))[0], 0)
+
+    def _compared(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        return normalize(z)[None], self._codebook()[None]
 
     def _decode(self, indices: Tensor) -> Tensor:
         return lookup(self._codebook(), indices)

@@ -67,6 +67,12 @@ class EnclosingQuantizer(RowQuantizer):
         """Call the constructor."""
         return cls(quantizer, **options)
 
+    def _compared(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        raise TypeError(
+            f"{type(self).__name__} leaves the choice of codes to the quantizer inside; call candidates on that "
+            "one, its attribute `quantizer`"
+        )
+
     @property
     def codebook(self) -> Tensor:
         """The codebook of the quantizer inside."""

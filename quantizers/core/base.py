@@ -11,6 +11,7 @@ from torch import Tensor
 from quantizers.core.arguments.checks import Count, Size
 from quantizers.core.arguments.construction import RecordedConstruction
 from quantizers.core.arguments.options import checked
+from quantizers.core.candidates import CodeCandidates
 from quantizers.core.code_hooks import CodeHooks, ForwardEvent
 from quantizers.core.code_indices import CodeIndices
 from quantizers.core.layout import Rows, from_rows, to_rows
@@ -20,7 +21,7 @@ from quantizers.core.output import QuantizerOutput
 from quantizers.kernels.common.dispatch import without_autocast
 
 
-class Quantizer(RecordedConstruction, CodeIndices, CodeHooks, LearnedCodes, abc.ABC):
+class Quantizer(RecordedConstruction, CodeIndices, CodeHooks, CodeCandidates, LearnedCodes, abc.ABC):
     """Vectors in, codes out: layout, masks, precision and projections. Subclasses choose the codes.
 
     Everything inside is computed in float32 (float64 for float64 input), whatever autocast or the module's dtype
