@@ -18,6 +18,8 @@ from quantizers.kernels.highest import exported as plain_highest
 from quantizers.kernels.highest import reference as highest_reference
 from quantizers.kernels.implicit import exported as plain_implicit
 from quantizers.kernels.implicit import reference as implicit_reference
+from quantizers.kernels.k_nearest import exported as plain_k_nearest
+from quantizers.kernels.k_nearest import reference as k_nearest_reference
 from quantizers.kernels.nearest import exported as plain_nearest
 from quantizers.kernels.nearest import reference
 from quantizers.kernels.soft import exported as plain_soft
@@ -270,3 +272,38 @@ def test_plain_search_passes_over_what_is_not_finite(broken: float) -> None:
     torch.testing.assert_close(distance, expected_distance, equal_nan=True)
     none, _ = plain_nearest.nearest_code(x[None], torch.full((1, 3, 4), broken))
     assert (none == -1).all()
+
+
+@given(seed=st.integers(0, 2**31), block=st.sampled_from([1, 5, 64]), k=st.sampled_from([2, 7, 22]))
+def test_plain_k_nearest_codes_are_those_of_the_reference(seed: int, block: int, k: int) -> None:
+    """On ordinary data, with codes that are equal, and with vectors and codes that are not finite."""
+    x, codes = (normal(seed + i, n, 4, dtype=torch.float32) for i, n in enumerate([9, 16]))
+    codebook = torch.cat([codes, codes[:6]])
+    x[2, 0], codebook[3, 1] = torch.nan, torch.inf
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plain_k_nearest, "BLOCK", block)
+        indices, distance = plain_k_nearest.k_nearest_codes(x[None], codebook[None], k)
+    expected, expected_distance = k_nearest_reference.k_nearest_codes(x[None], codebook[None], k)
+    assert torch.equal(indices, expected)
+    torch.testing.assert_close(distance, expected_distance, equal_nan=True)
+
+
+class Candidates(nn.Module):
+    """Indices and squared distances side by side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.quantizer = Case("vq").build()
+
+    def forward(self, x: Tensor) -> Tensor:
+        indices, distances = self.quantizer.candidates(x, 3)
+        return torch.cat([indices.to(distances.dtype), distances], -1)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_candidates_leave_the_library() -> None:
+    """Through `plain` to ONNX, and through `torch.jit.trace`."""
+    module, example, x = Candidates().eval(), batch(2, 5), with_garbage(4, 6)
+    torch.testing.assert_close(in_onnx_runtime(module, [example], [x]), module(x), equal_nan=True)
+    torch.testing.assert_close(torch.jit.trace(module, (example,))(x), module(x), equal_nan=True)

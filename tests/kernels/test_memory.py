@@ -10,6 +10,8 @@ from benchmarks.allocations import largest_allocation
 from quantizers.kernels.common.dispatch import chosen_implementation
 from quantizers.kernels.highest import reference as reference_highest
 from quantizers.kernels.highest.operation import highest_score
+from quantizers.kernels.k_nearest import reference as reference_k_nearest
+from quantizers.kernels.k_nearest.operation import k_nearest_codes
 from quantizers.kernels.nearest import blocked
 from quantizers.kernels.nearest import reference as reference_nearest
 from quantizers.kernels.nearest.operation import nearest_lookup
@@ -26,7 +28,8 @@ pytestmark = pytest.mark.usefixtures("implementation")
 @pytest.mark.parametrize("degenerate", [False, True], ids=["normal", "all codes equal"])
 def test_no_matrix_of_n_by_k(monkeypatch: pytest.MonkeyPatch, degenerate: bool) -> None:
     n, k, d, budget = 512, 512, 4, 16384
-    for module in (reference_nearest, reference_highest, reference_soft, compiled_soft, transport):
+    modules = (reference_nearest, reference_k_nearest, reference_highest, reference_soft, compiled_soft, transport)
+    for module in modules:
         monkeypatch.setattr(module, "SCORE_BUDGET", budget)
     monkeypatch.setattr(blocked, "ROWS", 16)
     monkeypatch.setattr(blocked, "PAIR_BUDGET", budget)
@@ -35,6 +38,7 @@ def test_no_matrix_of_n_by_k(monkeypatch: pytest.MonkeyPatch, degenerate: bool) 
 
     def everything() -> None:
         codes, indices, loss = nearest_lookup(x[None], codebook[None])
+        k_nearest_codes(x[None], codebook[None], 5)
         highest_score(x, codebook, codebook[:, 0])
         value, _, divergence = soft_codes(x, codebook, codebook[:, 0], codebook, torch.ones(()), torch.tensor(1))
         (codes.sum() + loss.sum() + value.sum() + divergence.sum()).backward()
