@@ -68,10 +68,7 @@ class EnclosingQuantizer(RowQuantizer):
         return cls(quantizer, **options)
 
     def _compared(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        raise TypeError(
-            f"{type(self).__name__} leaves the choice of codes to the quantizer inside; call candidates on that "
-            "one, its attribute `quantizer`"
-        )
+        return self.quantizer._compared(self.quantizer._project_in(all_valid(z)).vectors)
 
     @property
     def codebook(self) -> Tensor:

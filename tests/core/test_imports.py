@@ -15,12 +15,13 @@ ROOT = Path(__file__).parents[2]
 LAYERS = [
     {"version", "kernels"},
     {"core"},
-    {"clustering"},
+    {"clustering", "vectors"},
     {"codebooks", "scalar"},
     {"composite"},
-    {"training", "monitoring", "bitstream", "presets"},
+    {"training", "monitoring", "bitstream", "presets", "fitting"},
     {"serialization"},
-    {"adapters", "export"},
+    {"adapters", "export", "semantic_ids"},
+    {"cli"},
 ]
 """From the bottom to the top. A package imports itself and what lies in layers below its own."""
 
@@ -34,6 +35,8 @@ REASONS = {
     "monitoring": "it watches any quantizer through the interface in core",
     "bitstream": "it codes the indices of any quantizer through the interface in core",
     "presets": "they are data about quantizers, and know nothing of how these are trained or saved",
+    "vectors": "it reads vectors, and knows nothing of what becomes of them",
+    "fitting": "it fits any quantizer with codes, and knows nothing of how it is saved",
     "serialization": "it finds what it may build by registration, so that no class is imported for a file's sake",
     "kernels": "the arithmetic is functions on tensors, which know no module",
 }
