@@ -1,0 +1,56 @@
+"""New items with their nearest codes, before collisions are resolved."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from quantizers.semantic_ids.groups import group_sizes, shared_group_numbers
+from quantizers.semantic_ids.levels import Levels
+from quantizers.semantic_ids.offline import encode_vectors
+from quantizers.semantic_ids.reading import Reader
+from quantizers.vectors import Vectors
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """New items, and what a policy needs to resolve their collisions."""
+
+    levels: Levels
+    codes: Tensor
+    """The nearest codes of each new item, int64 [N, levels]."""
+    errors: Tensor
+    """‖x − value‖² for these codes, float64 [N]."""
+    taken: Tensor
+    """The IDs of the items that are there already, int64 [M, levels], or [M, levels + 1] with an extra level."""
+    reader: Reader
+    """Reads the embeddings of new items by position."""
+    skipped: Tensor
+    """The rows of the embeddings that are not finite and have no ID, int64, ascending."""
+
+    def collisions(self) -> Tensor:
+        """Which new items have the codes of another item, bool [N]."""
+        groups, taken_groups = shared_group_numbers(self.codes, self.taken[:, : self.codes.shape[1]])
+        return group_sizes(torch.cat([groups, taken_groups]))[: len(groups)] > 1
+
+
+def assign(levels: Levels, vectors: Vectors, taken: Tensor, batch_size: int, progress: Any) -> Assignment:
+    """Encode all vectors in one pass.
+
+    Memory is O(N · levels) beyond a block of `batch_size` vectors.
+
+    Raises: ValueError for vectors of another dim than the quantizer's.
+    """
+    dim = levels.quantizer.dim
+    if vectors.dim != dim:
+        raise ValueError(f"{vectors.name} has {vectors.dim} channels, expected {dim}, the dim of the quantizer")
+    codes, errors = [], []
+    for block, indices in encode_vectors(levels.quantizer, vectors, batch_size=batch_size, progress=progress):
+        codes.append(indices.reshape(len(block), -1).cpu())
+        values = levels.decode(codes[-1]).to("cpu", torch.float64)
+        errors.append((block.to("cpu", torch.float64) - values).square().sum(-1))
+    all_codes, all_errors = torch.cat(codes), torch.cat(errors)
+    finite = (all_codes >= 0).all(1)
+    reader = Reader(vectors, finite.nonzero()[:, 0])
+    return Assignment(levels, all_codes[finite], all_errors[finite], taken, reader, (~finite).nonzero()[:, 0])
