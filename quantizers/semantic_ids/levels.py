@@ -13,7 +13,6 @@ from quantizers.core.arguments.checks import shown
 from quantizers.core.base import Quantizer
 from quantizers.core.output import NO_CODE
 from quantizers.core.row_quantizer import RowQuantizer
-from quantizers.kernels.common.vectors import are_finite
 
 
 class Search(NamedTuple):
@@ -90,16 +89,3 @@ def adds_up(quantizer: Quantizer) -> bool:
     if isinstance(quantizer, ResidualQuantizer | GroupedQuantizer):
         return all(adds_up(component) for component in quantizer.components)
     return isinstance(quantizer, MultiHeadVectorQuantizer)
-
-
-def nearest_codes(x: Tensor, codebook: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k nearest codes of vectors x [n, D], nearest first, ties by lowest index.
-
-    Returns: indices int64 [n, k], and squared distances [n, k]; −1 and NaN where fewer codes are finite.
-    """
-    finite = are_finite(codebook)
-    squared = torch.cdist(x.double(), codebook.double(), compute_mode="donot_use_mm_for_euclid_dist").square()
-    distances, indices = squared.where(finite, torch.inf).sort(dim=1, stable=True)
-    distances, indices = distances[:, :k].cpu(), indices[:, :k].cpu()
-    missing = distances == torch.inf
-    return indices.masked_fill(missing, NO_CODE), distances.masked_fill(missing, torch.nan)

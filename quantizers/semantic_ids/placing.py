@@ -7,10 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from quantizers.kernels.k_nearest.operation import k_nearest_codes
 from quantizers.semantic_ids.acceptance import accept
 from quantizers.semantic_ids.assignment import Assignment
 from quantizers.semantic_ids.groups import group_sizes, shared_group_numbers
-from quantizers.semantic_ids.levels import Levels, nearest_codes
+from quantizers.semantic_ids.levels import Levels
 
 ENTRIES = 2**22
 """Distances that are held at a time, unless a single prefix has more."""
@@ -129,8 +130,8 @@ def choose_nearest(levels: Levels, request: Request) -> Tensor:
     candidates = torch.empty(len(x), width, dtype=torch.int64)
     distances = torch.empty(len(x), width, dtype=torch.float64)
     for items, targets, codebook in levels.searches(x, prefixes, groups):
-        candidates[items], found = nearest_codes(targets, codebook, width)
-        distances[items] = found.double()
+        found, squared = k_nearest_codes(targets[None], codebook[None], width)
+        candidates[items], distances[items] = found[0].cpu(), squared[0].to("cpu", torch.float64)
     return accept(groups, candidates, distances, room)
 
 
