@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from quantizers.codebooks.multihead import MultiHeadVectorQuantizer
 from quantizers.composite.grouped import GroupedQuantizer
 from quantizers.composite.residual import ResidualQuantizer
+from quantizers.composite.rotated import RotatedQuantizer
 from quantizers.core.arguments.checks import shown
 from quantizers.core.base import Quantizer
 from quantizers.core.output import NO_CODE
@@ -82,6 +83,8 @@ def check_quantizer(quantizer: object) -> RowQuantizer:
 
 def adds_up(quantizer: Quantizer) -> bool:
     """Whether the value of several indices is known to be the sum of what each stands for by itself."""
+    if isinstance(quantizer, RotatedQuantizer):
+        return adds_up(quantizer.quantizer)
     if not quantizer.composed:
         return True
     if not isinstance(quantizer.project_out, nn.Identity):

@@ -8,6 +8,7 @@ from torch import Tensor
 
 import quantizers
 from quantizers import Quantizer
+from quantizers.composite.rotated import RotatedQuantizer
 from tests.cases import normal
 
 DIM = 4
@@ -17,6 +18,7 @@ QUANTIZERS: dict[str, dict[str, Any]] = {
     "vq": {"codebook_size": 24},
     "grouped": {"codebook_size": 5, "num_groups": 2},
     "multihead": {"codebook_size": 5, "num_heads": 2},
+    "opq": {"codebook_size": 5, "num_groups": 2},
     "qinco": {"codebook_size": 3, "num_quantizers": 3, "hidden_dim": 4, "blocks": 1},
     "fsq": {"levels": (3, 2, 2, 2)},
 }
@@ -29,7 +31,10 @@ DISTINCT = ("next_code", "auction")
 def build(name: str, seed: int, **options: Any) -> Quantizer:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return quantizers.create(name, DIM, **{**QUANTIZERS[name], **options}).eval()
+        quantizer = quantizers.create(name, DIM, **{**QUANTIZERS[name], **options}).eval()
+    if isinstance(quantizer, RotatedQuantizer):
+        quantizer.set_rotation(torch.linalg.qr(normal(seed, DIM, DIM))[0].float())
+    return quantizer
 
 
 def embeddings(kind: str, seed: int, count: int) -> Tensor:
