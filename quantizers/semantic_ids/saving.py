@@ -138,7 +138,9 @@ def _new(file: Path) -> Path:
 
 
 def _json(content: Any, indent: int | None = None) -> bytes:
-    return (json.dumps(content, ensure_ascii=False, indent=indent) + "\n").encode()
+    return (
+        json.dumps(content, indent=indent) + "\n"
+    ).encode()  # ASCII: any string comes back, also half a character
 
 
 def _checksum(file: Path) -> str:

@@ -1,26 +1,21 @@
 """A table of items and their semantic IDs."""
 
 import os
-from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
-import torch
-
-from quantizers.core.arguments.checks import check_at_least, check_size, shown
+from quantizers.core.arguments.checks import check_at_least
 from quantizers.core.base import Quantizer
 from quantizers.semantic_ids.adding import Added, check_new_items, new_items, next_number
 from quantizers.semantic_ids.collisions import check_policy
-from quantizers.semantic_ids.groups import collision_rate
-from quantizers.semantic_ids.items import Item, Items
+from quantizers.semantic_ids.items import Items
 from quantizers.semantic_ids.levels import Levels
-from quantizers.semantic_ids.prefixes import PrefixIndex
+from quantizers.semantic_ids.lookup import IDTable
 from quantizers.semantic_ids.saving import Stored, read, write
-from quantizers.semantic_ids.tokens import token, vocabulary
 from quantizers.vectors import open_vectors
 from quantizers.vectors.opening import Data
 
 
-class SemanticIDs:
+class SemanticIDs(IDTable):
     """Items and their semantic IDs: tuples of codes of a fitted quantizer, coarse to fine.
 
     Items that are alike share the first codes. `semantic_ids` fits a quantizer and makes a table; `from_quantizer`
@@ -49,15 +44,11 @@ class SemanticIDs:
 
         Raises: TypeError for a quantizer without codes for single vectors; ValueError for an unknown policy.
         """
-        self.levels = Levels(quantizer)
+        self._levels = Levels(quantizer)
         self.quantizer = quantizer
         self.collisions = check_policy(collisions)
-        self.items: list[Item] = []
-        self.codes = torch.empty(0, len(self.levels.sizes) + (collisions == "extra_level"), dtype=torch.int64)
-        self.skipped: list[Item] = []
+        super().__init__(len(self._levels.sizes) + (self.collisions == "extra_level"))
         self.collided = 0
-        self._positions: dict[Item, int] = {}
-        self._prefixes: PrefixIndex | None = None
 
     @classmethod
     def from_quantizer(
@@ -101,84 +92,24 @@ class SemanticIDs:
         names = check_new_items(items, self.items, vectors)
         first = next_number([*self.items, *self.skipped])
         rows = check_at_least("batch_size", batch_size, 1)
-        added = new_items(self.levels, self.collisions, self.codes, vectors, names, first, rows, progress)
+        added = new_items(self._levels, self.collisions, self.codes, vectors, names, first, rows, progress)
         self._add(added)
 
     def _add(self, added: Added) -> None:
-        self._positions.update((item, len(self.items) + place) for place, item in enumerate(added.items))
-        self.items = [*self.items, *added.items]
-        self.codes = torch.cat([self.codes, added.codes])
-        skipped = dict.fromkeys([*self.skipped, *added.skipped])
-        self.skipped = [item for item in skipped if item not in self._positions]
+        self._append(added.items, added.codes, added.skipped)
         self.collided += added.collided
-        self._prefixes = None
 
     @property
     def sizes(self) -> tuple[int, ...]:
         """The number of codes at each level. An extra level has as many as the largest collision has items."""
         if self.collisions != "extra_level":
-            return self.levels.sizes
-        return (*self.levels.sizes, int(self.codes[:, -1].max()) + 1 if len(self) else 1)
+            return self._levels.sizes
+        return (*self._levels.sizes, int(self.codes[:, -1].max()) + 1 if len(self) else 1)
 
     @property
     def collision_rate_before(self) -> float:
         """The share of items that had the codes of another item when they came, before the policy."""
         return self.collided / len(self) if len(self) else 0.0
-
-    @property
-    def collision_rate(self) -> float:
-        """The share of items that share their ID with another item."""
-        return collision_rate(self.codes)
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __iter__(self) -> Iterator[Item]:
-        return iter(self.items)
-
-    def __contains__(self, item: object) -> bool:
-        return item in self._positions
-
-    def __getitem__(self, item: Item) -> tuple[int, ...]:
-        """The ID of an item. Raises: KeyError for one that has none."""
-        if item not in self._positions:
-            reason = ": its embedding is not finite" if item in self.skipped else ""
-            raise KeyError(f"item {shown(item)} has no ID{reason}")
-        return tuple(self.codes[self._positions[item]].tolist())
-
-    def items_with(self, prefix: Sequence[int]) -> list[Item]:
-        """The items whose IDs begin with these codes, in the order of their IDs.
-
-        A whole ID gives the item that it names, and an ID of no item an empty list.
-
-        Raises: ValueError for more codes than an ID has.
-        """
-        return [self.items[row] for row in self._index.rows(self._check(prefix, self.codes.shape[1])).tolist()]
-
-    def next_codes(self, prefix: Sequence[int] = ()) -> list[int]:
-        """The codes that follow these in some ID, ascending: what a model may generate next.
-
-        Raises: ValueError for a prefix as long as an ID, or longer.
-        """
-        return self._index.next_codes(self._check(prefix, self.codes.shape[1] - 1)).tolist()
-
-    def neighbours(self, item: Item, levels: int) -> list[Item]:
-        """The other items that share the first `levels` codes of an item, in the order of their IDs.
-
-        Raises: KeyError for an item without an ID; ValueError for levels below 0, or more than an ID has.
-        """
-        shared = self[item][: check_at_least("levels", levels, 0)]
-        if levels > len(shared):
-            raise ValueError(f"levels is {levels}, expected at most {len(shared)}, the codes of an ID")
-        return [other for other in self.items_with(shared) if other != item]
-
-    def tokens(self, item: Item) -> list[str]:
-        """The ID of an item as tokens of a language model, <a_12> <b_3> <c_200>. Raises: as `ids[item]`."""
-        return [token(level, code) for level, code in enumerate(self[item])]
-
-    def vocabulary(self) -> list[str]:
-        """All tokens that `tokens` may give for the present sizes, level by level."""
-        return vocabulary(self.sizes)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Save the table and its quantizer to a folder, which `quantizers.load` reads the quantizer from, too.
@@ -202,17 +133,6 @@ class SemanticIDs:
         ids = cls(quantizer, collisions=stored.collisions)
         ids._add(Added(stored.items, stored.codes, stored.skipped, stored.collided))
         return ids
-
-    @property
-    def _index(self) -> PrefixIndex:
-        self._prefixes = self._prefixes or PrefixIndex(self.codes)
-        return self._prefixes
-
-    def _check(self, prefix: Sequence[int], longest: int) -> tuple[int, ...]:
-        codes = check_size("prefix", prefix)
-        if len(codes) > longest:
-            raise ValueError(f"prefix has {len(codes)} codes, expected at most {longest}")
-        return codes
 
     def __repr__(self) -> str:
         sizes = " · ".join(map(str, self.sizes))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from quantizers.semantic_ids import SemanticIDs, placing
 from quantizers.semantic_ids.collisions import POLICIES
+from quantizers.semantic_ids.levels import Levels
 from tests.semantic_ids.cases import DISTINCT, QUANTIZERS, build, embeddings, kinds, names, seeds
 
 distinct = pytest.mark.parametrize("collisions", DISTINCT)
@@ -23,7 +24,7 @@ def are_distinct(codes: Tensor) -> bool:
 
 def errors(ids: SemanticIDs, x: Tensor, codes: Tensor) -> Tensor:
     """Squared distances [n] of embeddings to what codes [n, levels] stand for, in float64."""
-    return (x.double() - ids.levels.decode(codes).double()).square().sum(-1)
+    return (x.double() - Levels(ids.quantizer).decode(codes).double()).square().sum(-1)
 
 
 @distinct

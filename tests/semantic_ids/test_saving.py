@@ -33,7 +33,7 @@ def assert_same(a: SemanticIDs, b: SemanticIDs) -> None:
 @given(
     name=names,
     seed=seeds,
-    items=st.lists(st.integers() | st.text(st.characters(codec="utf-8")), unique=True, max_size=12).filter(
+    items=st.lists(st.integers() | st.text() | st.just("\ud800"), unique=True, max_size=12).filter(
         lambda items: not {"a new item", "another", "a third"} & {*items}
     ),
     broken=st.integers(0, 11),
