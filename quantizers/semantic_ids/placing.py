@@ -136,8 +136,10 @@ def choose_nearest(levels: Levels, request: Request) -> Tensor:
 
 
 def chunks(groups: Tensor, rows: int) -> Iterator[Tensor]:
-    """Positions of `groups` [n], about `rows` at a time; small groups first, and a group is not divided unless it
-    is larger than `rows`."""
+    """Positions in `groups` [n], up to `rows` at a time, in the order of the sizes of the groups.
+
+    A group is not divided, unless it is larger than `rows`.
+    """
     if not len(groups):
         return
     order = groups.argsort(stable=True)

@@ -32,6 +32,7 @@ class PrefixIndex:
     def _range(self, prefix: Sequence[int]) -> tuple[int, int]:
         start, stop = 0, len(self.order)
         for column, code in zip(self.columns, prefix, strict=False):
+            code = min(max(code, -1), 2**62)  # int64, beyond any code
             bounds = torch.searchsorted(column[start:stop], torch.tensor([code, code + 1]))
             start, stop = start + int(bounds[0]), start + int(bounds[1])
         return start, stop
