@@ -1,8 +1,10 @@
 """A progress bar on the terminal while a fit runs."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
-from quantizers.fitting.report import Progress
+from quantizers.fitting.report import OnProgress, Progress
 
 TITLES = {
     "sampling": "drawing a sample",
@@ -54,3 +56,16 @@ class ProgressBar:
         self._bars.update(
             self._task, description=title, completed=progress.done, total=progress.total, state=state
         )
+
+
+@contextlib.contextmanager
+def watched(progress: bool | OnProgress, rank: int) -> Iterator[OnProgress | None]:
+    """What to call with the progress: a bar on the first rank, a function of the user's, or nothing."""
+    if not callable(progress):
+        if not progress or rank:
+            yield None
+            return
+        with ProgressBar() as bar:
+            yield bar
+        return
+    yield progress

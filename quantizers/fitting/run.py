@@ -1,9 +1,8 @@
 """Fitting the codebooks of a quantizer to vectors, without an autoencoder."""
 
-import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -20,8 +19,8 @@ from quantizers.fitting.journal import Journal
 from quantizers.fitting.lloyd import LONG_STEP, grown, passes, settled
 from quantizers.fitting.minibatch import e_means
 from quantizers.fitting.places import places_of
-from quantizers.fitting.progress_bar import ProgressBar
-from quantizers.fitting.report import FitReport, OnProgress
+from quantizers.fitting.progress_bar import watched
+from quantizers.fitting.report import FitReport
 from quantizers.fitting.shares import Share
 from quantizers.fitting.starting import STARTS
 from quantizers.fitting.tables import tables_in
@@ -113,7 +112,7 @@ def fit(
     share = Share(data, root.dim, group, batch_size)
     options = {"method": method, "epochs": epochs, "batch_size": batch_size, "seeds": seeds, "seed": seed}
     settings = {"quantizer": repr(root), "vectors": share.vectors.count, "ranks": share.ranks, **options}
-    with _watched(progress, share.rank) as on_progress:
+    with watched(progress, share.rank) as on_progress:
         journal = Journal(root, settings, _path(checkpoint), group, on_progress)
         stored = journal.resume()
         walk = Walk(root, share, _sample(root, share, journal, seed), group, journal, seed)
@@ -175,16 +174,3 @@ def _sample(root: RowQuantizer, share: Share, journal: Journal, seed: int) -> Te
 
 def _path(checkpoint: str | os.PathLike[str] | None) -> Path | None:
     return None if checkpoint is None else Path(checkpoint)
-
-
-@contextlib.contextmanager
-def _watched(progress: bool | OnProgress, rank: int) -> Iterator[OnProgress | None]:
-    """What to call with the progress: a bar on the first rank, a function of the user's, or nothing."""
-    if not callable(progress):
-        if not progress or rank:
-            yield None
-            return
-        with ProgressBar() as bar:
-            yield bar
-        return
-    yield progress

@@ -1,11 +1,12 @@
 """New items for a table of semantic IDs."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from quantizers.fitting.report import OnProgress
 from quantizers.semantic_ids.assignment import assign
 from quantizers.semantic_ids.collisions import POLICIES
 from quantizers.semantic_ids.items import Item, Items, check_count, check_distinct, check_items
@@ -50,7 +51,7 @@ def new_items(
     names: Sequence[Item] | None,
     first: int,
     batch_size: int,
-    progress: Any,
+    progress: OnProgress | None,
 ) -> Added:
     """Encode the embeddings of new items, and resolve their collisions.
 

@@ -1,14 +1,16 @@
 """New items with their nearest codes, before collisions are resolved."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from quantizers.fitting import encode_vectors
+from quantizers.fitting.report import OnProgress
 from quantizers.semantic_ids.groups import group_sizes, shared_group_numbers
 from quantizers.semantic_ids.levels import Levels
-from quantizers.semantic_ids.offline import encode_vectors
 from quantizers.semantic_ids.reading import Reader
 from quantizers.vectors import Vectors
 
@@ -29,13 +31,19 @@ class Assignment:
     skipped: Tensor
     """The rows of the embeddings that are not finite and have no ID, int64, ascending."""
 
+    def check_capacity(self) -> None:
+        """Raises: ValueError if there are more items than IDs."""
+        check_capacity(self.levels.sizes, len(self.codes) + len(self.taken))
+
     def collisions(self) -> Tensor:
         """Which new items have the codes of another item, bool [N]."""
         groups, taken_groups = shared_group_numbers(self.codes, self.taken[:, : self.codes.shape[1]])
         return group_sizes(torch.cat([groups, taken_groups]))[: len(groups)] > 1
 
 
-def assign(levels: Levels, vectors: Vectors, taken: Tensor, batch_size: int, progress: Any) -> Assignment:
+def assign(
+    levels: Levels, vectors: Vectors, taken: Tensor, batch_size: int, progress: OnProgress | None
+) -> Assignment:
     """Encode all vectors in one pass.
 
     Memory is O(N · levels) beyond a block of `batch_size` vectors.
@@ -54,3 +62,13 @@ def assign(levels: Levels, vectors: Vectors, taken: Tensor, batch_size: int, pro
     finite = (all_codes >= 0).all(1)
     reader = Reader(vectors, finite.nonzero()[:, 0])
     return Assignment(levels, all_codes[finite], all_errors[finite], taken, reader, (~finite).nonzero()[:, 0])
+
+
+def check_capacity(sizes: Sequence[int], items: int) -> None:
+    """Raises: ValueError if there are more items than IDs of levels with these numbers of codes."""
+    ids = math.prod(sizes)
+    if items > ids:
+        raise ValueError(
+            f"there are {items} items for {ids} IDs ({' · '.join(map(str, sizes))} codes); expected no more items "
+            "than IDs: take larger codebooks or more levels, or collisions='extra_level'"
+        )

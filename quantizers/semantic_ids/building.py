@@ -1,17 +1,20 @@
 """Semantic IDs from embeddings, in one call."""
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from quantizers.core.arguments.checks import check_at_least, elements
+from quantizers.core.parallel import Ranks, rank_in
 from quantizers.core.registry import create
+from quantizers.fitting import fit
+from quantizers.fitting.progress_bar import watched
+from quantizers.fitting.report import OnProgress
 from quantizers.semantic_ids.adding import check_new_items
-from quantizers.semantic_ids.collisions import check_policy
+from quantizers.semantic_ids.assignment import check_capacity
+from quantizers.semantic_ids.collisions import NEED_IDS, check_policy
 from quantizers.semantic_ids.items import Items
-from quantizers.semantic_ids.offline import fit
 from quantizers.semantic_ids.table import SemanticIDs
 from quantizers.vectors import open_vectors
 from quantizers.vectors.opening import Data
@@ -26,7 +29,7 @@ def semantic_ids(
     collisions: str = "next_code",
     seed: int = 0,
     batch_size: int = 65536,
-    progress: Any = None,
+    progress: bool | OnProgress = False,
     **fit_options: Any,
 ) -> SemanticIDs:
     """Fit a residual quantizer to the embeddings of items, and give each item an ID of `levels` codes.
@@ -60,14 +63,13 @@ def semantic_ids(
         collisions: the name of a policy.
         seed: of the random numbers of fitting.
         batch_size: how many vectors are encoded at a time.
-        progress: as in `quantizers.fit`.
+        progress: True for a progress bar, which needs rich, or a function that gets a `Progress` after each block.
         fit_options: further options of `quantizers.fit`.
 
-    Items whose embeddings are not finite get no ID; `SemanticIDs.skipped` lists them. Fewer items than codes at a
-    level work, with a warning: most codes then stay unused.
+    Items whose embeddings are not finite get no ID; `SemanticIDs.skipped` lists them.
 
-    Raises: ValueError for items that do not fit, an unknown policy, sizes below 1, and more items than IDs where
-        they have to be distinct; and as `open_vectors` and `quantizers.fit`.
+    Raises: ValueError for items that do not fit, an unknown policy, sizes below 1, fewer items than codes at a
+        level, and more items than IDs where these are distinct; and as `open_vectors` and `quantizers.fit`.
     """
     levels = check_at_least("levels", levels, 1)
     sizes = elements(codebook_size)
@@ -82,14 +84,10 @@ def semantic_ids(
         quantizer = create(
             "residual", vectors.dim, codebook_size=codebook_size, num_quantizers=levels, quantizer="vq"
         )
-    fit(quantizer, vectors, seed=seed, progress=progress, batch_size=batch_size, **fit_options)
-    quantizer.eval()
-    ids = SemanticIDs(quantizer, collisions=collisions)
-    ids.extend(vectors, names, batch_size=batch_size, progress=progress)
-    if 0 < len(ids) < quantizer.codebook_size:
-        warnings.warn(
-            f"{len(ids)} items have codebooks of up to {quantizer.codebook_size} codes, most of them unused: "
-            "with a smaller codebook_size, more items share a prefix",
-            stacklevel=2,
-        )
+    ids = SemanticIDs(quantizer.eval(), collisions=collisions)
+    if collisions in NEED_IDS and vectors.count is not None:
+        check_capacity(ids.sizes, vectors.count)  # before the time that fitting takes
+    with watched(progress, rank_in(Ranks("world").group())) as on_progress:
+        fit(quantizer, vectors, seed=seed, progress=on_progress, batch_size=batch_size, **fit_options)
+        ids.extend(vectors, names, batch_size=batch_size, progress=on_progress)
     return ids

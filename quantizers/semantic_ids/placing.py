@@ -9,7 +9,6 @@ from torch import Tensor
 
 from quantizers.kernels.k_nearest.operation import k_nearest_codes
 from quantizers.semantic_ids.acceptance import accept
-from quantizers.semantic_ids.assignment import Assignment
 from quantizers.semantic_ids.groups import group_sizes, shared_group_numbers
 from quantizers.semantic_ids.levels import Levels
 
@@ -108,17 +107,6 @@ def check_found(codes: Tensor) -> Tensor:
     if (codes < 0).any():
         raise ValueError("a codebook of the quantizer contains codes that are not finite, expected a fitted one")
     return codes
-
-
-def check_capacity(assignment: Assignment) -> None:
-    """Raises: ValueError if there are more items than IDs."""
-    sizes = assignment.levels.sizes
-    items, ids = len(assignment.codes) + len(assignment.taken), math.prod(sizes)
-    if items > ids:
-        raise ValueError(
-            f"there are {items} items for {ids} IDs ({' · '.join(map(str, sizes))} codes); expected no more items "
-            "than IDs: take larger codebooks or more levels, or collisions='extra_level'"
-        )
 
 
 def choose_nearest(levels: Levels, request: Request) -> Tensor:

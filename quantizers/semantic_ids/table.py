@@ -1,10 +1,11 @@
 """A table of items and their semantic IDs."""
 
 import os
-from typing import Any, Self
+from typing import Self
 
 from quantizers.core.arguments.checks import check_at_least
 from quantizers.core.base import Quantizer
+from quantizers.fitting.report import OnProgress
 from quantizers.semantic_ids.adding import Added, check_new_items, new_items, next_number
 from quantizers.semantic_ids.collisions import check_policy
 from quantizers.semantic_ids.items import Items
@@ -59,7 +60,7 @@ class SemanticIDs(IDTable):
         items: Items | None = None,
         collisions: str = "next_code",
         batch_size: int = 65536,
-        progress: Any = None,
+        progress: OnProgress | None = None,
     ) -> Self:
         """Give IDs to items by a fitted quantizer with one or several codebooks, such as "residual" or "opq".
 
@@ -72,7 +73,12 @@ class SemanticIDs(IDTable):
         return ids
 
     def extend(
-        self, embeddings: Data, items: Items | None = None, *, batch_size: int = 65536, progress: Any = None
+        self,
+        embeddings: Data,
+        items: Items | None = None,
+        *,
+        batch_size: int = 65536,
+        progress: OnProgress | None = None,
     ) -> None:
         """Give IDs to new items by the same policy. Those of the items that are there do not change.
 
@@ -83,7 +89,7 @@ class SemanticIDs(IDTable):
             embeddings: [n, dim], anything that `open_vectors` accepts.
             items: their names, one for each row. Default: numbers from the first one above all that are in use.
             batch_size: how many vectors are encoded at a time.
-            progress: as in `quantizers.fit`.
+            progress: gets a `quantizers.fitting.Progress` after each block.
 
         Raises: ValueError for items that are not one for each row, appear twice, or have an ID already, for
             embeddings of another dim, and if there are more items than IDs.

@@ -52,6 +52,7 @@ NAMES = ["a", "b", "c", "d", "e"]
         (lambda: semantic_ids(X, collisions="no"), ValueError, "collisions is 'no'"),
         (lambda: semantic_ids(X, items=["a"]), ValueError, "items has length 1, but the tensor has 5 rows"),
         (lambda: semantic_ids(X[0]), ValueError, "the tensor"),
+        (lambda: semantic_ids(X), ValueError, "has 5 finite vectors, expected at least codebook_size=256"),
         (lambda: semantic_ids(X, levels=1, codebook_size=4), ValueError,
          "there are 5 items for 4 IDs .* expected no more"),
     ],

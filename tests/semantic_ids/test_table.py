@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quantizers.fitting import Progress
 from quantizers.semantic_ids import SemanticIDs, semantic_ids
 from quantizers.semantic_ids.tokens import token, vocabulary
 from tests.cases import normal
@@ -45,10 +46,21 @@ def test_one_call_fits_and_gives_distinct_ids() -> None:
     assert torch.equal(again.codes, ids.codes)
 
 
-def test_more_codes_than_items_are_worth_a_warning() -> None:
-    with pytest.warns(UserWarning, match="3 items have codebooks of up to 8 codes"):
-        ids = semantic_ids(normal(0, 3, 4), levels=2, codebook_size=8)
-    assert ids.collision_rate == 0
+def test_progress_goes_through_fitting_and_encoding() -> None:
+    seen: list[Progress] = []
+    semantic_ids(clustered(), levels=2, codebook_size=24, batch_size=100, progress=seen.append)
+    assert {(progress.codebook, progress.codebooks) for progress in seen} == {(0, 2), (1, 2)}
+    assert [progress.done for progress in seen if progress.phase == "encoding"][-4:] == [100, 200, 300, 400]
+
+
+@pytest.mark.parametrize("collisions", ["next_code", "auction"])
+def test_equal_items_get_distinct_ids(collisions: str) -> None:
+    """A catalogue whose texts are missing, say; fitting has one vector for all codes."""
+    x = torch.ones(60, 4)
+    x[3] = torch.nan
+    ids = semantic_ids(x, levels=3, codebook_size=4, collisions=collisions)
+    assert len(set(map(ids.__getitem__, ids))) == len(ids) == 59
+    assert (ids.collision_rate_before, ids.collision_rate, ids.skipped) == (1, 0, [3])
 
 
 @given(name=names, kind=kinds, seed=seeds, count=st.integers(1, 24), data=st.data())

@@ -25,6 +25,10 @@ POLICIES: dict[str, Policy] = {
 }
 
 
+NEED_IDS = frozenset({"next_code", "auction"})
+"""Policies with which there are no more items than IDs."""
+
+
 def check_policy(collisions: object) -> str:
     """Return the name of a policy. Raises: ValueError for anything else, with the names that exist."""
     if not isinstance(collisions, str) or collisions not in POLICIES:

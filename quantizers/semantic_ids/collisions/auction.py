@@ -7,7 +7,7 @@ from quantizers.clustering.distinct import distinct_codes
 from quantizers.semantic_ids.assignment import Assignment
 from quantizers.semantic_ids.groups import shared_group_numbers
 from quantizers.semantic_ids.levels import Levels
-from quantizers.semantic_ids.placing import Placing, Request, check_capacity
+from quantizers.semantic_ids.placing import Placing, Request
 
 
 def auction(assignment: Assignment) -> Tensor:
@@ -20,7 +20,7 @@ def auction(assignment: Assignment) -> Tensor:
 
     Raises: ValueError if there are more items than IDs.
     """
-    check_capacity(assignment)
+    assignment.check_capacity()
     codes = assignment.codes.clone()
     prefixes, _ = shared_group_numbers(codes[:, :-1], assignment.taken[:, :-1])
     placed = ~torch.isin(prefixes, prefixes[assignment.collisions()])

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from quantizers.semantic_ids.assignment import Assignment
 from quantizers.semantic_ids.groups import ranks_within, shared_group_numbers
-from quantizers.semantic_ids.placing import Placing, check_capacity, choose_nearest
+from quantizers.semantic_ids.placing import Placing, choose_nearest
 
 
 def next_code(assignment: Assignment) -> Tensor:
@@ -16,7 +16,7 @@ def next_code(assignment: Assignment) -> Tensor:
 
     Raises: ValueError if there are more items than IDs.
     """
-    check_capacity(assignment)
+    assignment.check_capacity()
     codes = assignment.codes.clone()
     groups, taken_groups = shared_group_numbers(codes, assignment.taken)
     placed = (ranks_within(groups, assignment.errors) == 0) & ~torch.isin(groups, taken_groups)
