@@ -62,16 +62,14 @@ def new_items(
 
     Raises: ValueError unless there is a name for each vector, and as the policy.
     """
-    assignment = assign(levels, vectors, taken, batch_size, progress)
-    count = len(assignment.codes) + len(assignment.skipped)
-    names = range(first, first + count) if names is None else names
-    check_count(names, count, vectors.name)
-    return Added(
-        [names[row] for row in assignment.reader.rows.tolist()],
-        POLICIES[collisions](assignment),
-        [names[row] for row in assignment.skipped.tolist()],
-        int(assignment.collisions().sum()),
-    )
+    with torch.device("cpu"):  # for all tensors that are made, whatever the default is
+        assignment = assign(levels, vectors, taken, batch_size, progress)
+        count = len(assignment.codes) + len(assignment.skipped)
+        names = range(first, first + count) if names is None else names
+        check_count(names, count, vectors.name)
+        items = [names[row] for row in assignment.reader.rows.tolist()]
+        skipped = [names[row] for row in assignment.skipped.tolist()]
+        return Added(items, POLICIES[collisions](assignment), skipped, int(assignment.collisions().sum()))
 
 
 def next_number(items: Iterable[Item]) -> int:

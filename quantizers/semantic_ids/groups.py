@@ -6,7 +6,7 @@ from torch import Tensor
 
 def group_numbers(codes: Tensor) -> Tensor:
     """Number the distinct rows of codes [N, levels] in lexicographic order: equal rows get equal numbers, [N]."""
-    numbers = torch.zeros(len(codes), dtype=torch.int64)
+    numbers = torch.zeros(len(codes), dtype=torch.int64, device=codes.device)
     for column in codes.unbind(1):
         values, ranks = torch.unique(column, return_inverse=True)
         numbers = torch.unique(numbers * max(len(values), 1) + ranks, return_inverse=True)[1]  # below N²

@@ -21,7 +21,7 @@ class IDTable(abc.ABC):
 
     def __init__(self, levels: int) -> None:
         self.items: list[Item] = []
-        self.codes = torch.empty(0, levels, dtype=torch.int64)
+        self.codes = torch.empty(0, levels, dtype=torch.int64, device="cpu")
         self.skipped: list[Item] = []
         self._positions: dict[Item, int] = {}
         self._prefixes: PrefixIndex | None = None

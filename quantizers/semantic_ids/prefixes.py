@@ -33,6 +33,6 @@ class PrefixIndex:
         start, stop = 0, len(self.order)
         for column, code in zip(self.columns, prefix, strict=False):
             code = min(max(code, -1), 2**62)  # int64, beyond any code
-            bounds = torch.searchsorted(column[start:stop], torch.tensor([code, code + 1]))
+            bounds = torch.searchsorted(column[start:stop], torch.tensor([code, code + 1], device="cpu"))
             start, stop = start + int(bounds[0]), start + int(bounds[1])
         return start, stop

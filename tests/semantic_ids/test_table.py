@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from quantizers.fitting import Progress
 from quantizers.semantic_ids import SemanticIDs, semantic_ids
+from quantizers.semantic_ids.collisions import POLICIES
 from quantizers.semantic_ids.tokens import token, vocabulary
 from tests.cases import normal
 from tests.semantic_ids.cases import build, embeddings, kinds, names, seeds
@@ -164,3 +165,15 @@ def test_a_table_describes_itself() -> None:
     assert len(ids) == 3
     assert 2 in ids
     assert 3 not in ids
+
+
+@pytest.mark.parametrize("collisions", sorted(POLICIES))
+def test_the_default_device_does_not_matter(collisions: str) -> None:
+    x, quantizer = normal(0, 24, 4, dtype=torch.float32), build("residual", 0)
+    expected = SemanticIDs.from_quantizer(quantizer, x, collisions=collisions)
+    with torch.device("meta"):
+        ids = SemanticIDs.from_quantizer(quantizer, x, collisions=collisions)
+        assert all(ids[item] == expected[item] and item in ids.items_with(ids[item]) for item in expected)
+        assert ids.collision_rate == expected.collision_rate
+        assert ids.next_codes() == expected.next_codes()
+        assert ids.sizes == expected.sizes
