@@ -1,0 +1,1 @@
+"""The command `python -m quantizers`: codebooks fitted offline, from files to files."""
