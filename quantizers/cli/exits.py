@@ -18,6 +18,8 @@ R = TypeVar("R")
 BAD_INPUT = 2
 INTERRUPTED = 130  # the exit code that a shell reports for Ctrl-C
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+RESUMABLE = "Interrupted. Run the same command again to resume from the last checkpoint."
+NOTHING_WRITTEN = "Interrupted. Nothing was written."
 KNOWN = (OSError, ValueError, TypeError, IndexError, ImportError, RuntimeError, MemoryError)
 
 

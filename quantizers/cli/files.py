@@ -14,18 +14,29 @@ from quantizers.cli.exits import InputError
 from quantizers.serialization.saving import CONFIGURATION, check_folder
 
 
+NAMES = (
+    "config.json", "model.safetensors", "ids.npy", "ids.parquet", "items.json", "semantic_ids.json", "report.json",
+    "report.png",
+)  # fmt: skip
+"""Of all files that `fit` may write."""
+OURS = "report.json"  # without which the others belong to somebody else
+
+
 def make_writable(folder: Path) -> None:
     """Create a folder for results, and try to write there before the work begins.
 
-    Raises: InputError for a place that cannot be written; FileExistsError for a config.json of something else.
+    Raises: InputError for a place that cannot be written, and for files that would be replaced and are not ours.
     """
+    taken = [name for name in ("ids.npy", "ids.parquet", "report.png") if (folder / name).exists()]
+    if taken and not (folder / OURS).exists():
+        raise InputError(f"--out: {folder / taken[0]} exists and is not of an earlier fit, expected another folder")
     try:
         check_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise InputError(f"--out: cannot write in {folder}: {error.strerror or error}") from error
+        raise InputError(f"--out: cannot write in {folder}: {(error.strerror or str(error)).lower()}") from error
 
 
 def check_target(path: Path) -> None:

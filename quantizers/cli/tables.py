@@ -1,7 +1,7 @@
 """Indices in files: written block by block, and read the same way."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,40 +35,47 @@ def check_format(path: Path) -> str:
     return path.suffix
 
 
-def open_writer(path: Path, quantizer: Quantizer, names: Names = None) -> AbstractContextManager[IndexWriter]:
-    """A writer of indices in the format of the path's suffix. The file appears when the block succeeds.
-
-    Args:
-        path: .npy has integers [count] or [count, levels] of the smallest signed type; .parquet has the columns
-            item and level_1, level_2, ...; .qbs is a stream of `quantizers.bitstream`.
-        quantizer: the one that gave the indices.
-        names: of the items, for Parquet; by default their numbers.
-    """
-    form = check_format(path)
-    if form == ".parquet":
-        return parquet_writer(path, quantizer.num_codebooks, names)
-    return _npy_writer(path, quantizer) if form == ".npy" else _stream_writer(path, quantizer)
-
-
 def smallest_type(largest: int) -> np.dtype[Any]:
     """The smallest signed integer type that holds indices from −1 to `largest`."""
     return np.dtype(next(kind for kind in (np.int16, np.int32, np.int64) if largest <= np.iinfo(kind).max))
 
 
-@contextmanager
-def _npy_writer(path: Path, quantizer: Quantizer) -> Iterator[IndexWriter]:
-    dtype = smallest_type(max(quantizer.codebook_sizes) - 1)
-    with NpyWriter(path, dtype, quantizer.num_codebooks if quantizer.composed else None) as writer:
-        yield writer
+def columns_of(quantizer: Quantizer) -> int | None:
+    """The columns of a quantizer's indices; None where a vector has one index and no axis for it."""
+    return quantizer.num_codebooks if quantizer.composed else None
 
 
 @contextmanager
-def parquet_writer(path: Path, levels: int, names: Names = None) -> Iterator[IndexWriter]:
-    """See `open_writer`. Raises: ImportError without pyarrow."""
+def npy_writer(path: Path, columns: int | None, largest: int) -> Iterator[IndexWriter]:
+    """Write integers [count, columns], or [count] if `columns` is None; the file appears if the block succeeds.
+
+    Args: largest: the largest index, which decides the type.
+    """
+    dtype = smallest_type(largest)
+    with NpyWriter(path, dtype, columns) as file:
+        yield _NpyBlocks(file, dtype)
+
+
+class _NpyBlocks:
+    def __init__(self, file: NpyWriter, dtype: np.dtype[Any]) -> None:
+        self.file, self.dtype = file, dtype
+
+    def write(self, indices: Tensor) -> None:
+        self.file.append(indices.cpu().numpy().astype(self.dtype))
+
+
+@contextmanager
+def parquet_writer(path: Path, columns: int | None, names: Names = None) -> Iterator[IndexWriter]:
+    """Write the columns item, level_1, level_2, ...; the file appears if the block succeeds.
+
+    Args: names: of the items; by default their numbers.
+
+    Raises: ImportError without pyarrow.
+    """
     arrow, parquet = _pyarrow()
     kind = arrow.string() if names and isinstance(names[0], str) else arrow.int64()
-    columns = [arrow.field(f"level_{level + 1}", arrow.int64()) for level in range(levels)]
-    schema = arrow.schema([arrow.field("item", kind), *columns])
+    levels = [arrow.field(f"level_{level + 1}", arrow.int64()) for level in range(columns or 1)]
+    schema = arrow.schema([arrow.field("item", kind), *levels])
     with written_whole(path) as temporary, parquet.ParquetWriter(temporary, schema) as file:
         yield _ParquetBlocks(file, schema, names)
 
@@ -89,8 +96,11 @@ class _ParquetBlocks:
 
 
 @contextmanager
-def _stream_writer(path: Path, quantizer: Quantizer) -> Iterator[IndexWriter]:
-    """Holds all indices in memory, because their counts stand before them in the stream."""
+def stream_writer(path: Path, quantizer: Quantizer) -> Iterator[IndexWriter]:
+    """Write a stream of `quantizers.bitstream`.
+
+    All indices are in memory until the end, because their counts come before them in the stream.
+    """
     from quantizers.bitstream import compress
 
     blocks = _Blocks(smallest_type(max(quantizer.codebook_sizes) - 1))

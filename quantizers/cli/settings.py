@@ -1,0 +1,87 @@
+"""What a fit is asked to do."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from quantizers.cli.building import build
+from quantizers.cli.exits import InputError
+from quantizers.cli.files import make_writable
+from quantizers.cli.items import read_items
+from quantizers.cli.ranks import is_first
+from quantizers.cli.tables import Names
+from quantizers.core.base import Quantizer
+from quantizers.vectors import Vectors, open_vectors
+
+CHECKPOINT = "checkpoint.pt"
+
+Collisions = Literal["next_code", "auction", "extra_level", "keep"]
+Method = Literal["nested", "lloyd", "minibatch"]
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """The options of `fit`; `report.json` repeats them."""
+
+    embeddings: str
+    quantizer: str
+    levels: int | None
+    codebook_size: int
+    option: tuple[str, ...]
+    collisions: Collisions | None
+    items: str | None
+    column: str | None
+    method: Method
+    epochs: int
+    batch_size: int
+    seed: int
+    format: Literal["npy", "parquet"]
+    device: str
+    out: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file from which an interrupted fit resumes."""
+        return self.out / CHECKPOINT
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a fit works with, checked before the work begins."""
+
+    vectors: Vectors
+    quantizer: Quantizer
+    names: Names
+    collisions: Collisions
+    """What happens to items with equal codes."""
+
+    @property
+    def streams(self) -> bool:
+        """Whether the codes go to their file block by block, because no item has to know of the others."""
+        return self.collisions == "keep" and self.quantizer.num_codebooks == 1
+
+
+def prepare(settings: FitSettings, *, fresh: bool) -> Prepared:
+    """Open the embeddings, build the quantizer, and see that the results can be written.
+
+    Args: fresh: whether to remove the checkpoint of an interrupted fit.
+
+    Raises: an error with a sentence for anything that does not fit.
+    """
+    vectors = open_vectors(settings.embeddings, column=settings.column)
+    quantizer = build(
+        settings.quantizer, vectors.dim, settings.levels, settings.codebook_size, settings.option
+    ).eval()
+    largest = max(quantizer.codebook_sizes)
+    if vectors.count is not None and vectors.count < largest:
+        raise InputError(
+            f"{vectors.name} has {vectors.count:,} vectors for codebooks of {largest:,} codes, expected at least as "
+            "many; choose a smaller --codebook-size"
+        )
+    names = read_items(settings.items, settings.embeddings, vectors.count) if is_first() else None
+    if is_first():
+        make_writable(settings.out)
+        if fresh:
+            settings.checkpoint.unlink(missing_ok=True)
+    default: Collisions = "keep" if quantizer.num_codebooks == 1 else "next_code"
+    return Prepared(vectors, quantizer, names, settings.collisions or default)
