@@ -49,9 +49,11 @@ def command(
             raise InputError(f"--out: {out.name} ends in {out.suffix!r}, expected a .npy file")
         loaded = load(quantizer).to(target)
         count = 0
-        with NpyWriter(out, np.dtype(np.float32), loaded.dim) as writer, torch.no_grad(), Progress(
-            console=shown, transient=True
-        ) as progress:
+        with (
+            NpyWriter(out, np.dtype(np.float32), loaded.dim) as writer,
+            torch.no_grad(),
+            Progress(console=shown, transient=True) as progress,
+        ):
             task = progress.add_task("decoding", total=None)
             for indices in read_blocks(codes, loaded.num_codebooks, batch_size):
                 indices = indices if loaded.composed else indices[:, 0]

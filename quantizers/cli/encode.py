@@ -13,7 +13,15 @@ from quantizers.cli.files import check_target
 from quantizers.cli.items import read_items
 from quantizers.cli.ranks import find_device
 from quantizers.cli.summary import say
-from quantizers.cli.tables import IndexWriter, Names, check_format, columns_of, npy_writer, parquet_writer, stream_writer
+from quantizers.cli.tables import (
+    IndexWriter,
+    Names,
+    check_format,
+    columns_of,
+    npy_writer,
+    parquet_writer,
+    stream_writer,
+)
 from quantizers.core.base import Quantizer
 from quantizers.fitting import encode_vectors
 from quantizers.serialization.saving import load
@@ -37,8 +45,8 @@ def command(
         bool,
         typer.Option(
             "--bitstream",
-            help="Write entropy-coded bytes to --out, whatever its name: `quantizers.bitstream.decompress` reads them. "
-            "Needs the extra codec, and holds all indices in memory.",
+            help="Write entropy-coded bytes to --out, whatever its name; quantizers.bitstream.decompress reads "
+            "them. Needs the extra codec, and holds all indices in memory.",
         ),
     ] = False,
     items: Items = None,

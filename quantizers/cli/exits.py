@@ -7,7 +7,7 @@ import errno
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Never, TypeVar
+from typing import TypeVar
 
 import typer
 

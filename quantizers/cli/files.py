@@ -13,7 +13,6 @@ from typing import Any
 from quantizers.cli.exits import InputError
 from quantizers.serialization.saving import CONFIGURATION, check_folder
 
-
 NAMES = (
     "config.json", "model.safetensors", "ids.npy", "ids.parquet", "items.json", "semantic_ids.json", "report.json",
     "report.png",
@@ -29,7 +28,9 @@ def make_writable(folder: Path) -> None:
     """
     taken = [name for name in ("ids.npy", "ids.parquet", "report.png") if (folder / name).exists()]
     if taken and not (folder / OURS).exists():
-        raise InputError(f"--out: {folder / taken[0]} exists and is not of an earlier fit, expected another folder")
+        raise InputError(
+            f"--out: {folder / taken[0]} exists and is not of an earlier fit, expected another folder"
+        )
     try:
         check_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)

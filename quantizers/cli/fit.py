@@ -24,9 +24,9 @@ def command(
         typer.Option(
             "--quantizer",
             metavar="NAME",
-            help="residual: each level quantizes what the levels before it left, as for semantic IDs. vq: one codebook, "
-            "k-means. grouped: product codes. opq: product codes after a learned rotation. Any other name of "
-            "quantizers.available() whose codes are a table works too.",
+            help="residual: each level quantizes what the levels before it left, as for semantic IDs. vq: one "
+            "codebook, k-means. grouped: product codes. opq: product codes after a learned rotation. Any other "
+            "name of quantizers.available() whose codes are a table works too.",
         ),
     ] = "residual",
     levels: Annotated[
@@ -54,10 +54,10 @@ def command(
         Collisions | None,
         typer.Option(
             "--collisions",
-            help="What happens to items with equal codes. next_code: the nearest keeps the ID, the others take the next "
-            "free code of the last level. auction: free codes of the last level with the smallest total distance. "
-            "extra_level: one more number that counts them. keep: they stay equal. Default: next_code for several "
-            "levels, keep for one.",
+            help="What happens to items with equal codes. next_code: the nearest keeps the ID, the others take "
+            "the next free code of the last level. auction: free codes of the last level with the smallest total "
+            "distance. extra_level: one more number that counts them. keep: they stay equal. Default: next_code "
+            "for several levels, keep for one.",
             show_default=False,
         ),
     ] = None,
@@ -67,8 +67,8 @@ def command(
         Method,
         typer.Option(
             "--method",
-            help="nested: k-means on growing random samples, then on all vectors. lloyd: k-means on all vectors from "
-            "the start. minibatch: random batches, for the largest files.",
+            help="nested: k-means on growing random samples, then on all vectors. lloyd: k-means on all vectors "
+            "from the start. minibatch: random batches, for the largest files.",
         ),
     ] = "nested",
     epochs: Annotated[

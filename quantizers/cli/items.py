@@ -24,7 +24,9 @@ def read_items(given: str | None, embeddings: str, count: int) -> list[str] | li
     elif Path(given).is_file():
         names = Path(given).read_text(encoding="utf-8").splitlines()
     elif Path(embeddings).suffix in COLUMNAR:
-        raise InputError(f"--items: {given!r} is neither a column of {embeddings} ({', '.join(columns)}) nor a file")
+        raise InputError(
+            f"--items: {given!r} is neither a column of {embeddings} ({', '.join(columns)}) nor a file"
+        )
     else:
         raise InputError(f"--items: there is no file {given}, expected a text file with one name per line")
     if len(names) != count:

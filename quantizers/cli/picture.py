@@ -101,7 +101,9 @@ def _map(axes: Axes, sample: Numbers, first: Numbers) -> None:
     """The first two principal components of a sample, with one colour for each first code."""
     points, explained = principal_components(sample)
     axes.scatter(*points.T, s=6, color=colours_of(points, first), linewidths=0, rasterized=True)
-    axes.set(xlabel=f"component 1 ({explained[0]:.0%} of the variance)", ylabel=f"component 2 ({explained[1]:.0%})")
+    axes.set(
+        xlabel=f"component 1 ({explained[0]:.0%} of the variance)", ylabel=f"component 2 ({explained[1]:.0%})"
+    )
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_title(f"{len(sample):,} embeddings, coloured by their first code", fontsize=10.5, loc="left")

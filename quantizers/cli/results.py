@@ -65,7 +65,10 @@ def _page(settings: FitSettings, prepared: Prepared, report: FitReport, assigned
     first = quantizer.encode(drawn.to(settings.device)).reshape(len(drawn), -1)[:, 0]
     sizes = " × ".join(map(str, quantizer.codebook_sizes))
     error = percent(report.inertia / report.variance) if report.variance else "0 %"
-    subtitle = [f"{settings.quantizer}: {sizes} codes, {bits(quantizer):.4g} bits per vector", f"error {error} of the variance"]
+    subtitle = [
+        f"{settings.quantizer}: {sizes} codes, {bits(quantizer):.4g} bits per vector",
+        f"error {error} of the variance",
+    ]
     return Page(
         f"{settings.embeddings}: {report.count:,} vectors of {quantizer.dim} channels",
         "; ".join([*subtitle, *skipped(report)]),

@@ -55,6 +55,9 @@ class Prepared:
     collisions: Collisions
     """What happens to items with equal codes."""
 
+    source: Vectors | str
+    """What `quantizers.fit` reads: a file by its name, which ranks then divide among them."""
+
     @property
     def streams(self) -> bool:
         """Whether the codes go to their file block by block, because no item has to know of the others."""
@@ -75,8 +78,8 @@ def prepare(settings: FitSettings, *, fresh: bool) -> Prepared:
     largest = max(quantizer.codebook_sizes)
     if vectors.count is not None and vectors.count < largest:
         raise InputError(
-            f"{vectors.name} has {vectors.count:,} vectors for codebooks of {largest:,} codes, expected at least as "
-            "many; choose a smaller --codebook-size"
+            f"{vectors.name} has {vectors.count:,} vectors for codebooks of {largest:,} codes, expected at least "
+            "as many; choose a smaller --codebook-size"
         )
     names = read_items(settings.items, settings.embeddings, vectors.count) if is_first() else None
     if is_first():
@@ -84,4 +87,5 @@ def prepare(settings: FitSettings, *, fresh: bool) -> Prepared:
         if fresh:
             settings.checkpoint.unlink(missing_ok=True)
     default: Collisions = "keep" if quantizer.num_codebooks == 1 else "next_code"
-    return Prepared(vectors, quantizer, names, settings.collisions or default)
+    source = settings.embeddings if settings.column is None else vectors
+    return Prepared(vectors, quantizer, names, settings.collisions or default, source)

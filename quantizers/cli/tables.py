@@ -155,7 +155,9 @@ def _parquet_blocks(path: Path, rows: int) -> Iterator[Tensor]:
     file = parquet.ParquetFile(path)
     columns = [name for name in file.schema_arrow.names if name.startswith("level_")]
     if not columns:
-        raise InputError(f"{path} has the columns {', '.join(file.schema_arrow.names)}, expected level_1, level_2, ...")
+        raise InputError(
+            f"{path} has the columns {', '.join(file.schema_arrow.names)}, expected level_1, level_2, ..."
+        )
     for batch in file.iter_batches(rows, columns=columns):
         yield torch.from_numpy(np.stack([column.to_numpy(zero_copy_only=False) for column in batch.columns], -1))
 
