@@ -52,7 +52,7 @@ def command(
         with (
             NpyWriter(out, np.dtype(np.float32), loaded.dim) as writer,
             torch.no_grad(),
-            Progress(console=shown, transient=True) as progress,
+            Progress(console=shown, transient=True, disable=not shown.is_terminal) as progress,
         ):
             task = progress.add_task("decoding", total=None)
             for indices in read_blocks(codes, loaded.num_codebooks, batch_size):

@@ -79,7 +79,10 @@ def command(
             )
         names = read_items(items, embeddings, vectors.count)
         count = missing = 0
-        with _writer(out, form, loaded, names) as writer, Progress(console=shown, transient=True) as progress:
+        with (
+            _writer(out, form, loaded, names) as writer,
+            Progress(console=shown, transient=True, disable=not shown.is_terminal) as progress,
+        ):
             task = progress.add_task("encoding", total=vectors.count)
             for _, indices in encode_vectors(loaded, vectors, batch_size=batch_size):
                 writer.write(indices)

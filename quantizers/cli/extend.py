@@ -7,7 +7,7 @@ import typer
 
 from quantizers.cli.assigning import write_parquet
 from quantizers.cli.common import BatchSize, Column, Device, Embeddings, Items, console
-from quantizers.cli.exits import NOTHING_WRITTEN, interruptible, sentences
+from quantizers.cli.exits import NOTHING_WRITTEN, InputError, interruptible, sentences
 from quantizers.cli.files import make_writable, staged
 from quantizers.cli.items import read_items
 from quantizers.cli.progress import bar
@@ -41,6 +41,10 @@ def command(
     shown = console()
     with sentences(), interruptible(NOTHING_WRITTEN):
         target = find_device(device)
+        if (ids / "config.json").is_file() and not (ids / "semantic_ids.json").is_file():
+            raise InputError(
+                f"--ids: {ids} has a quantizer without a table of semantic IDs; `encode` gives codes to new vectors"
+            )
         table = SemanticIDs.load(ids)
         make_writable(ids)
         vectors = open_vectors(embeddings, column=column)

@@ -1,5 +1,6 @@
 """`python -m quantizers fit`: a quantizer, and the codes of all embeddings, from a file."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -7,6 +8,7 @@ import typer
 
 from quantizers.cli.common import BatchSize, Column, Device, Embeddings, Items, console
 from quantizers.cli.exits import RESUMABLE, agreed, interruptible, sentences
+from quantizers.cli.fitted import fitted_once
 from quantizers.cli.progress import bar
 from quantizers.cli.ranks import find_device, group, is_first
 from quantizers.cli.results import write_results
@@ -120,7 +122,8 @@ def command(
             prepared = agreed(lambda: prepare(settings, fresh=fresh))
             prepared.quantizer.to(target)
             with bar(shown) as progress:
-                report = fit(
+                run = partial(
+                    fit,
                     prepared.quantizer,
                     prepared.source,
                     method=method,
@@ -130,6 +133,7 @@ def command(
                     progress=progress if is_first() else None,
                     checkpoint=settings.checkpoint,
                 )
+                report = fitted_once(settings, prepared, run)
         if not is_first():
             return
         with bar(shown) as progress:

@@ -11,7 +11,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure  # not pyplot: no display, no global state
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 DPI = 130
 GREY, PALE = "#666666", "#e5e5e5"
@@ -72,9 +72,11 @@ def _usage(axes: Axes, counts: Sequence[Numbers]) -> None:
     axes.plot([1, size], [100 / size] * 2, color=GREY, linestyle=(0, (2, 2)), linewidth=1, label="all equal")
     axes.set(xscale="log", yscale="log", xlabel="rank of the code", ylabel="share of the vectors (%)")
     for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter(PLAIN)
         axis.set_minor_formatter(NullFormatter())
-    axes.set_title("How often each code is used", fontsize=10.5, loc="left")
+    first = f", first {MOST_LINES} levels" if len(counts) > MOST_LINES else ""
+    axes.set_title(f"How often each code is used{first}", fontsize=10.5, loc="left")
     axes.legend(frameon=False, fontsize=8.5, loc="lower left")
 
 

@@ -1,4 +1,4 @@
-"""The progress bar of a fit."""
+"""How far a command has come: a bar on a terminal, and lines in a log."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,15 +12,18 @@ OnProgress = Callable[[FitProgress], None]
 
 
 @contextmanager
-def bar(console: Console, variance: float | None = None) -> Iterator[OnProgress]:
-    """A progress bar inside the block: the codebook, the phase, inertia, and codes in use.
+def bar(console: Console) -> Iterator[OnProgress]:
+    """Show the progress of a fit inside the block: the codebook, the phase, inertia, and codes in use.
 
-    Yields: the function to call with each progress of the fit.
+    Yields: the function to call with each progress.
     """
+    if not console.is_terminal:
+        yield _Log(console)
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=20),
-        TextColumn("{task.fields[share]:>5}"),
+        TextColumn("{task.fields[share]:>4}"),
         TextColumn("{task.fields[state]}"),
         TimeElapsedColumn(),
     )
@@ -31,18 +34,37 @@ def bar(console: Console, variance: float | None = None) -> Iterator[OnProgress]
             total = progress.total or None
             shown.update(
                 task,
-                description=f"codebook {progress.codebook + 1} of {progress.codebooks}: {progress.phase}",
+                description=stage(progress),
                 total=total,
                 completed=progress.done,
                 share="" if total is None else f"{progress.done / total:4.0%}",
-                state=state_of(progress),
+                state=state(progress),
             )
 
         yield update
 
 
-def state_of(progress: FitProgress) -> str:
+class _Log:
+    """Prints a line for each pass, where a bar would fill a file."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.last: float | None = None
+
+    def __call__(self, progress: FitProgress) -> None:
+        if progress.inertia not in (None, self.last):
+            self.console.print(f"{stage(progress)}: {state(progress)}", markup=False)
+        self.last = progress.inertia
+
+
+def stage(progress: FitProgress) -> str:
+    """Which codebook, and what is done with it."""
+    if progress.phase == "encoding":
+        return "encoding"
+    return f"codebook {progress.codebook + 1} of {progress.codebooks}, {progress.phase}"
+
+
+def state(progress: FitProgress) -> str:
     """Inertia and codes in use, as far as they are known."""
-    inertia = "" if progress.inertia is None else f"inertia {progress.inertia:.4g}"
-    used = "" if progress.used is None else f"{progress.used} codes in use"
-    return ", ".join(part for part in (inertia, used) if part)
+    inertia = [] if progress.inertia is None else [f"inertia {progress.inertia:.4g}"]
+    return ", ".join([*inertia, *([] if progress.used is None else [f"{progress.used:,} codes in use"])])

@@ -1,6 +1,7 @@
 """What `fit` writes into its folder."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from quantizers.vectors.sampling import sample
 from quantizers.version import __version__
 
 DRAWN = 5000  # embeddings in the picture
+MOST_BARS = 4  # of prefixes
 
 
 def write_results(
@@ -33,6 +35,7 @@ def write_results(
         write_json(folder / "report.json", _record(settings, prepared, report, assigned, sorted(written)))
     for name in set(NAMES) - set(written):
         (settings.out / name).unlink(missing_ok=True)  # of an earlier fit with other files
+    settings.fitted.unlink(missing_ok=True)
     return assigned, written
 
 
@@ -70,7 +73,7 @@ def _page(settings: FitSettings, prepared: Prepared, report: FitReport, assigned
         f"error {error} of the variance",
     ]
     return Page(
-        f"{settings.embeddings}: {report.count:,} vectors of {quantizer.dim} channels",
+        f"{Path(settings.embeddings).name}: {report.count:,} vectors of {quantizer.dim} channels",
         "; ".join([*subtitle, *skipped(report)]),
         [counts.numpy() for counts in assigned.counts],
         [_shares(report, codebook) for codebook in range(quantizer.num_codebooks)],
@@ -89,6 +92,9 @@ def _shares(report: FitReport, codebook: int) -> list[float]:
 def _bars(prepared: Prepared, assigned: Assigned) -> list[tuple[str, float]]:
     if assigned.before is None or assigned.after is None:
         return []
-    bars = [(f"first {n} codes" if n > 1 else "first code", share) for n, share in enumerate(assigned.shares, 1)]
+    bars = [
+        (f"first {n} codes" if n > 1 else "first code", share)
+        for n, share in enumerate(assigned.shares[:MOST_BARS], 1)
+    ]
     bars.append(("whole ID,\nas encoded", assigned.before))
     return [*bars, (f"whole ID,\n{prepared.collisions}", assigned.after)]

@@ -14,6 +14,7 @@ from quantizers.core.base import Quantizer
 from quantizers.vectors import Vectors, open_vectors
 
 CHECKPOINT = "checkpoint.pt"
+FITTED = "fitted.pt"
 
 Collisions = Literal["next_code", "auction", "extra_level", "keep"]
 Method = Literal["nested", "lloyd", "minibatch"]
@@ -43,6 +44,11 @@ class FitSettings:
     def checkpoint(self) -> Path:
         """The file from which an interrupted fit resumes."""
         return self.out / CHECKPOINT
+
+    @property
+    def fitted(self) -> Path:
+        """The file with the fitted codes, until the results are complete."""
+        return self.out / FITTED
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,7 @@ def prepare(settings: FitSettings, *, fresh: bool) -> Prepared:
         make_writable(settings.out)
         if fresh:
             settings.checkpoint.unlink(missing_ok=True)
+            settings.fitted.unlink(missing_ok=True)
     default: Collisions = "keep" if quantizer.num_codebooks == 1 else "next_code"
     source = settings.embeddings if settings.column is None else vectors
     return Prepared(vectors, quantizer, names, settings.collisions or default, source)
