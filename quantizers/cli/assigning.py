@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from quantizers.cli.settings import Prepared
-from quantizers.cli.tables import IndexWriter, Names, columns_of, npy_writer, parquet_writer
+from quantizers.cli.writing import IndexWriter, Names, columns_of, npy_writer, parquet_writer
 from quantizers.fitting import encode_vectors
 from quantizers.semantic_ids import SemanticIDs
 from quantizers.semantic_ids.groups import collision_rate
@@ -42,7 +42,7 @@ def stream_codes(prepared: Prepared, folder: Path, path: Path, batch_size: int, 
         blocks = encode_vectors(quantizer, prepared.vectors, batch_size=batch_size, progress=progress)
         for _, indices in blocks:
             indices = indices.cpu()
-            writer.write(indices)
+            writer.append(indices)
             counts += indices[indices >= 0].bincount(minlength=len(counts))
     save(quantizer, folder)
     return Assigned([counts])
@@ -72,8 +72,8 @@ def assign_ids(prepared: Prepared, folder: Path, path: Path, batch_size: int, pr
 def write_parquet(path: Path, ids: SemanticIDs) -> None:
     """Write a table of semantic IDs with the columns item, level_1, level_2, ..."""
     with parquet_writer(path, ids.codes.shape[1], ids.items) as writer:
-        for block in ids.codes.split(BLOCK):
-            writer.write(block)
+        for block in torch.split(ids.codes, BLOCK):
+            writer.append(block)
 
 
 def _table_writer(

@@ -12,8 +12,8 @@ from quantizers.cli.common import BatchSize, Codebook, Device, console
 from quantizers.cli.exits import NOTHING_WRITTEN, InputError, interruptible, sentences
 from quantizers.cli.files import check_target
 from quantizers.cli.ranks import find_device
+from quantizers.cli.reading import read_blocks
 from quantizers.cli.summary import say
-from quantizers.cli.tables import read_blocks
 from quantizers.serialization.saving import load
 from quantizers.vectors.files import NpyWriter
 
@@ -50,14 +50,14 @@ def command(
         loaded = load(quantizer).to(target)
         count = 0
         with (
-            NpyWriter(out, np.dtype(np.float32), loaded.dim) as writer,
+            NpyWriter(out, np.float32, loaded.dim) as writer,
             torch.no_grad(),
             Progress(console=shown, transient=True, disable=not shown.is_terminal) as progress,
         ):
             task = progress.add_task("decoding", total=None)
             for indices in read_blocks(codes, loaded.num_codebooks, batch_size):
                 indices = indices if loaded.composed else indices[:, 0]
-                writer.write(loaded.decode(indices.to(target)).float().cpu().numpy())
+                writer.append(loaded.decode(indices.to(target)).float())
                 count += len(indices)
                 progress.update(task, completed=count)
         say(shown, [f"{count:,} vectors of {loaded.dim} channels decoded", f"In {out.parent}: {out.name}"])

@@ -13,7 +13,7 @@ from quantizers.cli.files import check_target
 from quantizers.cli.items import read_items
 from quantizers.cli.ranks import find_device
 from quantizers.cli.summary import say
-from quantizers.cli.tables import (
+from quantizers.cli.writing import (
     IndexWriter,
     Names,
     check_format,
@@ -37,18 +37,10 @@ def command(
             "--out",
             metavar="FILE",
             help="codes.npy: integers [count, levels]. codes.parquet: the columns item, level_1, level_2, ... "
-            "codes.qbs: entropy-coded bytes.",
+            "codes.qbs: entropy-coded bytes, which quantizers.bitstream.decompress reads (needs the extra codec).",
             show_default=False,
         ),
     ],
-    bitstream: Annotated[
-        bool,
-        typer.Option(
-            "--bitstream",
-            help="Write entropy-coded bytes to --out, whatever its name; quantizers.bitstream.decompress reads "
-            "them. Needs the extra codec, and holds all indices in memory.",
-        ),
-    ] = False,
     items: Items = None,
     column: Column = None,
     batch_size: BatchSize = 65536,
@@ -67,7 +59,7 @@ def command(
     with sentences(), interruptible(NOTHING_WRITTEN):
         target = find_device(device)
         check_target(out)
-        form = ".qbs" if bitstream else check_format(out)
+        form = check_format(out)
         if items is not None and form != ".parquet":
             raise InputError(f"--items: {out.name} has no column for names, expected --out with a .parquet file")
         vectors = open_vectors(embeddings, column=column)
@@ -85,7 +77,7 @@ def command(
         ):
             task = progress.add_task("encoding", total=vectors.count)
             for _, indices in encode_vectors(loaded, vectors, batch_size=batch_size):
-                writer.write(indices)
+                writer.append(indices)
                 count += len(indices)
                 missing += int((indices.reshape(len(indices), -1) < 0).any(-1).sum())
                 progress.update(task, completed=count)

@@ -17,6 +17,7 @@ R = TypeVar("R")
 
 BAD_INPUT = 2
 INTERRUPTED = 130  # the exit code that a shell reports for Ctrl-C
+FULL_DISK = "the disk is full, so the results could not be written; earlier files are unchanged"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 RESUMABLE = "Interrupted. Run the same command again to resume from the last checkpoint."
 NOTHING_WRITTEN = "Interrupted. Nothing was written."
@@ -84,12 +85,11 @@ def sentence(error: BaseException) -> str:
     text = str(error) or type(error).__name__
     if isinstance(error, MemoryError):
         return f"there is not enough memory: {text}"
-    if "No space left on device" in text or (isinstance(error, OSError) and error.errno in FULL):
-        where = f": {error.filename}" if isinstance(error, OSError) and error.filename else ""
-        return f"the disk is full, so the results could not be written{where}; earlier files are unchanged"
-    if isinstance(error, OSError) and error.strerror is not None and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return text
+    if not isinstance(error, OSError) or error.strerror is None:  # otherwise it comes from the system
+        return FULL_DISK if "No space left on device" in text else text
+    if error.errno in FULL:
+        return FULL_DISK
+    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
 
 
 def _first_error(errors: list[str | None]) -> RankError:

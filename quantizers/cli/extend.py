@@ -43,7 +43,7 @@ def command(
         target = find_device(device)
         if (ids / "config.json").is_file() and not (ids / "semantic_ids.json").is_file():
             raise InputError(
-                f"--ids: {ids} has a quantizer without a table of semantic IDs; `encode` gives codes to new vectors"
+                f"--ids: {ids} has a quantizer without semantic IDs; `encode` gives codes to new vectors"
             )
         table = SemanticIDs.load(ids)
         make_writable(ids)

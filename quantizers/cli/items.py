@@ -1,18 +1,20 @@
 """The names of items: a column beside the embeddings, or a text file."""
 
 from pathlib import Path
+from typing import Any
 
 from quantizers.cli.exits import InputError
+from quantizers.cli.writing import import_pyarrow
 
 COLUMNAR = (".parquet", ".arrow", ".feather")
 
 
-def read_items(given: str | None, embeddings: str, count: int) -> list[str] | list[int] | None:
+def read_items(given: str | None, embeddings: str, count: int | None) -> list[str | int] | None:
     """The names of the items in the order of the embeddings; None if there is no option `--items`.
 
     Args:
         given: the option's value, a column of the file of embeddings or a text file.
-        embeddings: the file of embeddings. count: how many there are.
+        embeddings: the file of embeddings. count: how many there are; None while that is unknown.
 
     Raises: InputError where there is neither such a column nor such a file, for another number of names, and for a
         column of anything but strings and integers.
@@ -22,15 +24,17 @@ def read_items(given: str | None, embeddings: str, count: int) -> list[str] | li
     if Path(embeddings).suffix in COLUMNAR and given in (columns := _columns(embeddings)):
         names = _column(embeddings, given)
     elif Path(given).is_file():
-        names = Path(given).read_text(encoding="utf-8").splitlines()
+        names = list(Path(given).read_text(encoding="utf-8").splitlines())
     elif Path(embeddings).suffix in COLUMNAR:
         raise InputError(
             f"--items: {given!r} is neither a column of {embeddings} ({', '.join(columns)}) nor a file"
         )
     else:
         raise InputError(f"--items: there is no file {given}, expected a text file with one name per line")
-    if len(names) != count:
-        raise InputError(f"--items: {given} has {len(names)} names for {count} embeddings, expected one for each")
+    if count is not None and len(names) != count:
+        raise InputError(
+            f"--items: {given} has {len(names):,} names for {count:,} embeddings, expected one for each"
+        )
     return names
 
 
@@ -39,9 +43,9 @@ def _columns(embeddings: str) -> list[str]:
     return list(_dataset(embeddings).schema.names)
 
 
-def _column(embeddings: str, name: str) -> list[str] | list[int]:
+def _column(embeddings: str, name: str) -> list[str | int]:
     values = _dataset(embeddings).to_table(columns=[name]).column(name)
-    names: list[str] | list[int] = values.to_pylist()
+    names: list[str | int] = values.to_pylist()
     kinds = {type(value) for value in names}
     if values.null_count or not (kinds <= {str} or kinds <= {int}):
         raise InputError(
@@ -51,10 +55,9 @@ def _column(embeddings: str, name: str) -> list[str] | list[int]:
     return names
 
 
-def _dataset(embeddings: str) -> "object":
-    try:
-        from pyarrow import dataset
-    except ImportError as error:
-        raise ImportError("Parquet files need pyarrow: pip install 'quantizers-torch[parquet]'") from error
+def _dataset(embeddings: str) -> Any:
+    import_pyarrow()
+    from pyarrow import dataset
+
     form = "parquet" if Path(embeddings).suffix == ".parquet" else "feather"
     return dataset.dataset(embeddings, format=form)

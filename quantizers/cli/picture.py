@@ -11,6 +11,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure  # not pyplot: no display, no global state
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 DPI = 130
@@ -43,10 +44,9 @@ class Page:
 
 def draw(path: Path, page: Page) -> None:
     """Write the page as a PNG file."""
-    figure = Figure(figsize=(11, 8.2), layout="constrained")
+    figure = Figure(figsize=(11, 8.2), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
     figure.suptitle(page.title, fontsize=13, fontweight="bold")
     figure.supxlabel(page.subtitle, fontsize=8.5, color=GREY)
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)  # type: ignore[union-attr]
     (usage, errors), (chart, last) = figure.subplots(2, 2)
     _usage(usage, page.counts)
     _passes(errors, page.passes)
@@ -102,7 +102,7 @@ def _passes(axes: Axes, passes: Sequence[Sequence[float]]) -> None:
 def _map(axes: Axes, sample: Numbers, first: Numbers) -> None:
     """The first two principal components of a sample, with one colour for each first code."""
     points, explained = principal_components(sample)
-    axes.scatter(*points.T, s=6, color=colours_of(points, first), linewidths=0, rasterized=True)
+    axes.scatter(points[:, 0], points[:, 1], s=6, color=colours_of(points, first), linewidths=0, rasterized=True)
     axes.set(
         xlabel=f"component 1 ({explained[0]:.0%} of the variance)", ylabel=f"component 2 ({explained[1]:.0%})"
     )
@@ -138,8 +138,8 @@ def _cluster_sizes(axes: Axes, counts: Numbers) -> None:
     """How many codes have how many vectors."""
     used = counts[counts > 0]
     spread = used.max() > 20 * used.min()
-    bins = np.geomspace(used.min(), used.max() + 1, 30) if spread else 30
-    axes.hist(used, bins=bins, color=PALETTE[0])
+    edges = (np.geomspace if spread else np.linspace)(used.min(), used.max() + 1, 30)
+    axes.hist(used, bins=edges.tolist(), color=PALETTE[0])
     mean = counts.sum() / len(counts)
     axes.axvline(mean, color=GREY, linestyle=(0, (2, 2)), linewidth=1)
     axes.set(xlabel=f"vectors of a code (dashed: the mean, {mean:,.0f})", ylabel="codes")

@@ -9,7 +9,7 @@ from quantizers.cli.exits import InputError
 from quantizers.cli.files import make_writable
 from quantizers.cli.items import read_items
 from quantizers.cli.ranks import is_first
-from quantizers.cli.tables import Names
+from quantizers.cli.writing import Names
 from quantizers.core.base import Quantizer
 from quantizers.vectors import Vectors, open_vectors
 
