@@ -62,13 +62,8 @@ def command(
         form = check_format(out)
         if items is not None and form != ".parquet":
             raise InputError(f"--items: {out.name} has no column for names, expected --out with a .parquet file")
-        vectors = open_vectors(embeddings, column=column)
         loaded = load(quantizer).to(target)
-        if loaded.dim != vectors.dim:
-            raise InputError(
-                f"{vectors.name} has {vectors.dim} channels, and the quantizer in {quantizer} {loaded.dim}, "
-                "expected the same"
-            )
+        vectors = open_vectors(embeddings, column=column, dim=loaded.dim)
         names = read_items(items, embeddings, vectors.count)
         count = missing = 0
         with (

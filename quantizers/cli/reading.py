@@ -17,7 +17,7 @@ MOST_ELEMENTS = 2**34
 def read_blocks(path: Path, levels: int, rows: int) -> Iterator[Tensor]:
     """Indices in blocks [rows, columns], the last one shorter.
 
-    Args: path: a file of indices, such as `encode` writes. levels: how many columns are expected. rows: of a block.
+    Args: path: a file of indices, as `encode` writes it. levels: the expected number of columns. rows: of a block.
 
     Raises: InputError for a file that does not contain such indices.
     """

@@ -1,5 +1,6 @@
 """What a fit is asked to do."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,8 +10,10 @@ from quantizers.cli.exits import InputError
 from quantizers.cli.files import make_writable
 from quantizers.cli.items import read_items
 from quantizers.cli.ranks import is_first
-from quantizers.cli.writing import Names
+from quantizers.cli.writing import Names, import_pyarrow
 from quantizers.core.base import Quantizer
+from quantizers.fitting.tables import tables_in
+from quantizers.semantic_ids.items import check_distinct
 from quantizers.vectors import Vectors, open_vectors
 
 CHECKPOINT = "checkpoint.pt"
@@ -81,18 +84,44 @@ def prepare(settings: FitSettings, *, fresh: bool) -> Prepared:
     quantizer = build(
         settings.quantizer, vectors.dim, settings.levels, settings.codebook_size, settings.option
     ).eval()
-    largest = max(quantizer.codebook_sizes)
-    if vectors.count is not None and vectors.count < largest:
-        raise InputError(
-            f"{vectors.name} has {vectors.count:,} vectors for codebooks of {largest:,} codes, expected at least "
-            "as many; choose a smaller --codebook-size"
-        )
+    collisions = settings.collisions or ("keep" if quantizer.num_codebooks == 1 else "next_code")
+    _check_table(settings.quantizer, quantizer)
+    _check_count(vectors, quantizer, collisions)
     names = read_items(settings.items, settings.embeddings, vectors.count) if is_first() else None
+    if names is not None and collisions != "keep":
+        check_distinct(names)
+    if settings.format == "parquet":
+        import_pyarrow()
     if is_first():
         make_writable(settings.out)
         if fresh:
             settings.checkpoint.unlink(missing_ok=True)
             settings.fitted.unlink(missing_ok=True)
-    default: Collisions = "keep" if quantizer.num_codebooks == 1 else "next_code"
     source = settings.embeddings if settings.column is None else vectors
-    return Prepared(vectors, quantizer, names, settings.collisions or default, source)
+    return Prepared(vectors, quantizer, names, collisions, source)
+
+
+def _check_table(name: str, quantizer: Quantizer) -> None:
+    """Raises: InputError for a quantizer whose codes k-means cannot place."""
+    if not any(tables_in(module) for module in quantizer.modules() if isinstance(module, Quantizer)):
+        raise InputError(
+            f"--quantizer: {name} has no table of codes to fit, expected a name such as residual, vq, grouped, opq"
+        )
+
+
+def _check_count(vectors: Vectors, quantizer: Quantizer, collisions: Collisions) -> None:
+    """Raises: InputError for fewer vectors than codes, and for more items than there are IDs."""
+    count, largest = vectors.count, max(quantizer.codebook_sizes)
+    if count is None:  # of a stream, which nobody knows before a pass
+        return
+    if count < largest:
+        raise InputError(
+            f"{vectors.name} has {count:,} vectors for codebooks of {largest:,} codes, expected at least as many; "
+            "choose a smaller --codebook-size"
+        )
+    capacity = math.prod(quantizer.codebook_sizes)
+    if collisions in ("next_code", "auction") and count > capacity:
+        raise InputError(
+            f"{vectors.name} has {count:,} vectors for {capacity:,} IDs, expected at most as many; choose more "
+            "--levels, a larger --codebook-size, or --collisions extra_level"
+        )
