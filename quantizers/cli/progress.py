@@ -45,16 +45,16 @@ def bar(console: Console) -> Iterator[OnProgress]:
 
 
 class _Log:
-    """Prints a line for each pass, where a bar would fill a file."""
+    """Prints a line for each pass when it is over, where a bar would fill a file."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.last: float | None = None
+        self.last: FitProgress | None = None
 
     def __call__(self, progress: FitProgress) -> None:
-        if progress.inertia not in (None, self.last):
-            self.console.print(f"{stage(progress)}: {state(progress)}", markup=False)
-        self.last = progress.inertia
+        if self.last and progress.inertia not in (None, self.last.inertia):
+            self.console.print(f"{stage(self.last)}: {state(progress)}", markup=False)
+        self.last = progress
 
 
 def stage(progress: FitProgress) -> str:

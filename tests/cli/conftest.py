@@ -46,8 +46,9 @@ def run() -> Run:
 
 
 @pytest.fixture
-def fit(run: Run, items: Path) -> Run:
-    """Runs `fit items.npy` with small settings; options given later win."""
+def fit(run: Run, items: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs `fit items.npy` with small settings, without the picture, which takes longer; later options win."""
+    monkeypatch.setattr("quantizers.cli.results.draw", lambda path, _: path.write_bytes(b"drawn"))
 
     def invoke(*words: object) -> Any:
         small = ["--levels", 2, "--codebook-size", 32, "--epochs", 2, "--batch-size", 128, "--out", "ids"]
