@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import quantizers
 from quantizers.cli.app import app
 from quantizers.cli.progress import _Log
+from quantizers.fitting import Progress
 from tests.cli.conftest import clustered
 from tests.distributed.ranks import RankError, Ranks, World
 
@@ -24,14 +25,27 @@ SMALL = ("--levels", "2", "--codebook-size", "32", "--batch-size", "128", "--epo
 
 def fit(folder: Path, out: str, *words: str) -> tuple[int, str]:
     """The exit code and the output of `fit`."""
-    result = CliRunner().invoke(app, ["fit", str(folder / "items.npy"), *SMALL, "--out", str(folder / out), *words])
+    result = CliRunner().invoke(
+        app, ["fit", str(folder / "items.npy"), *SMALL, "--out", str(folder / out), *words]
+    )
     return result.exit_code, result.output
 
 
-def fit_on_ranks(world: World, folder: Path, port: int, *words: str, kill_at: int = 0) -> tuple[int, str]:
-    """`fit` in the environment that torchrun sets; the process ends itself at some call of the progress."""
-    with _torchrun(world, port), _killed_at(kill_at if world.rank == 0 else 0):
+def fit_on_ranks(world: World, folder: Path, port: int, *words: str) -> tuple[int, str]:
+    """`fit` in the environment that torchrun sets."""
+    with _torchrun(world, port):
         return fit(folder, *words)
+
+
+def killed(world: World, folder: Path, port: int, out: str) -> None:
+    """The first rank ends itself while it fits the second codebook."""
+
+    def end(_: object, progress: Progress) -> None:
+        if progress.codebook == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with mock.patch.object(_Log, "__call__", end):
+        fit_on_ranks(world, folder, port, out)
 
 
 @contextmanager
@@ -42,20 +56,6 @@ def _torchrun(world: World, port: int) -> Iterator[None]:
     meeting = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test"}
     numbers = {"RANK": world.rank, "LOCAL_RANK": world.rank, "WORLD_SIZE": world.size}
     with mock.patch.dict(os.environ, meeting | {name: str(number) for name, number in numbers.items()}):
-        yield
-
-
-@contextmanager
-def _killed_at(call: int) -> Iterator[None]:
-    calls = 0
-
-    def count(*_: object) -> None:
-        nonlocal calls
-        calls += 1
-        if calls == call:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    with mock.patch.object(_Log, "__call__", count) if call else mock.patch.dict({}):
         yield
 
 
@@ -112,8 +112,3 @@ def test_a_killed_run_resumes(ranks: Ranks, folder: Path, size: int) -> None:
         assert ranks.run(size, fit_on_ranks, folder, free_port(), out)[0][0] == 0
     for name in ("ids.npy", "model.safetensors"):
         assert (folder / "ids" / name).read_bytes() == (folder / "whole" / name).read_bytes()
-
-
-def killed(world: World, folder: Path, port: int, out: str) -> None:
-    """Late in a fit."""
-    fit_on_ranks(world, folder, port, out, kill_at=45)
