@@ -10,7 +10,7 @@ from quantizers.cli.common import BatchSize, Column, Device, Embeddings, Items, 
 from quantizers.cli.exits import NOTHING_WRITTEN, InputError, interruptible, sentences
 from quantizers.cli.files import make_writable, staged
 from quantizers.cli.items import read_items
-from quantizers.cli.progress import bar
+from quantizers.cli.progress import shown_on
 from quantizers.cli.ranks import find_device
 from quantizers.cli.summary import first_names, say, say_files
 from quantizers.semantic_ids import SemanticIDs
@@ -51,7 +51,7 @@ def command(
         names = read_items(items, embeddings, vectors.count)
         old, old_skipped = len(table), len(table.skipped)
         table.quantizer.to(target)
-        with bar(shown) as progress:
+        with shown_on(shown) as progress:
             table.extend(vectors, names, batch_size=batch_size, progress=progress)
         with staged(ids) as folder:
             table.save(folder)

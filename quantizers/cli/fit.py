@@ -9,7 +9,7 @@ import typer
 from quantizers.cli.common import BatchSize, Column, Device, Embeddings, Items, console
 from quantizers.cli.exits import RESUMABLE, agreed, interruptible, sentences
 from quantizers.cli.fitted import fitted_once
-from quantizers.cli.progress import bar
+from quantizers.cli.progress import shown_on
 from quantizers.cli.ranks import find_device, group, is_first
 from quantizers.cli.results import write_results
 from quantizers.cli.settings import Collisions, FitSettings, Method, prepare
@@ -74,8 +74,11 @@ def command(
         ),
     ] = "nested",
     epochs: Annotated[
-        int, typer.Option("--epochs", min=1, metavar="N", help="Passes over all vectors for each codebook.")
-    ] = 4,
+        int,
+        typer.Option(
+            "--epochs", min=1, metavar="N", help="At most so many passes over all vectors for each codebook."
+        ),
+    ] = 8,
     batch_size: BatchSize = 65536,
     seed: Annotated[
         int, typer.Option("--seed", min=0, max=LARGEST_SEED, metavar="N", help="Seed of all random draws.")
@@ -121,11 +124,11 @@ def command(
         with group(target):
             prepared = agreed(lambda: prepare(settings, fresh=fresh))
             prepared.quantizer.to(target)
-            with bar(shown) as progress:
+            with shown_on(shown) as progress:
                 run = partial(
                     fit,
                     prepared.quantizer,
-                    prepared.source,
+                    prepared.vectors,
                     method=method,
                     epochs=epochs,
                     batch_size=batch_size,
@@ -136,7 +139,7 @@ def command(
                 report = fitted_once(settings, prepared, run)
         if not is_first():
             return
-        with bar(shown) as progress:
+        with shown_on(shown) as progress:
             assigned, written = write_results(settings, prepared, report, progress)
         shown.print(usage_table(report.codebooks))
         say(shown, lines(report, prepared.quantizer, assigned, prepared.collisions))

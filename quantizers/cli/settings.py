@@ -12,7 +12,6 @@ from quantizers.cli.items import read_items
 from quantizers.cli.ranks import is_first
 from quantizers.cli.writing import Names, import_pyarrow
 from quantizers.core.base import Quantizer
-from quantizers.fitting.tables import tables_in
 from quantizers.semantic_ids.items import check_distinct
 from quantizers.vectors import Vectors, open_vectors
 
@@ -64,9 +63,6 @@ class Prepared:
     collisions: Collisions
     """What happens to items with equal codes."""
 
-    source: Vectors | str
-    """What `quantizers.fit` reads: a file by its name, which ranks then divide among them."""
-
     @property
     def streams(self) -> bool:
         """Whether the codes go to their file block by block, because no item has to know of the others."""
@@ -85,7 +81,6 @@ def prepare(settings: FitSettings, *, fresh: bool) -> Prepared:
         settings.quantizer, vectors.dim, settings.levels, settings.codebook_size, settings.option
     ).eval()
     collisions = settings.collisions or ("keep" if quantizer.num_codebooks == 1 else "next_code")
-    _check_table(settings.quantizer, quantizer)
     _check_count(vectors, quantizer, collisions)
     names = read_items(settings.items, settings.embeddings, vectors.count) if is_first() else None
     if names is not None and collisions != "keep":
@@ -97,16 +92,7 @@ def prepare(settings: FitSettings, *, fresh: bool) -> Prepared:
         if fresh:
             settings.checkpoint.unlink(missing_ok=True)
             settings.fitted.unlink(missing_ok=True)
-    source = settings.embeddings if settings.column is None else vectors
-    return Prepared(vectors, quantizer, names, collisions, source)
-
-
-def _check_table(name: str, quantizer: Quantizer) -> None:
-    """Raises: InputError for a quantizer whose codes k-means cannot place."""
-    if not any(tables_in(module) for module in quantizer.modules() if isinstance(module, Quantizer)):
-        raise InputError(
-            f"--quantizer: {name} has no table of codes to fit, expected a name such as residual, vq, grouped, opq"
-        )
+    return Prepared(vectors, quantizer, names, collisions)
 
 
 def _check_count(vectors: Vectors, quantizer: Quantizer, collisions: Collisions) -> None:

@@ -39,7 +39,6 @@ def _files(items: Path) -> None:
         (["items.npy", "--codebook-size", "301"], "items.npy has 300 vectors for codebooks of 301 codes"),
         (["items.npy", "--levels", "2"], "items.npy has 300 vectors for 64 IDs"),
         (["items.npy", "--quantizer", "residul"], "residual"),
-        (["items.npy", "--quantizer", "simvq"], "simvq has no table of codes"),
         (["items.npy", "--quantizer", "vq", "--levels", "2"], "--levels: vq has one codebook"),
         (["items.npy", "--quantizer", "grouped", "--levels", "3"], "8"),
         (["items.npy", "--option", "distance"], "--option: got 'distance', expected name=value"),
@@ -69,6 +68,12 @@ def test_of_fit(run: Run, monkeypatch: pytest.MonkeyPatch, words: list[str], sen
     assert sentence in " ".join(result.stderr.split()).replace("│ ", "").replace(" │", "")
     assert "Traceback" not in result.output
     assert [each for each in sorted(map(str, Path().rglob("*"))) if each != "ids"] == before
+
+
+def test_a_quantizer_without_codes_to_fit(fit: Run) -> None:
+    result = fit("--quantizer", "fsq", "--levels", 1)
+    assert result.exit_code == 2
+    assert "FSQ, which has no codes to fit" in result.output
 
 
 def test_of_the_other_commands(fit: Run, run: Run) -> None:

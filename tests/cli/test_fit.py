@@ -147,7 +147,7 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, calls: float) -> list[float
         if not left[0]:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("quantizers.cli.progress._Log.__call__", stop)
+    monkeypatch.setattr("quantizers.cli.progress.Log.__call__", stop)
     return left
 
 

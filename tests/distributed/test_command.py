@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import quantizers
 from quantizers.cli.app import app
-from quantizers.cli.progress import _Log
+from quantizers.cli.progress import Log
 from quantizers.fitting import Progress
 from tests.cli.conftest import clustered
 from tests.distributed.ranks import RankError, Ranks, World
@@ -44,7 +44,7 @@ def killed(world: World, folder: Path, port: int, out: str) -> None:
         if progress.codebook == 1:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    with mock.patch.object(_Log, "__call__", end):
+    with mock.patch.object(Log, "__call__", end):
         fit_on_ranks(world, folder, port, out)
 
 
