@@ -67,10 +67,9 @@ def _page(settings: FitSettings, prepared: Prepared, report: FitReport, assigned
     quantizer = prepared.quantizer
     first = quantizer.encode(drawn.to(settings.device)).reshape(len(drawn), -1)[:, 0]
     sizes = " × ".join(map(str, quantizer.codebook_sizes))
-    error = percent(report.inertia / report.variance) if report.variance else "0 %"
     subtitle = [
         f"{settings.quantizer}: {sizes} codes, {bits(quantizer):.4g} bits per vector",
-        f"error {error} of the variance",
+        f"error {percent(report.relative_error)} of the variance",
     ]
     return Page(
         f"{Path(settings.embeddings).name}: {report.count:,} vectors of {quantizer.dim} channels",

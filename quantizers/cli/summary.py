@@ -29,10 +29,9 @@ def usage_table(codebooks: Iterable[CodebookUse]) -> Table:
 
 def lines(report: FitReport, quantizer: Quantizer, assigned: Assigned, collisions: str) -> list[str]:
     """The result in sentences."""
-    share = report.inertia / report.variance if report.variance else 0.0
     said = [
         f"{report.count:,} vectors of {quantizer.dim} channels in {report.seconds:.1f} s",
-        f"error: {percent(share)} of the variance (inertia {report.inertia:.5g}, variance {report.variance:.5g})",
+        f"error: {percent(report.relative_error)} of the variance (inertia {report.inertia:.5g}, variance {report.variance:.5g})",
         f"{bits(quantizer):.4g} bits per vector",
     ]
     if assigned.before is not None and assigned.after is not None:

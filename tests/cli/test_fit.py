@@ -93,13 +93,13 @@ def test_each_policy(fit: Run, policy: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("grouped", ()), ("opq", ()), ("vq", ("--option", "distance=cosine"))]
+    ("name", "words"), [("grouped", ()), ("opq", ()), ("multihead", ()), ("vq", ("--option", "distance=cosine"))]
 )
 def test_other_quantizers(fit: Run, name: str, words: tuple[str, ...]) -> None:
     levels = ("--levels", 1) if name == "vq" else ()
     result = fit("--quantizer", name, *levels, *words)
     assert result.exit_code == 0, result.output
-    assert quantizers.load("ids").codebook_size == 32
+    assert quantizers.load("ids").codebook_sizes == (32,) * (1 if name == "vq" else 2)
     if words:
         assert quantizers.load("ids").distance == "cosine"  # type: ignore[attr-defined]
 
