@@ -1,6 +1,7 @@
 """A fit that is complete while its results are not: kept on disk until the results are written."""
 
 import dataclasses
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,10 @@ def fitted_once(settings: FitSettings, prepared: Prepared, fit: Callable[[], Fit
         report = fit()
         if is_first():
             state = prepared.quantizer.state_dict()
+            content = io.BytesIO()  # torch does not say why it cannot write a file
+            torch.save({"key": key, "quantizer": state, "report": report.as_dict()}, content)
             with written_whole(settings.fitted) as temporary:
-                torch.save({"key": key, "quantizer": state, "report": report.as_dict()}, temporary)
+                temporary.write_bytes(content.getbuffer())
         return report
     if stored is None:  # on another rank, which has nothing to do any more
         return FitReport(0, 0, (), 0.0, 0.0, (), (), 0.0)

@@ -92,7 +92,7 @@ def _passes(axes: Axes, passes: Sequence[Sequence[float]]) -> None:
                 f"{100 * inertias[-1]:.3g} %", label, (0, 7), textcoords="offset points", ha="center", fontsize=8.5
             )
         done += len(inertias)
-    axes.set(xlabel="pass over all vectors", ylabel="error as a share of the variance (%)")
+    axes.set(xlabel="pass over all vectors", ylabel="error of the level, share of the variance (%)")
     axes.set_ylim(0, 1.1 * max((100 * each for inertias in passes for each in inertias), default=0) or 1)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y", color=PALE, linewidth=0.8)

@@ -83,8 +83,9 @@ def _page(settings: FitSettings, prepared: Prepared, report: FitReport, assigned
 
 
 def _shares(report: FitReport, codebook: int) -> list[float]:
-    """The inertia of each pass over all vectors, as a share of the variance."""
-    passes = [each for each in report.history if each.codebook == codebook and each.vectors == report.count]
+    """The inertia of each pass over all vectors, or of all passes where none was, as a share of the variance."""
+    passes = [each for each in report.history if each.codebook == codebook]
+    passes = [each for each in passes if each.vectors == report.count] or passes
     return [each.inertia / report.variance if report.variance else 0.0 for each in passes]
 
 

@@ -31,7 +31,8 @@ def lines(report: FitReport, quantizer: Quantizer, assigned: Assigned, collision
     """The result in sentences."""
     said = [
         f"{report.count:,} vectors of {quantizer.dim} channels in {report.seconds:.1f} s",
-        f"error: {percent(report.relative_error)} of the variance (inertia {report.inertia:.5g}, variance {report.variance:.5g})",
+        f"error: {percent(report.relative_error)} of the variance (inertia {report.inertia:.5g}, variance "
+        f"{report.variance:.5g})",
         f"{bits(quantizer):.4g} bits per vector",
     ]
     if assigned.before is not None and assigned.after is not None:
@@ -54,9 +55,9 @@ def skipped(report: FitReport) -> list[str]:
 
 def first_names(names: Sequence[object], count: int | None = None) -> str:
     """The first names of `count`, and how many more there are."""
-    count = len(names) if count is None else count
-    more = f" and {count - NAMED:,} more" if count > NAMED else ""
-    return ", ".join(map(str, names[:NAMED])) + more
+    first = names[:NAMED]
+    left = (len(names) if count is None else count) - len(first)
+    return ", ".join(map(str, first)) + (f" and {left:,} more" if left else "")
 
 
 def bits(quantizer: Quantizer) -> float:
