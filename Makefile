@@ -1,4 +1,4 @@
-# make bench | sweep | study | kernels | offline | robustness | chain | test | lint: each does everything on a fresh machine.
+# make bench | sweep | study | kernels | offline | robustness | chain | search | test | lint: each does everything on a fresh machine.
 # make fuzz: random sequences of everything that can happen to a quantizer, for minutes.
 # make gpu: checks and times the kernels on a CUDA device, for at most eight minutes; installs nothing.
 # PYTHON=python3.12     the interpreter that the virtual environment is made with
@@ -20,7 +20,7 @@ TESTS := -m pytest --numprocesses auto --dist worksteal --benchmark-disable
 test fuzz: export OMP_NUM_THREADS = 1
 endif
 
-.PHONY: bench sweep study kernels offline robustness chain gpu test fuzz lint
+.PHONY: bench sweep study kernels offline robustness chain search gpu test fuzz lint
 .DELETE_ON_ERROR:
 
 bench: $(INSTALLED)
@@ -43,6 +43,9 @@ robustness: $(INSTALLED)
 
 chain: $(INSTALLED)
 	$(RUN) -m benchmarks chain $(ARGS)
+
+search: $(INSTALLED)
+	$(RUN) -m benchmarks search $(ARGS)
 
 # Uses the virtual environment if there is one, and otherwise PYTHON with the packages that it already has.
 gpu:

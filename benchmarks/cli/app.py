@@ -14,6 +14,7 @@ from benchmarks.cli import (
     robustness,
     sample,
     scales,
+    search,
     study,
     sweep,
     utilization,
@@ -40,6 +41,7 @@ app.command("scales")(scales.command)
 app.command("reconstruct")(reconstruct.command)
 app.command("prior")(prior.command)
 app.command("sample")(sample.command)
+app.command("search")(search.command)
 app.command("code")(code.command)
 if importlib.util.find_spec("triton"):  # which exists on Linux only
     from benchmarks.cli import gpu

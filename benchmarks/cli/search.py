@@ -1,0 +1,94 @@
+"""`python -m benchmarks search`: codes of equal length for compressed search, and semantic IDs."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from benchmarks.cli.common import Fresh, Out, make_folder, split_words, whole_numbers
+from benchmarks.cli.exits import INTERRUPTED, sentences
+from benchmarks.errors import InputError
+from benchmarks.files import write_json, write_text
+from benchmarks.kernels.progress import bar
+from benchmarks.search import plots, report
+from benchmarks.search.parts import Parts
+from benchmarks.search.run import count, run
+from benchmarks.search.settings import KINDS, Items, Settings, check
+from benchmarks.sheets import rich_table
+
+
+def _listed(values: tuple[int, ...], what: str) -> Any:
+    default = ", ".join(map(str, values))
+    return typer.Option(metavar="LIST", help=f"{what}, separated by commas. Default {default}.")
+
+
+def command(
+    kinds: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAMES", help=f"The vectors, separated by commas: {', '.join(KINDS)}. Default all."),
+    ] = None,
+    codebooks: Annotated[
+        list[str] | None, _listed(Settings.codebooks, "Numbers of codebooks, each with 256 codes")
+    ] = None,
+    items: Annotated[list[str] | None, _listed(Items.counts, "Numbers of items with semantic IDs")] = None,
+    seeds: Annotated[list[str] | None, _listed(Settings.seeds, "Seeds of data and fits")] = None,
+    dim: Annotated[int, typer.Option(min=1, metavar="D", help="Channels of a vector.")] = Settings.dim,
+    train: Annotated[int, typer.Option(min=1, metavar="N", help="Training vectors.")] = Settings.train,
+    base: Annotated[int, typer.Option(min=1, metavar="N", help="Vectors to search.")] = Settings.base,
+    queries: Annotated[int, typer.Option(min=1, metavar="N", help="Vectors to search for.")] = Settings.queries,
+    out: Out = Path("runs/search"),
+    fresh: Fresh = False,
+) -> None:
+    """Compare product, rotated product, residual and QINCo codes with those of faiss, at equal bits per vector.
+
+    Measures distortion, recall of compressed search, and the seconds to fit and to encode; then semantic IDs:
+    collisions under each policy, and how well prefixes keep nearest neighbours together. Takes about ten minutes
+    on two cores. Writes search.json, search.md and a picture. Ctrl-C or a kill loses only the current measurement:
+    run the same command again.
+    """
+    console = Console()
+    with sentences():
+        chosen = Settings(
+            kinds=_kinds(kinds),
+            seeds=whole_numbers("--seeds", seeds, 0) or Settings.seeds,
+            codebooks=whole_numbers("--codebooks", codebooks, 1) or Settings.codebooks,
+            dim=dim,
+            train=train,
+            base=base,
+            queries=queries,
+        )
+        check(chosen)
+        counts = whole_numbers("--items", items, 2) or Items.counts
+        of_items = replace(Items(), seeds=chosen.seeds, dim=dim, counts=counts)
+        parts = Parts(make_folder(out), fresh=fresh)
+    with bar(console, count(chosen, of_items)) as started:
+        results = run(chosen, of_items, parts, started)
+    write_report(console, out, report.full_record(chosen, of_items, results))
+    if results.interrupted:
+        raise typer.Exit(INTERRUPTED)
+
+
+def write_report(console: Console, out: Path, record: dict[str, Any]) -> None:
+    """Write tables, JSON, Markdown and picture. Without any row, an earlier report is left unchanged."""
+    if not record["search"] and not record["items"]:
+        console.print(f"Interrupted before any measurement was finished; no new report was written to {out}.")
+        return
+    pictures = [path.name for path in plots.write(out, record)]
+    write_json(out / "search.json", record)
+    write_text(out / "search.md", report.markdown(record, pictures))
+    for sheet in report.sheets(record):
+        console.print(rich_table(sheet), "", highlight=False)
+    for sentence in report.notes(record):
+        console.print(sentence, highlight=False, markup=False)
+    console.print(f"In {out}: search.json, search.md, {', '.join(pictures)}".rstrip(", "), highlight=False)
+
+
+def _kinds(given: list[str] | None) -> tuple[str, ...]:
+    """Return the named kinds, all if none is named. Raises: InputError for an unknown one."""
+    named = tuple(dict.fromkeys(split_words("--kinds", given))) or KINDS
+    for kind in named:
+        if kind not in KINDS:
+            raise InputError(f"--kinds: got {kind!r}; expected {', '.join(KINDS)}")
+    return named

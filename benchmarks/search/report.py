@@ -1,0 +1,137 @@
+"""The JSON with all rows, and the tables that come from it."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from benchmarks import machine
+from benchmarks.kernels.report import installed_versions
+from benchmarks.machine import caption
+from benchmarks.search import compare
+from benchmarks.search.run import Results, Rows
+from benchmarks.search.settings import Items, Settings
+from benchmarks.seeds import Column
+from benchmarks.sheets import Sheet, markdown_rows
+from benchmarks.sweep.cuts import mean
+from benchmarks.sweep.report import words
+
+TITLE = "Compressed search and semantic IDs"
+SEARCH = (
+    Column("error %", "error", ".2f", 100),
+    Column("recall@1 %", "recall_1", ".1f", 100),
+    Column("recall@10 %", "recall_10", ".1f", 100),
+    Column("fit s", "fit_seconds", ".2f"),
+    Column("encode s", "encode_seconds", ".2f"),
+)
+ITEMS = (
+    Column("collisions %", "collisions", ".3f", 100),
+    Column("error %", "error", ".2f", 100),
+    Column("same 1st code %", "prefix_1", ".1f", 100),
+    Column("by chance %", "chance_1", ".2f", 100),
+    Column("same 2 codes %", "prefix_2", ".1f", 100),
+    Column("by chance %", "chance_2", ".3f", 100),
+    Column("fit s", "fit_seconds", ".2f"),
+    Column("assign s", "assign_seconds", ".2f"),
+)
+SEARCH_EXPLANATION = (
+    "Each cell is the mean over the seeds, with the lowest and the highest in parentheses. Training, base and "
+    "query vectors are disjoint. Error is the squared distance between base vectors and decoded codes, as a "
+    "percentage of the vectors' variance. Recall@R is the share of queries whose true nearest neighbour is among "
+    "the R nearest decoded base vectors; queries are not encoded, and both searches are exact. Greedy and beam are "
+    "two searches with the same codebooks, so their seconds to fit are the same. Faiss trains its residual "
+    "codebooks with a beam. QINCo is slow to train and to encode, so it runs with the first seed at one rate."
+)
+ITEM_EXPLANATION = (
+    "Collisions is the share of items that share their ID with another item. The same 1st code, or 2 codes: the "
+    "share of items whose true nearest neighbour has the same prefix; by chance: the probability of this for two "
+    "items drawn at random. Error is the squared distance between vectors and decoded IDs, as a percentage of the "
+    "vectors' variance. Keep leaves collisions as they are."
+)
+
+
+def full_record(settings: Settings, of_items: Items, results: Results) -> dict[str, Any]:
+    """Return the JSON: settings, machine and versions, and every row."""
+    where = machine.record(torch.device("cpu"))
+    where["versions"] |= {name: each for name, each in installed_versions().items() if name == "faiss-cpu"}
+    return {
+        "benchmark": "search",
+        "settings": {"search": asdict(settings), "items": asdict(of_items)},
+        **where,
+        "search": results.search,
+        "items": results.items,
+        "left_out": results.left_out,
+        "interrupted": results.interrupted,
+    }
+
+
+def sheets(record: dict[str, Any]) -> list[Sheet]:
+    """Return the comparison, a table of compressed search for each kind of vectors, and one of semantic IDs."""
+    search: dict[str, Rows] = {}
+    for row in record["search"]:
+        search.setdefault(row["kind"], []).append(row)
+    made = [search_sheet(kind, rows) for kind, rows in search.items()]
+    if record["items"]:
+        made.append(item_sheet(record))
+    return [*compare.sheets(record["search"]), *made]
+
+
+def search_sheet(kind: str, rows: Rows) -> Sheet:
+    """Return a table with a row for each rate and coder."""
+    lines = [
+        [f"{bits} bits, {library}: {method}", *_cells(same, SEARCH)]
+        for (bits, library, method), same in sorted(grouped(rows, ("bits", "library", "method")), key=_bits)
+    ]
+    return Sheet(f"Compressed search, {kind}", ["", *(column.heading for column in SEARCH)], lines)
+
+
+def item_sheet(record: dict[str, Any]) -> Sheet:
+    """Return a table with a row for each number of items, shape, library and policy."""
+    keys = ("items", "levels", "codebook_size", "library", "policy")
+    lines = [
+        [f"{count} items, {levels} × {size}, {library}: {policy}", *_cells(same, ITEMS)]
+        for (count, levels, size, library, policy), same in grouped(record["items"], keys)
+    ]
+    kind = record["settings"]["items"]["kind"]
+    return Sheet(f"Semantic IDs, {kind}", ["", *(column.heading for column in ITEMS)], lines)
+
+
+def notes(record: dict[str, Any]) -> list[str]:
+    """Return sentences on what is missing."""
+    return record["left_out"] + (["Interrupted: run the same command again to continue."] * record["interrupted"])
+
+
+def markdown(record: dict[str, Any], pictures: Sequence[str]) -> str:
+    """Return the tables, explanations, pictures, and a line on the machine."""
+    lines = [f"**{TITLE}**", ""]
+    for sheet in sheets(record):
+        lines += [f"**{sheet.title}**", "", *markdown_rows(sheet), ""]
+    lines += [f"![{TITLE}]({picture})\n" for picture in pictures]
+    lines += [SEARCH_EXPLANATION, "", compare.EXPLANATION, "", ITEM_EXPLANATION, "", sizes(record), ""]
+    return "\n".join([*lines, f"{caption(record)}.", *(f"\n{note}" for note in notes(record)), ""])
+
+
+def sizes(record: dict[str, Any]) -> str:
+    """Describe the vectors in one sentence."""
+    search = record["settings"]["search"]
+    return (
+        f"{search['train']} training, {search['base']} base and {search['queries']} query vectors with "
+        f"{search['dim']} channels, {len(search['seeds'])} seeds, {search['codebook_size']} codes per codebook."
+    )
+
+
+def grouped(rows: Rows, keys: Sequence[str]) -> Iterable[tuple[tuple[Any, ...], Rows]]:
+    """Group rows by the values of `keys`, in the order in which these first occur."""
+    groups: dict[tuple[Any, ...], Rows] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+    return groups.items()
+
+
+def _bits(group: tuple[tuple[Any, ...], Rows]) -> int:
+    return int(group[0][0])
+
+
+def _cells(rows: Rows, columns: Sequence[Column]) -> list[str]:
+    return [words(mean(rows, column.key, column.scale), column.form) for column in columns]
