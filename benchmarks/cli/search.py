@@ -12,10 +12,11 @@ from benchmarks.cli.exits import INTERRUPTED, sentences
 from benchmarks.errors import InputError
 from benchmarks.files import write_json, write_text
 from benchmarks.kernels.progress import bar
+from benchmarks.offline.vectors import SOURCES
 from benchmarks.search import plots, report
 from benchmarks.search.parts import Parts
 from benchmarks.search.run import count, run
-from benchmarks.search.settings import KINDS, Items, Settings, check
+from benchmarks.search.settings import Items, Settings, check
 from benchmarks.sheets import rich_table
 
 
@@ -27,7 +28,7 @@ def _listed(values: tuple[int, ...], what: str) -> Any:
 def command(
     kinds: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAMES", help=f"The vectors, separated by commas: {', '.join(KINDS)}. Default all."),
+        typer.Option(metavar="NAMES", help=f"Separated by commas: {', '.join(SOURCES)}. Default all."),
     ] = None,
     codebooks: Annotated[
         list[str] | None, _listed(Settings.codebooks, "Numbers of codebooks, each with 256 codes")
@@ -63,8 +64,8 @@ def command(
         counts = whole_numbers("--items", items, 2) or Items.counts
         of_items = replace(Items(), seeds=chosen.seeds, dim=dim, counts=counts)
         parts = Parts(make_folder(out), fresh=fresh)
-    with bar(console, count(chosen, of_items)) as started:
-        results = run(chosen, of_items, parts, started)
+        with bar(console, count(chosen, of_items)) as started:
+            results = run(chosen, of_items, parts, started)
     write_report(console, out, report.full_record(chosen, of_items, results))
     if results.interrupted:
         raise typer.Exit(INTERRUPTED)
@@ -78,7 +79,7 @@ def write_report(console: Console, out: Path, record: dict[str, Any]) -> None:
     pictures = [path.name for path in plots.write(out, record)]
     write_json(out / "search.json", record)
     write_text(out / "search.md", report.markdown(record, pictures))
-    for sheet in report.sheets(record):
+    for sheet in report.sheets(record, report.without_range):
         console.print(rich_table(sheet), "", highlight=False)
     for sentence in report.notes(record):
         console.print(sentence, highlight=False, markup=False)
@@ -87,8 +88,8 @@ def write_report(console: Console, out: Path, record: dict[str, Any]) -> None:
 
 def _kinds(given: list[str] | None) -> tuple[str, ...]:
     """Return the named kinds, all if none is named. Raises: InputError for an unknown one."""
-    named = tuple(dict.fromkeys(split_words("--kinds", given))) or KINDS
+    named = tuple(dict.fromkeys(split_words("--kinds", given))) or Settings().kinds
     for kind in named:
-        if kind not in KINDS:
-            raise InputError(f"--kinds: got {kind!r}; expected {', '.join(KINDS)}")
+        if kind not in SOURCES:
+            raise InputError(f"--kinds: got {kind!r}; expected {', '.join(SOURCES)}")
     return named

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from benchmarks.search.settings import Settings
 
-OURS = "quantizers-torch"
+OURS = "ours"
 FAISS = "faiss"
 
 

@@ -1,14 +1,15 @@
 """This library against faiss, method by method, on the same vectors at the same rate."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from benchmarks.search.coders import FAISS, OURS
 from benchmarks.seeds import Column
 from benchmarks.sheets import Sheet
-from benchmarks.sweep.cuts import mean
-from benchmarks.sweep.report import words
+from benchmarks.sweep.cuts import Mean, mean
 
 Rows = list[dict[str, Any]]
+Show = Callable[[Mean | None, str], str]  # the text of a mean over seeds in a format
 COLUMNS = (
     Column("error", "error", ".3f"),
     Column("recall@1", "recall_1", ".3f"),
@@ -22,13 +23,10 @@ EXPLANATION = (
 )
 
 
-def sheets(rows: Rows) -> list[Sheet]:
+def sheets(rows: Rows, show: Show) -> list[Sheet]:
     """Return a table with a row for each method that both libraries have; no table if there is none."""
     found = ratios(rows)
-    lines = [
-        [method, *(words(mean(pairs, column.key), column.form) for column in COLUMNS)]
-        for method, pairs in found.items()
-    ]
+    lines = [[method, *cells(pairs, COLUMNS, show)] for method, pairs in found.items()]
     title = f"{OURS} ÷ {FAISS}"
     return [Sheet(title, ["", *(column.heading for column in COLUMNS)], lines)] if lines else []
 
@@ -46,6 +44,11 @@ def ratios(rows: Rows) -> dict[str, Rows]:
             pair = {key: row[key] / other[key] if other[key] else None for _, key, *_ in COLUMNS}
             found.setdefault(row["method"], []).append(pair)
     return found
+
+
+def cells(rows: Rows, columns: Sequence[Column], show: Show) -> list[str]:
+    """Return the means of each column."""
+    return [show(mean(rows, column.key, column.scale), column.form) for column in columns]
 
 
 def _place(row: dict[str, Any]) -> tuple[Any, ...]:

@@ -10,9 +10,10 @@ from benchmarks.search import identifiers, of_faiss, ours
 from benchmarks.search.coders import FAISS, OURS
 from benchmarks.search.measures import relative_error, timed
 from benchmarks.search.neighbours import nearest_other
+from quantizers.semantic_ids import SemanticIDs
+from quantizers.semantic_ids.collisions import POLICIES
 
-POLICIES = ("keep",)
-KEEP = "keep"
+KEEP = "keep"  # the policy of faiss's codes, whose collisions nothing resolves
 
 
 class ItemTask(NamedTuple):
@@ -63,7 +64,7 @@ def rows_of_faiss(task: ItemTask) -> list[dict[str, Any]]:
 
 def assigned(quantizer: quantizers.Quantizer, vectors: Tensor, policy: str) -> Tensor:
     """Return the IDs of items under a policy for collisions: int64 [N, levels], or one level more."""
-    return quantizer.encode(vectors)
+    return SemanticIDs.from_quantizer(quantizer, vectors, collisions=policy).codes
 
 
 @torch.no_grad()

@@ -10,11 +10,12 @@ from benchmarks import machine
 from benchmarks.kernels.report import installed_versions
 from benchmarks.machine import caption
 from benchmarks.search import compare
+from benchmarks.search.compare import Show, cells
 from benchmarks.search.run import Results, Rows
 from benchmarks.search.settings import Items, Settings
 from benchmarks.seeds import Column
-from benchmarks.sheets import Sheet, markdown_rows
-from benchmarks.sweep.cuts import mean
+from benchmarks.sheets import NOTHING, Sheet, markdown_rows
+from benchmarks.sweep.cuts import Mean
 from benchmarks.sweep.report import words
 
 TITLE = "Compressed search and semantic IDs"
@@ -39,8 +40,8 @@ SEARCH_EXPLANATION = (
     "Each cell is the mean over the seeds, with the lowest and the highest in parentheses. Training, base and "
     "query vectors are disjoint. Error is the squared distance between base vectors and decoded codes, as a "
     "percentage of the vectors' variance. Recall@R is the share of queries whose true nearest neighbour is among "
-    "the R nearest decoded base vectors; queries are not encoded, and both searches are exact. Greedy and beam are "
-    "two searches with the same codebooks, so their seconds to fit are the same. Faiss trains its residual "
+    "the R nearest decoded base vectors; queries are not encoded, and both searches are exact. Greedy and beam "
+    "are two searches with the same codebooks, so their seconds to fit are the same. Faiss trains its residual "
     "codebooks with a beam. QINCo is slow to train and to encode, so it runs with the first seed at one rate."
 )
 ITEM_EXPLANATION = (
@@ -66,35 +67,43 @@ def full_record(settings: Settings, of_items: Items, results: Results) -> dict[s
     }
 
 
-def sheets(record: dict[str, Any]) -> list[Sheet]:
-    """Return the comparison, a table of compressed search for each kind of vectors, and one of semantic IDs."""
+def sheets(record: dict[str, Any], show: Show = words) -> list[Sheet]:
+    """Return the comparison, a table of compressed search for each kind of vectors, and one of semantic IDs.
+
+    Args: show: the text of a mean over seeds.
+    """
     search: dict[str, Rows] = {}
     for row in record["search"]:
         search.setdefault(row["kind"], []).append(row)
-    made = [search_sheet(kind, rows) for kind, rows in search.items()]
+    made = [search_sheet(kind, rows, show) for kind, rows in search.items()]
     if record["items"]:
-        made.append(item_sheet(record))
-    return [*compare.sheets(record["search"]), *made]
+        made.append(item_sheet(record, show))
+    return [*compare.sheets(record["search"], show), *made]
 
 
-def search_sheet(kind: str, rows: Rows) -> Sheet:
+def search_sheet(kind: str, rows: Rows, show: Show) -> Sheet:
     """Return a table with a row for each rate and coder."""
     lines = [
-        [f"{bits} bits, {library}: {method}", *_cells(same, SEARCH)]
+        [f"{bits} bits, {method}, {library}", *cells(same, SEARCH, show)]
         for (bits, library, method), same in sorted(grouped(rows, ("bits", "library", "method")), key=_bits)
     ]
     return Sheet(f"Compressed search, {kind}", ["", *(column.heading for column in SEARCH)], lines)
 
 
-def item_sheet(record: dict[str, Any]) -> Sheet:
+def item_sheet(record: dict[str, Any], show: Show) -> Sheet:
     """Return a table with a row for each number of items, shape, library and policy."""
     keys = ("items", "levels", "codebook_size", "library", "policy")
     lines = [
-        [f"{count} items, {levels} × {size}, {library}: {policy}", *_cells(same, ITEMS)]
+        [f"{count} items, {levels} × {size}, {policy}, {library}", *cells(same, ITEMS, show)]
         for (count, levels, size, library, policy), same in grouped(record["items"], keys)
     ]
     kind = record["settings"]["items"]["kind"]
     return Sheet(f"Semantic IDs, {kind}", ["", *(column.heading for column in ITEMS)], lines)
+
+
+def without_range(value: Mean | None, form: str) -> str:
+    """Return the mean alone, for the terminal."""
+    return NOTHING if value is None else format(value.mean, form)
 
 
 def notes(record: dict[str, Any]) -> list[str]:
@@ -131,7 +140,3 @@ def grouped(rows: Rows, keys: Sequence[str]) -> Iterable[tuple[tuple[Any, ...], 
 
 def _bits(group: tuple[tuple[Any, ...], Rows]) -> int:
     return int(group[0][0])
-
-
-def _cells(rows: Rows, columns: Sequence[Column]) -> list[str]:
-    return [words(mean(rows, column.key, column.scale), column.form) for column in columns]

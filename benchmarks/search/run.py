@@ -7,10 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from benchmarks.offline.data import vectors
 from benchmarks.search import items, measures, of_faiss, ours
 from benchmarks.search.coders import FAISS, OURS, Method, Task, has_faiss
-from benchmarks.search.data import Split, draw
+from benchmarks.search.data import Split, draw, vectors
 from benchmarks.search.neighbours import nearest
 from benchmarks.search.parts import Parts
 from benchmarks.search.settings import Items, Settings

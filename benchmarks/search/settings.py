@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from benchmarks.errors import InputError
+from benchmarks.offline.vectors import SOURCES
 
-KINDS = ("photographs", "features", "text")
-TEXT = "text"  # whose vectors are the items of semantic IDs
+TEXT = "text"  # the vectors that are the items of semantic IDs
 
 
 DEPTHS = (1, 10)  # R of recall@R
@@ -16,7 +16,7 @@ DEEPEST = max(DEPTHS)
 class Settings:
     """Sizes of compressed search.
 
-    kinds            the data sets, see `benchmarks.offline.data`
+    kinds            the vectors, see `benchmarks.offline.vectors`
     dim              D, channels of a vector
     train            training vectors of every code
     base, queries    vectors that are searched, and vectors that are searched for; no vector is in two sets
@@ -28,7 +28,7 @@ class Settings:
     qinco_batch      vectors in each step
     """
 
-    kinds: tuple[str, ...] = KINDS
+    kinds: tuple[str, ...] = tuple(SOURCES)
     seeds: tuple[int, ...] = (0, 1, 2)
     dim: int = 64
     train: int = 25_000
@@ -51,7 +51,7 @@ class Settings:
 class Items:
     """Sizes of semantic IDs.
 
-    kind     the data set
+    kind     the vectors
     counts   numbers of items
     shapes   levels and codes of each level; both of the default have 24 bits
     probes   items whose true nearest neighbour is compared
@@ -72,8 +72,8 @@ def check(settings: Settings) -> None:
     for count in settings.codebooks:
         if settings.dim % count:
             raise InputError(
-                f"--codebooks: got {count}, which does not divide --dim, {settings.dim}; expected a divisor: product "
-                "codes have groups of one width"
+                f"--codebooks: got {count}; expected a divisor of --dim, {settings.dim}, because the groups of "
+                "product codes have one width"
             )
     if settings.train < settings.codebook_size:
         least = settings.codebook_size
