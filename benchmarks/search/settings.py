@@ -31,10 +31,10 @@ class Settings:
     kinds: tuple[str, ...] = tuple(SOURCES)
     seeds: tuple[int, ...] = (0, 1, 2)
     dim: int = 64
-    train: int = 25_000
-    base: int = 50_000
+    train: int = 20_000
+    base: int = 30_000
     queries: int = 1_000
-    codebooks: tuple[int, ...] = (2, 4, 8)
+    codebooks: tuple[int, ...] = (4, 8)
     codebook_size: int = 256
     beam_width: int = 5
     slow_codebooks: tuple[int, ...] = (4,)
