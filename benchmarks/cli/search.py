@@ -1,6 +1,5 @@
 """`python -m benchmarks search`: codes of equal length for compressed search, and semantic IDs."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,11 +11,11 @@ from benchmarks.cli.exits import INTERRUPTED, sentences
 from benchmarks.errors import InputError
 from benchmarks.files import write_json, write_text
 from benchmarks.kernels.progress import bar
-from benchmarks.offline.vectors import SOURCES
+from benchmarks.offline.vectors import BLOCKS
 from benchmarks.search import plots, report
 from benchmarks.search.parts import Parts
 from benchmarks.search.run import count, run
-from benchmarks.search.settings import Items, Settings, check
+from benchmarks.search.settings import Caching, Chosen, Items, Settings, check
 from benchmarks.sheets import rich_table
 
 
@@ -28,7 +27,7 @@ def _listed(values: tuple[int, ...], what: str) -> Any:
 def command(
     kinds: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAMES", help=f"Separated by commas: {', '.join(SOURCES)}. Default all."),
+        typer.Option(metavar="NAMES", help=f"Separated by commas: {', '.join(BLOCKS)}. Default all."),
     ] = None,
     codebooks: Annotated[
         list[str] | None, _listed(Settings.codebooks, "Numbers of codebooks, each with 256 codes")
@@ -39,19 +38,32 @@ def command(
     train: Annotated[int, typer.Option(min=1, metavar="N", help="Training vectors.")] = Settings.train,
     base: Annotated[int, typer.Option(min=1, metavar="N", help="Vectors to search.")] = Settings.base,
     queries: Annotated[int, typer.Option(min=1, metavar="N", help="Vectors to search for.")] = Settings.queries,
+    qinco_steps: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Training steps of QINCo, the slowest method.")
+    ] = Settings.qinco_steps,
+    cache_steps: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Training steps of the transformer whose keys and values are compressed; 0 leaves this out.",
+        ),
+    ] = Caching.steps,
     out: Out = Path("runs/search"),
     fresh: Fresh = False,
 ) -> None:
     """Compare product, rotated product, residual and QINCo codes with those of faiss, at equal bits per vector.
 
     Measures distortion, recall of compressed search, and the seconds to fit and to encode; then semantic IDs:
-    collisions under each policy, and how well prefixes keep nearest neighbours together. Takes about ten minutes
-    on two cores. Writes search.json, search.md and a picture. Ctrl-C or a kill loses only the current measurement:
-    run the same command again.
+    collisions under each policy, and how well prefixes keep nearest neighbours together; then what a transformer
+    loses if its keys and values are codes. Takes about ten minutes on two cores.
+
+    Writes search.json, search.md and a picture. Ctrl-C or a kill loses only the current measurement: run the same
+    command again.
     """
     console = Console()
     with sentences():
-        chosen = Settings(
+        search = Settings(
             kinds=_kinds(kinds),
             seeds=whole_numbers("--seeds", seeds, 0) or Settings.seeds,
             codebooks=whole_numbers("--codebooks", codebooks, 1) or Settings.codebooks,
@@ -59,21 +71,22 @@ def command(
             train=train,
             base=base,
             queries=queries,
+            qinco_steps=qinco_steps,
         )
-        check(chosen)
+        check(search)
         counts = whole_numbers("--items", items, 2) or Items.counts
-        of_items = replace(Items(), seeds=chosen.seeds, dim=dim, counts=counts)
+        chosen = Chosen(search, Items(seeds=search.seeds, dim=dim, counts=counts), Caching(steps=cache_steps))
         parts = Parts(make_folder(out), fresh=fresh)
-        with bar(console, count(chosen, of_items)) as started:
-            results = run(chosen, of_items, parts, started)
-    write_report(console, out, report.full_record(chosen, of_items, results))
+        with bar(console, count(chosen)) as started:
+            results = run(chosen, parts, started)
+    write_report(console, out, report.full_record(chosen, results))
     if results.interrupted:
         raise typer.Exit(INTERRUPTED)
 
 
 def write_report(console: Console, out: Path, record: dict[str, Any]) -> None:
     """Write tables, JSON, Markdown and picture. Without any row, an earlier report is left unchanged."""
-    if not record["search"] and not record["items"]:
+    if not any(record[part] for part in ("search", "items", "caching")):
         console.print(f"Interrupted before any measurement was finished; no new report was written to {out}.")
         return
     pictures = [path.name for path in plots.write(out, record)]
@@ -90,6 +103,6 @@ def _kinds(given: list[str] | None) -> tuple[str, ...]:
     """Return the named kinds, all if none is named. Raises: InputError for an unknown one."""
     named = tuple(dict.fromkeys(split_words("--kinds", given))) or Settings().kinds
     for kind in named:
-        if kind not in SOURCES:
-            raise InputError(f"--kinds: got {kind!r}; expected {', '.join(SOURCES)}")
+        if kind not in BLOCKS:
+            raise InputError(f"--kinds: got {kind!r}; expected {', '.join(BLOCKS)}")
     return named

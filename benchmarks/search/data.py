@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.errors import InputError
-from benchmarks.offline.vectors import SOURCES
+from benchmarks.offline.vectors import BLOCKS
 from benchmarks.search.settings import Settings
 
 POOL = 2  # vectors are drawn from this many times as many
@@ -46,4 +46,4 @@ def vectors(kind: str, count: int, dim: int, seed: int) -> Tensor:
 @lru_cache(maxsize=1)  # for all seeds
 def _distinct(kind: str, count: int, dim: int) -> Tensor:
     """The distinct ones among `count` vectors, [n, dim]."""
-    return torch.from_numpy(np.unique(np.concatenate([*SOURCES[kind](count, dim)]), axis=0))
+    return torch.from_numpy(np.unique(np.concatenate([*BLOCKS[kind](count, dim)]), axis=0))

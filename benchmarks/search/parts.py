@@ -13,7 +13,25 @@ from benchmarks.files import write_json
 from benchmarks.stored_results import source_digest
 
 Rows = list[dict[str, Any]]
-DECIDING = ("coders", "data", "identifiers", "measures", "neighbours", "of_faiss", "ours", "qinco")
+# Modules whose source determines the numbers.
+DECIDING = (
+    "search/cached_attention",
+    "search/caching",
+    "search/coders",
+    "search/data",
+    "search/identifiers",
+    "search/items",
+    "search/measures",
+    "search/neighbours",
+    "search/of_faiss",
+    "search/ours",
+    "search/qinco",
+    "models/attention",
+    "models/transformer",
+    "offline/features",
+    "offline/patches",
+    "offline/text",
+)
 
 
 class Parts:
@@ -25,13 +43,13 @@ class Parts:
     """
 
     def __init__(self, folder: Path, *, fresh: bool = False) -> None:
-        here = Path(__file__).parent
+        benchmarks = Path(__file__).parent.parent
         self.folder = folder
         self.fresh = fresh
         self.circumstances = {
             "machine": machine.machine(torch.device("cpu")),
             "versions": machine.versions(),
-            "source": source_digest([here / f"{name}.py" for name in DECIDING]),
+            "source": source_digest([benchmarks / f"{name}.py" for name in DECIDING]),
         }
 
     def get(self, key: dict[str, Any], measure: Callable[[], Rows]) -> Rows:

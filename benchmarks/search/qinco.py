@@ -7,7 +7,7 @@ from torch import Tensor
 
 import quantizers
 
-HIDDEN_DIM, BLOCKS = 64, 1  # the paper's smallest network has 256 and 2, and needs ten times the time to encode
+HIDDEN_DIM, BLOCKS = 64, 1  # small: encoding evaluates the network for every code of every stage
 LEARNING_RATE = 1e-3
 
 

@@ -12,7 +12,7 @@ from benchmarks.machine import caption
 from benchmarks.search import compare
 from benchmarks.search.compare import Show, cells
 from benchmarks.search.run import Results, Rows
-from benchmarks.search.settings import Items, Settings
+from benchmarks.search.settings import Chosen
 from benchmarks.seeds import Column
 from benchmarks.sheets import NOTHING, Sheet, markdown_rows
 from benchmarks.sweep.cuts import Mean
@@ -36,6 +36,12 @@ ITEMS = (
     Column("fit s", "fit_seconds", ".2f"),
     Column("assign s", "assign_seconds", ".2f"),
 )
+CACHING = (
+    Column("bits per channel", "bits", "g"),
+    Column("error %", "error", ".3f", 100),
+    Column("attention error %", "attention_error", ".3f", 100),
+    Column("bits per byte", "bits_per_byte", ".4f"),
+)
 SEARCH_EXPLANATION = (
     "Each cell is the mean over the seeds, with the lowest and the highest in parentheses. Training, base and "
     "query vectors are disjoint. Error is the squared distance between base vectors and decoded codes, as a "
@@ -52,23 +58,32 @@ ITEM_EXPLANATION = (
 )
 
 
-def full_record(settings: Settings, of_items: Items, results: Results) -> dict[str, Any]:
+CACHING_EXPLANATION = (
+    "A small transformer is trained on bytes of text. Codes are fitted to its keys and values, shared by the heads "
+    "of a layer, and replace them on other text. Error is that of keys and values as a percentage of their "
+    "variance, attention error that of the attention's output for the same queries: means over layers. Bits per "
+    "byte are the model's cross entropy with all layers compressed. Rounding has equal intervals in each channel."
+)
+
+
+def full_record(chosen: Chosen, results: Results) -> dict[str, Any]:
     """Return the JSON: settings, machine and versions, and every row."""
     where = machine.record(torch.device("cpu"))
     where["versions"] |= {name: each for name, each in installed_versions().items() if name == "faiss-cpu"}
     return {
         "benchmark": "search",
-        "settings": {"search": asdict(settings), "items": asdict(of_items)},
+        "settings": {part: asdict(settings) for part, settings in chosen._asdict().items()},
         **where,
         "search": results.search,
         "items": results.items,
+        "caching": results.caching,
         "left_out": results.left_out,
         "interrupted": results.interrupted,
     }
 
 
 def sheets(record: dict[str, Any], show: Show = words) -> list[Sheet]:
-    """Return the comparison, a table of compressed search for each kind of vectors, and one of semantic IDs.
+    """Return the comparison, a table of compressed search for each kind of vectors, and those of the other parts.
 
     Args: show: the text of a mean over seeds.
     """
@@ -78,6 +93,8 @@ def sheets(record: dict[str, Any], show: Show = words) -> list[Sheet]:
     made = [search_sheet(kind, rows, show) for kind, rows in search.items()]
     if record["items"]:
         made.append(item_sheet(record, show))
+    if record["caching"]:
+        made.append(cache_sheet(record, show))
     return [*compare.sheets(record["search"], show), *made]
 
 
@@ -101,6 +118,12 @@ def item_sheet(record: dict[str, Any], show: Show) -> Sheet:
     return Sheet(f"Semantic IDs, {kind}", ["", *(column.heading for column in ITEMS)], lines)
 
 
+def cache_sheet(record: dict[str, Any], show: Show) -> Sheet:
+    """Return a table with a row for each way to compress keys and values."""
+    lines = [[row["method"], *cells([row], CACHING, show)] for row in record["caching"]]
+    return Sheet("Keys and values of a transformer", ["", *(column.heading for column in CACHING)], lines)
+
+
 def without_range(value: Mean | None, form: str) -> str:
     """Return the mean alone, for the terminal."""
     return NOTHING if value is None else format(value.mean, form)
@@ -117,8 +140,8 @@ def markdown(record: dict[str, Any], pictures: Sequence[str]) -> str:
     for sheet in sheets(record):
         lines += [f"**{sheet.title}**", "", *markdown_rows(sheet), ""]
     lines += [f"![{TITLE}]({picture})\n" for picture in pictures]
-    lines += [SEARCH_EXPLANATION, "", compare.EXPLANATION, "", ITEM_EXPLANATION, "", sizes(record), ""]
-    return "\n".join([*lines, f"{caption(record)}.", *(f"\n{note}" for note in notes(record)), ""])
+    lines += [SEARCH_EXPLANATION, "", compare.EXPLANATION, "", ITEM_EXPLANATION, "", CACHING_EXPLANATION, ""]
+    return "\n".join([*lines, f"{sizes(record)} {caption(record)}.", *(f"\n{note}" for note in notes(record)), ""])
 
 
 def sizes(record: dict[str, Any]) -> str:

@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
-from benchmarks.search import items, measures, of_faiss, ours
+from benchmarks.search import caching, items, measures, of_faiss, ours
 from benchmarks.search.coders import FAISS, OURS, Method, Task, has_faiss
 from benchmarks.search.data import Split, draw, vectors
 from benchmarks.search.neighbours import nearest
 from benchmarks.search.parts import Parts
-from benchmarks.search.settings import Items, Settings
+from benchmarks.search.settings import Caching, Chosen, Items, Settings
 
 Rows = list[dict[str, Any]]
 
@@ -23,11 +23,13 @@ class Results:
 
     search    compressed search: a row for each kind, seed, number of codebooks and coder
     items     semantic IDs: a row for each number of items, shape, seed and policy
+    caching   keys and values of a transformer: a row for each way to compress them
     left_out  a sentence for each library that is not installed
     """
 
     search: Rows = field(default_factory=list)
     items: Rows = field(default_factory=list)
+    caching: Rows = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     interrupted: bool = False
 
@@ -83,7 +85,13 @@ def item_work(settings: Items) -> Iterator[Work]:
                     yield _items(settings, count, seed, levels, size, library)
 
 
-def run(settings: Settings, of_items: Items, parts: Parts, started: Callable[[str], None]) -> Results:
+def cache_work(settings: Caching) -> Iterator[Work]:
+    """List the one measurement of keys and values, unless it is left out."""
+    if settings.steps:
+        yield Work("keys and values of a transformer", {}, asdict(settings), lambda: caching.rows(settings))
+
+
+def run(chosen: Chosen, parts: Parts, started: Callable[[str], None]) -> Results:
     """Measure, calling `started` with the name of each measurement.
 
     Ctrl-C ends early and keeps what is finished.
@@ -93,8 +101,9 @@ def run(settings: Settings, of_items: Items, parts: Parts, started: Callable[[st
         results.left_out.append("faiss is left out: the package faiss-cpu is not installed.")
     try:
         for rows, listed in (
-            (results.search, search_work(settings, methods())),
-            (results.items, item_work(of_items)),
+            (results.search, search_work(chosen.search, methods())),
+            (results.items, item_work(chosen.items)),
+            (results.caching, cache_work(chosen.caching)),
         ):
             for work in listed:
                 started(work.name)
@@ -105,9 +114,10 @@ def run(settings: Settings, of_items: Items, parts: Parts, started: Callable[[st
     return results
 
 
-def count(settings: Settings, of_items: Items) -> int:
+def count(chosen: Chosen) -> int:
     """Return the number of measurements."""
-    return len([*search_work(settings, methods()), *item_work(of_items)])
+    lists = search_work(chosen.search, methods()), item_work(chosen.items), cache_work(chosen.caching)
+    return sum(len([*each]) for each in lists)
 
 
 def _search(drawn: Drawn, codebooks: int, method: Method) -> Work:

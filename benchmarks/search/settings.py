@@ -1,9 +1,10 @@
 """What the benchmark measures, and at which sizes."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from benchmarks.errors import InputError
-from benchmarks.offline.vectors import SOURCES
+from benchmarks.offline.vectors import BLOCKS
 
 TEXT = "text"  # the vectors that are the items of semantic IDs
 
@@ -28,7 +29,7 @@ class Settings:
     qinco_batch      vectors in each step
     """
 
-    kinds: tuple[str, ...] = tuple(SOURCES)
+    kinds: tuple[str, ...] = tuple(BLOCKS)
     seeds: tuple[int, ...] = (0, 1, 2)
     dim: int = 64
     train: int = 20_000
@@ -63,6 +64,42 @@ class Items:
     counts: tuple[int, ...] = (10_000, 50_000)
     shapes: tuple[tuple[int, int], ...] = ((3, 256), (4, 64))
     probes: int = 2_000
+
+
+@dataclass(frozen=True)
+class Caching:
+    """Sizes of the compression of a transformer's keys and values.
+
+    width, heads, layers, length   of the transformer and its windows of text, in bytes
+    steps, batch_size              of its training; without a step the measurement is left out
+    windows                        whose keys and values codes are fitted to, and as many others to measure on
+    codebooks                      the numbers of codebooks for a key or value, each of which is a rate
+    """
+
+    seed: int = 0
+    width: int = 128
+    heads: int = 2
+    layers: int = 3
+    length: int = 128
+    steps: int = 400
+    batch_size: int = 16
+    learning_rate: float = 3e-3
+    windows: int = 32
+    codebooks: tuple[int, ...] = (4, 8, 16)
+    codebook_size: int = 256
+
+    @property
+    def channels(self) -> int:
+        """Channels of a key or a value."""
+        return self.width // self.heads
+
+
+class Chosen(NamedTuple):
+    """The sizes of a whole run."""
+
+    search: Settings
+    items: Items
+    caching: Caching
 
 
 def check(settings: Settings) -> None:

@@ -14,14 +14,25 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from benchmarks.cli.app import app
-from benchmarks.offline.vectors import SOURCES
-from benchmarks.search import compare, identifiers, measures, of_faiss, ours, plots, report, run
+from benchmarks.offline.vectors import BLOCKS
+from benchmarks.search import (
+    cached_attention,
+    caching,
+    compare,
+    identifiers,
+    measures,
+    of_faiss,
+    ours,
+    plots,
+    report,
+    run,
+)
 from benchmarks.search.coders import FAISS, OURS, Coder, Method, Task
 from benchmarks.search.data import Split, vectors
 from benchmarks.search.items import BY_LIBRARY, KEEP, ItemTask
 from benchmarks.search.neighbours import nearest, nearest_other
 from benchmarks.search.parts import Parts
-from benchmarks.search.settings import Items, Settings
+from benchmarks.search.settings import Caching, Chosen, Items, Settings
 
 DIM = 8
 TINY = Settings(
@@ -168,6 +179,48 @@ def test_vectors_are_distinct_and_depend_on_the_seed() -> None:
     assert not torch.equal(drawn, vectors("patches", 500, 64, 1))
 
 
+CACHE = Caching(
+    width=16, layers=2, length=12, steps=3, batch_size=2, windows=8, codebooks=(1, 2, 4), codebook_size=4
+)
+
+
+def test_compressed_keys_and_values_cost_less_with_more_bits() -> None:
+    rows = caching.rows(CACHE)
+    uncompressed, *others = rows
+    assert uncompressed["error"] == uncompressed["attention_error"] == 0
+    for method in ("product", "residual"):
+        errors = [row["error"] for row in others if row["method"] == method]
+        assert len(errors) == len(CACHE.codebooks)
+        assert errors == sorted(errors, reverse=True)
+    assert all(row["attention_error"] > 0 for row in others)
+
+
+def test_unchanged_keys_and_values_leave_the_model_as_it_is() -> None:
+    model = cached_attention.train(CACHE)
+    codes = cached_attention.windows(cached_attention.text()[1], 3, CACHE, torch.Generator().manual_seed(0))
+    before = caching.bits_per_byte(model, codes)
+    seen: list[int] = []
+
+    def change(layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        seen.append(layer)
+        return key, value
+
+    with cached_attention.changed(model, change):
+        assert caching.bits_per_byte(model, codes) == before
+    assert seen == [0, 1]
+    caching.bits_per_byte(model, codes)
+    assert seen == [0, 1]
+
+
+@given(seeds, st.integers(1, 4))
+def test_rounding_moves_a_training_value_by_at_most_half_an_interval(seed: int, bits: int) -> None:
+    vectors = split(seed).base.double()
+    spread = vectors.amax(0) - vectors.amin(0)
+    moved = (caching.rounding(vectors, 2**bits)(vectors) - vectors).abs()
+    # Relative roundings of float64, of values whose spread is about their size.
+    assert (moved <= spread / 2**bits / 2 * (1 + 1e-12)).all()
+
+
 def test_each_part_is_measured_once_unless_it_is_damaged(tmp_path: Path) -> None:
     measured = []
 
@@ -202,13 +255,14 @@ OPTIONS = {
     "train": "300",
     "base": "50",
     "queries": "20",
+    "cache-steps": "0",
 }
 
 
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs `search` with tiny sizes, or others by name. The items are patches: text takes seconds to read."""
-    monkeypatch.setitem(SOURCES, "text", SOURCES["patches"])
+    monkeypatch.setitem(BLOCKS, "text", BLOCKS["patches"])
 
     def invoke(*flags: str, **other: str) -> Any:
         options = {**OPTIONS, "out": str(tmp_path / "out"), **other}
@@ -246,7 +300,7 @@ def test_an_interrupted_run_keeps_what_is_finished(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(run.measures, "rows", rows)
     monkeypatch.setattr(run, "draw", lambda *given: split())
-    results = run.run(TINY, Items(counts=(), seeds=(0,)), Parts(tmp_path), lambda name: None)
+    results = run.run(Chosen(TINY, Items(counts=()), Caching(steps=0)), Parts(tmp_path), lambda name: None)
     assert results.interrupted
     assert [row["method"] for row in results.search] == [method.name for method in finished]
 
