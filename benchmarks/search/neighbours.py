@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-BLOCK = 2**24  # distances that are held at once
+from quantizers.kernels.k_nearest.operation import k_nearest_codes
 
 
 def nearest(queries: Tensor, vectors: Tensor, count: int) -> Tensor:
@@ -11,9 +11,7 @@ def nearest(queries: Tensor, vectors: Tensor, count: int) -> Tensor:
 
     Args: queries: [Q, D]. vectors: [N, D], N ≥ count.
     """
-    blocks = queries.split(max(1, BLOCK // len(vectors)))
-    found = [torch.cdist(block, vectors).topk(count, largest=False, sorted=True).indices for block in blocks]
-    return torch.cat(found)
+    return k_nearest_codes(queries[None], vectors[None], count)[0][0]
 
 
 def nearest_other(positions: Tensor, vectors: Tensor) -> Tensor:

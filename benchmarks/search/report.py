@@ -59,8 +59,8 @@ ITEM_EXPLANATION = (
 
 
 CACHING_EXPLANATION = (
-    "A small transformer is trained on bytes of text. Codes, shared by the heads of a layer, are fitted to its keys "
-    "and values, and replace them on other text. Error is that of keys and values as a percentage of their "
+    "A small transformer is trained on bytes of text. Codes, shared by the heads of a layer, are fitted to its "
+    "keys and values, and replace them on other text. Error is that of keys and values as a percentage of their "
     "variance, attention error that of the attention's output for the same queries: means over layers. Bits per "
     "byte are the model's cross entropy with all layers compressed. Rounding has equal intervals in each channel."
 )
