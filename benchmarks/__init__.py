@@ -14,6 +14,7 @@
     offline/                 codebooks fitted offline, against faiss and scikit-learn
     gpu/                     the kernels on a CUDA device, in stages: right, exact, fast, tested
     chain/                   VQ-VAE, prior, samples and compressed codes, as separate commands or all at once
+    search/                  codes of equal length for search, semantic IDs and caches, against faiss
     report.py, plots.py      table, JSON and Markdown; pictures
     machine.py, files.py     the machine and versions behind a measurement; atomic writing
     cli/, __main__.py        the command line, one file per command

@@ -74,7 +74,8 @@ def command(
             qinco_steps=qinco_steps,
         )
         check(search)
-        counts = whole_numbers("--items", items, 2) or Items.counts
+        fewest = max(size for _, size in Items.shapes)  # faiss fits no codebook to fewer vectors than codes
+        counts = whole_numbers("--items", items, fewest) or Items.counts
         chosen = Chosen(search, Items(seeds=search.seeds, dim=dim, counts=counts), Caching(steps=cache_steps))
         parts = Parts(make_folder(out), fresh=fresh)
         with bar(console, count(chosen)) as started:

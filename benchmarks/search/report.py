@@ -54,7 +54,7 @@ ITEM_EXPLANATION = (
     "Collisions is the share of items that share their ID with another item. The same 1st code, or 2 codes: the "
     "share of items whose true nearest neighbour has the same prefix; by chance: the probability of this for two "
     "items drawn at random. Error is the squared distance between vectors and decoded IDs, as a percentage of the "
-    "vectors' variance. Keep leaves collisions as they are."
+    "vectors' variance. Keep leaves collisions as they are. All policies start from the codes of the same fit."
 )
 
 

@@ -312,6 +312,7 @@ def test_an_interrupted_run_keeps_what_is_finished(tmp_path: Path, monkeypatch: 
         ("train", "100", "at least one vector for each code, 256"),
         ("base", "5", "the largest R of recall@R"),
         ("dim", "24", "got 24"),
+        ("items", "255", "a whole number from 256"),
     ],
 )
 def test_bad_options_are_answered_with_a_sentence(command: Any, option: str, value: str, words: str) -> None:
