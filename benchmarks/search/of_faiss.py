@@ -47,7 +47,7 @@ def residual(task: Task) -> list[Coder]:
 def train_residual(vectors: Tensor, codebooks: int, bits: int, seed: int) -> Any:
     """Train a faiss.ResidualQuantizer with its default beam."""
     quantizer = _faiss().ResidualQuantizer(vectors.shape[1], codebooks, bits)
-    quantizer.cp.seed = seed
+    _set_clustering(quantizer, seed)
     quantizer.train(vectors.numpy())
     return quantizer
 
@@ -61,9 +61,15 @@ def residual_indices(quantizer: Any, vectors: Tensor) -> Tensor:
 
 def _product_codes(task: Task, vectors: Tensor) -> Any:
     quantizer = _faiss().ProductQuantizer(vectors.shape[1], task.codebooks, task.settings.bits_per_code)
-    quantizer.cp.seed = task.seed
+    _set_clustering(quantizer, task.seed)
     quantizer.train(vectors.numpy())
     return quantizer
+
+
+def _set_clustering(quantizer: Any, seed: int) -> None:
+    """Set the seed, and omit the warning of few training points, of which there is one for every k-means."""
+    quantizer.cp.seed = seed
+    quantizer.cp.min_points_per_centroid = 1
 
 
 def _faiss() -> Any:
