@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
+
 from quantizers.cli.building import build
 from quantizers.cli.exits import InputError
 from quantizers.cli.files import make_writable
@@ -77,9 +79,11 @@ def prepare(settings: FitSettings, *, fresh: bool) -> Prepared:
     Raises: an error with a sentence for anything that does not fit.
     """
     vectors = open_vectors(settings.embeddings, column=settings.column)
-    quantizer = build(
-        settings.quantizer, vectors.dim, settings.levels, settings.codebook_size, settings.option
-    ).eval()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)  # projections, which stay as they are drawn, are equal on all ranks
+        quantizer = build(
+            settings.quantizer, vectors.dim, settings.levels, settings.codebook_size, settings.option
+        ).eval()
     collisions = settings.collisions or ("keep" if quantizer.num_codebooks == 1 else "next_code")
     _check_count(vectors, quantizer, collisions)
     names = read_items(settings.items, settings.embeddings, vectors.count) if is_first() else None

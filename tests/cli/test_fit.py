@@ -104,6 +104,16 @@ def test_other_quantizers(fit: Run, name: str, words: tuple[str, ...]) -> None:
         assert quantizers.load("ids").distance == "cosine"  # type: ignore[attr-defined]
 
 
+def test_a_run_repeats(fit: Run) -> None:
+    """Bit for bit, with random projections too, and whatever has been drawn before."""
+    words = ("--quantizer", "vq", "--levels", 1, "--option", "code_dim=3")
+    for out in ("one", "two"):
+        torch.rand(3)
+        assert fit(*words, "--out", out).exit_code == 0
+    for name in ("ids.npy", "model.safetensors"):
+        assert Path("one", name).read_bytes() == Path("two", name).read_bytes()
+
+
 def test_rows_that_are_not_finite_are_named(fit: Run, items: Path) -> None:
     x = clustered()
     x[[3, 40], 1] = np.nan
