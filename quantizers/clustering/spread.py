@@ -55,7 +55,7 @@ def split(
 def spreads(
     codes: Tensor, strong: Tensor, z: Tensor, indices: Tensor, group: Group, draws: torch.Generator
 ) -> Tensor:
-    """σ d of some codes: the standard deviation σ of their vectors along a direction d in which they spread widely.
+    """σ d of some codes: the standard deviation σ of their vectors along a direction d of wide spread.
 
     d comes from a power iteration on the covariance of the n vectors that chose the code, from a random direction.
     The covariance is taken around e + (n−1)/n · m, where m is the mean of the vectors' differences from e, so that

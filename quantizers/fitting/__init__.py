@@ -1,4 +1,4 @@
-"""Codebooks fitted to vectors without an autoencoder: k-means and its compositions, from data larger than memory."""
+"""Codebooks fitted to vectors without an autoencoder, from data that may be larger than memory."""
 
 from quantizers.fitting.encoding import encode_vectors
 from quantizers.fitting.report import CodebookUse, FitReport, Pass, Progress

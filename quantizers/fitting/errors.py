@@ -8,7 +8,6 @@ from quantizers.core.parallel import total
 from quantizers.core.row_quantizer import RowQuantizer
 from quantizers.fitting.report import CodebookUse
 
-
 ROWS = 2048  # that are decoded at once, so that they stay in a processor's cache
 
 

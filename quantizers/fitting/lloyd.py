@@ -1,4 +1,4 @@
-"""Lloyd's k-means on all vectors, and before it on random samples that grow."""
+"""Lloyd's k-means on all vectors, and on a sample."""
 
 from torch import Tensor
 
@@ -12,10 +12,8 @@ Processing Letters 4, 1997: codes go beyond the means of their vectors, where th
 SHORT_STEPS = 2  # of length 1 at the beginning, since the codes are far from where they will be
 CONVERGED = 1e-5  # relative decrease of the inertia below which passes over all vectors end
 
-SMALLEST_SAMPLE = 16  # vectors per code
-GROWTH = 4
-SAMPLE_STEPS = 16  # at most, with a sample of one size
-SETTLED = 0.15  # see `grown`
+SAMPLE_STEPS = 16  # at most
+SETTLED = 0.15  # see `settled`
 
 
 def passes(task: Task, codes: Tensor, epochs: int, first: int = 0, *, step: float = 1.0) -> Tensor:
@@ -61,27 +59,12 @@ def _last_inertia(task: Task) -> float | None:
     )
 
 
-def grown(task: Task, codes: Tensor) -> Tensor:
-    """Long steps of Lloyd's on random samples, each of which contains the one before and is twice as large.
-
-    Few vectors place the codes roughly; only small corrections need all of them. n vectors know the means of K
-    codes up to a relative error of about K/n in the inertia, so a sample grows, to the fourfold size, once its
-    inertia falls by less than 0.15 K/n of itself, and at the latest after sixteen steps. The last sample has at
-    most a quarter of all vectors. Nested samples are from Newling and Fleuret, "Nested Mini-Batch K-Means",
-    NeurIPS 2016 (arXiv 1602.02934), whose rule for growing is another one.
-
-    Args: codes: [K, D].
-    """
-    largest = len(task.sample) if task.count is None else min(len(task.sample), task.count // GROWTH)
-    count = SMALLEST_SAMPLE * task.table.size
-    while count <= largest:
-        codes = settled(task, codes, count)
-        count *= GROWTH
-    return codes
-
-
 def settled(task: Task, codes: Tensor, count: int) -> Tensor:
-    """Steps on the first `count` vectors of the sample."""
+    """Long steps of Lloyd's on the first `count` vectors of the sample.
+
+    n vectors know the means of K codes up to a relative error of about K/n in the inertia. The steps end once the
+    inertia falls by less than 0.15 K/n of itself, and at the latest after sixteen.
+    """
     z, before = task.own_sample(count), float("inf")
     for step in range(SAMPLE_STEPS):
         found, indices = statistics_of(z, codes)

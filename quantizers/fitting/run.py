@@ -15,8 +15,9 @@ from quantizers.core.arguments.options import checked
 from quantizers.core.base import Quantizer
 from quantizers.core.parallel import ProcessGroup, Ranks, total
 from quantizers.core.row_quantizer import RowQuantizer
+from quantizers.fitting.growth import GROWTH, SMALLEST_SAMPLE, grown
 from quantizers.fitting.journal import Journal
-from quantizers.fitting.lloyd import LONG_STEP, grown, passes, settled
+from quantizers.fitting.lloyd import LONG_STEP, passes, settled
 from quantizers.fitting.minibatch import e_means
 from quantizers.fitting.places import places_of
 from quantizers.fitting.progress_bar import watched
@@ -163,8 +164,10 @@ def _check_quantizer(quantizer: object) -> RowQuantizer:
 def _sample(root: RowQuantizer, share: Share, journal: Journal, seed: int) -> Tensor:
     """Vectors of all ranks in random order, on the quantizer's device."""
     journal.tell("sampling", 0, None)
-    size = max(root.codebook_sizes)
-    sample = share.sample(max(size, min(SAMPLE * size, SAMPLE_BYTES // (4 * root.dim))), seed)
+    size, count = max(root.codebook_sizes), share.count_of_all()
+    useful = SAMPLE * size if count is None else min(SAMPLE * size, count // GROWTH)
+    fits = SAMPLE_BYTES // (4 * root.dim)
+    sample = share.sample(max(SMALLEST_SAMPLE * size, min(useful, fits)), seed)
     if len(sample) < size:
         raise ValueError(
             f"{share.vectors.name} has {len(sample)} finite vectors, expected at least codebook_size={size}"

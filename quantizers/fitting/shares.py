@@ -77,7 +77,7 @@ class Share:
             first += len(block)
 
     def _finite(self, block: Tensor, first: int) -> Tensor:
-        if self._read and not self.skipped:
+        if (self._read and not self.skipped) or bool(block.sum().isfinite()):  # a sum keeps NaN and infinity
             return block
         finite = are_finite(block)
         if bool(finite.all()):

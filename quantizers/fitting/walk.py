@@ -122,20 +122,19 @@ class Walk:
         indices = torch.empty(len(x), 0, dtype=torch.int64, device=x.device)
         for earlier in self.places if place.follows else ():
             if earlier.column < place.column:
-                own = earlier.leaf.encode_rows(all_valid(Reach(self.root, earlier)(x, indices)))
-                indices = torch.cat([indices, own.reshape(len(x), -1)], -1)
+                indices = torch.cat([indices, _codes(earlier.leaf, Reach(self.root, earlier)(x, indices))], -1)
         return indices
 
     def _assign(self, place: Place) -> None:
         """Compute the indices of all vectors at a place, on which those of later places may depend."""
         reach, leaf, found, done = Reach(self.root, place), place.leaf, [], 0
         for x, _, vectors in reach.blocks(self.share, self.columns):
-            found.append(leaf.encode_rows(all_valid(vectors)).reshape(len(x), -1))
+            found.append(_codes(leaf, vectors))
             done += len(x)
             self.journal.tell("encoding", done, self.share.total())
         self.columns.append(found)
         vectors = reach(self.sample.rows, self.sample.indices)
-        self.sample.append(leaf.encode_rows(all_valid(vectors)).reshape(len(vectors), -1))
+        self.sample.append(_codes(leaf, vectors))
 
     def fit_shared(self, fit_table: FitTable, stored: dict[str, Any]) -> None:
         """Fit tables with several places once more, each to the vectors that reach any of its places."""
@@ -172,11 +171,16 @@ class Walk:
         complete = len(self.columns) == reach.place.column
         for x, before, vectors in reach.blocks(self.share, self.columns):
             if complete:
-                found = reach.place.leaf.encode_rows(all_valid(vectors)).reshape(len(x), -1)
+                found = _codes(reach.place.leaf, vectors)
                 indices = torch.cat([before, found], -1)
             else:
-                indices = self.root.encode_rows(all_valid(x)).reshape(len(x), -1)
+                indices = _codes(self.root, x)
             errors.add(x, indices)
             done += len(x)
             self.journal.tell("encoding", done, self.share.total())
         return errors
+
+
+def _codes(quantizer: Quantizer, vectors: Tensor) -> Tensor:
+    """The indices of vectors, [N, num_codebooks]."""
+    return quantizer.encode_rows(all_valid(vectors)).reshape(len(vectors), quantizer.num_codebooks)

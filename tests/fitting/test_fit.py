@@ -1,6 +1,7 @@
 """The laws of `fit`, for every composition of tables, whatever the form and the order of the data."""
 
 import copy
+import itertools
 import math
 from pathlib import Path
 
@@ -63,7 +64,7 @@ def test_the_inertia_never_grows_from_pass_to_pass() -> None:
     for method in ("nested", "lloyd"):
         report = quantizers.fit(build("vq"), vectors(), method=method, epochs=20)
         found = [each.inertia for each in report.history if each.phase == "all vectors"]
-        assert all(after <= before * (1 + ROUNDING) for before, after in zip(found, found[1:], strict=False))
+        assert all(after <= before * (1 + ROUNDING) for before, after in itertools.pairwise(found))
 
 
 @given(st.sampled_from(sorted(FITTED)), st.integers(17, 400), st.integers(0, 5))
@@ -101,7 +102,10 @@ def test_any_form_of_the_data_gives_the_same_codes(tmp_path: Path) -> None:
 
 
 @methods
-@given(bad=st.lists(st.integers(0, 299), min_size=1, max_size=30, unique=True), value=st.sampled_from([math.nan, math.inf]))
+@given(
+    bad=st.lists(st.integers(0, 299), min_size=1, max_size=30, unique=True),
+    value=st.sampled_from([math.nan, math.inf]),
+)
 def test_vectors_that_are_not_finite_are_left_out_and_named(method: str, bad: list[int], value: float) -> None:
     x = vectors(300)
     x[bad, torch.arange(len(bad)) % DIM] = value
@@ -189,7 +193,12 @@ def test_channels_may_lie_anywhere() -> None:
         (lambda: quantizers.create("fsq", 3, levels=[3, 3, 3]), lambda: torch.zeros(9, 3), {}, "no codes to fit"),
         (lambda: quantizers.create("var", DIM, SIZE), vectors, {}, "quantizes maps"),
         (lambda: build("vq").freeze(), vectors, {}, "frozen"),
-        (lambda: build("vq"), lambda: vectors(SIZE - 1), {}, "15 finite vectors, expected at least codebook_size=16"),
+        (
+            lambda: build("vq"),
+            lambda: vectors(SIZE - 1),
+            {},
+            "15 finite vectors, expected at least codebook_size=16",
+        ),
         (lambda: build("vq"), lambda: vectors(dim=DIM + 1), {}, "expected 8"),
         (lambda: build("vq"), lambda: torch.full((20, DIM), math.nan), {}, "0 finite vectors"),
         (lambda: build("vq"), vectors, {"method": "em"}, "method is 'em', expected"),
