@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 import quantizers
@@ -15,8 +14,7 @@ GREEDY, BEAM = "residual, greedy", "residual, beam"
 def fitted(name: str, vectors: Tensor, seed: int, **options: Any) -> quantizers.Quantizer:
     """Create a quantizer, and fit its codebooks to vectors [n, D]."""
     quantizer = quantizers.create(name, vectors.shape[1], **options)
-    torch.manual_seed(seed)
-    quantizer.initialize_from(vectors)
+    quantizers.fit(quantizer, vectors, seed=seed)
     return quantizer.eval()
 
 
