@@ -17,6 +17,7 @@ from benchmarks.models.transformer import Transformer
 from benchmarks.search.settings import Caching
 
 BYTES = 256
+LARGEST_GRADIENT = 1.0
 HELD_OUT_EVERY = 10  # of the files
 Change = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -62,7 +63,9 @@ def train(settings: Caching) -> Transformer:
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(settings.steps, 1))
     for _ in range(settings.steps):
         optimizer.zero_grad()
-        model.bits(windows(text()[0], settings.batch_size, settings, generator)).mean().backward()
+        bits = model.bits(windows(text()[0], settings.batch_size, settings, generator))
+        (bits.mean() / settings.length).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), LARGEST_GRADIENT)
         optimizer.step()
         schedule.step()
     return model.eval()

@@ -39,7 +39,7 @@ class Settings:
     codebook_size: int = 256
     beam_width: int = 5
     slow_codebooks: tuple[int, ...] = (4,)
-    qinco_steps: int = 200
+    qinco_steps: int = 100
     qinco_batch: int = 1024
 
     @property
@@ -79,12 +79,12 @@ class Caching:
     seed: int = 0
     width: int = 128
     heads: int = 2
-    layers: int = 3
-    length: int = 128
-    steps: int = 400
-    batch_size: int = 16
-    learning_rate: float = 3e-3
-    windows: int = 32
+    layers: int = 2
+    length: int = 64
+    steps: int = 500
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    windows: int = 64
     codebooks: tuple[int, ...] = (4, 8, 16)
     codebook_size: int = 256
 
