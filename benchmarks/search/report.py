@@ -27,12 +27,12 @@ SEARCH = (
     Column("encode s", "encode_seconds", ".2f"),
 )
 ITEMS = (
-    Column("collisions %", "collisions", ".3f", 100),
+    Column("collide %", "collisions", ".3f", 100),
     Column("error %", "error", ".2f", 100),
-    Column("same 1st code %", "prefix_1", ".1f", 100),
-    Column("by chance %", "chance_1", ".2f", 100),
-    Column("same 2 codes %", "prefix_2", ".1f", 100),
-    Column("by chance %", "chance_2", ".3f", 100),
+    Column("1 code %", "prefix_1", ".1f", 100),
+    Column("chance %", "chance_1", ".2f", 100),
+    Column("2 codes %", "prefix_2", ".1f", 100),
+    Column("chance %", "chance_2", ".3f", 100),
     Column("fit s", "fit_seconds", ".2f"),
     Column("assign s", "assign_seconds", ".2f"),
 )
@@ -51,13 +51,12 @@ SEARCH_EXPLANATION = (
     "codebooks with a beam. QINCo is slow to train and to encode, so it runs with the first seed at one rate."
 )
 ITEM_EXPLANATION = (
-    "Collisions is the share of items that share their ID with another item. The same 1st code, or 2 codes: the "
-    "share of items whose true nearest neighbour has the same prefix; by chance: the probability of this for two "
-    "items drawn at random. Error is the squared distance between vectors and decoded IDs, as a percentage of the "
-    "vectors' variance. Keep leaves collisions as they are. All policies start from the codes of the same fit."
+    "The first column has the number of items, levels × codes of each level, policy and library. Collide: the "
+    "share of items that share their ID with another item. 1 code, 2 codes: the share of items whose true nearest "
+    "neighbour has the same prefix of one or two codes; chance: the probability of this for two items drawn at "
+    "random. Error is the squared distance between vectors and decoded IDs, as a percentage of the vectors' "
+    "variance. The policy `keep` leaves collisions as they are. All policies start from the codes of the same fit."
 )
-
-
 CACHING_EXPLANATION = (
     "A small transformer is trained on bytes of text. Codes, shared by the heads of a layer, are fitted to its "
     "keys and values, and replace them on other text. Error is that of keys and values as a percentage of their "
@@ -111,7 +110,7 @@ def item_sheet(record: dict[str, Any], show: Show) -> Sheet:
     """Return a table with a row for each number of items, shape, library and policy."""
     keys = ("items", "levels", "codebook_size", "library", "policy")
     lines = [
-        [f"{count} items, {levels} × {size}, {policy}, {library}", *cells(same, ITEMS, show)]
+        [f"{count}: {levels} × {size}\n{policy}, {library}", *cells(same, ITEMS, show)]
         for (count, levels, size, library, policy), same in grouped(record["items"], keys)
     ]
     kind = record["settings"]["items"]["kind"]
@@ -147,9 +146,10 @@ def markdown(record: dict[str, Any], pictures: Sequence[str]) -> str:
 def sizes(record: dict[str, Any]) -> str:
     """Describe the vectors in one sentence."""
     search = record["settings"]["search"]
+    seeds = "1 seed" if len(search["seeds"]) == 1 else f"{len(search['seeds'])} seeds"
     return (
         f"{search['train']} training, {search['base']} base and {search['queries']} query vectors with "
-        f"{search['dim']} channels, {len(search['seeds'])} seeds, {search['codebook_size']} codes per codebook."
+        f"{search['dim']} channels, {seeds}, {search['codebook_size']} codes per codebook."
     )
 
 
