@@ -56,10 +56,10 @@ def command(
 
     Measures distortion, recall of compressed search, and the seconds to fit and to encode; then semantic IDs:
     collisions under each policy, and how well prefixes keep nearest neighbours together; then what a transformer
-    loses if its keys and values are codes. Takes about twelve minutes on two cores.
+    loses if its keys and values are codes.
 
-    Writes search.json, search.md and a picture. Ctrl-C or a kill loses only the current measurement: run the same
-    command again.
+    Takes about a quarter of an hour on two cores. Writes search.json, search.md and a picture. Ctrl-C or a kill
+    loses only the current measurement: run the same command again.
     """
     console = Console()
     with sentences():

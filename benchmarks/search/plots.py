@@ -39,7 +39,7 @@ def rates(record: dict[str, Any]) -> Figure:
     """Draw a panel for each kind and measure, with a line for each coder."""
     kinds = list(dict.fromkeys(row["kind"] for row in record["search"]))
     source = f"{sizes(record)}\n{caption(record)}."
-    figure = titled("Codes of equal length: distortion and recall", source, (3.1 * len(kinds) + 2.4, 6.4))
+    figure = titled("Codes of equal length: distortion and recall", source, (max(8, 3.1 * len(kinds) + 2.4), 6.4))
     panels = figure.subplots(len(PANELS), len(kinds), squeeze=False, sharex=True)
     for column, kind in enumerate(kinds):
         rows = [row for row in record["search"] if row["kind"] == kind]

@@ -27,14 +27,14 @@ SEARCH = (
     Column("encode s", "encode_seconds", ".2f"),
 )
 ITEMS = (
-    Column("collide %", "collisions", ".3f", 100),
-    Column("error %", "error", ".2f", 100),
-    Column("1 code %", "prefix_1", ".1f", 100),
-    Column("chance %", "chance_1", ".2f", 100),
-    Column("2 codes %", "prefix_2", ".1f", 100),
-    Column("chance %", "chance_2", ".3f", 100),
-    Column("fit s", "fit_seconds", ".2f"),
-    Column("assign s", "assign_seconds", ".2f"),
+    Column("collide\n%", "collisions", ".3f", 100),
+    Column("error\n%", "error", ".2f", 100),
+    Column("1 code\n%", "prefix_1", ".1f", 100),
+    Column("chance\n%", "chance_1", ".2f", 100),
+    Column("2 codes\n%", "prefix_2", ".1f", 100),
+    Column("chance\n%", "chance_2", ".3f", 100),
+    Column("fit\ns", "fit_seconds", ".2f"),
+    Column("assign\ns", "assign_seconds", ".2f"),
 )
 CACHING = (
     Column("bits per channel", "bits", "g"),

@@ -32,8 +32,8 @@ class Settings:
     kinds: tuple[str, ...] = tuple(BLOCKS)
     seeds: tuple[int, ...] = (0, 1, 2)
     dim: int = 64
-    train: int = 20_000
-    base: int = 30_000
+    train: int = 15_000
+    base: int = 20_000
     queries: int = 1_000
     codebooks: tuple[int, ...] = (4, 8)
     codebook_size: int = 256
