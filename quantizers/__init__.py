@@ -7,9 +7,10 @@
     quantizer.decode(indices)  # == quantized
 
 `available()` lists the names that `create` accepts, and `presets.available()` published tokenizers, which
-`create("preset:mimi")` builds. `save(quantizer, path)` and `load(path)` store and restore a
-trained quantizer together with its configuration. `use_implementation` selects an implementation of the
-arithmetic by name.
+`create("preset:mimi")` builds. `save(quantizer, path)` and `load(path)` store and restore a trained quantizer
+together with its configuration. `fit(quantizer, vectors)` fits codebooks to vectors without an autoencoder, and
+`semantic_ids(embeddings)` gives items IDs made of such codes. `use_implementation` selects an implementation of
+the arithmetic by name.
 """
 
 import importlib
@@ -44,6 +45,7 @@ from quantizers.composite.rotated import RotatedQuantizer
 from quantizers.composite.var import VARQuantizer
 from quantizers.core.arguments.configurable import configurable
 from quantizers.core.base import Quantizer
+from quantizers.core.candidates import Candidates
 from quantizers.core.gradients import reflection, rotation, straight_through
 from quantizers.core.identity import Identity
 from quantizers.core.map_quantizer import MapQuantizer
@@ -61,6 +63,7 @@ from quantizers.scalar.fsq import FSQ
 from quantizers.scalar.levels import levels_for
 from quantizers.scalar.lfq import LFQ
 from quantizers.scalar.normalized_fsq import NormalizedFSQ
+from quantizers.semantic_ids import SemanticIDs, semantic_ids
 from quantizers.serialization.configuration import configuration, rebuild
 from quantizers.serialization.saving import load, save
 from quantizers.training import regularizers, schedules
@@ -83,6 +86,7 @@ __all__ = [
     "BernoulliQuantizer",
     "BlendConvolution",
     "BypassQuantizer",
+    "Candidates",
     "CodeSplitting",
     "DeadCodeReplacement",
     "DiVeQ",
@@ -106,6 +110,7 @@ __all__ = [
     "ResidualQuantizer",
     "RotatedQuantizer",
     "RowQuantizer",
+    "SemanticIDs",
     "SimVQ",
     "SphericalLattice",
     "VARQuantizer",
@@ -132,6 +137,7 @@ __all__ = [
     "rotation",
     "save",
     "schedules",
+    "semantic_ids",
     "straight_through",
     "take_codebook",
     "unplug",

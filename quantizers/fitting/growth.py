@@ -15,8 +15,9 @@ def grown(task: Task, codes: Tensor) -> Tensor:
 
     Few vectors place the codes roughly; only small corrections need all of them. A sample grows once the codes
     have settled, see `fitting.lloyd.settled`, and those of little use have moved, see `fitting.relocation`. The
-    last sample has at most a quarter of all vectors, the first one 16 per code. Nested samples are from Newling and
-    Fleuret, "Nested Mini-Batch K-Means", NeurIPS 2016 (arXiv 1602.02934), whose rule for growing is another one.
+    first sample has 16 vectors per code, and the last one at most a quarter of all. Nested samples are from
+    Newling and Fleuret, "Nested Mini-Batch K-Means", NeurIPS 2016 (arXiv 1602.02934), whose rule for growing is
+    another one.
 
     Args: codes: [K, D].
     """

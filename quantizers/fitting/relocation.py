@@ -26,8 +26,8 @@ def relocated(task: Task, codes: Tensor, count: int) -> Tensor:
     and a second code for the vectors of s gains about their squares along one direction, see
     `clustering.spread.split`, but at most E_s = Σ_{x of s} ‖x − e_s‖². In each round the codes with the least U,
     one in ten at most, move beside those with the largest E, each of them where U < E / 2; then come three of
-    Lloyd's steps. A round that does not lower the inertia is undone and is the last. Shifting codes from regions of low
-    to regions of high error: Patanè and Russo, "The enhanced LBG algorithm", Neural Networks 14, 2001.
+    Lloyd's steps. A round that does not lower the inertia is undone and is the last. Patanè and Russo shift codes
+    likewise, "The enhanced LBG algorithm", Neural Networks 14, 2001.
 
     Args: codes: [K, D]. count: how many vectors of the sample.
     """

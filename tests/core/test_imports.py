@@ -22,6 +22,7 @@ LAYERS = [
     {"serialization"},
     {"adapters", "export", "semantic_ids"},
     {"cli"},
+    {"__main__"},
 ]
 """From the bottom to the top. A package imports itself and what lies in layers below its own."""
 

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 CORE = {"quantizers", "torch", "numpy"}
 OPTIONAL = {
     "triton", "matplotlib", "PIL", "skimage", "sklearn", "rich", "typer", "hypothesis", "pytest", "safetensors",
-    "torchmetrics", "huggingface_hub", "constriction",
+    "torchmetrics", "huggingface_hub", "constriction", "pyarrow",
 }  # fmt: skip
 
 
