@@ -8,6 +8,7 @@ from quantizers.fitting.task import Task
 
 SMALLEST_SAMPLE = 16  # vectors per code
 GROWTH = 4
+LARGEST_SHARE = 8  # of all vectors, one in so many are in the largest sample
 
 
 def grown(task: Task, codes: Tensor) -> Tensor:
@@ -15,16 +16,15 @@ def grown(task: Task, codes: Tensor) -> Tensor:
 
     Few vectors place the codes roughly; only small corrections need all of them. A sample grows once the codes
     have settled, see `fitting.lloyd.settled`, and those of little use have moved, see `fitting.relocation`. The
-    first sample has 16 vectors per code, and the last one at most a quarter of all. Nested samples are from
+    first sample has 16 vectors per code, and the last one at most an eighth of all. Nested samples are from
     Newling and Fleuret, "Nested Mini-Batch K-Means", NeurIPS 2016 (arXiv 1602.02934), whose rule for growing is
     another one.
 
     Args: codes: [K, D].
     """
-    count = min(SMALLEST_SAMPLE * task.table.size, len(task.sample))
-    largest = len(task.sample) if task.count is None else min(len(task.sample), task.count // GROWTH)
-    while True:
+    count = SMALLEST_SAMPLE * task.table.size
+    largest = len(task.sample) if task.count is None else min(len(task.sample), task.count // LARGEST_SHARE)
+    while count <= largest:
         codes = relocated(task, settled(task, codes, count), count)
         count *= GROWTH
-        if count > largest:
-            return codes
+    return codes

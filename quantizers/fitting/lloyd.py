@@ -1,5 +1,7 @@
 """Lloyd's k-means on all vectors, and on a sample."""
 
+import math
+
 from torch import Tensor
 
 from quantizers.fitting.revival import moved, moved_by_sample
@@ -32,10 +34,9 @@ def passes(task: Task, codes: Tensor, epochs: int, first: int = 0, *, step: floa
             found.add(z, codes)
         found = found.over(task.group)
         task.journal.record("all vectors", found)
-        settled = before is not None and before - found.inertia <= CONVERGED * before
-        is_last = settled or epoch == epochs - 1
+        is_last = is_settled(before, found.inertia) or epoch == epochs - 1
         codes = moved_by_sample(
-            task, codes, found, task.draws(1, epoch), step=1.0 if is_last else _length(task, step)
+            task, codes, found, task.draws(1, epoch), step=1.0 if is_last else step_length(task, step)
         )
         task.journal.save(task.number, epochs if is_last else epoch + 1, codes)
         if is_last:
@@ -44,18 +45,25 @@ def passes(task: Task, codes: Tensor, epochs: int, first: int = 0, *, step: floa
     return codes
 
 
-def _length(task: Task, step: float) -> float:
+def step_length(task: Task, step: float) -> float:
     """The length of the step after the last pass in the history."""
     made = sum(each.codebook == task.journal.codebook for each in task.journal.history)
     return step if made > SHORT_STEPS else 1.0
 
 
-def _last_inertia(task: Task) -> float | None:
-    """The inertia of the pass before a resumption."""
+def is_settled(before: float, inertia: float) -> bool:
+    """Whether the inertia has not fallen by more than 10⁻⁵ of itself."""
+    return before - inertia <= CONVERGED * inertia
+
+
+def _last_inertia(task: Task) -> float:
+    """The inertia of the pass before a resumption; infinite at the beginning."""
     history = task.journal.history
     last = history[-1] if history else None
     return (
-        last.inertia if last and last.codebook == task.journal.codebook and last.phase == "all vectors" else None
+        last.inertia
+        if last and last.codebook == task.journal.codebook and last.phase == "all vectors"
+        else math.inf
     )
 
 
@@ -72,7 +80,7 @@ def settled(task: Task, codes: Tensor, count: int) -> Tensor:
         task.journal.record("growing samples", found)
         task.journal.tell("growing samples", count, len(task.sample))
         draws = task.draws(2, count, step)
-        codes = moved(task, codes, found, z, indices, draws, step=_length(task, LONG_STEP))
+        codes = moved(task, codes, found, z, indices, draws, step=step_length(task, LONG_STEP))
         if before - found.inertia < SETTLED * task.table.size / count * before:
             break
         before = found.inertia

@@ -1,84 +1,99 @@
-"""Codes that k-means needs little move to where it needs them more, out of a local minimum."""
+"""Exchanging codes on a sample, and between passes over all vectors."""
+
+import math
 
 import torch
 from torch import Tensor
 
-from quantizers.core.parallel import total
-from quantizers.fitting.revival import divided, moved
-from quantizers.fitting.statistics import ROWS, statistics_of
+from quantizers.fitting.exchange import Uses, exchanged, uses_of
+from quantizers.fitting.lloyd import LONG_STEP, is_settled, step_length
+from quantizers.fitting.revival import moved, moved_by_sample
+from quantizers.fitting.statistics import statistics_of
 from quantizers.fitting.task import Task
-from quantizers.kernels.k_nearest.operation import k_nearest_codes
-from quantizers.kernels.sums.operation import code_sums
 
-ROUNDS = 8  # at most, with a sample of one size
-SHARE = 10  # one code in so many moves in a round, at most
-STEPS = 3  # of Lloyd's after each round
+ROUNDS = 8  # on a sample, at most
+STEPS = 3  # of Lloyd's in a round
+SHARE = 0.1  # of the codes may move at a time
+FEWER = 4  # times, after an exchange that did not pay
+SEEN = 64  # vectors of the sample per code, which show how to split it
 
 
 def relocated(task: Task, codes: Tensor, count: int) -> Tensor:
-    """Move codes of little use beside codes with a large error while this lowers the inertia of a sample.
-
-    Without code j, its vectors go to their second nearest codes. This costs the utility of Fritzke, "The LBG-U
-    method for vector quantization", Neural Processing Letters 5, 1997,
-
-        U_j = Σ_{x of j} (‖x − e_second‖² − ‖x − e_j‖²)
-
-    and a second code for the vectors of s gains about their squares along one direction, see
-    `clustering.spread.split`, but at most E_s = Σ_{x of s} ‖x − e_s‖². In each round the codes with the least U,
-    one in ten at most, move beside those with the largest E, each of them where U < E / 2; then come three of
-    Lloyd's steps. A round that does not lower the inertia is undone and is the last. Patanè and Russo shift codes
-    likewise, "The enhanced LBG algorithm", Neural Networks 14, 2001.
+    """Exchange codes, with Lloyd's steps in between, as long as this lowers the inertia of a sample.
 
     Args: codes: [K, D]. count: how many vectors of the sample.
     """
-    z = task.own_sample(count)
-    best = _inertia(task, z, codes)
-    for number in range(ROUNDS):
-        tried, pairs = _exchanged(task, z, codes, task.draws(4, count, number))
-        if not pairs:
+    z, kept, best = task.own_sample(count), codes, float("inf")
+    for number in range(ROUNDS + 1 if len(codes) > 1 else 0):
+        uses, indices = uses_of(z, codes, task.group)
+        task.journal.record("growing samples", uses.found)
+        task.journal.tell("growing samples", count, len(task.sample))
+        if uses.found.inertia >= best or number == ROUNDS:
             break
-        for step in range(STEPS):
-            found, indices = statistics_of(z, tried)
-            tried = moved(task, tried, found.over(task.group), z, indices, task.draws(5, count, number, step))
-        after = _inertia(task, z, tried)
-        if after >= best:
+        kept, best = codes, uses.found.inertia
+        codes = exchanged(task, codes, uses, z, indices, SHARE, task.draws(4, count, number))
+        if torch.equal(codes, kept):
             break
-        codes, best = tried, after
+        codes = _stepped(task, codes, z, count, number)
+    return kept
+
+
+def _stepped(task: Task, codes: Tensor, z: Tensor, count: int, number: int) -> Tensor:
+    for step in range(STEPS):
+        found, indices = statistics_of(z, codes)
+        draws = task.draws(5, count, number, step)
+        codes = moved(task, codes, found.over(task.group), z, indices, draws)
     return codes
 
 
-def _inertia(task: Task, z: Tensor, codes: Tensor) -> float:
-    found, _ = statistics_of(z, codes)
-    found = found.over(task.group)
-    task.journal.record("growing samples", found)
-    task.journal.tell("growing samples", found.vectors, len(task.sample))
-    return found.inertia
+def exchanging_passes(task: Task, codes: Tensor, epochs: int, first: int = 0, **state: Tensor) -> Tensor:
+    """Passes over all vectors with long steps, of which every second one but the last exchanges codes.
+
+    Each step is one of `fitting.lloyd.passes`. If the inertia two passes after an exchange is no smaller than
+    before it, the codes before it come back, and a quarter as many codes may move from then on.
+
+    Args: as in `passes`. state: where a former process stopped.
+    """
+    share = float(state.get("share", SHARE))
+    safe, best = state.get("safe"), float(state.get("best", math.inf))
+    before = float(state.get("before", math.inf))
+    for epoch in range(first, epochs):
+        exchanges = epoch % 2 == 1 and epoch < epochs - 2 and int(share * len(codes)) > 0
+        uses = _assigned(task, codes, with_utility=exchanges)
+        inertia, is_last = uses.found.inertia, epoch == epochs - 1
+        if epoch % 2 == 1 and safe is not None and inertia >= best:
+            codes, safe, share = safe, None, share / FEWER
+        else:
+            is_last |= int(share * len(codes)) == 0 and is_settled(before, inertia)
+            step = 1.0 if is_last or exchanges else step_length(task, LONG_STEP)
+            means = moved_by_sample(task, codes, uses.found, task.draws(1, epoch), step=step)
+            if exchanges and not is_last:
+                codes, safe, best = _exchanged(task, codes, means, uses, share, epoch), means, inertia
+            else:
+                codes = means
+        before = inertia
+        numbers = {"share": share, "best": best, "before": before}
+        kept = {name: torch.tensor(value, dtype=torch.float64) for name, value in numbers.items()}
+        kept |= {} if safe is None else {"safe": safe}
+        task.journal.save(task.number, epochs if is_last else epoch + 1, codes, **kept)
+        if is_last:
+            break
+    return codes
 
 
-def _exchanged(task: Task, z: Tensor, codes: Tensor, draws: torch.Generator) -> tuple[Tensor, int]:
-    """Move codes as `relocated` says. Returns: the codes, and how many pairs there were."""
-    if len(codes) < 2:
-        return codes, 0
-    indices, utility, error = _uses(task, z, codes)
-    most = max(1, len(codes) // SHARE)
-    weak = utility.where(task.movable, torch.inf).argsort(stable=True)[:most]
-    strong = error.where(task.movable, -1.0).argsort(descending=True, stable=True)[:most]
-    weak = weak[(weak[:, None] != strong).all(-1)]
-    worth = utility[weak] < error[strong[: len(weak)]] / 2
-    weak, strong = weak[worth], strong[: len(weak)][worth]
-    if not len(weak):
-        return codes, 0
-    codes, pairs = divided(task, codes, weak, strong, z, indices, draws)
-    return codes, pairs.shape[1]
+def _assigned(task: Task, codes: Tensor, *, with_utility: bool) -> Uses:
+    """Assign all vectors, over all ranks."""
+    uses = Uses(codes)
+    add = uses.add if with_utility else uses.found.add
+    for z in task.journal.counted("all vectors", task.blocks(codes), task.total):
+        add(z, codes)
+    uses.over(task.group)
+    task.journal.record("all vectors", uses.found)
+    return uses
 
 
-def _uses(task: Task, z: Tensor, codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The code of each vector of this rank [N]; and U and E of each code, [K] float64, over all ranks."""
-    found, sums = [torch.empty(0, dtype=torch.int64, device=z.device)], codes.new_zeros(len(codes), 2).double()
-    for block in torch.split(z, ROWS):
-        indices, squared = (each[0] for each in k_nearest_codes(block[None], codes[None], 2))
-        own = torch.stack([squared[:, 1] - squared[:, 0], squared[:, 0]], -1)
-        sums += code_sums(own[None], indices[None, :, 0].contiguous(), len(codes))[1][0]
-        found.append(indices[:, 0])
-    (sums,) = total(task.group, sums)
-    return torch.cat(found), sums[:, 0], sums[:, 1]
+def _exchanged(task: Task, codes: Tensor, means: Tensor, uses: Uses, share: float, epoch: int) -> Tensor:
+    """The means of an assignment to `codes`, after an exchange that the sample guides."""
+    z = task.own_sample(min(len(task.sample), SEEN * len(codes)))
+    _, indices = statistics_of(z, codes)
+    return exchanged(task, means, uses, z, indices, share, task.draws(6, epoch))

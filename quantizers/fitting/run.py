@@ -15,15 +15,16 @@ from quantizers.core.arguments.options import checked
 from quantizers.core.base import Quantizer
 from quantizers.core.parallel import ProcessGroup, Ranks, total
 from quantizers.core.row_quantizer import RowQuantizer
-from quantizers.fitting.growth import GROWTH, SMALLEST_SAMPLE, grown
+from quantizers.fitting.growth import LARGEST_SHARE, grown
 from quantizers.fitting.journal import Journal
-from quantizers.fitting.lloyd import LONG_STEP, passes, settled
+from quantizers.fitting.lloyd import passes, settled
 from quantizers.fitting.minibatch import e_means
 from quantizers.fitting.places import places_of
 from quantizers.fitting.progress_bar import watched
+from quantizers.fitting.relocation import SEEN, exchanging_passes
 from quantizers.fitting.report import FitReport
 from quantizers.fitting.shares import Share
-from quantizers.fitting.starting import STARTS
+from quantizers.fitting.starting import FEWEST, STARTS
 from quantizers.fitting.tables import tables_in
 from quantizers.fitting.task import Task
 from quantizers.fitting.walk import Walk
@@ -32,7 +33,7 @@ Method = Literal["nested", "lloyd", "minibatch"]
 Start = Literal["k-means++", "random", "codebook"]
 
 METHODS: dict[str, Callable[..., Tensor]] = {
-    "nested": partial(passes, step=LONG_STEP),
+    "nested": exchanging_passes,
     "lloyd": passes,
     "minibatch": e_means,
 }
@@ -71,8 +72,9 @@ def fit(
 
     **Methods.** All begin with `seeds`:
 
-    - "nested": Lloyd's iterations with steps of 1.8 on random samples that grow, and then on all vectors, see
-      `fitting.lloyd`. Reaches the error of Lloyd's iterations in about half of the passes.
+    - "nested": Lloyd's iterations with steps of 1.8, first on random samples that grow (`fitting.growth`), then on
+      all vectors. In between, codes of little use move beside codes with a large error (`fitting.relocation`). It
+      reaches a smaller error than Lloyd's iterations, in fewer passes.
     - "lloyd": Lloyd's iterations on all vectors.
     - "minibatch": averages of random batches, and one exact pass (e-means), see `fitting.minibatch`. For data that
       few passes shall read.
@@ -96,8 +98,8 @@ def fit(
             `quantizers.vectors.open_vectors`. Vectors that are not finite do not count; the report names them.
         method: see above. epochs: the largest number of passes over all vectors for each codebook.
         batch_size: how many vectors of all ranks are read at once; with "minibatch" also the size of a batch.
-        seeds: "k-means++" (Arthur and Vassilvitskii 2007), "random" vectors, or "codebook" for the codes that the
-            quantizer has.
+        seeds: "k-means++" (the greedy variant, see `clustering.greedy_seeding`), "random" vectors, or "codebook" for
+            the codes that the quantizer has.
         seed: of all random draws.
         process_group: the ranks, "world" for all.
         progress: True for a progress bar, which needs rich, or a function that gets a `Progress` after each block.
@@ -165,9 +167,9 @@ def _sample(root: RowQuantizer, share: Share, journal: Journal, seed: int) -> Te
     """Vectors of all ranks in random order, on the quantizer's device."""
     journal.tell("sampling", 0, None)
     size, count = max(root.codebook_sizes), share.count_of_all()
-    useful = SAMPLE * size if count is None else min(SAMPLE * size, count // GROWTH)
+    useful = SAMPLE * size if count is None else min(SAMPLE * size, count // LARGEST_SHARE)
     fits = SAMPLE_BYTES // (4 * root.dim)
-    sample = share.sample(max(SMALLEST_SAMPLE * size, min(useful, fits)), seed)
+    sample = share.sample(max(SEEN * size, FEWEST, min(useful, fits)), seed)
     if len(sample) < size:
         raise ValueError(
             f"{share.vectors.name} has {len(sample)} finite vectors, expected at least codebook_size={size}"

@@ -3,18 +3,19 @@
 import torch
 from torch import Tensor
 
+from quantizers.clustering.greedy_seeding import greedy_seeds
 from quantizers.clustering.kmeans import filled_up
-from quantizers.clustering.seeding import seeds
 from quantizers.fitting.task import Task
 
-SEEDING = 8  # vectors of the sample per code, from which k-means++ draws
+SEEDING = 16  # vectors of the sample per code, from which k-means++ draws
+FEWEST = 2**14  # vectors of the sample, from which it draws at least
 
 
 def k_means_plus_plus(task: Task) -> Tensor:
-    """Seeds by k-means++ from the first 8 K vectors of the sample, see `clustering.seeding`."""
-    draws = task.draws(0)
-    vectors = task.sample[: max(1, SEEDING * task.table.size)]
-    return _completed(task, seeds(vectors, task.table.size, draws, None), draws)
+    """Seeds by greedy k-means++ from some vectors of the sample, see `clustering.greedy_seeding`."""
+    draws, size = task.draws(0), task.table.size
+    vectors = task.sample[: max(SEEDING * size, FEWEST)]
+    return _completed(task, greedy_seeds(vectors, size, draws), draws)
 
 
 def random_vectors(task: Task) -> Tensor:
