@@ -98,8 +98,8 @@ def fit(
             `quantizers.vectors.open_vectors`. Vectors that are not finite do not count; the report names them.
         method: see above. epochs: the largest number of passes over all vectors for each codebook.
         batch_size: how many vectors of all ranks are read at once; with "minibatch" also the size of a batch.
-        seeds: "k-means++" (the greedy variant, see `clustering.greedy_seeding`), "random" vectors, or "codebook" for
-            the codes that the quantizer has.
+        seeds: "k-means++" (the greedy variant, see `clustering.greedy_seeding`), "random" vectors, or "codebook"
+            for the codes that the quantizer has.
         seed: of all random draws.
         process_group: the ranks, "world" for all.
         progress: True for a progress bar, which needs rich, or a function that gets a `Progress` after each block.

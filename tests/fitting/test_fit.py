@@ -162,12 +162,12 @@ def test_float64_vectors_are_compared_in_float64() -> None:
 
 def test_the_progress_is_told() -> None:
     told: list[Progress] = []
-    quantizers.fit(build("residual"), vectors(2000), epochs=2, batch_size=250, progress=told.append)
+    quantizers.fit(build("residual"), vectors(3000), epochs=2, batch_size=250, progress=told.append)
     assert {each.codebook for each in told} == {0, 1, 2}
     assert {"sampling", "growing samples", "all vectors", "encoding"} <= {each.phase for each in told}
     assert all(each.total is None or each.done <= each.total for each in told)
     passes = [each for each in told if each.phase == "all vectors"]
-    assert passes[-1].done == 2000
+    assert passes[-1].done == 3000
     assert passes[-1].inertia is not None
 
 
