@@ -18,6 +18,7 @@ from typing import Any
 
 from quantizers import presets
 from quantizers.adapters import plug_in, take_codebook, unplug
+from quantizers.clustering.balanced import balanced_codes
 from quantizers.codebooks.diveq import DiVeQ
 from quantizers.codebooks.ema import EMAVectorQuantizer
 from quantizers.codebooks.gaussian_quant import GaussianQuant
@@ -118,6 +119,7 @@ __all__ = [
     "VectorQuantizer",
     "__version__",
     "available",
+    "balanced_codes",
     "code_cross_entropy",
     "configurable",
     "configuration",
