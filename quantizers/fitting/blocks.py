@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from quantizers.core.base import Quantizer
-from quantizers.fitting.places import Place, reaching
+from quantizers.fitting.places import Place, device_of, reaching
 from quantizers.fitting.shares import Share
 from quantizers.fitting.tables import Table
 from quantizers.kernels.common.vectors import are_finite
@@ -50,7 +50,7 @@ class Reach:
 
     def __init__(self, root: Quantizer, place: Place) -> None:
         self.root, self.place = root, place
-        self.device = _device_of(place.leaf)
+        self.device = device_of(root)
 
     @torch.no_grad()
     def __call__(self, x: Tensor, indices: Tensor) -> Tensor:
@@ -73,7 +73,3 @@ def searched(table: Table, vectors: Tensor) -> Tensor:
     """Vectors that reach a table, as its search compares them, without those that have no code."""
     z = table.vectors(vectors)
     return z[are_finite(z)] if table.spherical or z is not vectors else z
-
-
-def _device_of(quantizer: Quantizer) -> torch.device:
-    return quantizer.codebook.device

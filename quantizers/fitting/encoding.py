@@ -8,6 +8,7 @@ from torch import Tensor
 
 from quantizers.core.arguments.checks import check_at_least
 from quantizers.core.base import Quantizer
+from quantizers.fitting.places import device_of
 from quantizers.fitting.report import OnProgress, Progress
 from quantizers.vectors import open_vectors
 
@@ -38,7 +39,7 @@ def encode_vectors(
     """
     rows = check_at_least("batch_size", batch_size, 1)
     vectors, done = open_vectors(data, dim=quantizer.dim), 0
-    device = next((tensor.device for tensor in quantizer.state_dict().values()), torch.device("cpu"))
+    device = device_of(quantizer)
     channels_last = quantizer.channel_dim == -1
     for x in vectors.blocks(rows):
         rows_of_x = x if channels_last else x.movedim(-1, quantizer.channel_dim)

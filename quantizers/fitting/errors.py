@@ -40,7 +40,9 @@ class Errors:
 
     def over(self, group: Group) -> tuple[int, float, float, tuple[CodebookUse, ...]]:
         """How many vectors there are, their inertia and variance, and the use of each codebook; over all ranks."""
-        sums, *counts = total(group, self._sums, *self._counts)
+        device = self._centre.device
+        summed = total(group, *(each.to(device) for each in (self._sums, *self._counts)))
+        sums, *counts = (each.cpu() for each in summed)
         count = float(sums[-1])
         mean = sums[:-3] / count
         variance = float(sums[-2] / count - mean.square().sum())

@@ -71,7 +71,7 @@ def exchanged(
     most = int(share * len(codes))
     weak = uses.utility.where(task.movable, torch.inf).argsort(stable=True)[:most]
     strong = uses.found.squares.where(task.movable, 0.0).argsort(descending=True, stable=True)[: 2 * most]
-    strong = strong[(strong[:, None] != weak).all(-1)]
+    strong = strong[~torch.isin(strong, weak)]
     pairs, placed = split(codes, weak, strong, z, indices, offset=OFFSET, group=task.group, draws=draws)
     offsets = (placed[: pairs.shape[1]] - placed[pairs.shape[1] :]) / 2
     gains = uses.found.counts[pairs[1]] * offsets.square().sum(-1)

@@ -70,6 +70,11 @@ def around(root: Quantizer, path: Sequence[int]) -> Iterator[tuple[Quantizer, tu
         node = _components(node)[position]
 
 
+def device_of(quantizer: Quantizer) -> torch.device:
+    """Where a quantizer is: the device of its first tensor, and the CPU if it has none."""
+    return next((tensor.device for tensor in quantizer.state_dict().values()), torch.device("cpu"))
+
+
 def _components(node: Quantizer) -> Sequence[Quantizer]:
     if isinstance(node, EnclosingQuantizer):
         return [node.quantizer]

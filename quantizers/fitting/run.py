@@ -19,13 +19,12 @@ from quantizers.fitting.growth import LARGEST_SHARE, grown
 from quantizers.fitting.journal import Journal
 from quantizers.fitting.lloyd import passes, settled
 from quantizers.fitting.minibatch import e_means
-from quantizers.fitting.places import places_of
+from quantizers.fitting.places import device_of, places_of
 from quantizers.fitting.progress_bar import watched
 from quantizers.fitting.relocation import SEEN, exchanging_passes
 from quantizers.fitting.report import FitReport
 from quantizers.fitting.shares import Share
 from quantizers.fitting.starting import FEWEST, STARTS
-from quantizers.fitting.tables import tables_in
 from quantizers.fitting.task import Task
 from quantizers.fitting.walk import Walk
 
@@ -112,7 +111,7 @@ def fit(
         of another fit; OSError for files that cannot be read or written.
     """
     root, group = _check_quantizer(quantizer), Ranks(process_group).group()
-    share = Share(data, root.dim, group, batch_size)
+    share = Share(data, root.dim, group, batch_size, device_of(root))
     options = {"method": method, "epochs": epochs, "batch_size": batch_size, "seeds": seeds, "seed": seed}
     settings = {"quantizer": repr(root), "vectors": share.vectors.count, "ranks": share.ranks, **options}
     with watched(progress, share.rank) as on_progress:
@@ -123,7 +122,7 @@ def fit(
         walk.fit_shared(partial(_fit_shared_table, epochs=epochs, seeds=seeds), stored)
         count, inertia, variance, use = walk.measure().over(group)
         journal.remove()
-    (skipped,) = total(group, torch.tensor([share.skipped]))
+    (skipped,) = total(group, torch.tensor([share.skipped], device=share.device))
     seconds = time.perf_counter() - journal.started
     rows = tuple(share.skipped_rows)
     return FitReport(count, int(skipped), rows, inertia, variance, use, tuple(journal.history), seconds)
@@ -155,10 +154,9 @@ def _check_quantizer(quantizer: object) -> RowQuantizer:
     name = type(quantizer).__name__
     if not isinstance(quantizer, RowQuantizer) or not quantizer.per_vector:
         raise TypeError(f"quantizer is {name}, which quantizes maps; expected a quantizer of single vectors")
-    leaves = [place.leaf for place in places_of(quantizer)]
-    if not any(tables_in(leaf) or leaf.initializes_from_data for leaf in leaves):
+    if not quantizer.initializes_from_data:
         raise ValueError(f"quantizer is {name}, which has no codes to fit; it encodes vectors as it is")
-    if quantizer.frozen or all(leaf.frozen for leaf in leaves):
+    if quantizer.frozen or all(place.leaf.frozen for place in places_of(quantizer)):
         raise ValueError(f"quantizer is {name}, whose codes are frozen, expected codes that learn; see unfreeze()")
     return quantizer
 
@@ -169,12 +167,12 @@ def _sample(root: RowQuantizer, share: Share, journal: Journal, seed: int) -> Te
     size, count = max(root.codebook_sizes), share.count_of_all()
     useful = SAMPLE * size if count is None else min(SAMPLE * size, count // LARGEST_SHARE)
     fits = SAMPLE_BYTES // (4 * root.dim)
-    sample = share.sample(max(SEEN * size, FEWEST, min(useful, fits)), seed)
+    sample = share.sample(max(size, min(fits, max(SEEN * size, FEWEST, useful))), seed)
     if len(sample) < size:
         raise ValueError(
             f"{share.vectors.name} has {len(sample)} finite vectors, expected at least codebook_size={size}"
         )
-    return sample.to(places_of(root)[0].leaf.codebook.device)
+    return sample.to(share.device)
 
 
 def _path(checkpoint: str | os.PathLike[str] | None) -> Path | None:

@@ -27,12 +27,13 @@ class Share:
     Args:
         data: what `open_vectors` takes. dim: the expected number of channels.
         group: the ranks that fit together. rows: how many vectors of all ranks a block has.
+        device: where ranks exchange tensors.
     """
 
-    def __init__(self, data: Any, dim: int, group: Group, rows: int) -> None:
+    def __init__(self, data: Any, dim: int, group: Group, rows: int, device: torch.device) -> None:
         self.vectors: Vectors = open_vectors(data, dim=dim)
         self.rank, self.ranks = rank_in(group), 1 if group is None else dist.get_world_size(group)
-        self.group = group
+        self.group, self.device = group, device
         self.divided = isinstance(data, str | os.PathLike | Vectors)
         self.rows = max(rows, self.ranks)
         self.skipped = 0
@@ -52,7 +53,8 @@ class Share:
         own = self.vectors.count
         if self.divided:
             return own
-        known, count = total(self.group, torch.tensor([own is not None, own or 0], dtype=torch.int64))[0].tolist()
+        counts = torch.tensor([own is not None, own or 0], dtype=torch.int64, device=self.device)
+        known, count = total(self.group, counts)[0].tolist()
         return int(count) if known == self.ranks else None
 
     def blocks(self) -> Iterator[Tensor]:
@@ -125,17 +127,17 @@ class Share:
         keys, _, rows = sample(self.vectors, count, own_seed, rank=rank, ranks=ranks)
         if self.group is None:
             return rows
-        return _gathered(self.group, keys, rows, count)
+        return _gathered(self.group, keys.to(self.device), rows.to(self.device), count)
 
 
-def in_step(blocks: Iterator[Tensor], group: Group, dim: int) -> Iterator[Tensor]:
+def in_step(blocks: Iterator[Tensor], group: Group, dim: int, device: torch.device) -> Iterator[Tensor]:
     """The blocks of this rank, and then empty ones [0, dim], until no rank has another block."""
     if group is None:
         yield from blocks
         return
     while True:
         block = next(blocks, None)
-        (remaining,) = total(group, torch.tensor([0 if block is None else 1]))
+        (remaining,) = total(group, torch.tensor([0 if block is None else 1], device=device))
         if not remaining:
             return
         yield torch.empty(0, dim) if block is None else block
@@ -149,7 +151,7 @@ def _gathered(group: dist.ProcessGroup, keys: Tensor, rows: Tensor, count: int) 
     ranks = dist.get_world_size(group)
     offered = torch.full((ranks, count), LAST, dtype=torch.int64, device=rows.device)
     offered[rank_in(group), : len(keys)] = keys
-    offered = total(group, offered.where(torch.arange(ranks)[:, None] == rank_in(group), 0))[0]
+    offered = total(group, offered.where(torch.arange(ranks, device=rows.device)[:, None] == rank_in(group), 0))[0]
     order = offered.flatten().argsort(stable=True)[:count]
     order = order[offered.flatten()[order] < LAST]
     mine = order // count == rank_in(group)

@@ -5,16 +5,23 @@ from torch import Tensor
 
 from quantizers.clustering.greedy_seeding import greedy_seeds
 from quantizers.clustering.kmeans import filled_up
+from quantizers.clustering.seeding import seeds
 from quantizers.fitting.task import Task
 
 SEEDING = 16  # vectors of the sample per code, from which k-means++ draws
+MOST_GREEDY = 4096  # seeds
 FEWEST = 2**14  # vectors of the sample, from which it draws at least
 
 
 def k_means_plus_plus(task: Task) -> Tensor:
-    """Seeds by greedy k-means++ from some vectors of the sample, see `clustering.greedy_seeding`."""
+    """Seeds from some vectors of the sample by greedy k-means++, see `clustering.greedy_seeding`.
+
+    For more than 4096 codes, which would take too long, by k-means++ itself, see `clustering.seeding`.
+    """
     draws, size = task.draws(0), task.table.size
     vectors = task.sample[: max(SEEDING * size, FEWEST)]
+    if size > MOST_GREEDY:
+        return _completed(task, seeds(vectors, size, draws, None), draws)
     return _completed(task, greedy_seeds(vectors, size, draws), draws)
 
 

@@ -113,7 +113,7 @@ class Walk:
 
     def _batches(self, table: Table, reach: Reach, number: int, epoch: int) -> Iterator[Tensor]:
         batches = self.share.shuffled(self.seed + 1009 * number + epoch)
-        for x in in_step(batches, self.group, self.root.dim):
+        for x in in_step(batches, self.group, self.root.dim, reach.device):
             x = x.to(reach.device)
             yield searched(table, reach(x, self._indices_before(x, reach.place)))
 

@@ -1,0 +1,44 @@
+"""The laws of greedy k-means++."""
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from quantizers.clustering.greedy_seeding import greedy_seeds
+from quantizers.clustering.seeding import seeds
+from quantizers.kernels.nearest.operation import nearest_code
+
+
+def drawn(x: Tensor, size: int, seed: int = 0) -> Tensor:
+    return greedy_seeds(x, size, torch.Generator().manual_seed(seed))
+
+
+def inertia(x: Tensor, codes: Tensor) -> float:
+    return float(nearest_code(x[None], codes[None])[1].double().mean())
+
+
+@given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 4), st.integers(0, 99))
+def test_seeds_are_distinct_vectors(count: int, size: int, values: int, seed: int) -> None:
+    x = torch.randint(values, (count, 2), generator=torch.Generator().manual_seed(seed)).float()
+    found = drawn(x, size, seed)
+    distinct = torch.unique(x, dim=0)
+    assert len(found) == min(size, len(distinct))
+    assert len(torch.unique(found, dim=0)) == len(found)
+    assert all((found[:, None] == distinct).all(-1).any(-1))
+
+
+@given(st.integers(-60, 60), st.integers(0, 99))
+def test_the_scale_does_not_matter(exponent: int, seed: int) -> None:
+    x = torch.randn(200, 3, generator=torch.Generator().manual_seed(seed))
+    factor = 2.0**exponent
+    assert torch.equal(drawn(factor * x, 10, seed), factor * drawn(x, 10, seed))
+
+
+def test_seeds_are_better_than_those_of_k_means_plus_plus() -> None:
+    draws = torch.Generator().manual_seed(0)
+    x = 10 * torch.randn(30, 8, generator=draws)[torch.randint(30, (3000,), generator=draws)]
+    x = x + torch.randn(3000, 8, generator=draws)
+    greedy = [inertia(x, drawn(x, 30, seed)) for seed in range(10)]
+    plain = [inertia(x, seeds(x, 30, torch.Generator().manual_seed(seed), None)) for seed in range(10)]
+    assert sum(greedy) < sum(plain)
