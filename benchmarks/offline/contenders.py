@@ -71,7 +71,7 @@ CONTENDERS = (
     _sklearn("scikit-learn, same seeds", "lloyd_from_seeds", from_seeds=True),
     _sklearn("scikit-learn elkan, same seeds", "elkan_from_seeds", from_seeds=True),
     _ours("ours", "nested"),
-    _ours("ours, as many passes", "as_many_passes"),
+    _ours("ours, twice as many passes", "twice_as_many_passes"),
     _ours("ours lloyd", "lloyd"),
     _ours("ours minibatch", "minibatch"),
     _faiss("faiss", "as_called"),

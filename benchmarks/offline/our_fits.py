@@ -16,10 +16,10 @@ def nested(x: np.ndarray, task: Task) -> Fitted:
     return _fit(quantizers.create("vq", task.cell.d, codebook_size=task.cell.k), x, task)
 
 
-def as_many_passes(x: np.ndarray, task: Task) -> Fitted:
-    """Fit with the defaults, but take as many passes over all vectors as others may."""
+def twice_as_many_passes(x: np.ndarray, task: Task) -> Fitted:
+    """Fit with the defaults, but take twice as many passes over all vectors as others may."""
     quantizer = quantizers.create("vq", task.cell.d, codebook_size=task.cell.k)
-    return _fit(quantizer, x, task, epochs=task.iterations)
+    return _fit(quantizer, x, task, epochs=2 * task.iterations)
 
 
 def lloyd(x: np.ndarray, task: Task) -> Fitted:

@@ -1,4 +1,5 @@
 // The number of vectors of each code, and their sum: each code's vectors in ascending order, by one thread, in float64.
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -8,6 +9,12 @@
 namespace {
 
 constexpr int64_t CHUNK = 64;  // codes, or vectors
+constexpr int64_t SHARES = 8;  // of a thread, at least where there are so many codes: some have more vectors than others
+
+// The codes that a thread takes at a time.
+int64_t codes_at_a_time(int64_t size, int64_t threads) {
+    return std::clamp<int64_t>(size / (SHARES * threads), 1, CHUNK);
+}
 
 // The positions of each code's vectors, ascending, one code after another; first[k] is where code k starts.
 void sort_by_code(const int64_t* indices, int64_t count, int64_t size, std::vector<int64_t>& first,
@@ -27,7 +34,7 @@ void code_sums(const T* x, const int64_t* indices, int64_t count, int64_t size, 
                T* sums) {
     std::vector<int64_t> first, order;
     sort_by_code(indices, count, size, first, order);
-    in_chunks(size, CHUNK, threads, [&] {
+    in_chunks(size, codes_at_a_time(size, threads), threads, [&] {
         return [&, total = std::vector<double>(dim)](int64_t begin, int64_t end) mutable {
             for (int64_t k = begin; k < end; ++k) {
                 std::fill(total.begin(), total.end(), 0.0);
@@ -57,7 +64,7 @@ void codebook_gradient(const T* codes_gradient, const T* loss_gradient, const T*
                        T* result) {
     std::vector<int64_t> first, order;
     sort_by_code(indices, count, size, first, order);
-    in_chunks(size, CHUNK, threads, [&] {
+    in_chunks(size, codes_at_a_time(size, threads), threads, [&] {
         return [&, total = std::vector<double>(dim)](int64_t begin, int64_t end) mutable {
             for (int64_t k = begin; k < end; ++k) {
                 std::fill(total.begin(), total.end(), 0.0);
