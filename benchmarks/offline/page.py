@@ -1,0 +1,39 @@
+"""The table of the guide to codebooks fitted offline, from the JSON of a run."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from benchmarks.offline.tables import seconds
+
+HEADINGS = ("vectors", "other", "its error", "its time", "ours to that error", "lead")
+
+
+def summary(record: dict[str, Any]) -> str:
+    """Return the table in Markdown: for each size the other library with the least error, and the quickest one."""
+    lines = [HEADINGS, ("---",) * len(HEADINGS), *(row for cell in record["cells"] for row in _rows(cell))]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _rows(cell: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    by_name = {each["contender"]: each for each in cell["contenders"]}
+    reached = {each["other"]: each for each in cell["reached"] if each["other"] in by_name}
+    if not reached:
+        return
+    best = min(reached, key=lambda name: float(by_name[name]["inertia"]))
+    quickest = min(reached, key=lambda name: float(by_name[name]["seconds"]))
+    for name in dict.fromkeys([best, quickest]):
+        lead, time = reached[name]["lead"], reached[name]["seconds"]
+        yield (
+            _size(cell),
+            name,
+            f"{by_name[name]['inertia']:.4g}",
+            f"{seconds(by_name[name]['seconds'])} s",
+            f"{seconds(time)} s" if time else "not reached",
+            f"{lead:.3g}x" if time else "",
+        )
+
+
+def _size(cell: dict[str, Any]) -> str:
+    codes = f"{cell['codebooks']} × {cell['k']}" if cell["codebooks"] > 1 else str(cell["k"])
+    kind = "" if cell["kind"] == "kmeans" else f", {cell['kind']}"
+    return f"{cell['source']}{kind}, {cell['n']:,} × {cell['d']}, K {codes}"
