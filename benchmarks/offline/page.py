@@ -10,8 +10,10 @@ HEADINGS = ("vectors", "other", "its error", "its time", "ours to that error", "
 
 
 def summary(record: dict[str, Any]) -> str:
-    """Return the table in Markdown: for each size the other library with the least error (of equal ones the quicker)
-    and the quickest of all."""
+    """Return the table in Markdown.
+
+    For each size the other library with the least error (of equal ones the quicker), and the quickest of all.
+    """
     lines = [HEADINGS, ("---",) * len(HEADINGS), *(row for cell in record["cells"] for row in _rows(cell))]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
