@@ -1,10 +1,9 @@
 """The codes of all vectors after a fit: a table of indices, or semantic IDs without collisions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,11 +11,11 @@ from torch import Tensor
 from quantizers.cli.settings import Prepared
 from quantizers.cli.writing import IndexWriter, Names, columns_of, npy_writer, parquet_writer
 from quantizers.fitting import encode_vectors
+from quantizers.fitting.report import OnProgress
 from quantizers.semantic_ids import SemanticIDs
 from quantizers.semantic_ids.groups import collision_rate
 from quantizers.serialization.saving import save
 
-OnProgress = Callable[[Any], None]
 BLOCK = 2**16  # rows of a table that are written at once
 
 

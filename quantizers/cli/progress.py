@@ -1,14 +1,12 @@
 """How far a command has come: a bar on a terminal, and lines in a log."""
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 from rich.console import Console
 
 from quantizers.fitting import Progress
 from quantizers.fitting.progress_bar import ProgressBar
-
-OnProgress = Callable[[Progress], None]
+from quantizers.fitting.report import OnProgress
 
 
 def shown_on(console: Console) -> AbstractContextManager[OnProgress]:

@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 
-from quantizers.cli.assigning import Assigned, OnProgress, assign_ids, stream_codes
+from quantizers.cli.assigning import Assigned, assign_ids, stream_codes
 from quantizers.cli.files import NAMES, staged, write_json
 from quantizers.cli.picture import Page, draw, percent
 from quantizers.cli.settings import FitSettings, Prepared
 from quantizers.cli.summary import bits, skipped
 from quantizers.fitting import FitReport
+from quantizers.fitting.report import OnProgress
 from quantizers.vectors.sampling import sample
 from quantizers.version import __version__
 

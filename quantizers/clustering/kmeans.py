@@ -10,7 +10,15 @@ from torch.nn import functional as F
 from quantizers.clustering.seeding import Group, seeds
 from quantizers.core.arguments.checks import check_at_least
 from quantizers.core.distance import Distance, check_distance
-from quantizers.core.parallel import ProcessGroup, Ranks, of_each_rank, rank_in, rows_of_ranks, total
+from quantizers.core.parallel import (
+    ProcessGroup,
+    Ranks,
+    of_each_rank,
+    of_first_rank,
+    rank_in,
+    rows_of_ranks,
+    total,
+)
 from quantizers.kernels.common.arguments import check_axes, check_floating
 from quantizers.kernels.common.dispatch import without_autocast
 from quantizers.kernels.common.vectors import are_finite, compute_dtype, normalize
@@ -233,8 +241,7 @@ def _factor(x: Tensor, group: Group) -> float:
 def _shared_generator(device: torch.device, generator: torch.Generator | None, group: Group) -> torch.Generator:
     """A generator on the CPU, the same on all ranks, with a seed that the first rank draws."""
     own = torch.randint(2**62, (1,), generator=generator, device=generator.device if generator else device)
-    (seed,) = total(group, own.to(device) if rank_in(group) == 0 else torch.zeros_like(own, device=device))
-    return torch.Generator("cpu").manual_seed(int(seed))
+    return torch.Generator("cpu").manual_seed(int(of_first_rank(group, own.to(device))))
 
 
 def _check(x: Tensor, size: int, distance: Distance, iterations: int) -> None:

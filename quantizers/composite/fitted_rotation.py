@@ -10,7 +10,7 @@ from quantizers.clustering.seeding import Group
 from quantizers.codebooks.multihead import MultiHeadVectorQuantizer
 from quantizers.core.base import Quantizer
 from quantizers.core.layout import Rows
-from quantizers.core.parallel import ProcessGroup, Ranks, of_each_rank, rank_in, total
+from quantizers.core.parallel import ProcessGroup, Ranks, of_each_rank, of_first_rank, total
 from quantizers.core.row_quantizer import RowQuantizer
 from quantizers.kernels.common.vectors import are_finite
 
@@ -83,8 +83,7 @@ def _largest(x: Tensor) -> Tensor:
 
 def _of_first_rank(rotation: Tensor, z: Tensor, group: Group) -> Tensor:
     """The rotation that the first rank found, in z's dtype: processors may round differently."""
-    rotation = rotation.to(z)
-    return total(group, rotation if rank_in(group) == 0 else torch.zeros_like(rotation))[0]
+    return of_first_rank(group, rotation.to(z))
 
 
 def _rotated(z: Tensor, rotation: Tensor) -> Rows:

@@ -155,6 +155,11 @@ def rank_in(group: dist.ProcessGroup | None) -> int:
     return 0 if group is None else dist.get_rank(group)
 
 
+def of_first_rank(group: dist.ProcessGroup | None, tensor: Tensor) -> Tensor:
+    """The first rank's values of a tensor, with the same bits on all ranks except for the sign of zero."""
+    return total(group, tensor if rank_in(group) == 0 else torch.zeros_like(tensor))[0]
+
+
 def of_each_rank(group: dist.ProcessGroup | None, values: Tensor) -> Tensor:
     """The values [n] of every rank, as [ranks, n]. Computed by a sum, which all backends support."""
     every = values.new_zeros(1 if group is None else dist.get_world_size(group), *values.shape)

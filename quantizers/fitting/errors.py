@@ -7,6 +7,7 @@ from quantizers.clustering.seeding import Group
 from quantizers.core.parallel import total
 from quantizers.core.row_quantizer import RowQuantizer
 from quantizers.fitting.report import CodebookUse
+from quantizers.monitoring.metrics import code_counts
 
 ROWS = 2048  # that are decoded at once, so that they stay in a processor's cache
 
@@ -26,7 +27,7 @@ class Errors:
     def add(self, x: Tensor, indices: Tensor) -> None:
         """Args: x: [N, dim], finite. indices: [N, num_codebooks]."""
         for counts, column in zip(self._counts, indices.unbind(-1), strict=True):
-            counts += torch.bincount(column[column >= 0], minlength=len(counts)).cpu()
+            counts += code_counts(column, len(counts)).cpu()
         indices = indices if self._root.composed else indices[:, 0]
         for rows, own in zip(torch.split(x, ROWS), torch.split(indices, ROWS), strict=True):
             self._add_rows(rows, own)

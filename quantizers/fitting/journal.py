@@ -1,9 +1,8 @@
 """The record of a fit: its history, its progress, and the checkpoint from which it resumes."""
 
-import os
+import io
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from quantizers.core.base import Quantizer
 from quantizers.core.parallel import rank_in
 from quantizers.fitting.report import OnProgress, Pass, Progress
 from quantizers.fitting.statistics import Statistics
+from quantizers.vectors.files import NewFile
 
 VERSION = 1
 
@@ -79,18 +79,16 @@ class Journal:
             "history": [tuple(each) for each in self.history],
             "state": {"table": table, "epoch": epoch, "codes": codes, **state},
         }
-        temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
+        content = io.BytesIO()
+        torch.save(stored, content)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(stored, temporary)
-            os.replace(temporary, self._path)
-        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+            with NewFile(self._path) as file:
+                file.write(content.getbuffer())
+        except OSError as error:
             raise OSError(
                 f"cannot write the checkpoint {str(self._path)!r}: {error}; the fit can resume from the one before"
             ) from error
-        finally:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Remove the checkpoint of a fit that is complete."""

@@ -18,14 +18,13 @@ SAMPLE_STEPS = 16  # at most
 SETTLED = 0.15  # see `settled`
 
 
-def passes(task: Task, codes: Tensor, epochs: int, first: int = 0, *, step: float = 1.0) -> Tensor:
-    """Passes over all vectors, each of which moves the codes to the means of their vectors, or beyond.
+def passes(task: Task, codes: Tensor, epochs: int, first: int = 0) -> Tensor:
+    """Passes over all vectors, each of which moves the codes to the means of their vectors.
 
     Lloyd: "Least squares quantization in PCM", IEEE Transactions on Information Theory 28, 1982. The passes end
-    early once the inertia falls by less than 10⁻⁵ of itself. The last one moves the codes to the means.
+    early once the inertia falls by less than 10⁻⁵ of itself.
 
-    Args: codes: [K, D]. epochs: how many passes. first: how many of them a former process made. step: of the
-        codes, in distances from the means; 1 for Lloyd's.
+    Args: codes: [K, D]. epochs: how many passes. first: how many of them a former process made.
     """
     before = _last_inertia(task)
     for epoch in range(first, epochs):
@@ -35,9 +34,7 @@ def passes(task: Task, codes: Tensor, epochs: int, first: int = 0, *, step: floa
         found = found.over(task.group)
         task.journal.record("all vectors", found)
         is_last = is_settled(before, found.inertia) or epoch == epochs - 1
-        codes = moved_by_sample(
-            task, codes, found, task.draws(1, epoch), step=1.0 if is_last else step_length(task, step)
-        )
+        codes = moved_by_sample(task, codes, found, task.draws(1, epoch))
         task.journal.save(task.number, epochs if is_last else epoch + 1, codes)
         if is_last:
             break
@@ -45,10 +42,10 @@ def passes(task: Task, codes: Tensor, epochs: int, first: int = 0, *, step: floa
     return codes
 
 
-def step_length(task: Task, step: float) -> float:
-    """The length of the step after the last pass in the history."""
+def step_length(task: Task) -> float:
+    """The length of a step after the last pass in the history: short at the beginning, and then long."""
     made = sum(each.codebook == task.journal.codebook for each in task.journal.history)
-    return step if made > SHORT_STEPS else 1.0
+    return LONG_STEP if made > SHORT_STEPS else 1.0
 
 
 def is_settled(before: float, inertia: float) -> bool:
@@ -80,7 +77,7 @@ def settled(task: Task, codes: Tensor, count: int) -> Tensor:
         task.journal.record("growing samples", found)
         task.journal.tell("growing samples", count, len(task.sample))
         draws = task.draws(2, count, step)
-        codes = moved(task, codes, found, z, indices, draws, step=step_length(task, LONG_STEP))
+        codes = moved(task, codes, found, z, indices, draws, step=step_length(task))
         if before - found.inertia < SETTLED * task.table.size / count * before:
             break
         before = found.inertia

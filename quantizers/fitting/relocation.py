@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from quantizers.fitting.exchange import Uses, exchanged, uses_of
-from quantizers.fitting.lloyd import LONG_STEP, is_settled, step_length
+from quantizers.fitting.lloyd import is_settled, step_length
 from quantizers.fitting.revival import moved, moved_by_sample
 from quantizers.fitting.statistics import statistics_of
 from quantizers.fitting.task import Task
@@ -65,7 +65,7 @@ def exchanging_passes(task: Task, codes: Tensor, epochs: int, first: int = 0, **
             codes, safe, share = safe, None, share / FEWER
         else:
             is_last |= int(share * len(codes)) == 0 and is_settled(before, inertia)
-            step = 1.0 if is_last or exchanges else step_length(task, LONG_STEP)
+            step = 1.0 if is_last or exchanges else step_length(task)
             means = moved_by_sample(task, codes, uses.found, task.draws(1, epoch), step=step)
             if exchanges and not is_last:
                 codes, safe, best = _exchanged(task, codes, means, uses, share, epoch), means, inertia

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
+
+from quantizers.monitoring import metrics
 
 
 class Progress(NamedTuple):
@@ -52,19 +53,14 @@ class CodebookUse:
     used: int
     """Codes that at least one vector chose."""
     perplexity: float
-    """exp of the entropy of the indices: the number of equally used codes with this entropy."""
+    """2 to the power of the entropy of the indices: the number of equally used codes with this entropy."""
     entropy: float
     """In bits per vector."""
 
     @classmethod
     def of(cls, counts: Tensor) -> "CodebookUse":
         """Args: counts: [K], the number of vectors of each code."""
-        shares = counts.double() / counts.sum().clamp(min=1)
-        nats = float(-torch.special.xlogy(shares, shares).sum())
-        return cls(len(counts), int((counts > 0).sum()), float(torch.tensor(nats).exp()), nats / LN2)
-
-
-LN2 = 0.6931471805599453
+        return cls(len(counts), int((counts > 0).sum()), metrics.perplexity(counts), metrics.entropy(counts))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from quantizers.clustering.seeding import Group
-from quantizers.core.parallel import rank_in, rows_of_ranks
+from quantizers.core.parallel import of_first_rank, rank_in
 from quantizers.fitting.journal import Journal
 from quantizers.fitting.tables import Table
 
@@ -61,8 +61,4 @@ class Task:
 
     def of_first_rank(self, codes: Tensor) -> Tensor:
         """The codes that the first rank computed, so that all ranks have the same bits."""
-        if self.group is None:
-            return codes
-        mine = torch.full_like(codes[:, 0], rank_in(self.group) == 0, dtype=torch.bool)
-        positions = torch.arange(len(codes), device=codes.device)
-        return rows_of_ranks(self.group, mine, positions, codes)[0]
+        return of_first_rank(self.group, codes)

@@ -14,6 +14,7 @@ from quantizers.core.arguments.checks import shown
 from quantizers.core.base import Quantizer
 from quantizers.core.output import NO_CODE
 from quantizers.core.row_quantizer import RowQuantizer
+from quantizers.fitting.places import device_of
 
 
 class Search(NamedTuple):
@@ -38,7 +39,7 @@ class Levels:
     def __init__(self, quantizer: Quantizer) -> None:
         self.quantizer = check_quantizer(quantizer)
         self.sizes = quantizer.codebook_sizes
-        self.device = next((value.device for value in quantizer.state_dict().values()), torch.device("cpu"))
+        self.device = device_of(quantizer)
         self._adds_up = adds_up(quantizer)
 
     def decode(self, codes: Tensor) -> Tensor:
