@@ -10,6 +10,7 @@ from torch import Tensor
 from quantizers.kernels.common.constants import ROUNDOFF_FLOAT32
 from quantizers.kernels.common.dispatch import use_implementation
 from quantizers.kernels.highest.operation import highest_score
+from quantizers.kernels.k_nearest.operation import k_nearest_codes
 from quantizers.kernels.levels.operation import round_levels
 from quantizers.kernels.nearest.operation import nearest_code, nearest_lookup
 from quantizers.kernels.nearest.triton.exhaustive import Rows, no_rows
@@ -39,6 +40,7 @@ __all__ = [
     "decided",
     "ema_code_sums",
     "highest_score",
+    "k_nearest_codes",
     "nearest_code",
     "nearest_lookup",
     "pruned",

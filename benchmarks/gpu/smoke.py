@@ -15,6 +15,7 @@ from benchmarks.gpu.implementations import (
     code_sums,
     ema_code_sums,
     highest_score,
+    k_nearest_codes,
     nearest_code,
     nearest_lookup,
     pruned,
@@ -77,6 +78,16 @@ def _lookup(x: Tensor, codebook: Tensor) -> Sequence[Tensor]:
     codes, indices, loss = nearest_lookup(x, codebook, 0.25, 1.0)
     gradients = torch.autograd.grad(codes.sin().sum() + loss.sum(), (x, codebook))
     return indices, codes.detach(), loss.detach(), *gradients
+
+
+def _draw_twins() -> list[Tensor]:
+    """Each code stands twice: only exact distances and the rule for ties tell which is nearer."""
+    codebook = torch.randn(2, 30, 20)
+    return [torch.randn(2, 70, 20), torch.cat((codebook, codebook), 1)]
+
+
+def _k_nearest(x: Tensor, codebook: Tensor) -> Sequence[Tensor]:
+    return k_nearest_codes(x, codebook, 5)
 
 
 def _draw_sums() -> list[Tensor]:
@@ -160,6 +171,8 @@ CASES = {
     "search, medium, D 100": Case(_search(70, 130, 100), _indices, "medium"),
     "search of bfloat16": Case(_search(300, 200, 16), _indices, dtype=torch.bfloat16),
     "search of float64": Case(_search(70, 60, 16), _indices, dtype=torch.float64),
+    "five nearest codes": Case(_search(300, 200, 16), _k_nearest),
+    "five nearest codes of twins": Case(_draw_twins, _k_nearest),
     "lookup and gradients": Case(_search(300, 50, 16), _lookup),
     "sums": Case(_draw_sums, _sums),
     "rotation": Case(_draw_rotation, _rotation),
