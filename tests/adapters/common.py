@@ -25,23 +25,26 @@ BANDWIDTHS = (None, 0.0, *(tenths / 10 for tenths in range(1, 241)))
 
 
 def loss_falls(
-    model: nn.Module, losses: Callable[[], tuple[Tensor, Tensor]], steps: int = 30, rate: float = 3e-3
+    model: nn.Module, losses: Callable[[], tuple[Tensor, Tensor]], rate: float = 3e-3, steps: int = 100
 ) -> None:
-    """A few steps of Adam on one batch reduce the reconstruction loss.
+    """Adam on one batch reduces the mean reconstruction loss of three steps to 0.85 of that of the first three.
+
+    A method that draws its codes takes a few more steps on some machines than on others.
 
     Args: losses: computes the reconstruction loss of a step, and the quantizer's loss as the model returns it.
     """
     optimizer = torch.optim.Adam(model.parameters(), lr=rate)
     model.train()
-    reconstruction = []
+    reconstruction: list[float] = []
     for _ in range(steps):
         of_batch, of_codes = losses()
         optimizer.zero_grad()
         (of_batch + of_codes).backward()
         optimizer.step()
         reconstruction.append(of_batch.item())
-    first, last = (sum(part) / len(part) for part in (reconstruction[:3], reconstruction[-3:]))
-    assert last < 0.9 * first, reconstruction
+        if len(reconstruction) > 3 and sum(reconstruction[-3:]) < 0.85 * sum(reconstruction[:3]):
+            return
+    raise AssertionError(f"the loss has not fallen: {reconstruction}")
 
 
 def nearest_gap(z: Tensor, codebook: Tensor) -> Tensor:

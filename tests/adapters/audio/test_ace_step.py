@@ -71,7 +71,7 @@ def test_trains_encodes_and_decodes(stages: int, name: str) -> None:
         quantized, _ = model.tokenize(x)
         return F.mse_loss(detokenizer(quantized)[:, : x.shape[1]], x), model.quantizer.loss
 
-    loss_falls(both, losses, steps=20, rate=1e-2)
+    loss_falls(both, losses, rate=1e-2)
     model.eval()
     quantized, indices = model.tokenize(x)
     assert quantized.shape == (2, FRAMES, WIDTH)

@@ -66,7 +66,7 @@ def test_trains_encodes_and_decodes(kind: str, name: str) -> None:
     model, x = build(kind, quantizer_dropout=0.5)
     assert plug_in(model, name) is model
     assert model.quantizer.quantizer.dropout == 0.5
-    loss_falls(model, lambda: step(kind, model, x), steps=30 if kind == "descript" else 12)
+    loss_falls(model, lambda: step(kind, model, x))
     model.eval()
     z = model.encoder(x)
     for count in (None, 1, 2, STAGES):
@@ -252,7 +252,7 @@ def test_weight_norm_is_applied_to_the_projections() -> None:
     for stage, weight in zip(model.quantizer.quantizers, before, strict=True):
         torch.testing.assert_close(stage.in_proj.weight, weight, rtol=(WIDTH + 4) * EPS, atol=0)
         assert stage.in_proj.parametrizations.weight.original0.shape == (CODE_DIM, 1)
-    loss_falls(model, lambda: step("transformers", model, x), steps=12)
+    loss_falls(model, lambda: step("transformers", model, x))
     with pytest.raises(ValueError, match=r"a stage is FSQ of 2 channels, which has no projection of its own"):
         plug_in(build("transformers")[0], "fsq").apply_weight_norm()
 
@@ -334,7 +334,7 @@ def test_a_single_stage(kind: str, name: str) -> None:
     value, all_codes, all_latents, *_ = model.quantizer(z)
     torch.testing.assert_close(model.quantizer.from_codes(all_codes)[0], value)
     torch.testing.assert_close(model.quantizer.from_latents(all_latents)[0], value)
-    loss_falls(model, lambda: step(kind, model, x), steps=12)
+    loss_falls(model, lambda: step(kind, model, x))
 
 
 @kinds

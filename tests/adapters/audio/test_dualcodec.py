@@ -59,7 +59,7 @@ def test_trains_encodes_and_decodes(name: str) -> None:
         error = F.mse_loss(out["x"], audio) + F.mse_loss(out["features"], features)
         return error, 0.25 * out["penalty"] + out["codebook"]
 
-    loss_falls(model, losses, steps=20)
+    loss_falls(model, losses)
     model.eval()
     semantic, acoustic = model.encode(audio, features)
     assert (semantic.shape, acoustic.shape) == ((2, 1, FRAMES), (2, STAGES, FRAMES))

@@ -67,7 +67,7 @@ def test_trains_encodes_and_decodes(name: str) -> None:
         quantized, _, loss = model.quantizer(model.encoder(audio))
         return F.mse_loss(model.decoder(quantized), audio), loss
 
-    loss_falls(model, losses, steps=24)
+    loss_falls(model, losses)
     model.eval()
     z = model.encoder(audio)
     for bandwidth, count in BANDWIDTHS.items():

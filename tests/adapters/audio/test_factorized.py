@@ -101,7 +101,7 @@ def test_trains_encodes_and_decodes(kind: str, name: str) -> None:
         quantized, _, loss = model.quantize(model.encoder(x))
         return nn.functional.mse_loss(model.decoder(quantized), x), loss
 
-    loss_falls(model, losses, steps=20, rate=1e-2)
+    loss_falls(model, losses, rate=1e-2)
     model.eval()
     quantized, indices, _ = model.quantize(model.encoder(x))
     assert [own.shape for own in indices] == [(4, FRAMES)] * 2

@@ -2,6 +2,7 @@
 
 import copy
 import importlib
+import itertools
 import pickle
 from typing import Any
 
@@ -59,15 +60,16 @@ def batch() -> dict[str, Tensor]:
 def test_trains_by_the_loop_of_the_docstring(name: str) -> None:
     model, inputs = plug_in(build(), name), batch()
     count = inputs["mask_time_indices"].sum()
-    temperatures = iter(torch.linspace(2.0, 0.5, 12).tolist())
+    temperatures = (max(2 * 0.9**step, 0.5) for step in itertools.count())
 
     def losses() -> tuple[Tensor, Tensor]:
-        model.set_gumbel_temperature(next(temperatures))
+        temperature = next(temperatures)
+        model.set_gumbel_temperature(temperature)
+        assert float(model.quantizer.temperature) == pytest.approx(temperature)
         contrastive = model(**inputs).contrastive_loss
         return contrastive, count * model.quantizer.loss
 
-    loss_falls(model, losses, steps=12)
-    assert float(model.quantizer.temperature) == 0.5
+    loss_falls(model, losses)
     assert model(**inputs).loss.isfinite()
 
 

@@ -90,7 +90,7 @@ def test_trains_encodes_and_decodes(name: str) -> None:
         return F.mse_loss(audio, given["input_values"]), model.quantizer.loss
 
     torch.manual_seed(0)  # a relaxed sample draws
-    loss_falls(model, losses, steps=24, rate=1e-2)
+    loss_falls(model, losses, rate=1e-2)
     check_answers(model.eval(), given)
 
 

@@ -59,7 +59,7 @@ def test_trains_encodes_and_decodes(name: str) -> None:
         decoded = decoder(model.post_quant_conv(out.quantized_last_hidden_state))
         return nn.functional.mse_loss(decoded, x), out.embedding_loss
 
-    loss_falls(parts, losses, steps=12)
+    loss_falls(parts, losses)
     out = parts.eval()[0].encode(x)
     assert out.embedding_loss.dim() == 0
     assert out.image_tokens.shape == (2 * SIDE * SIDE,)

@@ -93,7 +93,7 @@ def test_trains_encodes_and_decodes(contract: str, name: str) -> None:
         assert loss.shape == (2, 1, 1, 1)
         return functional.mse_loss(model.decoder(codes), x), loss.mean()
 
-    loss_falls(model, losses, steps=20, rate=1e-2)
+    loss_falls(model, losses, rate=1e-2)
     model.eval()
     indices, codes, _ = model.encode(x)
     stages = (STAGES,) if contract == "cosmos_residual_fsq" else ()
@@ -193,7 +193,7 @@ def test_a_codebook_trains_encodes_and_decodes(name: str) -> None:
         assert loss.shape == (2, 1, 1, 1)
         return functional.mse_loss(model.decoder(codes), x), loss.mean()
 
-    loss_falls(model, losses, steps=20, rate=1e-2)
+    loss_falls(model, losses, rate=1e-2)
     model.eval()
     codes, _, (indices, *_) = model.encode(x)
     looked_up = model.quantizer.get_codebook_entry(indices, (2, SIDE, SIDE // 2, WIDTH))

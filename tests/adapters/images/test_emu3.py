@@ -61,7 +61,7 @@ def test_trains_encodes_and_decodes(name: str) -> None:
         pixels, loss = decoded()
         return functional.mse_loss(pixels, x), loss
 
-    loss_falls(model, losses, steps=5)
+    loss_falls(model, losses)
     model.eval()
     indices = tokens(model, x)
     assert indices.shape == (1, FRAMES, SIDE, SIDE)

@@ -55,7 +55,7 @@ def test_trains_encodes_and_decodes(name: str) -> None:
         parts[2] = 0.0  # as the training loop sets it
         return functional.mse_loss(model.decoder(quantized), x), sum(parts[:-1])
 
-    loss_falls(model, losses, steps=20)
+    loss_falls(model, losses)
     quantized, parts, (_, _, indices) = model.eval().encode(x, random_mix_reg=True)
     assert parts == [None, None, None, 0]
     torch.testing.assert_close(model.quantize.get_codebook_entry(indices, SHAPE), quantized)

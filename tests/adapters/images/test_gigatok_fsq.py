@@ -54,7 +54,7 @@ def test_trains_encodes_and_decodes(name: str) -> None:
         assert 0 < usage <= 1
         return functional.mse_loss(model.decoder(quantized), x), model.quantize.loss
 
-    loss_falls(model, losses, steps=20)
+    loss_falls(model, losses)
     quantized, indices, _ = model.eval().encode(x)
     assert indices.shape == (2, SIDE, SIDE // 2)
     torch.testing.assert_close(model.quantize.indices_to_codes(indices), quantized)

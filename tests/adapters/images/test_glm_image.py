@@ -34,7 +34,7 @@ def test_trains_encodes_and_decodes(name: str) -> None:
         decoded = model.post_quant_conv(out.quantized_last_hidden_state)
         return nn.functional.mse_loss(decoded, x), out.embedding_loss
 
-    loss_falls(model, losses, steps=30)
+    loss_falls(model, losses)
     out = model.eval().encode(x)
     assert out.image_tokens.shape == (2 * SIDE * SIDE,)
     codes = model.quantize.embedding(out.image_tokens.view(2, SIDE, SIDE)).movedim(-1, 1)

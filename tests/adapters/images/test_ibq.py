@@ -52,7 +52,7 @@ def test_trains_encodes_and_decodes(name: str) -> None:
         quantized, loss, _ = model.encode(x)
         return functional.mse_loss(model.decoder(quantized), x), loss
 
-    loss_falls(model, losses, steps=20)
+    loss_falls(model, losses)
     quantized, loss, (_, _, indices) = model.eval().encode(x)
     assert loss.dim() == 0
     assert indices.shape == (SIDE * SIDE,)

@@ -91,7 +91,7 @@ def test_trains_encodes_and_decodes(kind: str, name: str) -> None:
         assert all(0 <= usage <= 100 for usage in usages)
         return functional.mse_loss(decoded, x), loss
 
-    loss_falls(model, losses, steps=12, rate=1e-2)
+    loss_falls(model, losses, rate=1e-2)
     model.eval()
     torch.testing.assert_close(model.reconstruct(x), model(x)[0])
 

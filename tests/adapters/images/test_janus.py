@@ -50,7 +50,7 @@ def test_trains_encodes_and_decodes(name: str) -> None:
         decoded = model.decoder(model.post_quant_conv(out.quantized_last_hidden_state))
         return functional.mse_loss(decoded, x), out.embedding_loss
 
-    loss_falls(model, losses, steps=6)
+    loss_falls(model, losses)
     out = model.eval().encode(x)
     tokens = out.image_tokens.view(2, SIDE * SIDE)
     codes = model.quantize.get_codebook_entry(tokens)

@@ -62,7 +62,7 @@ def test_trains_encodes_and_decodes(name: str) -> None:
         assert f"{usage:.4f}" != "0.0000"  # as the training script shows it
         return functional.mse_loss(model.decoder(quantized), x), vq_loss + commit_loss + entropy_loss
 
-    loss_falls(model, losses, steps=20)
+    loss_falls(model, losses)
     quantized, parts, (perplexity, one_hot, indices) = model.eval().encode(x)
     assert parts == (None, None, None, 0)
     assert perplexity is one_hot is None

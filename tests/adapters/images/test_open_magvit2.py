@@ -64,7 +64,7 @@ def test_trains_encodes_and_decodes(name: str, make: Callable[[], LFQ]) -> None:
         quantized, loss, _, breakdown = model.encode(x)
         return functional.mse_loss(model.decoder(quantized), x), 0.1 * loss + 0.25 * breakdown.commitment
 
-    loss_falls(model, losses, steps=20)
+    loss_falls(model, losses)
     quantized, loss, indices, breakdown = model.eval().encode(x)
     assert loss.dim() == 0
     assert torch.equal(torch.stack(breakdown), torch.zeros(4))

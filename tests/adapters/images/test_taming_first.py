@@ -45,7 +45,7 @@ def test_trains_encodes_and_decodes(name: str) -> None:
         quantized, loss, _ = model.quantize(model.encoder(x))
         return functional.mse_loss(model.decoder(quantized), x), loss
 
-    loss_falls(model, losses, steps=20)
+    loss_falls(model, losses)
     model.eval()
     quantized, loss, (use, one_hot, indices) = model.quantize(model.encoder(x))
     assert loss.dim() == use.dim() == 0

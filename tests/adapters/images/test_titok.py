@@ -54,7 +54,7 @@ def test_trains_encodes_and_decodes(name: str, norm: bool) -> None:
         assert torch.equal(found["commitment_loss"] + found["codebook_loss"], found["quantizer_loss"])
         return functional.mse_loss(model.decode(quantized), x), found["quantizer_loss"]
 
-    loss_falls(model, losses, steps=20)
+    loss_falls(model, losses)
     model.eval()
     quantized, found = model.encode(x)
     tokens = found["min_encoding_indices"]

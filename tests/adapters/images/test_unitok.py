@@ -64,7 +64,7 @@ def test_trains_encodes_and_decodes(name: str) -> None:
         assert 0 < usage <= 100
         return functional.mse_loss(decoded, x), loss
 
-    loss_falls(model, losses, steps=20)
+    loss_falls(model, losses)
     model.eval()
     indices = model.quantizer.f_to_idx(model.quant_proj(x))
     assert indices.shape == (3, GROUPS, LENGTH)

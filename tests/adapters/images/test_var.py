@@ -199,7 +199,7 @@ def test_trains(name: str) -> None:
         f_hat, _, loss = model.quantize(model.encoder(x))
         return functional.mse_loss(model.decoder(f_hat), x), loss
 
-    loss_falls(model, losses, steps=20)
+    loss_falls(model, losses)
 
 
 def test_a_new_quantizer_is_like_the_models() -> None:

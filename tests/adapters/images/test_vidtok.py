@@ -68,7 +68,7 @@ def test_trains_encodes_and_decodes(name: str) -> None:
     def losses() -> tuple[Tensor, Tensor]:
         return F.mse_loss(model(x).sample, x), model.regularization.loss
 
-    loss_falls(model, losses, steps=14, rate=1e-3)
+    loss_falls(model, losses, rate=1e-3)
     model.eval()
     quantized, indices = model.encode(x)
     assert quantized.shape == (1, WIDTH, FRAMES, SIDE, SIDE)

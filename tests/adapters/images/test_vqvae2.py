@@ -35,7 +35,7 @@ def test_trains_encodes_and_decodes(name: str) -> None:
         decoded, diff = model(x)
         return torch.nn.functional.mse_loss(decoded, x), diff.squeeze(0)
 
-    loss_falls(model, losses, steps=15, rate=3e-2)
+    loss_falls(model, losses, rate=3e-2)
     model.eval()
     top, bottom, diff, id_t, id_b = model.encode(x)
     assert (diff.shape, id_t.shape, id_b.shape) == ((1,), (4, 4, 4), (4, 8, 8))

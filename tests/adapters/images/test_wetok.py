@@ -68,7 +68,7 @@ def test_trains_encodes_and_decodes(name: str) -> None:
         quantized, loss, _, breakdown = model.encode(x)
         return functional.mse_loss(model.decoder(quantized), x), 0.1 * loss + 0.25 * breakdown.commitment
 
-    loss_falls(model, losses, steps=20)
+    loss_falls(model, losses)
     quantized, _, indices, _ = model.eval().encode(x)
     assert isinstance(indices, list)
     assert [part.shape for part in indices] == [(SIDE * SIDE,)] * COUNT

@@ -89,7 +89,7 @@ def test_trains_encodes_and_decodes(contract: str, name: str) -> None:
         decoded, _, loss = model(x)
         return functional.mse_loss(decoded, x), loss
 
-    loss_falls(model, losses, steps=20, rate=1e-2)
+    loss_falls(model, losses, rate=1e-2)
     model.eval()
     decoded, codes, _ = model(x)
     assert codes.shape == (40, STAGES)
@@ -110,7 +110,7 @@ def test_one_codebook_trains_encodes_and_decodes(name: str) -> None:
         assert loss.shape == (1,)
         return functional.mse_loss(decoder(quantized), x), loss.sum()
 
-    loss_falls(nn.ModuleList([model, decoder]), losses, steps=20, rate=1e-2)
+    loss_falls(nn.ModuleList([model, decoder]), losses, rate=1e-2)
     quantized, indices, _ = model.eval()(x)
     torch.testing.assert_close(model[1].get_output_from_indices(indices), quantized)
 

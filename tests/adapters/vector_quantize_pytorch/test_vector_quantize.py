@@ -59,7 +59,7 @@ def test_trains_and_answers_as_the_original(name: str, method: str) -> None:
     z = normal(2, 5, WIDTH)
     expected = model.bottleneck(z)
     assert plug_in(model, method) is model
-    loss_falls(model, lambda: model.losses(x), steps=15, rate=3e-2)
+    loss_falls(model, lambda: model.losses(x), rate=3e-2)
     outputs = model.eval().bottleneck(z)
     assert getattr(outputs, "_fields", None) == getattr(expected, "_fields", None)
     assert [tuple(part.shape) for part in outputs] == [tuple(part.shape) for part in expected]
@@ -359,7 +359,7 @@ def test_groups_of_stages_are_places_of_their_own() -> None:
     with pytest.raises(ValueError, match=r"'bottleneck.rvqs.0' \(ResidualVQ\), 'bottleneck.rvqs.1'"):
         plug_in(model, "simvq")
     plug_in(model, "simvq", at=["bottleneck.rvqs.0", "bottleneck.rvqs.1"])
-    loss_falls(model, lambda: model.losses(x), steps=15, rate=3e-2)
+    loss_falls(model, lambda: model.losses(x), rate=3e-2)
     outputs = groups(z, return_all_codes=True)
     assert [part.shape for part in outputs[:3]] == before
     torch.testing.assert_close(groups.get_output_from_indices(outputs[1]), outputs[0])
