@@ -1,7 +1,7 @@
 // The k nearest codes of each row of a block, by scores in float32 and the decision in float64.
 //
-// The smallest scores of k tiles belong to k codes, so the k-th of them bounds the k-th smallest score. Every tile whose
-// smallest score is within the rounding bound of that is scored again: equation (4) of kernels/k_nearest/README.md.
+// The smallest scores of k units belong to k codes, so the k-th of them bounds the k-th smallest score. Every unit whose
+// smallest score is within the rounding bound of that is a candidate: equation (4) of kernels/k_nearest/README.md.
 #pragma once
 #include "k_nearest/ranking.h"
 #include "nearest/decide.h"
@@ -12,13 +12,13 @@ namespace {
 class KSearch {
    public:
     KSearch(const Codebook& book, int64_t k)
-        : book(book), block(book), k(k), bounded(k <= book.tiles()), lists(BLOCK), smallest(bounded ? BLOCK : 0) {}
+        : book(book), block(book), k(k), bounded(k <= block.units()), lists(BLOCK), smallest(bounded ? BLOCK : 0) {}
 
     // Writes indices and squared distances [count, k].
     void run(const float* x, int64_t count, int64_t* indices, float* distances) {
         enter(x, count);
-        block.score_all(count, [&](int64_t row, int64_t tile, int64_t number, const float* minima) {
-            pass(row, tile, number, minima);
+        block.score_all(count, [&](int64_t row, int64_t unit, int64_t number, const float* minima) {
+            pass(row, unit, number, minima);
         });
         for (int64_t row = 0; row < count; ++row) {
             decide(x + row * book.dim, row);
@@ -28,16 +28,16 @@ class KSearch {
 
    private:
     struct Candidate {
-        int64_t tile;  // of codes
+        int64_t unit;  // of codes
         float score;   // the smallest in it
     };
 
     const Codebook& book;
     RowBlock block;
     const int64_t k;
-    const bool bounded;  // whether k tiles have scores
+    const bool bounded;  // whether k units have scores
     std::vector<std::vector<Candidate>> lists;
-    std::vector<std::vector<float>> smallest;  // the k smallest scores of tiles so far, a heap with the largest in front
+    std::vector<std::vector<float>> smallest;  // the k smallest scores of units so far, a heap with the largest in front
     std::vector<Scored> codes;
     std::vector<double> scores;
     Ranking ranking;
@@ -53,17 +53,17 @@ class KSearch {
         }
     }
 
-    // Lists the tiles of codes, of a segment, that may contain one of the k nearest codes.
+    // Lists the units of codes, of a segment, that may contain one of the k nearest codes.
     void pass(int64_t row, int64_t first, int64_t number, const float* minima) {
         for (int64_t lanes = row; lanes < row + ROWS; lanes += WIDTH)
-            for_near_tiles(minima + (lanes - row), number, [&] { return load(limit + lanes); },
-                           [&](int64_t tile, int lane, float score) {
-                               lists[lanes + lane].push_back({first + tile, score});
+            for_near_units(minima + (lanes - row), number, [&] { return load(limit + lanes); },
+                           [&](int64_t unit, int lane, float score) {
+                               lists[lanes + lane].push_back({first + unit, score});
                                lower(lanes + lane, score);
                            });
     }
 
-    // Lowers the row's limit for the smallest score of another tile.
+    // Lowers the row's limit for the smallest score of another unit.
     void lower(int64_t row, float score) {
         least[row] = std::min(least[row], score);
         if (!bounded) return;
@@ -87,7 +87,7 @@ class KSearch {
         Resolution resolution{state.margin, 1 + relative_error(book.dim)};
         double nearest = std::min(least[row] + state.margin, LARGEST);
         if (state.scored)
-            rescore(row, nearest);
+            list_codes(row, nearest);
         else
             nearest = score_in_double(x, resolution);
         keep_near(resolution.margin, nearest);
@@ -98,14 +98,13 @@ class KSearch {
         ranking.run(codes, resolution, nearest, k);
     }
 
-    // Scores the codes of the row's candidates again, in float32. What is found lowers the limit for what follows.
-    void rescore(int64_t row, double nearest) {
+    // Appends the codes of the row's candidates. What is found lowers the limit for what follows.
+    void list_codes(int64_t row, double nearest) {
         float threshold = limit[row];
         size_t enough = 2 * k + CODES;
         for (const Candidate& candidate : lists[row]) {
-            if (candidate.score > threshold) continue;
-            block.rescore(candidate.tile, row, threshold,
-                          [&](int64_t code, float score) { codes.push_back({code, score, 0}); });
+            block.codes_of(candidate.unit, candidate.score, row, threshold,
+                           [&](int64_t code, float score) { codes.push_back({code, score, 0}); });
             if (codes.size() < enough) continue;
             double largest = keep_near(block.state[row].margin, nearest);
             threshold = std::min(threshold, std::nextafter(float(largest), INFINITE));

@@ -8,14 +8,17 @@
 namespace {
 
 double squared_distance(const float* x, const float* code, int64_t dim) {
-    constexpr int HALF = WIDTH / 2;
-    Doubles total = {};
-    int64_t d = 0;
-    for (; d + HALF <= dim; d += HALF) {
+    constexpr int HALF = WIDTH / 2, SUMS = 4;  // independent, so that additions do not wait for each other
+    Doubles totals[SUMS] = {};
+    auto add = [&](int64_t d, Doubles& total) {
         Doubles difference = widen(x + d) - widen(code + d);
         total += difference * difference;
-    }
-    double result = sum(total);
+    };
+    int64_t d = 0;
+    for (; d + SUMS * HALF <= dim; d += SUMS * HALF)
+        for (int i = 0; i < SUMS; ++i) add(d + i * HALF, totals[i]);
+    for (; d + HALF <= dim; d += HALF) add(d, totals[0]);
+    double result = sum(totals[0] + totals[1] + totals[2] + totals[3]);
     for (; d < dim; ++d) {
         double difference = double(x[d]) - double(code[d]);
         result += difference * difference;

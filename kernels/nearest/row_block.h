@@ -7,9 +7,10 @@
 namespace {
 
 constexpr int64_t SEGMENT_BYTES = 1 << 18;        // codes that stay in the second-level cache for a block of rows
-constexpr int STRIDE = 4;                         // tiles whose minima are compared at once
+constexpr int STRIDE = 4;                         // units whose minima are compared at once
 constexpr int64_t SEGMENT_LEAVES = 256 / LEAF_TILES;  // whose minima stay in the first-level cache
 constexpr int64_t BLOCK = 4 * ROWS;               // rows per segment of codes
+constexpr int64_t CODES_PER_CHANNEL = 8;          // up to which storing all scores costs less than scoring a tile again
 
 class RowBlock {
    public:
@@ -17,7 +18,8 @@ class RowBlock {
 
     explicit RowBlock(const Codebook& book)
         : book(book),
-          score(choose_score_tile(book.dim)),
+          unit(book.size <= CODES_PER_CHANNEL * book.dim ? 1 : CODES),
+          score(choose_score_tile(book.dim, unit == 1)),
           tiles(BLOCK * book.dim),
           minima(SEGMENT_LEAVES * LEAF_TILES * ROWS),
           rows(BLOCK * book.dim) {}
@@ -32,23 +34,43 @@ class RowBlock {
             transpose(rows.data() + row * book.dim, tiles.data() + row * book.dim);
     }
 
-    // Calls visit(row, tile, number, minima) for each tile of rows and each segment of codes. minima [number][ROWS] has the
-    // smallest score in each of the segment's `number` tiles of codes, from `tile` on, and +∞ up to a multiple of STRIDE.
+    // How many units the codes have: tiles, or single codes.
+    int64_t units() const { return book.tiles() * (CODES / unit); }
+
+    // Calls visit(row, first, number, minima) for each tile of rows and each segment of codes. minima [number][ROWS] has the
+    // smallest score in each of the segment's `number` units, from `first` on, and +∞ up to a multiple of STRIDE.
     template <class Visit>
     void score_all(int64_t count, Visit visit) {
-        int64_t step = std::clamp<int64_t>(SEGMENT_BYTES / (4 * LEAF * book.dim), 1, SEGMENT_LEAVES) * LEAF_TILES;
+        const int64_t parts = CODES / unit;  // of a tile
+        int64_t step = std::clamp<int64_t>(SEGMENT_BYTES / (4 * LEAF * book.dim), 1, SEGMENT_LEAVES / parts) * LEAF_TILES;
         for (int64_t first = 0; first < book.tiles(); first += step)
             for (int64_t row = 0; row < count; row += ROWS) {
                 int64_t last = std::min(first + step, book.tiles());
                 for (int64_t tile = first; tile < last; ++tile)
                     score(tiles.data() + row * book.dim, book.tile(tile), book.bias + tile * CODES, book.dim,
-                          minima.data() + (tile - first) * ROWS);
-                for (int64_t t = last - first; t % STRIDE; ++t) std::fill_n(minima.data() + t * ROWS, ROWS, INFINITE);
-                visit(row, first, last - first, minima.data());
+                          minima.data() + (tile - first) * parts * ROWS);
+                int64_t number = (last - first) * parts;
+                for (int64_t t = number; t % STRIDE; ++t) std::fill_n(minima.data() + t * ROWS, ROWS, INFINITE);
+                visit(row, first * parts, number, minima.data());
             }
     }
 
-    // Calls take(code, score) for the codes of a tile whose score is at most `threshold`.
+    // Calls take(code, score) for the codes of a unit whose score is at most `threshold`; `smallest` is the least of them.
+    template <class Take>
+    void codes_of(int64_t which, float smallest, int64_t row, float threshold, Take take) const {
+        if (smallest > threshold) return;
+        if (unit == 1)
+            take(book.code(which), smallest);
+        else
+            rescore(which, row, threshold, take);
+    }
+
+   private:
+    const Codebook& book;
+    const int64_t unit;  // codes whose smallest score is stored
+    const ScoreTile score;
+    std::vector<float> tiles, minima, rows;
+
     template <class Take>
     void rescore(int64_t tile, int64_t row, float threshold, Take take) const {
         const float* packed = book.tile(tile);
@@ -71,33 +93,29 @@ class RowBlock {
         }
     }
 
-   private:
-    const Codebook& book;
-    const ScoreTile score;
-    std::vector<float> tiles, minima, rows;
-
-    // [ROWS][dim] → [dim][ROWS], a cache line of channels at a time.
+    // [ROWS][dim] → [dim][ROWS].
     void transpose(const float* from, float* to) {
-        constexpr int64_t LINE = 16;
-        for (int64_t first = 0; first < book.dim; first += LINE)
-            for (int64_t row = 0; row < ROWS; ++row)
-                for (int64_t d = first; d < std::min(first + LINE, book.dim); ++d)
-                    to[d * ROWS + row] = from[row * book.dim + d];
+        int64_t d = 0;
+        for (; d + SQUARE <= book.dim; d += SQUARE)
+            for (int64_t row = 0; row < ROWS; row += SQUARE)
+                transpose_square(from + row * book.dim + d, book.dim, to + d * ROWS + row, ROWS);
+        for (int64_t row = 0; row < ROWS; ++row)
+            for (int64_t rest = d; rest < book.dim; ++rest) to[rest * ROWS + row] = from[row * book.dim + rest];
     }
 };
 
-// Calls take(tile, lane, smallest score) for the tiles of `column` [number][ROWS] and the lanes whose smallest score is at
-// most the lane's threshold. `threshold()` is read for STRIDE tiles at a time.
+// Calls take(unit, lane, smallest score) for the units of `column` [number][ROWS] and the lanes whose smallest score is at
+// most the lane's threshold. `threshold()` is read for STRIDE units at a time.
 template <class Threshold, class Take>
-void for_near_tiles(const float* column, int64_t number, Threshold threshold, Take take) {
+void for_near_units(const float* column, int64_t number, Threshold threshold, Take take) {
     for (int64_t t = 0; t < number; t += STRIDE) {
         Vector limit = threshold();
-        uint64_t near = 0;  // few tiles qualify, so one branch covers all of them
+        uint64_t near = 0;  // few units qualify, so one branch covers all of them
         for (int i = 0; i < STRIDE; ++i) near |= uint64_t(at_most(load(column + (t + i) * ROWS), limit)) << i * WIDTH;
         for (; near; near &= near - 1) {
             int bit = __builtin_ctzll(near), lane = bit % WIDTH;
-            int64_t tile = t + bit / WIDTH;
-            take(tile, lane, column[tile * ROWS + lane]);
+            int64_t unit = t + bit / WIDTH;
+            take(unit, lane, column[unit * ROWS + lane]);
         }
     }
 }

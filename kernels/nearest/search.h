@@ -1,8 +1,8 @@
 // The nearest code by comparison with all codes, exactly: equations (1) to (5) of kernels/nearest/README.md, scores in
 // float32, the decision in float64.
 //
-// Every tile of codes whose smallest score is within the rounding bound of the row's smallest is scored again. If
-// a single code remains, it is certain to be the nearest; otherwise float64 decides.
+// Every unit of codes whose smallest score is within the rounding bound of the row's smallest is a candidate. If a single
+// code remains, it is certain to be the nearest; otherwise float64 decides.
 #pragma once
 #include "nearest/decide.h"
 #include "nearest/row_block.h"
@@ -10,7 +10,7 @@
 namespace {
 
 struct Candidate {
-    int64_t tile;  // of codes
+    int64_t unit;  // of codes
     float score;   // the smallest in it
 };
 
@@ -22,12 +22,12 @@ class Search {
 
     void run(const float* x, int64_t count, const Found& found, int64_t first_row) {
         enter(x, count);
-        block.score_all(count, [&](int64_t row, int64_t tile, int64_t number, const float* minima) {
-            pass(row, tile, number, minima);
+        block.score_all(count, [&](int64_t row, int64_t unit, int64_t number, const float* minima) {
+            pass(row, unit, number, minima);
         });
         for (int64_t row = 0; row < count; ++row) {
             codes.clear();
-            if (block.state[row].scored) rescore(row);
+            if (block.state[row].scored) list_codes(row);
             decision.write(x + row * book.dim, block.state[row].finite, codes, found, first_row + row);
         }
     }
@@ -50,7 +50,7 @@ class Search {
         }
     }
 
-    // Lists the tiles of codes, of a segment, that may contain a nearest code.
+    // Lists the units of codes, of a segment, that may contain a nearest code.
     void pass(int64_t row, int64_t first, int64_t number, const float* minima) {
         for (int64_t lanes = row; lanes < row + ROWS; lanes += WIDTH) {
             const float* column = minima + (lanes - row);
@@ -58,18 +58,18 @@ class Search {
             for (int64_t t = 0; t < number; ++t) smallest = minimum(smallest, load(column + t * ROWS));
             store(least + lanes, smallest);
             Vector threshold = minimum(smallest + load(margin + lanes), broadcast(LARGEST));  // excludes absent codes
-            for_near_tiles(column, number, [&] { return threshold; }, [&](int64_t tile, int lane, float score) {
-                lists[lanes + lane].push_back({first + tile, score});
+            for_near_units(column, number, [&] { return threshold; }, [&](int64_t unit, int lane, float score) {
+                lists[lanes + lane].push_back({first + unit, score});
             });
         }
     }
 
     // Appends the codes with scores near the row's smallest to `codes`.
-    void rescore(int64_t row) {
+    void list_codes(int64_t row) {
         float threshold = std::min(least[row] + margin[row], LARGEST);  // an absent code has an infinite score
         for (const Candidate& candidate : lists[row])
-            if (candidate.score <= threshold)
-                block.rescore(candidate.tile, row, threshold, [&](int64_t code, float) { codes.push_back(code); });
+            block.codes_of(candidate.unit, candidate.score, row, threshold,
+                           [&](int64_t code, float) { codes.push_back(code); });
     }
 };
 

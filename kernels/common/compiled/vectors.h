@@ -107,3 +107,33 @@ static inline float least_of(Vector a) {
     for (int i = 1; i < WIDTH; ++i) result = a[i] < result ? a[i] : result;
     return result;
 }
+
+// A square of SQUARE rows of `from`, `from_stride` apart, to the columns of `to`.
+#if defined(__AVX2__)
+constexpr int64_t SQUARE = 8;
+
+static inline void transpose_square(const float* from, int64_t from_stride, float* to, int64_t to_stride) {
+    __m256 row[8], pair[8], four[8];
+    for (int i = 0; i < 8; ++i) row[i] = _mm256_loadu_ps(from + i * from_stride);
+    for (int i = 0; i < 8; i += 2) {
+        pair[i] = _mm256_unpacklo_ps(row[i], row[i + 1]);
+        pair[i + 1] = _mm256_unpackhi_ps(row[i], row[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4)
+        for (int j = 0; j < 2; ++j) {  // channels 2j and 2j + 1 of each half, of four rows
+            four[i + 2 * j] = _mm256_shuffle_ps(pair[i + j], pair[i + j + 2], _MM_SHUFFLE(1, 0, 1, 0));
+            four[i + 2 * j + 1] = _mm256_shuffle_ps(pair[i + j], pair[i + j + 2], _MM_SHUFFLE(3, 2, 3, 2));
+        }
+    for (int i = 0; i < 4; ++i) {
+        _mm256_storeu_ps(to + i * to_stride, _mm256_permute2f128_ps(four[i], four[i + 4], 0x20));
+        _mm256_storeu_ps(to + (i + 4) * to_stride, _mm256_permute2f128_ps(four[i], four[i + 4], 0x31));
+    }
+}
+#else
+constexpr int64_t SQUARE = 4;
+
+static inline void transpose_square(const float* from, int64_t from_stride, float* to, int64_t to_stride) {
+    for (int64_t i = 0; i < SQUARE; ++i)
+        for (int64_t j = 0; j < SQUARE; ++j) to[j * to_stride + i] = from[i * from_stride + j];
+}
+#endif
