@@ -9,7 +9,7 @@ from quantizers.core.row_quantizer import RowQuantizer
 from quantizers.fitting.report import CodebookUse
 from quantizers.monitoring.metrics import code_counts
 
-ROWS = 2048  # that are decoded at once, so that they stay in a processor's cache
+BYTES = 2**18  # that are decoded at once, so that they stay in a processor's cache
 
 
 class Errors:
@@ -29,13 +29,14 @@ class Errors:
         for counts, column in zip(self._counts, indices.unbind(-1), strict=True):
             counts += code_counts(column, len(counts)).cpu()
         indices = indices if self._root.composed else indices[:, 0]
-        for rows, own in zip(torch.split(x, ROWS), torch.split(indices, ROWS), strict=True):
+        count = max(1, BYTES // (x.element_size() * x.shape[-1]))
+        for rows, own in zip(torch.split(x, count), torch.split(indices, count), strict=True):
             self._add_rows(rows, own)
 
     def _add_rows(self, x: Tensor, indices: Tensor) -> None:
         value = self._root.decode_rows(indices)
         centred, difference = x - self._centre, x - value
-        squares = torch.stack([torch.linalg.vecdot(each, each).sum() for each in (difference, centred)])
+        squares = torch.stack([each.square().sum(-1).sum() for each in (difference, centred)])
         sums = torch.cat([centred.sum(0), squares, squares.new_tensor([len(x)])])
         self._sums += sums.cpu()
 

@@ -94,13 +94,17 @@ def regroup(pieces: Iterable[Tensor], rows: int) -> Iterator[Tensor]:
     for piece in pieces:
         while len(piece) >= missing:
             head, piece = piece[:missing], piece[missing:]
-            yield torch.cat([*held, head]) if held else head
+            yield _joined([*held, head])
             held, missing = [], rows
         if len(piece):
             held.append(piece)
             missing -= len(piece)
     if held:
-        yield torch.cat(held)
+        yield _joined(held)
+
+
+def _joined(pieces: list[Tensor]) -> Tensor:
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
 
 def piece_rows(dim: int) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor
 from quantizers.core.arguments.checks import check_at_least, check_integer
 from quantizers.kernels.common.constants import WORD_BITS
 from quantizers.kernels.common.noise import WORD, philox
+from quantizers.kernels.common.vectors import are_finite
 from quantizers.vectors.base import Vectors, piece_rows
 from quantizers.vectors.parts import Part
 from quantizers.vectors.smallest import Smallest, sort
@@ -100,7 +101,7 @@ def _take(vectors: Vectors, positions: Tensor) -> tuple[Tensor, Tensor]:
         taken = vectors.take(positions[chunk])
         rows = taken.new_empty(len(positions), vectors.dim) if rows is None else rows
         rows[chunk.to(rows.device)] = taken
-        finite[chunk] = taken.isfinite().all(-1).cpu()
+        finite[chunk] = are_finite(taken).cpu()
     assert rows is not None
     return rows, finite
 
@@ -110,7 +111,7 @@ def _scan(part: Part, count: int, seed: int) -> Sample:
     smallest = Smallest(count)
     for start, block in part.located_blocks(min(KEY_BLOCK, piece_rows(part.vectors.dim))):
         keys, positions = draw_keys(seed, start, start + len(block)), torch.arange(start, start + len(block))
-        finite = block.isfinite().all(-1).cpu()
+        finite = are_finite(block).cpu()
         if finite.all():
             smallest.add(keys, positions, block)
         else:
