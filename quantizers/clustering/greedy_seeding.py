@@ -18,8 +18,8 @@ def greedy_seeds(x: Tensor, size: int, draws: torch.Generator) -> Tensor:
     ∝ D²ᵢ, its squared distance to the nearest seed so far. It costs 2 + ln K times as much, and Lloyd's iterations
     end with a smaller inertia.
 
-    Distances are matrix products of centred vectors. From 256 channels on, they are those of a random projection to
-    128 channels, which leaves the inertia of every clustering nearly as it is (Boutsidis, Zouzias and Drineas,
+    Distances are matrix products of centred vectors. From 256 channels on, they are those of a random projection
+    to 128 channels, which leaves the inertia of every clustering nearly as it is (Boutsidis, Zouzias and Drineas,
     "Random Projections for k-means Clustering", NeurIPS 2010). A vector within rounding of a seed is not drawn.
 
     Args:
