@@ -1,4 +1,4 @@
-// The number of vectors of each code, and their sum: each code's vectors in ascending order, by one thread, in float64.
+// The number of vectors of each code, and their sum: each code's vectors in ascending order, in float64.
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -8,8 +8,10 @@
 
 namespace {
 
-constexpr int64_t CHUNK = 64;  // codes, or vectors
-constexpr int64_t SHARES = 8;  // of a thread, at least where there are so many codes: some have more vectors than others
+constexpr int64_t CHUNK = 64;        // codes, or vectors
+constexpr int64_t SHARES = 8;        // of a thread, at least where there are so many codes: some have more vectors than others
+constexpr int64_t LINE = 16;         // channels that threads share among them
+constexpr int64_t CACHED = 1 << 18;  // bytes of sums that stay in the second-level cache
 
 // The codes that a thread takes at a time.
 int64_t codes_at_a_time(int64_t size, int64_t threads) {
@@ -29,21 +31,60 @@ void sort_by_code(const int64_t* indices, int64_t count, int64_t size, std::vect
         if (indices[n] >= 0) order[next[indices[n]]++] = n;
 }
 
-template <class T>
-void code_sums(const T* x, const int64_t* indices, int64_t count, int64_t size, int64_t dim, int64_t threads, T* counts,
-               T* sums) {
+// A thread has some codes, and gathers their vectors.
+template <class Add, class Write>
+void add_by_code(const int64_t* indices, int64_t count, int64_t size, int64_t dim, int64_t threads, Add add, Write write) {
     std::vector<int64_t> first, order;
     sort_by_code(indices, count, size, first, order);
     in_chunks(size, codes_at_a_time(size, threads), threads, [&] {
         return [&, total = std::vector<double>(dim)](int64_t begin, int64_t end) mutable {
             for (int64_t k = begin; k < end; ++k) {
                 std::fill(total.begin(), total.end(), 0.0);
-                for (int64_t i = first[k]; i < first[k + 1]; ++i)
-                    for (int64_t d = 0; d < dim; ++d) total[d] += x[order[i] * dim + d];
-                for (int64_t d = 0; d < dim; ++d) sums[k * dim + d] = T(total[d]);
-                counts[k] = T(first[k + 1] - first[k]);
+                for (int64_t i = first[k]; i < first[k + 1]; ++i) add(order[i], 0, dim, total.data());
+                write(k, 0, dim, total.data());
             }
         };
+    });
+}
+
+// A thread has some channels of all codes, and reads the vectors in order. It does not matter which code has how many.
+template <class Add, class Write>
+void add_by_channel(const int64_t* indices, int64_t count, int64_t size, int64_t dim, int64_t width, int64_t threads,
+                    Add add, Write write) {
+    in_chunks(dim, width, threads, [&] {
+        return [&](int64_t begin, int64_t end) {
+            std::vector<double> totals(size * (end - begin));
+            for (int64_t n = 0; n < count; ++n)
+                if (indices[n] >= 0) add(n, begin, end, totals.data() + indices[n] * (end - begin));
+            for (int64_t k = 0; k < size; ++k) write(k, begin, end, totals.data() + k * (end - begin));
+        };
+    });
+}
+
+// Calls add(n, begin, end, total) for the vectors of each code, ascending, and then write(code, begin, end, total). The
+// sums of the channels from `begin` to `end` are in total [end − begin].
+template <class Add, class Write>
+void add_up(const int64_t* indices, int64_t count, int64_t size, int64_t dim, int64_t threads, Add add, Write write) {
+    int64_t width = ((dim + threads - 1) / threads + LINE - 1) / LINE * LINE;
+    bool shares = threads == 1 || dim >= threads * LINE;
+    if (shares && size * width * int64_t(sizeof(double)) <= CACHED)
+        add_by_channel(indices, count, size, dim, width, threads, add, write);
+    else
+        add_by_code(indices, count, size, dim, threads, add, write);
+}
+
+template <class T>
+void code_sums(const T* x, const int64_t* indices, int64_t count, int64_t size, int64_t dim, int64_t threads, T* counts,
+               T* sums) {
+    std::vector<int64_t> numbers(size);
+    for (int64_t n = 0; n < count; ++n)
+        if (indices[n] >= 0) ++numbers[indices[n]];
+    for (int64_t k = 0; k < size; ++k) counts[k] = T(numbers[k]);
+    auto add = [&](int64_t n, int64_t begin, int64_t end, double* total) {
+        for (int64_t d = begin; d < end; ++d) total[d - begin] += x[n * dim + d];
+    };
+    add_up(indices, count, size, dim, threads, add, [&](int64_t k, int64_t begin, int64_t end, const double* total) {
+        for (int64_t d = begin; d < end; ++d) sums[k * dim + d] = T(total[d - begin]);
     });
 }
 
@@ -62,22 +103,14 @@ template <class T>
 void codebook_gradient(const T* codes_gradient, const T* loss_gradient, const T* x, const T* codes,
                        const int64_t* indices, int64_t count, int64_t size, int64_t dim, double weight, int64_t threads,
                        T* result) {
-    std::vector<int64_t> first, order;
-    sort_by_code(indices, count, size, first, order);
-    in_chunks(size, codes_at_a_time(size, threads), threads, [&] {
-        return [&, total = std::vector<double>(dim)](int64_t begin, int64_t end) mutable {
-            for (int64_t k = begin; k < end; ++k) {
-                std::fill(total.begin(), total.end(), 0.0);
-                for (int64_t i = first[k]; i < first[k + 1]; ++i) {
-                    int64_t start = order[i] * dim;
-                    double push = 2 * weight * loss_gradient[order[i]];
-                    for (int64_t d = 0; d < dim; ++d) total[d] += push * (double(codes[start + d]) - x[start + d]);
-                    if (codes_gradient)
-                        for (int64_t d = 0; d < dim; ++d) total[d] += codes_gradient[start + d];
-                }
-                for (int64_t d = 0; d < dim; ++d) result[k * dim + d] = T(total[d]);
-            }
-        };
+    auto add = [&](int64_t n, int64_t begin, int64_t end, double* total) {
+        double push = 2 * weight * loss_gradient[n];
+        for (int64_t d = begin; d < end; ++d) total[d - begin] += push * (double(codes[n * dim + d]) - x[n * dim + d]);
+        if (codes_gradient)
+            for (int64_t d = begin; d < end; ++d) total[d - begin] += codes_gradient[n * dim + d];
+    };
+    add_up(indices, count, size, dim, threads, add, [&](int64_t k, int64_t begin, int64_t end, const double* total) {
+        for (int64_t d = begin; d < end; ++d) result[k * dim + d] = T(total[d - begin]);
     });
 }
 

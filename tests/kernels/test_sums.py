@@ -10,12 +10,12 @@ from quantizers.kernels.sums.operation import code_sums, ema_code_sums
 pytestmark = pytest.mark.usefixtures("implementation")
 
 
-@given(data=st.data(), heads=st.integers(1, 3), size=st.integers(1, 5), n=st.integers(0, 30))
-def test_code_sums_against_a_loop(data: st.DataObject, heads: int, size: int, n: int) -> None:
+@given(data=st.data(), heads=st.integers(1, 3), size=st.integers(1, 5), n=st.integers(0, 30), dim=st.integers(1, 40))
+def test_code_sums_against_a_loop(data: st.DataObject, heads: int, size: int, n: int, dim: int) -> None:
     indices = torch.tensor(
         data.draw(st.lists(st.integers(-1, size - 1), min_size=heads * n, max_size=heads * n)), dtype=torch.int64
     ).view(heads, n)
-    x = torch.randn(heads, n, 3)
+    x = torch.randn(heads, n, dim)
     x[indices < 0] = torch.nan  # what has no code must not reach a sum
     counts, sums = code_sums(x, indices, size)
     for head in range(heads):
@@ -26,15 +26,19 @@ def test_code_sums_against_a_loop(data: st.DataObject, heads: int, size: int, n:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_code_sums_are_bit_equal_under_any_number_of_threads(dtype: torch.dtype) -> None:
-    """Hot codes and empty ones; thousands of vectors a code, where the order of a sum shows in its last bits."""
-    x = torch.randn(2, 20_000, 5).to(dtype)
-    indices = torch.randint(0, 900, (2, 20_000)).square() // 900 - 1
+@pytest.mark.parametrize(("size", "dim"), [(1000, 5), (1000, 100), (30, 40)])
+def test_code_sums_are_bit_equal_under_any_number_of_threads(dtype: torch.dtype, size: int, dim: int) -> None:
+    """Hot codes and empty ones; thousands of vectors a code, where the order of a sum shows in its last bits.
+
+    Threads share codes, or where the sums are small and have many channels, channels.
+    """
+    x = torch.randn(2, 20_000, dim).to(dtype)
+    indices = torch.randint(0, size - 10, (2, 20_000)).square() // (size - 10) - 1
     before, results = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 3, 2):
             torch.set_num_threads(threads)
-            results.append(code_sums(x, indices, 1000))
+            results.append(code_sums(x, indices, size))
     finally:
         torch.set_num_threads(before)
     for counts, sums in results[1:]:
