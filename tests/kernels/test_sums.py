@@ -10,7 +10,9 @@ from quantizers.kernels.sums.operation import code_sums, ema_code_sums
 pytestmark = pytest.mark.usefixtures("implementation")
 
 
-@given(data=st.data(), heads=st.integers(1, 3), size=st.integers(1, 5), n=st.integers(0, 30), dim=st.integers(1, 40))
+@given(
+    data=st.data(), heads=st.integers(1, 3), size=st.integers(1, 5), n=st.integers(0, 30), dim=st.integers(1, 40)
+)
 def test_code_sums_against_a_loop(data: st.DataObject, heads: int, size: int, n: int, dim: int) -> None:
     indices = torch.tensor(
         data.draw(st.lists(st.integers(-1, size - 1), min_size=heads * n, max_size=heads * n)), dtype=torch.int64
