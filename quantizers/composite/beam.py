@@ -5,7 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-BLOCK = 2**21  # the number of distances that are computed at once
+from quantizers.kernels.k_nearest.operation import k_nearest_codes
+
+BLOCK = 2**22  # the numbers of beams that are extended at once: residuals, codes and distances
 
 
 def beam_search(z: Tensor, codebooks: Sequence[Tensor], width: int) -> Tensor:
@@ -25,11 +27,11 @@ def beam_search(z: Tensor, codebooks: Sequence[Tensor], width: int) -> Tensor:
     Args:
         z: [N, D].
         codebooks: one [K, D] for each stage, in z's dtype.
-        width: ≥ 1. Memory is O(N · width · (D + stages)) and one block of distances.
+        width: ≥ 1. Memory is O(N · stages) and one block.
 
     Returns: [N, stages] int64.
     """
-    rows = max(1, BLOCK // (max(len(codebook) for codebook in codebooks) * width))
+    rows = max(1, BLOCK // (width * (z.shape[1] + width + len(codebooks))))
     blocks = [_search(block, codebooks, width) for block in torch.split(z, rows)] if len(z) else []
     empty = torch.empty(0, len(codebooks), dtype=torch.int64, device=z.device)
     return torch.cat([empty, *blocks])
@@ -47,9 +49,9 @@ def _search(z: Tensor, codebooks: Sequence[Tensor], width: int) -> Tensor:
 
 
 def _extend(residuals: Tensor, codebook: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """The best pairs of a beam and a code, best first, [N, ≤ width] each."""
-    # Flattened, because cdist would copy a batch of codebooks, even an expanded one.
-    distances = torch.cdist(residuals.flatten(0, 1), codebook, compute_mode="donot_use_mm_for_euclid_dist")
-    flat = distances.reshape(len(residuals), -1)
-    best = flat.topk(min(width, flat.shape[1]), largest=False, sorted=True).indices
-    return best // len(codebook), best % len(codebook)
+    """The best pairs of a beam and a code, best first, [N, ≤ width] each: each beam offers its nearest codes."""
+    count = min(width, len(codebook))
+    codes, distances = k_nearest_codes(residuals.flatten(0, 1)[None], codebook[None], count)
+    distances = distances.where(codes >= 0, torch.inf).view(len(residuals), -1)
+    best = distances.topk(min(width, distances.shape[1]), largest=False, sorted=True).indices
+    return best // count, codes.clamp(min=0).view(len(residuals), -1).gather(1, best)
