@@ -6,7 +6,7 @@ import pytest
 import torch
 import triton
 import triton.language as tl
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -24,7 +24,9 @@ pytestmark = runs_kernels
 U = 2.0**-24  # unit roundoff of float32
 # Of a product by matrix units: float32's in the interpreter, else that of three products of tf32 parts.
 PRODUCT = 0.0 if INTERPRETED else 3 * 2.0**-22
-LOGARITHM = 2.0**-23  # relative error of the logarithm: one unit in the last place
+# Relative error of the logarithm: one unit in the last place on a device. The interpreter takes NumPy's, which in
+# float32 is off by up to 3.83 units.
+LOGARITHM = 4 * 2.0**-23 if INTERPRETED else 2.0**-23
 LARGEST_NOISE = 17.0
 UNDERFLOW = 2.0**-100  # probabilities below float32's smallest, times at most 2²⁶
 
@@ -272,6 +274,7 @@ def _noise_kernel(seed_ptr, words_ptr, noise_ptr, row, first, N: tl.constexpr, K
     tl.store(noise_ptr + places, gumbel_tile(seed, numbers, first, N, K))
 
 
+@example(seed=273071, row=12345, first=32)
 @settings(max_examples=10)
 @given(
     seed=st.integers(-(2**63), 2**63 - 1),
