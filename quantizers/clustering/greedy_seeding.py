@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from quantizers.clustering.scaling import scaled
+
 CHANNELS = 128  # in which distances are compared
 PROJECTED = 2 * CHANNELS  # channels from which on fewer are enough
 EQUAL = 16  # roundings, relative to the squared lengths, below which two vectors count as equal
@@ -27,7 +29,7 @@ def greedy_seeds(x: Tensor, size: int, draws: torch.Generator) -> Tensor:
 
     Returns: [K, D]; fewer if no further vector has D² > 0.
     """
-    centred = _projected(x - x.mean(0), draws)
+    centred = _projected(scaled(x - x.mean(0)), draws)
     lengths = centred.square().sum(-1)
     count = 2 + int(math.log(size))
     chosen = torch.randint(len(x), (1,), generator=draws, device="cpu").to(x.device)

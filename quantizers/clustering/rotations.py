@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from quantizers.clustering.scaling import scaled
 from quantizers.core.arguments.checks import Size, check_as, check_tensor
 from quantizers.kernels.common.arguments import check_floating
 
@@ -37,7 +38,7 @@ def balanced_rotation(covariance: Tensor, groups: Sequence[int]) -> Tensor:
     Source: Ge, He, Ke, Sun: Optimized Product Quantization for Approximate Nearest Neighbor Search, CVPR 2013,
         §3.3 (eigenvalue allocation).
     """
-    matrix = _scaled(_checked("covariance", covariance))
+    matrix = scaled(_checked("covariance", covariance))
     widths = [check_as(Size, f"groups[{position}]", width) for position, width in enumerate(groups)]
     if sum(widths) != len(matrix):
         raise ValueError(f"groups is {widths}, which adds up to {sum(widths)}, expected {len(matrix)} channels")
@@ -68,7 +69,7 @@ def procrustes_rotation(cross: Tensor) -> Tensor:
     Source: Schönemann: A Generalized Solution of the Orthogonal Procrustes Problem, Psychometrika 31, 1966; in
         optimized product quantization, Ge et al., CVPR 2013, §3.2.
     """
-    matrix = _scaled(_checked("cross", cross))
+    matrix = scaled(_checked("cross", cross))
     largest = torch.linalg.matrix_norm(matrix, 2)
     nudge = 2.0**-40 * largest if largest > 0 else 1.0
     u, _, vh = torch.linalg.svd(matrix + nudge * torch.eye(len(matrix), dtype=torch.float64, device="cpu"))
@@ -94,12 +95,6 @@ def _with_signs(rows: Tensor) -> Tensor:
     """Rows [D, D], each times ±1 so that its first component of largest magnitude is positive."""
     largest = rows.gather(1, rows.abs().argmax(1, keepdim=True))
     return rows * largest.sign()
-
-
-def _scaled(matrix: Tensor) -> Tensor:
-    """A matrix divided by the power of two next to its largest magnitude; zero unchanged."""
-    _, exponent = torch.frexp(matrix.abs().max())
-    return torch.ldexp(matrix, -exponent)
 
 
 def _checked(name: str, matrix: object) -> Tensor:
