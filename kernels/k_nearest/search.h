@@ -27,11 +27,6 @@ class KSearch {
     }
 
    private:
-    struct Candidate {
-        int64_t unit;  // of codes
-        float score;   // the smallest in it
-    };
-
     const Codebook& book;
     RowBlock block;
     const int64_t k;
@@ -103,7 +98,7 @@ class KSearch {
         float threshold = limit[row];
         size_t enough = 2 * k + CODES;
         for (const Candidate& candidate : lists[row]) {
-            block.codes_of(candidate.unit, candidate.score, row, threshold,
+            block.codes_of(candidate, row, threshold,
                            [&](int64_t code, float score) { codes.push_back({code, score, 0}); });
             if (codes.size() < enough) continue;
             double largest = keep_near(block.state[row].margin, nearest);

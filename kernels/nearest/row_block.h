@@ -12,6 +12,12 @@ constexpr int64_t SEGMENT_LEAVES = 256 / LEAF_TILES;  // whose minima stay in th
 constexpr int64_t BLOCK = 4 * ROWS;               // rows per segment of codes
 constexpr int64_t CODES_PER_CHANNEL = 8;          // up to which storing all scores costs less than scoring a tile again
 
+// Codes that may be the nearest: a unit of a RowBlock.
+struct Candidate {
+    int64_t unit;
+    float score;  // the smallest in it
+};
+
 class RowBlock {
    public:
     Row state[BLOCK];
@@ -55,14 +61,14 @@ class RowBlock {
             }
     }
 
-    // Calls take(code, score) for the codes of a unit whose score is at most `threshold`; `smallest` is the least of them.
+    // Calls take(code, score) for the codes of a candidate whose score is at most `threshold`.
     template <class Take>
-    void codes_of(int64_t which, float smallest, int64_t row, float threshold, Take take) const {
-        if (smallest > threshold) return;
+    void codes_of(const Candidate& candidate, int64_t row, float threshold, Take take) const {
+        if (candidate.score > threshold) return;
         if (unit == 1)
-            take(book.code(which), smallest);
+            take(book.code(candidate.unit), candidate.score);
         else
-            rescore(which, row, threshold, take);
+            rescore(candidate.unit, row, threshold, take);
     }
 
    private:

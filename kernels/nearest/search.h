@@ -9,11 +9,6 @@
 
 namespace {
 
-struct Candidate {
-    int64_t unit;  // of codes
-    float score;   // the smallest in it
-};
-
 // The state of a block of rows while it passes over the codebook.
 template <class Compare>
 class Search {
@@ -68,8 +63,7 @@ class Search {
     void list_codes(int64_t row) {
         float threshold = std::min(least[row] + margin[row], LARGEST);  // an absent code has an infinite score
         for (const Candidate& candidate : lists[row])
-            block.codes_of(candidate.unit, candidate.score, row, threshold,
-                           [&](int64_t code, float) { codes.push_back(code); });
+            block.codes_of(candidate, row, threshold, [&](int64_t code, float) { codes.push_back(code); });
     }
 };
 

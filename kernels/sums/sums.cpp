@@ -1,6 +1,7 @@
 // The number of vectors of each code, and their sum: each code's vectors in ascending order, in float64.
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <vector>
 
 #include "common/compiled/parallel.h"
@@ -18,13 +19,20 @@ int64_t codes_at_a_time(int64_t size, int64_t threads) {
     return std::clamp<int64_t>(size / (SHARES * threads), 1, CHUNK);
 }
 
+// The number of vectors of each code.
+std::vector<int64_t> count_by_code(const int64_t* indices, int64_t count, int64_t size) {
+    std::vector<int64_t> numbers(size);
+    for (int64_t n = 0; n < count; ++n)
+        if (indices[n] >= 0) ++numbers[indices[n]];
+    return numbers;
+}
+
 // The positions of each code's vectors, ascending, one code after another; first[k] is where code k starts.
 void sort_by_code(const int64_t* indices, int64_t count, int64_t size, std::vector<int64_t>& first,
                   std::vector<int64_t>& order) {
+    std::vector<int64_t> numbers = count_by_code(indices, count, size);
     first.assign(size + 1, 0);
-    for (int64_t n = 0; n < count; ++n)
-        if (indices[n] >= 0) ++first[indices[n] + 1];
-    for (int64_t k = 0; k < size; ++k) first[k + 1] += first[k];
+    std::partial_sum(numbers.begin(), numbers.end(), first.begin() + 1);
     order.resize(first[size]);
     std::vector<int64_t> next(first.begin(), first.end() - 1);
     for (int64_t n = 0; n < count; ++n)
@@ -32,8 +40,8 @@ void sort_by_code(const int64_t* indices, int64_t count, int64_t size, std::vect
 }
 
 // A thread has some codes, and gathers their vectors.
-template <class Add, class Write>
-void add_by_code(const int64_t* indices, int64_t count, int64_t size, int64_t dim, int64_t threads, Add add, Write write) {
+template <class T, class Add>
+void add_by_code(const int64_t* indices, int64_t count, int64_t size, int64_t dim, int64_t threads, Add add, T* sums) {
     std::vector<int64_t> first, order;
     sort_by_code(indices, count, size, first, order);
     in_chunks(size, codes_at_a_time(size, threads), threads, [&] {
@@ -41,51 +49,49 @@ void add_by_code(const int64_t* indices, int64_t count, int64_t size, int64_t di
             for (int64_t k = begin; k < end; ++k) {
                 std::fill(total.begin(), total.end(), 0.0);
                 for (int64_t i = first[k]; i < first[k + 1]; ++i) add(order[i], 0, dim, total.data());
-                write(k, 0, dim, total.data());
+                for (int64_t d = 0; d < dim; ++d) sums[k * dim + d] = T(total[d]);
             }
         };
     });
 }
 
 // A thread has some channels of all codes, and reads the vectors in order. It does not matter which code has how many.
-template <class Add, class Write>
+template <class T, class Add>
 void add_by_channel(const int64_t* indices, int64_t count, int64_t size, int64_t dim, int64_t width, int64_t threads,
-                    Add add, Write write) {
+                    Add add, T* sums) {
     in_chunks(dim, width, threads, [&] {
         return [&](int64_t begin, int64_t end) {
-            std::vector<double> totals(size * (end - begin));
+            int64_t part = end - begin;
+            std::vector<double> totals(size * part);
             for (int64_t n = 0; n < count; ++n)
-                if (indices[n] >= 0) add(n, begin, end, totals.data() + indices[n] * (end - begin));
-            for (int64_t k = 0; k < size; ++k) write(k, begin, end, totals.data() + k * (end - begin));
+                if (indices[n] >= 0) add(n, begin, end, totals.data() + indices[n] * part);
+            for (int64_t k = 0; k < size; ++k)
+                for (int64_t d = begin; d < end; ++d) sums[k * dim + d] = T(totals[k * part + d - begin]);
         };
     });
 }
 
-// Calls add(n, begin, end, total) for the vectors of each code, ascending, and then write(code, begin, end, total). The
-// sums of the channels from `begin` to `end` are in total [end − begin].
-template <class Add, class Write>
-void add_up(const int64_t* indices, int64_t count, int64_t size, int64_t dim, int64_t threads, Add add, Write write) {
+// Writes sums [size, dim]. Calls add(n, begin, end, total) for the vectors of each code, ascending, to add what vector n
+// contributes to the channels from `begin` to `end`, which are in total [end − begin].
+template <class T, class Add>
+void add_up(const int64_t* indices, int64_t count, int64_t size, int64_t dim, int64_t threads, Add add, T* sums) {
     int64_t width = ((dim + threads - 1) / threads + LINE - 1) / LINE * LINE;
     bool shares = threads == 1 || dim >= threads * LINE;
     if (shares && size * width * int64_t(sizeof(double)) <= CACHED)
-        add_by_channel(indices, count, size, dim, width, threads, add, write);
+        add_by_channel(indices, count, size, dim, width, threads, add, sums);
     else
-        add_by_code(indices, count, size, dim, threads, add, write);
+        add_by_code(indices, count, size, dim, threads, add, sums);
 }
 
 template <class T>
 void code_sums(const T* x, const int64_t* indices, int64_t count, int64_t size, int64_t dim, int64_t threads, T* counts,
                T* sums) {
-    std::vector<int64_t> numbers(size);
-    for (int64_t n = 0; n < count; ++n)
-        if (indices[n] >= 0) ++numbers[indices[n]];
+    std::vector<int64_t> numbers = count_by_code(indices, count, size);
     for (int64_t k = 0; k < size; ++k) counts[k] = T(numbers[k]);
     auto add = [&](int64_t n, int64_t begin, int64_t end, double* total) {
         for (int64_t d = begin; d < end; ++d) total[d - begin] += x[n * dim + d];
     };
-    add_up(indices, count, size, dim, threads, add, [&](int64_t k, int64_t begin, int64_t end, const double* total) {
-        for (int64_t d = begin; d < end; ++d) sums[k * dim + d] = T(total[d - begin]);
-    });
+    add_up(indices, count, size, dim, threads, add, sums);
 }
 
 // 2 weight gradient (x − code); zero without a code.
@@ -109,9 +115,7 @@ void codebook_gradient(const T* codes_gradient, const T* loss_gradient, const T*
         if (codes_gradient)
             for (int64_t d = begin; d < end; ++d) total[d - begin] += codes_gradient[n * dim + d];
     };
-    add_up(indices, count, size, dim, threads, add, [&](int64_t k, int64_t begin, int64_t end, const double* total) {
-        for (int64_t d = begin; d < end; ++d) result[k * dim + d] = T(total[d - begin]);
-    });
+    add_up(indices, count, size, dim, threads, add, result);
 }
 
 // Replaces a batch's counts and sums by the updated averages: decay · average + (1 − decay) · batch.

@@ -9,7 +9,8 @@ from quantizers.core.row_quantizer import RowQuantizer
 from quantizers.fitting.report import CodebookUse
 from quantizers.monitoring.metrics import code_counts
 
-BYTES = 2**18  # that are decoded at once, so that they stay in a processor's cache
+BYTES = 2**18  # that are decoded at once on a CPU, so that they stay in its cache
+DEVICE_BYTES = 2**26  # on a device, which takes as long to start a kernel for few vectors as for many
 
 
 class Errors:
@@ -29,16 +30,16 @@ class Errors:
         for counts, column in zip(self._counts, indices.unbind(-1), strict=True):
             counts += code_counts(column, len(counts)).cpu()
         indices = indices if self._root.composed else indices[:, 0]
-        count = max(1, BYTES // (x.element_size() * x.shape[-1]))
-        for rows, own in zip(torch.split(x, count), torch.split(indices, count), strict=True):
-            self._add_rows(rows, own)
+        size = BYTES if x.device.type == "cpu" else DEVICE_BYTES
+        count = max(1, size // (x.element_size() * x.shape[-1]))
+        blocks = zip(torch.split(x, count), torch.split(indices, count), strict=True)
+        self._sums += torch.stack([self._sums_of(rows, own) for rows, own in blocks]).cpu().double().sum(0)
 
-    def _add_rows(self, x: Tensor, indices: Tensor) -> None:
+    def _sums_of(self, x: Tensor, indices: Tensor) -> Tensor:
         value = self._root.decode_rows(indices)
         centred, difference = x - self._centre, x - value
         squares = torch.stack([each.square().sum(-1).sum() for each in (difference, centred)])
-        sums = torch.cat([centred.sum(0), squares, squares.new_tensor([len(x)])])
-        self._sums += sums.cpu()
+        return torch.cat([centred.sum(0), squares, squares.new_tensor([len(x)])])
 
     def over(self, group: Group) -> tuple[int, float, float, tuple[CodebookUse, ...]]:
         """How many vectors there are, their inertia and variance, and the use of each codebook; over all ranks."""

@@ -24,19 +24,20 @@ BANDWIDTHS = (None, 0.0, *(tenths / 10 for tenths in range(1, 241)))
 """In kbit/s; None and 0 stand for all codebooks."""
 
 
-def loss_falls(
-    model: nn.Module, losses: Callable[[], tuple[Tensor, Tensor]], rate: float = 3e-3, steps: int = 100
-) -> None:
-    """Adam on one batch reduces the mean reconstruction loss of three steps to 0.85 of that of the first three.
+MOST_STEPS = 100
+"""Of a training whose loss must fall. A method that draws its codes takes a few more on some machines than on
+others."""
 
-    A method that draws its codes takes a few more steps on some machines than on others.
+
+def loss_falls(model: nn.Module, losses: Callable[[], tuple[Tensor, Tensor]], rate: float = 3e-3) -> None:
+    """Adam on one batch reduces the mean reconstruction loss of three steps to 0.85 of that of the first three.
 
     Args: losses: computes the reconstruction loss of a step, and the quantizer's loss as the model returns it.
     """
     optimizer = torch.optim.Adam(model.parameters(), lr=rate)
     model.train()
     reconstruction: list[float] = []
-    for _ in range(steps):
+    for _ in range(MOST_STEPS):
         of_batch, of_codes = losses()
         optimizer.zero_grad()
         (of_batch + of_codes).backward()
