@@ -4,7 +4,9 @@ priors compared.
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, TypeVar
+
+from typing_extensions import Self
 
 from benchmarks.chain import comparison, generative, pictures, stages, text_stage
 from benchmarks.chain.comparison_settings import COMPARING, Comparing

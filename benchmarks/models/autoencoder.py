@@ -4,10 +4,11 @@ Its latents lie wherever the encoder places them, and their distribution is unkn
 from a Gaussian fitted to the data's latents. Most of its samples lie where the decoder has never been trained.
 """
 
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from benchmarks.errors import InputError
 from benchmarks.models.convolutions import check_images, make_decoder, make_encoder

@@ -3,9 +3,10 @@ quantizer.
 """
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from benchmarks import variants
 from benchmarks.models import code_maps

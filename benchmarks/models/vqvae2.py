@@ -5,10 +5,11 @@ images → features → top vectors → top codes                         global
                           top codes and bottom codes → images
 """
 
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from benchmarks import variants
 from benchmarks.errors import InputError

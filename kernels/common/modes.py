@@ -8,6 +8,8 @@ from torch._C._functorch import TransformType
 from torch._subclasses.fake_tensor import is_fake
 from torch.autograd import forward_ad
 
+from quantizers.kernels.common.compat import is_exporting
+
 _PLAIN = (Tensor, torch.nn.Parameter)
 
 
@@ -79,7 +81,7 @@ def _is_plain(tensor: Tensor) -> bool:
 def leaves_library() -> bool:
     """Whether the current graph must run without this library: `torch.jit.trace` or `torch.onnx.export`."""
     if torch.compiler.is_compiling():
-        return torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export()
+        return is_exporting() and torch.onnx.is_in_onnx_export()
     return _is_traced()
 
 

@@ -6,7 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from quantizers.kernels.common import compat
 from quantizers.kernels.common.modes import runs_eagerly
+
+NAMESPACE = "quantizers"
+LIBRARY = torch.library.Library(NAMESPACE, "FRAGMENT")  # type: ignore[no-untyped-call]
 
 Setup = Callable[[Any, Any, Any], None]
 
@@ -15,20 +19,31 @@ class Registered:
     """An operation of `torch.library`, for graphs, fake tensors and transforms.
 
     Eager mode calls the function itself: the dispatcher would run Python code for each of its keys, which takes as
-    long as several of PyTorch's own operations.
+    long as several of PyTorch's own operations. `torch.library.custom_op` would check the results' memory in each
+    call, and import PyTorch's compiler in the first.
 
     Args:
-        name: "quantizers::" and the name of the operation.
-        function: typed as `torch.library.custom_op` requires. Its results share no memory with its arguments.
+        name: of the operation, within the namespace `quantizers`.
+        function: typed as `torch.library.infer_schema` requires. Its results share no memory with its arguments.
     """
 
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
-        self.operation = torch.library.custom_op(name, function, mutates_args=())
-        self.register_fake = self.operation.register_fake
-        self.register_vmap = self.operation.register_vmap
+        self._qualified = f"{NAMESPACE}::{name}"
+        schema, tags = name + compat.infer_schema(function, ()), (torch.Tag.pt2_compliant_tag,)
+        LIBRARY.define(schema, tags=tags)  # type: ignore[no-untyped-call]
+        LIBRARY.impl(name, function, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+        self.operation = getattr(getattr(torch.ops, NAMESPACE), name).default
         self._function = function
-        self._differentiable: Callable[..., Any] = self.operation  # raises in the backward
+        self._setup_context: Setup = _save_nothing
+        self._backward: Callable[..., Any] = self._missing_backward
+        self._differentiable: Callable[..., Any] = self.operation
         self._has_gradient = True
+        torch.library.register_autograd(
+            self._qualified,
+            lambda ctx, *gradients: self._backward(ctx, *gradients),
+            setup_context=lambda ctx, inputs, output: self._setup_context(ctx, inputs, output),
+            lib=LIBRARY,
+        )
 
     def __call__(self, *arguments: Any) -> Any:
         tensors = _tensors(arguments)
@@ -38,6 +53,16 @@ class Registered:
             return self._differentiable(*arguments)
         with torch.no_grad():
             return self._function(*arguments)
+
+    def register_fake(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Decorate the function that returns empty results of the right shapes and dtypes."""
+        torch.library.register_fake(self._qualified, function, lib=LIBRARY)
+        return function
+
+    def register_vmap(self, rule: Callable[..., Any]) -> Callable[..., Any]:
+        """Register, or decorate, a rule of `torch.vmap`; see `quantizers.kernels.common.batching`."""
+        compat.register_vmap(self._qualified, rule, LIBRARY)
+        return rule
 
     def register_autograd(self, backward: Callable[..., Any], *, setup_context: Setup) -> None:
         """Register the derivative, as `torch.library.register_autograd` does."""
@@ -56,12 +81,15 @@ class Registered:
                 return backward(ctx, *gradients)
 
         self._differentiable = Differentiable.apply
-        self.operation.register_autograd(backward, setup_context=setup_context)
+        self._backward, self._setup_context = backward, setup_context
 
     def register_without_gradient(self) -> None:
         """Mark every output as not differentiable, whatever the arguments require."""
         self._has_gradient = False
-        self.operation.register_autograd(_no_gradients, setup_context=_mark_outputs)
+        self._backward, self._setup_context = _no_gradients, _mark_outputs
+
+    def _missing_backward(self, ctx: Any, *_: Any) -> None:
+        raise RuntimeError(f"{self._qualified} has no derivative")
 
 
 def registered(name: str) -> Callable[[Callable[..., Any]], Registered]:
@@ -78,6 +106,10 @@ def _tensors(arguments: Sequence[Any]) -> list[Tensor]:
         elif isinstance(argument, list | tuple):
             found += _tensors(argument)
     return found
+
+
+def _save_nothing(ctx: Any, inputs: Any, output: Any) -> None:
+    pass
 
 
 def _mark_outputs(ctx: Any, inputs: Any, output: Tensor | tuple[Tensor, ...]) -> None:

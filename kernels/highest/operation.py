@@ -45,7 +45,7 @@ def highest_score(x: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
     return indices
 
 
-@registered("quantizers::highest_score")
+@registered("highest_score")
 def _highest_score(x: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
     return HIGHEST_SCORE.run(x, keys, bias)
 

@@ -56,7 +56,7 @@ def nearest_implicit_code(
     return indices
 
 
-@registered("quantizers::nearest_implicit_code")
+@registered("nearest_implicit_code")
 def _nearest_implicit_code(
     targets: Tensor, context: Tensor, codes: Tensor, weight: Tensor, bias: Tensor, blocks: list[Tensor]
 ) -> Tensor:

@@ -59,7 +59,7 @@ def k_nearest_codes(x: Tensor, codebook: Tensor, k: int) -> tuple[Tensor, Tensor
     return indices, distance
 
 
-@registered("quantizers::k_nearest_codes")
+@registered("k_nearest_codes")
 def _k_nearest_codes(x: Tensor, codebook: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return K_NEAREST_CODES.run(x, codebook, k)
 

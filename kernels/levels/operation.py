@@ -70,7 +70,7 @@ def round_levels(z: Tensor, levels: Sequence[int], slope: float = 1.0) -> tuple[
     return with_value(bound_levels(z, integers(levels, z.device), slope), codes), indices
 
 
-@registered("quantizers::round_levels")
+@registered("round_levels")
 def _round_levels(z: Tensor, levels: Sequence[int], slope: float) -> tuple[Tensor, Tensor]:
     return ROUND_LEVELS.run(z, integers(levels, z.device), slope)
 
@@ -101,7 +101,7 @@ _round_levels.register_autograd(_backward, setup_context=_save)
 _round_levels.register_vmap(along(_round_levels, 0, 1, one_by_one(_round_levels)))
 
 
-@registered("quantizers::round_levels_backward")
+@registered("round_levels_backward")
 def _round_levels_backward(gradient: Tensor, z: Tensor, levels: Sequence[int], slope: float) -> Tensor:
     return ROUND_LEVELS_BACKWARD.run(gradient, z, integers(levels, z.device), slope)
 

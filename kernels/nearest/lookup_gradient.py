@@ -60,7 +60,7 @@ def differentiable_codebook_gradient(
     return code_sums(push if codes_gradient is None else push + codes_gradient, indices, codebook_size)[1]
 
 
-@registered("quantizers::lookup_vector_gradient")
+@registered("lookup_vector_gradient")
 def vector_gradient(loss_gradient: Tensor, x: Tensor, codes: Tensor, indices: Tensor, weight: float) -> Tensor:
     return LOOKUP_VECTOR_GRADIENT.run(loss_gradient, x, codes, indices, weight)
 
@@ -70,7 +70,7 @@ def _(loss_gradient: Tensor, x: Tensor, codes: Tensor, indices: Tensor, weight: 
     return x.new_empty(x.shape)
 
 
-@registered("quantizers::lookup_codebook_gradient")
+@registered("lookup_codebook_gradient")
 def codebook_gradient(
     codes_gradient: Tensor | None,
     loss_gradient: Tensor,

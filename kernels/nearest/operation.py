@@ -130,7 +130,7 @@ def _looked_up(
     return codes, first + second
 
 
-@registered("quantizers::nearest_code")
+@registered("nearest_code")
 def _nearest_code(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
     return NEAREST_CODE.run(x, codebook)
 
@@ -147,7 +147,7 @@ _nearest_code.register_without_gradient()
 _nearest_code.register_vmap(along(_nearest_code, 1, 1, along(_nearest_code, 0, 2, one_by_one(_nearest_code))))
 
 
-@registered("quantizers::nearest_lookup")
+@registered("nearest_lookup")
 def _nearest_lookup(
     x: Tensor, codebook: Tensor, vector_weight: Tensor, code_weight: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:

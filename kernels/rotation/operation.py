@@ -47,7 +47,7 @@ def rotate_grad(gradient: Tensor, x: Tensor, quantized: Tensor) -> Tensor:
     return result
 
 
-@registered("quantizers::rotate_grad")
+@registered("rotate_grad")
 def _rotate_grad(gradient: Tensor, x: Tensor, quantized: Tensor) -> Tensor:
     return ROTATE_GRAD.run(gradient, x, quantized)
 

@@ -41,7 +41,7 @@ def log_mean_softmax(x: Tensor, keys: Tensor, bias: Tensor, valid: Tensor) -> Te
     return mean
 
 
-@registered("quantizers::log_mean_softmax")
+@registered("log_mean_softmax")
 def _log_mean_softmax(x: Tensor, keys: Tensor, bias: Tensor, valid: Tensor) -> Tensor:
     dtype = compute_dtype(x, keys, bias)
     x, keys, bias = (tensor.detach().to(dtype) for tensor in (x, keys, bias))

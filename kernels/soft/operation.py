@@ -115,7 +115,7 @@ def _soft(
     return with_value(soft, value), indices, with_value(differing, divergence), log_sums
 
 
-@registered("quantizers::soft_codes")
+@registered("soft_codes")
 def _soft_codes(
     x: Tensor, keys: Tensor, bias: Tensor, values: Tensor, temperature: Tensor, seed: Tensor | None
 ) -> Outputs:
@@ -176,7 +176,7 @@ def _(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Any,
     return rule(info, in_dims, *arguments)
 
 
-@registered("quantizers::soft_codes_backward")
+@registered("soft_codes_backward")
 def _soft_codes_backward(
     value_gradient: Tensor,
     divergence_gradient: Tensor,

@@ -114,7 +114,7 @@ def ema_code_sums(
     return new_size, new_sum
 
 
-@registered("quantizers::code_sums")
+@registered("code_sums")
 def _code_sums(x: Tensor, indices: Tensor, codebook_size: int) -> tuple[Tensor, Tensor]:
     return CODE_SUMS.run(x, indices, codebook_size)
 
@@ -143,7 +143,7 @@ _code_sums.register_autograd(_sums_backward, setup_context=_save_sums)
 _code_sums.register_vmap(along(_code_sums, 0, 2, one_by_one(_code_sums)))
 
 
-@registered("quantizers::ema_code_sums")
+@registered("ema_code_sums")
 def _ema_code_sums(
     x: Tensor, indices: Tensor, cluster_size: Tensor, embedding_sum: Tensor, decay: Tensor
 ) -> tuple[Tensor, Tensor]:

@@ -41,7 +41,7 @@ def sinkhorn_potentials(x: Tensor, keys: Tensor, bias: Tensor, counts: Tensor, i
     return potentials
 
 
-@registered("quantizers::sinkhorn_potentials")
+@registered("sinkhorn_potentials")
 def _sinkhorn_potentials(x: Tensor, keys: Tensor, bias: Tensor, counts: Tensor, iterations: int) -> Tensor:
     return SINKHORN_POTENTIALS.run(x, keys, bias, counts, iterations)
 

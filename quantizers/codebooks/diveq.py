@@ -1,9 +1,8 @@
 """DiVeQ: the quantization error as a differentiable length times a constant direction."""
 
-from typing import Unpack
-
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from quantizers.codebooks.options import GivenOptionalLossOptions
 from quantizers.codebooks.vector import VectorQuantizer

@@ -1,9 +1,8 @@
 """Vector quantization whose codes are moving averages of the vectors that chose them."""
 
-from typing import Unpack
-
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from quantizers.codebooks.given import GivenCodes, size_of
 from quantizers.codebooks.nearest import NearestCodeQuantizer

@@ -1,10 +1,11 @@
 """Index backpropagation quantization: the gradient goes through the softmax over all codes."""
 
 from collections.abc import Iterator
-from typing import Any, Unpack
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from quantizers.clustering.kmeans import kmeans
 from quantizers.codebooks.nearest import squared_distances

@@ -1,10 +1,11 @@
 """Product quantization with learned codebooks, which are all searched in one call."""
 
-from typing import Literal, Unpack
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import Unpack
 
 from quantizers.clustering.kmeans import kmeans
 from quantizers.codebooks.nearest import NearestCodeQuantizer

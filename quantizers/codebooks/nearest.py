@@ -2,10 +2,11 @@
 
 import abc
 from collections.abc import Iterator
-from typing import Any, ClassVar, Unpack
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from quantizers.codebooks.options import CommitmentOptions
 from quantizers.core.arguments.checks import Size, Weight

@@ -1,9 +1,8 @@
 """NSVQ: noise of the same length replaces the quantization error in training."""
 
-from typing import Unpack
-
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from quantizers.codebooks.options import GivenOptionalLossOptions
 from quantizers.codebooks.vector import VectorQuantizer

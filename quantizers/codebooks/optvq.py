@@ -1,9 +1,8 @@
 """OptVQ: codes that are assigned by optimal transport in training, so that all are used equally."""
 
-from typing import Unpack
-
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from quantizers.codebooks.options import GradientOptions
 from quantizers.codebooks.vector import VectorQuantizer

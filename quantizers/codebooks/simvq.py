@@ -2,10 +2,11 @@
 
 import itertools
 from collections.abc import Iterator
-from typing import Any, Literal, Unpack
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from quantizers.clustering.kmeans import kmeans
 from quantizers.codebooks.given import size_of

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from quantizers.codebooks.lattices import barnes_wall_points, e8_points, leech_points
 from quantizers.codebooks.nearest import NearestCodeQuantizer

@@ -1,10 +1,11 @@
 """Vector quantization with a learned codebook."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Unpack
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from quantizers.codebooks.given import GivenCodes, size_of
 from quantizers.codebooks.options import VQOptions

@@ -2,10 +2,11 @@
 
 import abc
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from quantizers.composite.composed import all_valid
 from quantizers.composite.repetition import STAGE_OPTIONS

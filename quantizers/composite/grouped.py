@@ -1,10 +1,11 @@
 """Product quantization: groups of channels with a code each."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from quantizers.composite.composed import all_valid, check_component, has_codes, joined
 from quantizers.composite.repetition import STAGE_OPTIONS, repeated

@@ -2,10 +2,11 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Annotated, Any, Self, Unpack
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
+from typing_extensions import Self, Unpack
 
 from quantizers.composite.pyramid import GivenScales, Interpolation, as_vectors
 from quantizers.composite.pyramid_options import Axes, PyramidOptions

@@ -1,10 +1,11 @@
 """Several quantizers of the same vectors, side by side."""
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from quantizers.composite.composed import ComposedQuantizer, all_valid, check_component, joined
 from quantizers.composite.repetition import STAGE_OPTIONS, repeated

@@ -4,10 +4,11 @@ import abc
 import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from typing import Annotated, Any, NamedTuple, Unpack
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from quantizers.composite.bit_flips import FlippedScales, check_bits, flip_bits, flipped_codes
 from quantizers.composite.blends import spread_blends

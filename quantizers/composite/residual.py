@@ -2,10 +2,11 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from quantizers.codebooks.nearest import squared_distances
 from quantizers.composite.beam import beam_search

@@ -1,10 +1,11 @@
 """Optimized product quantization: a rotation in front of another quantizer."""
 
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import Self
 
 from quantizers.composite.composed import check_component, has_codes
 from quantizers.composite.enclosing import EnclosingQuantizer

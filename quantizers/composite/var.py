@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Annotated, Any, Self, Unpack
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
+from typing_extensions import Self, Unpack
 
 from quantizers.composite.blends import BlendConvolution
 from quantizers.composite.pyramid import GivenScales, Interpolation, as_vectors, for_each_map

@@ -3,10 +3,11 @@
 import abc
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, Never
+from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import Never
 
 from quantizers.core.arguments.checks import Count, Size
 from quantizers.core.arguments.construction import RecordedConstruction

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
+from typing_extensions import Self
 
 
 class ForwardEvent(NamedTuple):

@@ -1,9 +1,8 @@
 """No quantization, with the interface of a quantizer."""
 
-from typing import Self
-
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from quantizers.core.arguments.checks import Count, Size
 from quantizers.core.arguments.options import checked

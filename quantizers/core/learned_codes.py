@@ -2,10 +2,10 @@
 
 import itertools
 from collections.abc import Iterator
-from typing import Self
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from quantizers.core.arguments.checks import check_at_least
 from quantizers.core.code_space import CodeSpace

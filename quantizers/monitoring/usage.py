@@ -4,10 +4,11 @@
 """
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from quantizers.core.arguments.checks import check_at_least, check_integers
 from quantizers.core.base import Quantizer

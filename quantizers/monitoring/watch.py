@@ -13,6 +13,7 @@ from quantizers.composite.composed import outermost
 from quantizers.composite.pyramid_quantizer import PyramidQuantizer, shown_scale
 from quantizers.core.base import Quantizer
 from quantizers.core.code_hooks import ForwardEvent
+from quantizers.kernels.common.compat import is_exporting
 from quantizers.monitoring.usage import CodebookUsage, check_sizes, count_, new_slots
 
 Results = dict[str, dict[str, Tensor]]
@@ -171,7 +172,7 @@ class Counting:
 
     def __call__(self, quantizer: Quantizer, event: ForwardEvent) -> None:
         indices = event.indices
-        if torch.compiler.is_exporting() or indices.is_meta:
+        if is_exporting() or indices.is_meta:
             return
         if self.training is not None and self.training != quantizer.training:
             return

@@ -2,10 +2,11 @@
 
 import copy
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from quantizers.core.arguments.checks import Level, Share, Size
 from quantizers.core.arguments.options import checked

@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
+
+from typing_extensions import Self
 
 from quantizers.core.arguments.checks import Level, Size
 from quantizers.core.arguments.forwarding import check_forwarded, forwards

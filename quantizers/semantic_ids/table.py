@@ -1,7 +1,8 @@
 """A table of items and their semantic IDs."""
 
 import os
-from typing import Self
+
+from typing_extensions import Self
 
 from quantizers.core.arguments.checks import check_at_least
 from quantizers.core.base import Quantizer

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from quantizers.core.wrappers import takes_anything, unwrapped
+from quantizers.kernels.common.compat import add_note
 from quantizers.kernels.common.dispatch import warn_once
 
 Positional = tuple[Any, ...]
@@ -85,9 +86,10 @@ class Arguments:
 
     def explain(self, error: Exception) -> None:
         """Add a note on what the forward was called with to an error that it raised."""
-        error.add_note(
+        add_note(
+            error,
             f"{self.caller} called {self.called} with arguments that it selected from a batch; if these are not "
-            f"the right ones, {INSTEAD}"
+            f"the right ones, {INSTEAD}",
         )
 
     def _first(self, batch: Positional | list[Any]) -> Positional:

@@ -5,11 +5,11 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from quantizers.core.base import Quantizer
 from quantizers.core.code_hooks import CodeHook, code_hooks_paused
+from quantizers.kernels.common.compat import without_compilation
 from quantizers.training.batches import Arguments, Mover
 from quantizers.training.restoring import SavedBuffers, modes, random_generators
 
@@ -93,7 +93,7 @@ def undisturbed(model: nn.Module, quantizers: Collection[Quantizer], *, training
         modes(model, quantizers, training),
         random_generators(model),
         code_hooks_paused(quantizers),
-        torch.compiler.set_stance("force_eager"),
+        without_compilation(),
     ):
         yield
 

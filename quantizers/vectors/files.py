@@ -8,10 +8,11 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn
 
 import numpy as np
 from torch import Tensor
+from typing_extensions import Self
 
 from quantizers.core.arguments.checks import check_at_least
 

@@ -85,7 +85,8 @@ class Region:
         return values
 
     def _array(self, raw: "np.ndarray[Any, np.dtype[np.uint8]]", rows: int, channels: int) -> Array:
-        return np.ndarray((rows, channels), self.dtype, raw.data, strides=self.strides)
+        array: Array = np.ndarray((rows, channels), self.dtype, raw.data, strides=self.strides)
+        return array
 
 
 class RegionVectors(IndexedVectors):

@@ -1,9 +1,10 @@
 """Options that several constructors share, through `**options: Unpack[...]`."""
 
 import inspect
-from typing import Annotated, Any, TypedDict, Unpack
+from typing import Annotated, Any, TypedDict
 
 import pytest
+from typing_extensions import Unpack
 
 import quantizers
 from quantizers.core.arguments.checks import Weight

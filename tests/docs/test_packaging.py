@@ -7,7 +7,6 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
-import tomllib
 import venv
 import zipfile
 from pathlib import Path
@@ -15,6 +14,11 @@ from pathlib import Path
 import pytest
 
 import quantizers
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # which pytest installs there
 
 ROOT = Path(__file__).parents[2]
 CORE = {"quantizers", "torch", "numpy"}

@@ -1,8 +1,7 @@
 """A method whose assignment depends on the batch."""
 
-from typing import Unpack
-
 from torch import Tensor
+from typing_extensions import Unpack
 
 from quantizers import VectorQuantizer
 from quantizers.codebooks.options import VQOptions

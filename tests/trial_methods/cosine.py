@@ -1,6 +1,8 @@
 """A method whose class fixes the distance."""
 
-from typing import TypedDict, Unpack
+from typing import TypedDict
+
+from typing_extensions import Unpack
 
 from quantizers import VectorQuantizer
 from quantizers.codebooks.options import ChannelDim, CodeDim, CommitmentWeight, Regularizers

@@ -1,9 +1,8 @@
 """A method that draws random numbers in training."""
 
-from typing import Unpack
-
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from quantizers import VectorQuantizer
 from quantizers.codebooks.options import VQOptions

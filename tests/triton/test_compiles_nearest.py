@@ -68,7 +68,7 @@ def configurations() -> list[tuple[int, int]]:
     found = {}
     for sm in CAPABILITIES:
         for d in range(400, 0, -1):
-            found[*key(sm, d), configuration(sm, d)[1]] = sm, d
+            found[(*key(sm, d), configuration(sm, d)[1])] = sm, d
     return list(found.values())
 
 

@@ -2,10 +2,11 @@
 
 import abc
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from quantizers.adapters.bases.copying import set_codebook, stages_of
 from quantizers.adapters.bases.spec import QuantizerSpec, random_vectors

@@ -1,9 +1,10 @@
 """A base for contracts whose models set the dtype of what their quantizer returns."""
 
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 from torch import Tensor
+from typing_extensions import Self
 
 from quantizers.adapters.bases.adapter import Adapter
 from quantizers.core.base import Quantizer

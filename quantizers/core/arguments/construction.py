@@ -3,11 +3,12 @@
 import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor, nn
 from torch import distributed as dist
+from typing_extensions import Self
 
 from quantizers.core.arguments.checks import elements, plain
 from quantizers.core.arguments.options import plain_arguments

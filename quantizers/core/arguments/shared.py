@@ -13,7 +13,9 @@ with every option of the TypedDict, at its default where the caller gave none.
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Unpack, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+from typing_extensions import Unpack
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,9 @@ def _parameter(name: str, hint: Any) -> inspect.Parameter:
     defaults = [item for item in metadata if isinstance(item, Default)]
     if len(defaults) != 1:
         raise TypeError(f"option {name} has {len(defaults)} defaults, expected one Default in its annotation")
-    rest = [item for item in metadata if not isinstance(item, Default)]
-    annotation = Annotated[base, *rest] if rest else base
+    annotation: Any = base
+    for item in metadata:
+        if not isinstance(item, Default):
+            annotation = Annotated[annotation, item]
     kind = inspect.Parameter.KEYWORD_ONLY
     return inspect.Parameter(name, kind, default=defaults[0].value, annotation=annotation)

@@ -7,10 +7,11 @@ tensors that have no value yet with the module's own `reset_parameters`, and is 
 """
 
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
 
 class SelfInitialized(nn.Module):

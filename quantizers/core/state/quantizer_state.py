@@ -3,10 +3,11 @@
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from quantizers.core.state.half_state import is_half
 from quantizers.core.state.index_format import NAME, Rule, as_bytes, difference

@@ -1,10 +1,10 @@
 """A loss that gives the codes the same mean and covariance as the vectors."""
 
 import math
-from typing import Never
 
 import torch
 from torch import Tensor
+from typing_extensions import Never
 
 from quantizers.core.arguments.checks import Weight
 from quantizers.core.arguments.configurable import configurable

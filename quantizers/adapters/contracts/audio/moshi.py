@@ -1,9 +1,10 @@
 """The residual quantizers of moshi's package, and the halves of its split quantizer."""
 
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from quantizers.adapters.bases.spec import QuantizerSpec
 from quantizers.adapters.contracts.audio.audiocraft import AudiocraftAdapter

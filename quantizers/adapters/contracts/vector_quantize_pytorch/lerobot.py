@@ -1,9 +1,10 @@
 """ResidualVQ of LeRobot's VQ-BeT, a copy of an older version of vector-quantize-pytorch."""
 
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from quantizers.adapters.contracts.vector_quantize_pytorch.residual_vq_older import ResidualVQOlderAdapter
 from quantizers.core.base import Quantizer
