@@ -14,11 +14,9 @@ the arithmetic by name.
 """
 
 import importlib
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from quantizers import presets
-from quantizers.adapters import plug_in, take_codebook, unplug
-from quantizers.clustering.balanced import balanced_codes
 from quantizers.codebooks.diveq import DiVeQ
 from quantizers.codebooks.ema import EMAVectorQuantizer
 from quantizers.codebooks.gaussian_quant import GaussianQuant
@@ -51,11 +49,9 @@ from quantizers.core.gradients import reflection, rotation, straight_through
 from quantizers.core.identity import Identity
 from quantizers.core.map_quantizer import MapQuantizer
 from quantizers.core.output import QuantizerOutput
-from quantizers.core.registry import available, create, options, register
+from quantizers.core.registry import available, create, options, register, register_scheme
 from quantizers.core.row_quantizer import RowQuantizer
-from quantizers.fitting import fit
 from quantizers.kernels.common.dispatch import use_implementation
-from quantizers.monitoring import metrics
 from quantizers.scalar.bernoulli import BernoulliQuantizer
 from quantizers.scalar.bsq import BSQ
 from quantizers.scalar.dithered_fsq import DitheredFSQ
@@ -64,17 +60,24 @@ from quantizers.scalar.fsq import FSQ
 from quantizers.scalar.levels import levels_for
 from quantizers.scalar.lfq import LFQ
 from quantizers.scalar.normalized_fsq import NormalizedFSQ
-from quantizers.semantic_ids import SemanticIDs, semantic_ids
-from quantizers.serialization.configuration import configuration, rebuild
-from quantizers.serialization.saving import load, save
-from quantizers.training import regularizers, schedules
-from quantizers.training.anchors import AnchorUpdate
-from quantizers.training.cross_entropy import code_cross_entropy
-from quantizers.training.dead_codes import DeadCodeReplacement
-from quantizers.training.final_means import final_means
-from quantizers.training.splitting import CodeSplitting
-from quantizers.training.warm_start import warm_start
 from quantizers.version import __version__
+
+if TYPE_CHECKING:
+    from quantizers import presets
+    from quantizers.adapters import plug_in, take_codebook, unplug
+    from quantizers.clustering.balanced import balanced_codes
+    from quantizers.fitting import fit
+    from quantizers.item_ids import SemanticIDs, semantic_ids
+    from quantizers.monitoring import metrics
+    from quantizers.serialization.configuration import configuration, rebuild
+    from quantizers.serialization.saving import load, save
+    from quantizers.training import regularizers, schedules
+    from quantizers.training.anchors import AnchorUpdate
+    from quantizers.training.cross_entropy import code_cross_entropy
+    from quantizers.training.dead_codes import DeadCodeReplacement
+    from quantizers.training.final_means import final_means
+    from quantizers.training.splitting import CodeSplitting
+    from quantizers.training.warm_start import warm_start
 
 __all__ = [
     "BSQ",
@@ -147,21 +150,56 @@ __all__ = [
     "warm_start",
 ]
 
-# Attributes that are imported when they are first asked for: they need extras, or most programs never use them.
+# What most programs do not use, or what needs an extra, is imported when it is first asked for.
 _LAZY = {
+    "AnchorUpdate": "quantizers.training.anchors:AnchorUpdate",
+    "CodeSplitting": "quantizers.training.splitting:CodeSplitting",
+    "DeadCodeReplacement": "quantizers.training.dead_codes:DeadCodeReplacement",
+    "SemanticIDs": "quantizers.item_ids:SemanticIDs",
+    "adapters": "quantizers.adapters",
+    "balanced_codes": "quantizers.clustering.balanced:balanced_codes",
     "bitstream": "quantizers.bitstream",
+    "code_cross_entropy": "quantizers.training.cross_entropy:code_cross_entropy",
+    "configuration": "quantizers.serialization.configuration:configuration",
     "export": "quantizers.export",
+    "final_means": "quantizers.training.final_means:final_means",
+    "fit": "quantizers.fitting:fit",
     "hub": "quantizers.serialization.hub",
+    "load": "quantizers.serialization.saving:load",
+    "metrics": "quantizers.monitoring.metrics",
+    "plug_in": "quantizers.adapters:plug_in",
+    "presets": "quantizers.presets",
+    "rebuild": "quantizers.serialization.configuration:rebuild",
+    "regularizers": "quantizers.training.regularizers",
+    "save": "quantizers.serialization.saving:save",
+    "schedules": "quantizers.training.schedules",
+    "semantic_ids": "quantizers.item_ids:semantic_ids",
+    "take_codebook": "quantizers.adapters:take_codebook",
+    "unplug": "quantizers.adapters:unplug",
     "usage": "quantizers.monitoring.usage",
-    "watch": "quantizers.monitoring.watch",
+    "warm_start": "quantizers.training.warm_start:warm_start",
+    "watch": "quantizers.monitoring.watch:watch",
 }
+
+
+def _preset(name: str) -> tuple[Any, Mapping[str, object]]:
+    from quantizers.presets import resolve
+
+    return resolve(name)
+
+
+register_scheme("preset", _preset)
 
 
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'quantizers' has no attribute {name!r}")
-    module = importlib.import_module(_LAZY[name])
-    return module.watch if name == "watch" else module
+    module, _, attribute = _LAZY[name].partition(":")
+    value = importlib.import_module(module)
+    if attribute:
+        value = getattr(value, attribute)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

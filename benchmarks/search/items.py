@@ -10,8 +10,8 @@ from benchmarks.search import identifiers, of_faiss, ours
 from benchmarks.search.coders import FAISS, OURS
 from benchmarks.search.measures import relative_error, timed
 from benchmarks.search.neighbours import nearest_other
-from quantizers.semantic_ids import SemanticIDs
-from quantizers.semantic_ids.collisions import POLICIES
+from quantizers.item_ids import SemanticIDs
+from quantizers.item_ids.collisions import POLICIES
 
 KEEP = "keep"  # the policy of faiss's codes, whose collisions nothing resolves
 

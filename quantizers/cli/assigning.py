@@ -12,8 +12,8 @@ from quantizers.cli.settings import Prepared
 from quantizers.cli.writing import IndexWriter, Names, columns_of, npy_writer, parquet_writer
 from quantizers.fitting import encode_vectors
 from quantizers.fitting.report import OnProgress
-from quantizers.semantic_ids import SemanticIDs
-from quantizers.semantic_ids.groups import collision_rate
+from quantizers.item_ids import SemanticIDs
+from quantizers.item_ids.groups import collision_rate
 from quantizers.serialization.saving import save
 
 BLOCK = 2**16  # rows of a table that are written at once

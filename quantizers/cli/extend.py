@@ -13,7 +13,7 @@ from quantizers.cli.items import read_items
 from quantizers.cli.progress import shown_on
 from quantizers.cli.ranks import find_device
 from quantizers.cli.summary import first_names, say, say_files
-from quantizers.semantic_ids import SemanticIDs
+from quantizers.item_ids import SemanticIDs
 from quantizers.vectors import open_vectors
 
 

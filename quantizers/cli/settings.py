@@ -14,7 +14,7 @@ from quantizers.cli.items import read_items
 from quantizers.cli.ranks import is_first
 from quantizers.cli.writing import Names, import_pyarrow
 from quantizers.core.base import Quantizer
-from quantizers.semantic_ids.items import check_distinct
+from quantizers.item_ids.items import check_distinct
 from quantizers.vectors import Vectors, open_vectors
 
 CHECKPOINT = "checkpoint.pt"

@@ -16,7 +16,7 @@ import difflib
 from collections.abc import Mapping
 
 from quantizers.core.arguments.hints import did_you_mean
-from quantizers.core.registry import Builder, register_scheme
+from quantizers.core.registry import Builder
 from quantizers.presets import audio, images, other, speech, video
 from quantizers.presets.preset import Preset, Published
 
@@ -40,9 +40,7 @@ def get(name: str) -> Preset:
     return _PRESETS[name]
 
 
-def _resolve(name: str) -> tuple[str | Builder, Mapping[str, object]]:
+def resolve(name: str) -> tuple[str | Builder, Mapping[str, object]]:
+    """The method and options of a preset, for `create("preset:...")`. Raises: the error of `get`."""
     preset = get(name)
     return preset.method, preset.options
-
-
-register_scheme("preset", _resolve)

@@ -10,6 +10,7 @@ from torch import nn
 
 from quantizers.core.arguments.configurable import Arguments, ConfigurableClass, configurable_classes
 from quantizers.core.regularizer import Regularizer
+from quantizers.training import regularizers  # noqa: F401 - defines classes that configurations name
 
 SEQUENTIAL = "nn.Sequential"
 KINDS: dict[str, type] = {"module": nn.Module, "regularizer": Regularizer}

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
-from quantizers.semantic_ids import SemanticIDs
+from quantizers.item_ids import SemanticIDs
 from tests.cli.conftest import COUNT, Run, clustered
 
 

@@ -12,7 +12,7 @@ from matplotlib import image
 
 import quantizers
 from quantizers.cli import fit as fit_command
-from quantizers.semantic_ids import SemanticIDs
+from quantizers.item_ids import SemanticIDs
 from tests.cli.conftest import COUNT, Run, clustered
 
 RESULTS = ["config.json", "ids.npy", "items.json", "model.safetensors", "report.json", "report.png"]

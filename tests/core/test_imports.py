@@ -21,7 +21,7 @@ LAYERS = [
     {"training", "monitoring", "bitstream", "presets"},
     {"fitting"},
     {"serialization"},
-    {"adapters", "export", "semantic_ids"},
+    {"adapters", "export", "item_ids"},
     {"cli"},
     {"__main__"},
 ]

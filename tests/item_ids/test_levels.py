@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from quantizers.semantic_ids.groups import group_numbers
-from quantizers.semantic_ids.levels import Levels
+from quantizers.item_ids.groups import group_numbers
+from quantizers.item_ids.levels import Levels
 from tests.cases import CASES, DIM, Case, normal
 
 PROJECTED = [

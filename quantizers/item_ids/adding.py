@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from quantizers.fitting.report import OnProgress
-from quantizers.semantic_ids.assignment import assign
-from quantizers.semantic_ids.collisions import POLICIES
-from quantizers.semantic_ids.items import Item, Items, check_count, check_distinct, check_items
-from quantizers.semantic_ids.levels import Levels
+from quantizers.item_ids.assignment import assign
+from quantizers.item_ids.collisions import POLICIES
+from quantizers.item_ids.items import Item, Items, check_count, check_distinct, check_items
+from quantizers.item_ids.levels import Levels
 from quantizers.vectors import Vectors
 
 

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from quantizers.fitting import encode_vectors
 from quantizers.fitting.report import OnProgress
-from quantizers.semantic_ids.groups import group_sizes, shared_group_numbers
-from quantizers.semantic_ids.levels import Levels
-from quantizers.semantic_ids.reading import Reader
+from quantizers.item_ids.groups import group_sizes, shared_group_numbers
+from quantizers.item_ids.levels import Levels
+from quantizers.item_ids.reading import Reader
 from quantizers.vectors import Vectors
 
 

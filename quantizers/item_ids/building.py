@@ -11,11 +11,11 @@ from quantizers.core.registry import create
 from quantizers.fitting import fit
 from quantizers.fitting.progress_bar import watched
 from quantizers.fitting.report import OnProgress
-from quantizers.semantic_ids.adding import check_new_items
-from quantizers.semantic_ids.assignment import check_capacity
-from quantizers.semantic_ids.collisions import NEED_IDS, check_policy
-from quantizers.semantic_ids.items import Items
-from quantizers.semantic_ids.table import SemanticIDs
+from quantizers.item_ids.adding import check_new_items
+from quantizers.item_ids.assignment import check_capacity
+from quantizers.item_ids.collisions import NEED_IDS, check_policy
+from quantizers.item_ids.items import Items
+from quantizers.item_ids.table import SemanticIDs
 from quantizers.vectors import open_vectors
 from quantizers.vectors.opening import Data
 

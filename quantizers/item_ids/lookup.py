@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from quantizers.core.arguments.checks import check_at_least, check_size, shown
-from quantizers.semantic_ids.groups import collision_rate
-from quantizers.semantic_ids.items import Item
-from quantizers.semantic_ids.prefixes import PrefixIndex
-from quantizers.semantic_ids.tokens import token, vocabulary
+from quantizers.item_ids.groups import collision_rate
+from quantizers.item_ids.items import Item
+from quantizers.item_ids.prefixes import PrefixIndex
+from quantizers.item_ids.tokens import token, vocabulary
 
 
 class IDTable(abc.ABC):

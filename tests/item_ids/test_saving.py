@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import quantizers
-from quantizers.semantic_ids import SemanticIDs, saving
-from quantizers.semantic_ids.collisions import POLICIES
-from tests.semantic_ids.cases import build, embeddings, names, seeds
+from quantizers.item_ids import SemanticIDs, saving
+from quantizers.item_ids.collisions import POLICIES
+from tests.item_ids.cases import build, embeddings, names, seeds
 
 FILES = {"config.json", "model.safetensors", "ids.npy", "items.json", "semantic_ids.json"}
 

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from quantizers.item_ids.acceptance import accept
+from quantizers.item_ids.groups import group_sizes, shared_group_numbers
+from quantizers.item_ids.levels import Levels
 from quantizers.kernels.k_nearest.operation import k_nearest_codes
-from quantizers.semantic_ids.acceptance import accept
-from quantizers.semantic_ids.groups import group_sizes, shared_group_numbers
-from quantizers.semantic_ids.levels import Levels
 
 ENTRIES = 2**22
 """Distances that are held at a time, unless a single prefix has more."""

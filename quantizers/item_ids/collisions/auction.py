@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 from quantizers.clustering.distinct import distinct_codes
-from quantizers.semantic_ids.assignment import Assignment
-from quantizers.semantic_ids.groups import shared_group_numbers
-from quantizers.semantic_ids.levels import Levels
-from quantizers.semantic_ids.placing import Placing, Request
+from quantizers.item_ids.assignment import Assignment
+from quantizers.item_ids.groups import shared_group_numbers
+from quantizers.item_ids.levels import Levels
+from quantizers.item_ids.placing import Placing, Request
 
 
 def auction(assignment: Assignment) -> Tensor:

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quantizers.fitting import Progress
-from quantizers.semantic_ids import SemanticIDs, semantic_ids
-from quantizers.semantic_ids.collisions import POLICIES
-from quantizers.semantic_ids.tokens import token, vocabulary
+from quantizers.item_ids import SemanticIDs, semantic_ids
+from quantizers.item_ids.collisions import POLICIES
+from quantizers.item_ids.tokens import token, vocabulary
 from tests.cases import normal
-from tests.semantic_ids.cases import build, embeddings, kinds, names, seeds
+from tests.item_ids.cases import build, embeddings, kinds, names, seeds
 
 
 def clustered(count: int = 400, dim: int = 8) -> torch.Tensor:

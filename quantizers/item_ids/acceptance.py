@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from quantizers.semantic_ids.groups import ranks_within
+from quantizers.item_ids.groups import ranks_within
 
 WINDOW = 8
 """Candidates of an item that are compared at a time."""

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import quantizers
-from quantizers.semantic_ids import SemanticIDs, semantic_ids
-from tests.semantic_ids.cases import build
+from quantizers.item_ids import SemanticIDs, semantic_ids
+from tests.item_ids.cases import build
 
 X = torch.arange(20.0).reshape(5, 4)
 

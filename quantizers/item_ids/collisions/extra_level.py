@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from quantizers.semantic_ids.assignment import Assignment
-from quantizers.semantic_ids.groups import ranks_within, shared_group_numbers
+from quantizers.item_ids.assignment import Assignment
+from quantizers.item_ids.groups import ranks_within, shared_group_numbers
 
 
 def extra_level(assignment: Assignment) -> Tensor:

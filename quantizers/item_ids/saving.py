@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from quantizers.core.base import Quantizer
-from quantizers.semantic_ids.items import Item
+from quantizers.item_ids.items import Item
 from quantizers.serialization.saving import WEIGHTS, check_folder, import_safetensors
 from quantizers.serialization.saving import load as load_quantizer
 from quantizers.serialization.saving import save as save_quantizer

@@ -5,7 +5,7 @@
 `levels.py` states the search for the next code of an ID.
 """
 
-from quantizers.semantic_ids.building import semantic_ids
-from quantizers.semantic_ids.table import SemanticIDs
+from quantizers.item_ids.building import semantic_ids
+from quantizers.item_ids.table import SemanticIDs
 
 __all__ = ["SemanticIDs", "semantic_ids"]

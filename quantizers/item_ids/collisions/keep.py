@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from quantizers.semantic_ids.assignment import Assignment
+from quantizers.item_ids.assignment import Assignment
 
 
 def keep(assignment: Assignment) -> Tensor:

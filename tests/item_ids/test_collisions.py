@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from quantizers.semantic_ids import SemanticIDs, placing
-from quantizers.semantic_ids.collisions import POLICIES
-from quantizers.semantic_ids.levels import Levels
-from tests.semantic_ids.cases import DISTINCT, QUANTIZERS, build, embeddings, kinds, names, seeds
+from quantizers.item_ids import SemanticIDs, placing
+from quantizers.item_ids.collisions import POLICIES
+from quantizers.item_ids.levels import Levels
+from tests.item_ids.cases import DISTINCT, QUANTIZERS, build, embeddings, kinds, names, seeds
 
 distinct = pytest.mark.parametrize("collisions", DISTINCT)
 every_policy = pytest.mark.parametrize("collisions", sorted(POLICIES))

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from torch import Tensor
 
 from quantizers.core.arguments.checks import shown
-from quantizers.semantic_ids.assignment import Assignment
-from quantizers.semantic_ids.collisions.auction import auction
-from quantizers.semantic_ids.collisions.extra_level import extra_level
-from quantizers.semantic_ids.collisions.keep import keep
-from quantizers.semantic_ids.collisions.next_code import next_code
+from quantizers.item_ids.assignment import Assignment
+from quantizers.item_ids.collisions.auction import auction
+from quantizers.item_ids.collisions.extra_level import extra_level
+from quantizers.item_ids.collisions.keep import keep
+from quantizers.item_ids.collisions.next_code import next_code
 
 Policy = Callable[[Assignment], Tensor]
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from quantizers.semantic_ids.groups import group_numbers
+from quantizers.item_ids.groups import group_numbers
 
 
 class PrefixIndex:

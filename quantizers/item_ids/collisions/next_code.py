@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from quantizers.semantic_ids.assignment import Assignment
-from quantizers.semantic_ids.groups import ranks_within, shared_group_numbers
-from quantizers.semantic_ids.placing import Placing, choose_nearest
+from quantizers.item_ids.assignment import Assignment
+from quantizers.item_ids.groups import ranks_within, shared_group_numbers
+from quantizers.item_ids.placing import Placing, choose_nearest
 
 
 def next_code(assignment: Assignment) -> Tensor:

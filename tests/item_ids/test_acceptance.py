@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from quantizers.semantic_ids.acceptance import accept
+from quantizers.item_ids.acceptance import accept
 
 
 def nearest_pairs(groups: Tensor, candidates: Tensor, distances: Tensor, room: Tensor) -> Tensor:

@@ -7,12 +7,12 @@ from typing_extensions import Self
 from quantizers.core.arguments.checks import check_at_least
 from quantizers.core.base import Quantizer
 from quantizers.fitting.report import OnProgress
-from quantizers.semantic_ids.adding import Added, check_new_items, new_items, next_number
-from quantizers.semantic_ids.collisions import check_policy
-from quantizers.semantic_ids.items import Items
-from quantizers.semantic_ids.levels import Levels
-from quantizers.semantic_ids.lookup import IDTable
-from quantizers.semantic_ids.saving import Stored, read, write
+from quantizers.item_ids.adding import Added, check_new_items, new_items, next_number
+from quantizers.item_ids.collisions import check_policy
+from quantizers.item_ids.items import Items
+from quantizers.item_ids.levels import Levels
+from quantizers.item_ids.lookup import IDTable
+from quantizers.item_ids.saving import Stored, read, write
 from quantizers.vectors import open_vectors
 from quantizers.vectors.opening import Data
 
@@ -24,7 +24,7 @@ class SemanticIDs(IDTable):
     makes one with a quantizer that is fitted already.
 
         >>> import torch, quantizers
-        >>> from quantizers.semantic_ids import SemanticIDs
+        >>> from quantizers.item_ids import SemanticIDs
         >>> quantizer = quantizers.create("residual", dim=2, num_quantizers=2, codebook_size=4)
         >>> ids = SemanticIDs.from_quantizer(quantizer, torch.randn(3, 2), items=["tea", "coffee", "cup"])
         >>> len(ids), len(ids["tea"]), ids.collision_rate
