@@ -7,6 +7,7 @@ import typer
 from benchmarks.cli import (
     chain,
     code,
+    imports,
     kernels,
     offline,
     prior,
@@ -34,6 +35,7 @@ app.command("utilization")(utilization.command)
 app.command("sweep")(sweep.command)
 app.command("study")(study.command)
 app.command("kernels")(kernels.command)
+app.command("imports")(imports.command)
 app.command("offline")(offline.command)
 app.command("robustness")(robustness.command)
 app.command("chain")(chain.command)
