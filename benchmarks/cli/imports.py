@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks.cli.common import Out, make_folder
-from benchmarks.cli.exits import sentences
+from benchmarks.cli.common import Out
+from benchmarks.cli.exits import make_writable, sentences
 from benchmarks.files import write_json
 from benchmarks.imports import PROGRAMS, run, sheet
 from benchmarks.kernels.progress import bar
@@ -21,8 +21,8 @@ def command(
     """Measure `import quantizers` beside `import torch` and the main peer. Writes imports.json."""
     console = Console()
     with sentences():
-        folder = make_folder(out)
+        make_writable(out)
         with bar(console, repetitions * len(PROGRAMS)) as on_start:
             result = run(repetitions, on_start)
-        write_json(folder / "imports.json", result)
+        write_json(out / "imports.json", result)
     console.print(rich_table(sheet(result)))
