@@ -1,6 +1,6 @@
 """Selects the implementation that runs an operation.
 
-- `reference`: the specification, in plain PyTorch; any device with float64.
+- `reference`: the specification, in plain PyTorch and float64.
 - `blocked`: a faster nearest-code search in plain PyTorch; every other operation uses the reference.
 - `compiled`: C++ for a CPU, compiled on first use.
 - `triton`: kernels for a GPU.
@@ -8,6 +8,8 @@
 By default (`auto`), an operation uses the fastest implementation for its tensors' device. An implementation
 requested by name runs or raises an error; it never falls back to another. An operation that has only a reference
 implementation uses it under every name, and is counted as such.
+
+What needs float64 runs on the CPU for the tensors of a device that has none, and its results return to the device.
 """
 
 import contextlib
@@ -23,8 +25,10 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from quantizers.kernels.common.modes import runs_eagerly
+from quantizers.kernels.common.wide import CPU, has_float64
 
 IMPLEMENTATIONS = ("auto", "reference", "blocked", "compiled", "triton")
 SMALLEST_CAPABILITY = (8, 0)  # the first with tf32 and bfloat16 products
@@ -41,6 +45,7 @@ class Operation(Generic[Arguments, Result]):
     """The functions that implement one operation. All take the same arguments, among them a tensor.
 
     `import_triton` imports and returns the function that launches the kernels: Triton may not be installed.
+    `without_float64` names the implementation that runs on devices without float64; None if all need it.
     """
 
     name: str
@@ -48,6 +53,7 @@ class Operation(Generic[Arguments, Result]):
     blocked: Callable[Arguments, Result] | None = None
     compiled: Callable[Arguments, Result] | None = None
     import_triton: Callable[[], Callable[Arguments, Result]] | None = None
+    without_float64: str | None = None
 
     def __post_init__(self) -> None:
         if self.name in OPERATIONS:
@@ -60,6 +66,9 @@ class Operation(Generic[Arguments, Result]):
         """
         tensor = next(argument for argument in arguments if isinstance(argument, Tensor))
         name, function = self._implementation(tensor)
+        if name != self.without_float64 and not has_float64(tensor.device):
+            result: Result = _carried(self.run(*_carried(arguments, CPU), **_carried(options, CPU)), tensor.device)
+            return result
         self.count(name)
         with without_autocast(tensor.device), _current_device(name, tensor):
             return function(*arguments, **options)
@@ -156,6 +165,11 @@ def _current_device(name: str, tensor: Tensor) -> contextlib.AbstractContextMana
         return contextlib.nullcontext()
     block: contextlib.AbstractContextManager[object] = torch.cuda.device_of(tensor)  # type: ignore[no-untyped-call]
     return block
+
+
+def _carried(value: Any, device: torch.device) -> Any:
+    """Return arguments or results with their tensors on a device."""
+    return tree_map_only(Tensor, lambda tensor: tensor.to(device), value)
 
 
 @functools.cache

@@ -9,6 +9,7 @@ from torch._subclasses.fake_tensor import is_fake
 from torch.autograd import forward_ad
 
 from quantizers.kernels.common.compat import is_exporting
+from quantizers.kernels.common.wide import has_float64
 
 _PLAIN = (Tensor, torch.nn.Parameter)
 
@@ -73,7 +74,7 @@ def _is_plain(tensor: Tensor) -> bool:
     """Whether a tensor is neither of a subclass, nor on a device without memory, nor mapped by
     `torch.autograd.grad(..., is_grads_batched=True)`.
     """
-    if type(tensor) not in _PLAIN or tensor.device.type not in ("cpu", "cuda"):
+    if type(tensor) not in _PLAIN or tensor.is_meta:
         return False
     return not torch._C._functorch.is_legacy_batchedtensor(tensor)
 
@@ -101,13 +102,14 @@ def with_value(surrogate: Tensor, value: Tensor) -> Tensor:
 
 
 def number(value: float | Tensor, like: Tensor, *others: Tensor) -> Any:
-    """Return a number as an argument of an operation on these tensors: itself in eager mode, else a 0-d float64
-    tensor.
+    """Return a number as an argument of an operation on these tensors: itself in eager mode, else a 0-d tensor, in
+    float64 if their device has it.
 
     A graph of `torch.compile` is specialized to the value of a number argument. A number that changes with each
     training step would need a new graph each time; as a tensor it becomes the graph's input. float64 matches a
     Python number, and a 0-d tensor does not change another tensor's dtype.
     """
+    dtype = torch.float64 if has_float64(like.device) else torch.float32
     if torch.compiler.is_compiling() or isinstance(value, Tensor):
-        return like.new_ones((), dtype=torch.float64) * value
-    return value if runs_eagerly(like, *others) else like.new_full((), value, dtype=torch.float64)
+        return like.new_ones((), dtype=dtype) * value
+    return value if runs_eagerly(like, *others) else like.new_full((), value, dtype=dtype)
