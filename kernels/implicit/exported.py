@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from quantizers.kernels.common.exported import first_highest
+from quantizers.kernels.common.wide import wide
 
 BLOCK = 256  # codes that are in memory at once for each vector
 
@@ -22,6 +23,6 @@ def nearest_implicit_code(
         values = block_terms + context_term[:, None]
         for up, down in zip(blocks[::2], blocks[1::2], strict=True):
             values = values + torch.relu(values @ up.T) @ down.T
-        values = values.double()
-        distances.append((values * (values - 2 * targets[:, None].double())).sum(-1))
+        values = wide(values)
+        distances.append((values * (values - 2 * wide(targets[:, None]))).sum(-1))
     return first_highest([-distance for distance in distances])

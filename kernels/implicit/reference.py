@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from quantizers.kernels.common.wide import wide
+
 BUDGET = 2**20  # numbers in the largest intermediate tensor: 4 MiB in float32
 
 
@@ -36,6 +38,7 @@ def nearest_implicit_code(
         values = code_terms + context_term[here, None]
         for up, down in zip(blocks[::2], blocks[1::2], strict=True):
             values = values + torch.relu(values @ up.T) @ down.T
-        values = values.double()
-        indices[here] = (values * (values - 2 * targets[here, None].double())).sum(-1).argmin(-1)
+        values = wide(values)
+        nearest = (values * (values - 2 * wide(targets[here, None]))).sum(-1).argmin(-1)
+        indices[here] = nearest.to(indices.device)
     return indices

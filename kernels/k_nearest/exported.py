@@ -5,6 +5,7 @@ from torch import Tensor
 
 from quantizers.kernels.common.exported import BLOCK
 from quantizers.kernels.common.vectors import are_finite, compute_dtype
+from quantizers.kernels.common.wide import wide
 from quantizers.kernels.nearest import reference
 from quantizers.kernels.nearest.exported import chosen_codes, lengths
 
@@ -24,16 +25,16 @@ def k_nearest_codes(x: Tensor, codebook: Tensor, k: int) -> tuple[Tensor, Tensor
 
 
 def _nearest_indices(x: Tensor, codebook: Tensor, k: int) -> Tensor:
-    packed = reference.pack(codebook)
+    device, x, packed = x.device, wide(x), reference.pack(wide(codebook))
     finite = are_finite(x)
-    centred = x.double().where(finite[:, None], 0.0) - packed.centre
+    centred = x.where(finite[:, None], 0.0) - packed.centre
     bound = reference.relative_error(x) * (lengths(centred) * packed.radius + 0.5 * packed.radius.square())
     scores, indices = centred[:, :0], torch.zeros_like(centred[:, :0], dtype=torch.int64)
     for start in range(0, codebook.shape[0], BLOCK):
         here = packed.half_norms[start : start + BLOCK] - centred @ packed.centred[start : start + BLOCK].T
         codes = (torch.ones_like(here[:1], dtype=torch.int64).cumsum(-1) + (start - 1)).expand(here.shape)
         scores, indices = _lowest(torch.cat([scores, here], -1), torch.cat([indices, codes], -1), bound, k)
-    return indices.where(finite[:, None] & (scores < torch.inf), -1)
+    return indices.where(finite[:, None] & (scores < torch.inf), -1).to(device)
 
 
 def _lowest(scores: Tensor, indices: Tensor, bound: Tensor, k: int) -> tuple[Tensor, Tensor]:

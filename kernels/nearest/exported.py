@@ -5,6 +5,7 @@ from torch import Tensor
 
 from quantizers.kernels.common.exported import BLOCK
 from quantizers.kernels.common.vectors import are_finite, compute_dtype
+from quantizers.kernels.common.wide import wide
 from quantizers.kernels.nearest import reference
 
 
@@ -36,11 +37,11 @@ def chosen_codes(codebook: Tensor, indices: Tensor) -> Tensor:
 
 
 def _nearest_index(x: Tensor, codebook: Tensor) -> Tensor:
-    packed = reference.pack(codebook)
+    device, x, packed = x.device, wide(x), reference.pack(wide(codebook))
     finite = are_finite(x) & packed.finite.any()
-    centred = x.double().where(finite[:, None], 0.0) - packed.centre
+    centred = x.where(finite[:, None], 0.0) - packed.centre
     bound = reference.relative_error(x) * (lengths(centred) * packed.radius + 0.5 * packed.radius.square())
-    return first_lowest(packed.half_norms, -packed.centred, centred, bound).where(finite, -1)
+    return first_lowest(packed.half_norms, -packed.centred, centred, bound).where(finite, -1).to(device)
 
 
 def lengths(vectors: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from quantizers.kernels.common.constants import LARGEST_RATIO, OPPOSITE
+from quantizers.kernels.common.wide import narrowed, wide
 
 
 def rotate(vectors: Tensor, x: Tensor, quantized: Tensor) -> Tensor:
@@ -22,7 +23,7 @@ def rotate_transposed(vectors: Tensor, x: Tensor, quantized: Tensor) -> Tensor:
 
 def _rotated(vectors: Tensor, x: Tensor, quantized: Tensor, transposed: bool) -> Tensor:
     """Return λ Rᵀ v if `transposed`, else λ R v."""
-    v, x, q = vectors.double(), x.double(), quantized.double()
+    v, x, q = wide(vectors), wide(x), wide(quantized)
     x_norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     q_norm = torch.linalg.vector_norm(q, dim=-1, keepdim=True)
     rotates = (x_norm > 0) & (q_norm > 0)  # else there is no direction to rotate: straight-through
@@ -35,8 +36,7 @@ def _rotated(vectors: Tensor, x: Tensor, quantized: Tensor, transposed: bool) ->
     w = (middle / middle_norm.where(~opposite, 1.0)).where(~opposite, 0.0)
     onto, along = (x_unit, q_unit) if transposed else (q_unit, x_unit)
     rotated = v - 2 * w * _dot(w, v) + 2 * onto * _dot(along, v)
-    result: Tensor = (ratio * rotated).where(rotates, v).to(vectors.dtype)
-    return result
+    return narrowed((ratio * rotated).where(rotates, v), vectors.dtype, vectors.device)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

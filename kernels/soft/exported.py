@@ -9,6 +9,7 @@ from torch import Tensor
 from quantizers.kernels.common.exported import BLOCK, first_highest
 from quantizers.kernels.common.noise import gumbel_noise
 from quantizers.kernels.common.vectors import compute_dtype
+from quantizers.kernels.common.wide import narrowed, wide, wide_device
 
 
 def soft_codes(
@@ -16,22 +17,27 @@ def soft_codes(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """As kernels/soft/reference.py, up to rounding."""
     dtype = compute_dtype(x, keys, bias, values)
-    blocks = list(_soft_blocks(x.double(), keys.double(), bias.double(), temperature.double(), seed))
+    device = x.device
+    x, keys, bias, values = wide(x), wide(keys), wide(bias), wide(values)
+    blocks = list(_soft_blocks(x, keys, bias, wide(temperature), seed))
     log_sums = [_log_sum([block[i] for block in blocks]) for i in (0, 1)]
-    value = x.new_zeros(x.shape[0], values.shape[1], dtype=torch.float64)
+    value = x.new_zeros(x.shape[0], values.shape[1])
     divergence = torch.full_like(log_sums[0], math.log(keys.shape[0]))
-    for (logits, noisy), block_values in zip(blocks, torch.split(values.double(), BLOCK), strict=True):
+    for (logits, noisy), block_values in zip(blocks, torch.split(values, BLOCK), strict=True):
         log_p = logits - log_sums[0][:, None]
         value = value + (noisy - log_sums[1][:, None]).exp() @ block_values
         divergence = divergence + (log_p.exp() * log_p).sum(-1)
     indices = first_highest([noisy for _, noisy in blocks])
-    return value.to(dtype), indices, divergence.to(dtype), torch.stack(log_sums, -1).detach().to(dtype)
+    outputs = value, divergence, torch.stack(log_sums, -1).detach()
+    value, divergence, log_sum = (narrowed(output, dtype, device) for output in outputs)
+    return value, narrowed(indices, torch.int64, device), divergence, log_sum
 
 
 def log_mean_softmax(x: Tensor, keys: Tensor, bias: Tensor, valid: Tensor) -> Tensor:
     """As kernels/soft/mean_softmax.py."""
     dtype = compute_dtype(x, keys, bias)
-    x, keys, bias = x.double(), keys.double(), bias.double()
+    device = x.device
+    x, keys, bias, valid = wide(x), wide(keys), wide(bias), valid.to(wide_device(device))
     blocks = [
         x @ block_keys.T + offset
         for block_keys, offset in zip(torch.split(keys, BLOCK), torch.split(bias, BLOCK), strict=True)
@@ -39,14 +45,15 @@ def log_mean_softmax(x: Tensor, keys: Tensor, bias: Tensor, valid: Tensor) -> Te
     log_sum = _log_sum(blocks)[:, None]
     masked = [(block - log_sum).where(valid[:, None], -torch.inf) for block in blocks]
     totals = torch.cat([block.logsumexp(0) for block in masked])
-    return (totals - valid.sum(dtype=torch.float64).clamp(min=1).log()).to(dtype)
+    return narrowed(totals - wide(valid.sum()).clamp(min=1).log(), dtype, device)
 
 
 def _soft_blocks(
     x: Tensor, keys: Tensor, bias: Tensor, temperature: Tensor, seed: Tensor | None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield logits and (logits + noise) / temperature [N, BLOCK] of each block of codes."""
-    noise = None if seed is None else gumbel_noise(seed, torch.arange(x.shape[0], device=x.device), keys.shape[0])
+    rows = torch.arange(x.shape[0], device=x.device)
+    noise = None if seed is None else gumbel_noise(seed.to(x.device), rows, keys.shape[0])
     for start in range(0, keys.shape[0], BLOCK):
         codes = slice(start, start + BLOCK)
         logits = x @ keys[codes].T + bias[codes]

@@ -9,6 +9,7 @@ from quantizers.kernels.common.dispatch import without_autocast
 from quantizers.kernels.common.modes import leaves_library, undifferentiated
 from quantizers.kernels.common.registered import registered
 from quantizers.kernels.common.vectors import compute_dtype
+from quantizers.kernels.common.wide import narrowed, wide, wide_device
 from quantizers.kernels.soft import exported
 
 SCORE_BUDGET = 2**20  # elements in the largest block of logits
@@ -45,15 +46,15 @@ def log_mean_softmax(x: Tensor, keys: Tensor, bias: Tensor, valid: Tensor) -> Te
 def _log_mean_softmax(x: Tensor, keys: Tensor, bias: Tensor, valid: Tensor) -> Tensor:
     dtype = compute_dtype(x, keys, bias)
     x, keys, bias = (tensor.detach().to(dtype) for tensor in (x, keys, bias))
-    total = torch.full(bias.shape, -torch.inf, dtype=torch.float64, device=x.device)
+    total = torch.full(bias.shape, -torch.inf, dtype=torch.float64, device=wide_device(x.device))
     step = max(1, SCORE_BUDGET // max(keys.shape))
     with without_autocast(x.device):
         for start in range(0, x.shape[0], step):
             rows = slice(start, start + step)
             log_p = torch.addmm(bias, x[rows], keys.T).log_softmax(-1)
             log_p.masked_fill_(~valid[rows, None], -torch.inf)
-            total = torch.logaddexp(total, log_p.logsumexp(0).double())
-    return (total - valid.sum(dtype=torch.float64).clamp(min=1).log()).to(dtype)
+            total = torch.logaddexp(total, wide(log_p.logsumexp(0)))
+    return narrowed(total - wide(valid.sum()).clamp(min=1).log(), dtype, x.device)
 
 
 @_log_mean_softmax.register_fake

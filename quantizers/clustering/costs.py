@@ -15,6 +15,7 @@ from quantizers.kernels.common.arguments import (
     check_floating,
     check_not_empty,
 )
+from quantizers.kernels.common.wide import wide
 
 BLOCK = 2**20  # elements in the largest block of costs: 8 MiB
 LARGEST_EXPONENT = 1000  # of a power of two whose inverse is finite, too
@@ -29,7 +30,7 @@ class Costs:
     any scale.
     """
 
-    x: Tensor  # [N, D], finite, in the dtype of the input
+    x: Tensor  # [N, D], finite, in the dtype of the input; on a device with float64, as all else
     codes: Tensor  # [K, D] float64, shifted and scaled
     norms: Tensor  # [K] float64, their squared norms
     shift: Tensor  # [D] float64, scaled
@@ -40,9 +41,9 @@ class Costs:
         """The costs of finite vectors [N, D] and finite codes [K, D], K ≥ 1."""
         largest = max(float(codebook.abs().max()), float(x.abs().max()) if x.shape[0] else 0.0)
         exponent = max(-LARGEST_EXPONENT, min(math.frexp(largest)[1], LARGEST_EXPONENT))
-        scaled = codebook.double() * 2.0**-exponent
+        scaled = wide(codebook) * 2.0**-exponent
         codes = scaled - scaled[0]
-        return cls(x, codes, codes.square().sum(-1), scaled[0], 2.0**-exponent)
+        return cls(x.to(codes.device), codes, codes.square().sum(-1), scaled[0], 2.0**-exponent)
 
     def rows(self, positions: Tensor) -> Tensor:
         """[n, D] float64: the vectors at some positions [n], shifted and scaled like the codes."""

@@ -22,6 +22,7 @@ from quantizers.core.parallel import (
 from quantizers.kernels.common.arguments import check_axes, check_floating
 from quantizers.kernels.common.dispatch import without_autocast
 from quantizers.kernels.common.vectors import are_finite, compute_dtype, normalize
+from quantizers.kernels.common.wide import narrowed
 from quantizers.kernels.nearest.operation import nearest_code
 from quantizers.kernels.sums.operation import code_sums
 
@@ -217,7 +218,7 @@ def filled_up(codes: Tensor, size: int, distance: Distance, factor: float, draws
         )
         copies = rows[order % count] + 2 ** (attempt // 8) * steps * directions
         copies = normalize(copies) if distance == "cosine" else (copies / factor).clamp(-largest, largest)
-        filled = torch.cat([codes / factor, copies.to(codes)])
+        filled = torch.cat([codes / factor, narrowed(copies, codes.dtype, codes.device)])
         if torch.unique(filled, dim=0).shape[0] == size:
             break
     return filled
@@ -231,7 +232,7 @@ def _factor(x: Tensor, group: Group) -> float:
     extremes = x.new_full((2 * x.shape[1],), -torch.inf)
     if x.shape[0]:
         extremes = torch.cat([x.amax(0), -x.amin(0)])
-    high, low = of_each_rank(group, extremes).amax(0).double().chunk(2)
+    high, low = of_each_rank(group, extremes).amax(0).cpu().double().chunk(2)
     # Half of each, since the range itself may overflow; at least 2⁻⁶⁰ of the values, so that they do not.
     extent = max(float((high / 2 + low / 2).max()), 2.0**-60 * float(torch.cat([high, low]).abs().max()))
     lowest = math.frexp(torch.finfo(x.dtype).tiny)[1]

@@ -8,6 +8,7 @@ from torch import Tensor
 from quantizers.clustering.scaling import scaled
 from quantizers.core.arguments.checks import Size, check_as, check_tensor
 from quantizers.kernels.common.arguments import check_floating
+from quantizers.kernels.common.wide import narrowed
 
 
 @torch.no_grad()
@@ -44,7 +45,7 @@ def balanced_rotation(covariance: Tensor, groups: Sequence[int]) -> Tensor:
         raise ValueError(f"groups is {widths}, which adds up to {sum(widths)}, expected {len(matrix)} channels")
     values, vectors = torch.linalg.eigh(matrix + matrix.T)
     values, rows = values.flip(0), _with_signs(vectors.T.flip(0))
-    return rows[_allocation(values, widths)].to(covariance)
+    return narrowed(rows[_allocation(values, widths)], covariance.dtype, covariance.device)
 
 
 @torch.no_grad()
@@ -73,8 +74,7 @@ def procrustes_rotation(cross: Tensor) -> Tensor:
     largest = torch.linalg.matrix_norm(matrix, 2)
     nudge = 2.0**-40 * largest if largest > 0 else 1.0
     u, _, vh = torch.linalg.svd(matrix + nudge * torch.eye(len(matrix), dtype=torch.float64, device="cpu"))
-    rotation: Tensor = vh.T @ u.T
-    return rotation.to(cross)
+    return narrowed(vh.T @ u.T, cross.dtype, cross.device)
 
 
 def _allocation(values: Tensor, widths: Sequence[int]) -> list[int]:
@@ -105,4 +105,4 @@ def _checked(name: str, matrix: object) -> Tensor:
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected [D, D] with D ≥ 1")
     if not tensor.isfinite().all():
         raise ValueError(f"{name} has values that are not finite, expected none")
-    return tensor.detach().to("cpu", torch.float64)
+    return tensor.detach().cpu().double()

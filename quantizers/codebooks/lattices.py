@@ -16,6 +16,8 @@ import itertools
 import torch
 from torch import Tensor
 
+from quantizers.kernels.common.wide import narrowed, wide
+
 GOLAY_POLYNOMIAL = (
     0b110001110101  # x¹¹ + x¹⁰ + x⁶ + x⁵ + x⁴ + x² + 1, which generates the cyclic code of length 23
 )
@@ -162,6 +164,5 @@ def _even_signs(bits: int) -> Tensor:
 
 def _unit(points: Tensor) -> Tensor:
     """Points of equal norm, divided by it in float64."""
-    wide = points.double()
-    unit: Tensor = wide / wide[0].norm()
-    return unit.float()
+    unit = wide(points)
+    return narrowed(unit / unit[0].norm(), torch.float32, points.device)

@@ -9,6 +9,7 @@ from quantizers.codebooks.vector import VectorQuantizer
 from quantizers.core.arguments.checks import Positive, Size, Weight
 from quantizers.core.arguments.options import checked
 from quantizers.core.registry import register
+from quantizers.kernels.common.wide import narrowed, wide, wide_device
 from quantizers.kernels.highest.operation import highest_score
 from quantizers.kernels.transport.operation import sinkhorn_potentials
 
@@ -117,16 +118,18 @@ def standardized(z: Tensor, codebook: Tensor, valid: Tensor) -> tuple[Tensor, Te
     the pairs: Var = Var(‖z'‖² + 2m·z') + Var(‖e'‖² − 2m·e') + 4 tr(Σ_z Σ_e). Where all distances are equal, the
     scale is 1.
     """
-    wide, codes = z.double(), codebook.double()
-    mean, centre = _mean(wide, valid), codes.mean(0)
-    rows, centred, offset = (wide - mean).where(valid[:, None], 0.0), codes - centre, mean - centre
+    dtype, device = z.dtype, z.device
+    z, codes, valid = wide(z), wide(codebook), valid.to(wide_device(device))
+    mean, centre = _mean(z, valid), codes.mean(0)
+    rows, centred, offset = (z - mean).where(valid[:, None], 0.0), codes - centre, mean - centre
     row_terms = rows.square().sum(-1) + 2 * (rows @ offset)
     code_terms = centred.square().sum(-1) - 2 * (centred @ offset)
     everywhere = torch.ones_like(codes[:, 0], dtype=torch.bool)
     spread = (_covariance(rows, valid) * _covariance(centred, everywhere)).sum()
     variance = _variance(row_terms, valid) + _variance(code_terms, everywhere) + 4 * spread
     scale = variance.where(variance > 0, 1.0) ** 0.25
-    return ((wide - centre) / scale).where(valid[:, None], 0.0).to(z.dtype), (centred / scale).to(z.dtype)
+    standard = ((z - centre) / scale).where(valid[:, None], 0.0)
+    return narrowed(standard, dtype, device), narrowed(centred / scale, dtype, device)
 
 
 def _mean(values: Tensor, valid: Tensor) -> Tensor:

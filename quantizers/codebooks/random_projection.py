@@ -19,6 +19,7 @@ from quantizers.core.state.initialization import SelfInitialized
 from quantizers.core.state.read_only import read_only
 from quantizers.kernels.common.dispatch import without_autocast
 from quantizers.kernels.common.vectors import normalize
+from quantizers.kernels.common.wide import narrowed, wide
 from quantizers.kernels.nearest.operation import nearest_code
 
 
@@ -151,9 +152,9 @@ class RandomProjectionQuantizer(RowQuantizer):
         if self.frozen:
             return
         self._check_device("x", rows.vectors)
-        group, x = Ranks(process_group).group(), rows.vectors.double()
+        group, x = Ranks(process_group).group(), wide(rows.vectors)
         with without_autocast(x.device):
-            weights = rows.valid.double()[:, None]
+            weights = wide(rows.valid)[:, None]
             sums, count = total(group, (weights * x).sum(0), weights.sum(0))
             if not count:
                 raise ValueError("no vector counts, expected at least one vector that is finite and not masked")
@@ -166,8 +167,9 @@ class RandomProjectionQuantizer(RowQuantizer):
     def _standardize(self, mean: Tensor, deviation: Tensor) -> None:
         """Set μ and σ [dim] of both projections."""
         for where in ("project_in", "project_out"):
-            self.get_buffer(f"{where}.mean").copy_(mean)
-            self.get_buffer(f"{where}.deviation").copy_(deviation)
+            for name, value in (("mean", mean), ("deviation", deviation)):
+                buffer = self.get_buffer(f"{where}.{name}")
+                buffer.copy_(narrowed(value, buffer.dtype, buffer.device))
 
     def _drawn_together(self) -> tuple[SelfInitialized, ...]:
         modules = (self, self.project_in, self.project_out)

@@ -13,6 +13,7 @@ from quantizers.core.layout import Rows
 from quantizers.core.parallel import ProcessGroup, Ranks, of_each_rank, of_first_rank, total
 from quantizers.core.row_quantizer import RowQuantizer
 from quantizers.kernels.common.vectors import are_finite
+from quantizers.kernels.common.wide import narrowed, wide, wide_device
 
 ROUNDS = 20  # of means and rotation
 
@@ -59,19 +60,21 @@ def group_widths(quantizer: Quantizer) -> list[int]:
 
 def _first_rotation(quantizer: RowQuantizer, z: Tensor, group: Group) -> Tensor:
     """A balanced rotation if there are groups, else the identity."""
-    count, sums = total(group, z.new_tensor([len(z)], dtype=torch.float64), z.double().sum(0))
+    count, sums = total(
+        group, torch.tensor([len(z)], dtype=torch.float64, device=wide_device(z.device)), wide(z).sum(0)
+    )
     if not count:
         raise ValueError("no vector counts, expected at least one vector that is finite and not masked")
     widths = group_widths(quantizer)
     if len(widths) == 1:
         return torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
-    centered = z.double() - sums / count
+    centered = wide(z) - sums / count
     return _of_first_rank(balanced_rotation(_products(centered, centered, group), widths), z, group)
 
 
 def _products(a: Tensor, b: Tensor, group: Group) -> Tensor:
     """Σ_i a_i b_iᵀ over all ranks, [D, D] float64, up to a positive factor, with which no product overflows."""
-    a, b = a.double(), b.double()
+    a, b = wide(a), wide(b)
     of_a, of_b = of_each_rank(group, torch.stack([_largest(a), _largest(b)])).amax(0)
     return total(group, (a / of_a.where(of_a > 0, 1.0)).T @ (b / of_b.where(of_b > 0, 1.0)))[0]
 
@@ -83,7 +86,7 @@ def _largest(x: Tensor) -> Tensor:
 
 def _of_first_rank(rotation: Tensor, z: Tensor, group: Group) -> Tensor:
     """The rotation that the first rank found, in z's dtype: processors may round differently."""
-    return of_first_rank(group, rotation.to(z))
+    return of_first_rank(group, narrowed(rotation, z.dtype, z.device))
 
 
 def _rotated(z: Tensor, rotation: Tensor) -> Rows:

@@ -121,7 +121,7 @@ class RotatedQuantizer(EnclosingQuantizer):
         check_floating(rotation=check_tensor("rotation", rotation))
         if rotation.shape != (self.dim, self.dim):
             raise ValueError(f"rotation has shape {tuple(rotation.shape)}, expected {(self.dim, self.dim)}")
-        matrix = rotation.detach().to("cpu", torch.float64)
+        matrix = rotation.detach().cpu().double()
         if not matrix.isfinite().all():
             raise ValueError("rotation has values that are not finite, expected none")
         error = float((matrix @ matrix.T - torch.eye(self.dim, dtype=matrix.dtype, device="cpu")).abs().max())

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from quantizers.core.gradients import refined
 from quantizers.kernels.common.vectors import compute_dtype
+from quantizers.kernels.common.wide import narrowed, wide
 from quantizers.kernels.soft.mean_softmax import log_mean_softmax
 from quantizers.kernels.soft.operation import soft_codes
 
@@ -43,11 +44,12 @@ def entropy_of_logits(z: Tensor, keys: Tensor, bias: Tensor, valid: Tensor, dive
 
 def _entropies(z: Tensor, keys: Tensor, bias: Tensor, share: Tensor, diversity: float) -> Tensor:
     """The loss by its definition, with all N × K probabilities, for second derivatives."""
-    log_p = (z.double() @ keys.double().T + bias.double()).log_softmax(-1)
+    log_p = (wide(z) @ wide(keys).T + wide(bias)).log_softmax(-1)
     p = log_p.exp()
-    mean = share.double() @ p
+    weights = wide(share)
+    mean = weights @ p
     mean_entropy = -(mean * mean.where(mean > 0, 1.0).log()).sum()
-    return (-(share * (p * log_p).sum(-1)).sum() - diversity * mean_entropy).to(z.dtype)
+    return narrowed(-(weights * (p * log_p).sum(-1)).sum() - diversity * mean_entropy, z.dtype, z.device)
 
 
 def distance_logits(z: Tensor, codes: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -16,6 +16,7 @@ from quantizers.kernels.common.dispatch import chosen_implementation, resume_imp
 from quantizers.kernels.common.gradient import gradients_of
 from quantizers.kernels.common.modes import is_differentiated_again, is_transformed, leaves_library, with_value
 from quantizers.kernels.common.vectors import normalize
+from quantizers.kernels.common.wide import narrowed, wide
 from quantizers.kernels.rotation.linear_map import rotate
 from quantizers.kernels.rotation.operation import rotate_grad
 
@@ -203,7 +204,7 @@ def reflection(x: Tensor, codes: Tensor) -> Tensor:
 
 def _reflect(gradient: Tensor, x: Tensor, codes: Tensor) -> Tensor:
     """λ H g [..., D] of `reflection`, in the gradient's dtype; computed in float64, like that of the rotation."""
-    g, x, q = gradient.double(), x.double(), codes.double()
+    g, x, q = wide(gradient), wide(x), wide(codes)
     x_largest, q_largest = x.abs().amax(-1, keepdim=True), q.abs().amax(-1, keepdim=True)
     nonzero = (x_largest > 0) & (q_largest > 0)
     x, q = x / x_largest.where(nonzero, 1.0), q / q_largest.where(nonzero, 1.0)  # so that no square leaves float64
@@ -213,8 +214,7 @@ def _reflect(gradient: Tensor, x: Tensor, codes: Tensor) -> Tensor:
     length = torch.linalg.vector_norm(gap, dim=-1, keepdim=True)
     v = (gap / length).where(length >= SAME_DIRECTION, 0.0)
     reflected = g - 2 * v * (v * g).sum(-1, keepdim=True)
-    result: Tensor = (ratio * reflected).where(nonzero, g).to(gradient.dtype)
-    return result
+    return narrowed((ratio * reflected).where(nonzero, g), gradient.dtype, gradient.device)
 
 
 def error_along(x: Tensor, codes: Tensor, direction: Tensor) -> Tensor:

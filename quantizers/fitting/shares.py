@@ -11,6 +11,7 @@ from torch import distributed as dist
 from quantizers.clustering.seeding import Group
 from quantizers.core.parallel import rank_in, rows_of_ranks, total
 from quantizers.kernels.common.vectors import are_finite
+from quantizers.kernels.common.wide import wide
 from quantizers.vectors import Vectors, open_vectors
 from quantizers.vectors.parts import Part
 from quantizers.vectors.sampling import sample
@@ -92,7 +93,7 @@ class Share:
 
     def _compare(self, number: int, block: Tensor) -> None:
         """Recognize the block by its first and last vector."""
-        found = float(block[[0, -1]].double().sum()) if len(block) else 0.0
+        found = float(wide(block[[0, -1]]).sum()) if len(block) else 0.0
         if not self._read:
             self._sums.append(found)
         elif number >= len(self._sums) or self._sums[number] != found:

@@ -56,8 +56,8 @@ def assign(
     codes, errors = [], []
     for block, indices in encode_vectors(levels.quantizer, vectors, batch_size=batch_size, progress=progress):
         codes.append(indices.reshape(len(block), -1).cpu())
-        values = levels.decode(codes[-1]).to("cpu", torch.float64)
-        errors.append((block.to("cpu", torch.float64) - values).square().sum(-1))
+        values = levels.decode(codes[-1]).cpu().double()
+        errors.append((block.cpu().double() - values).square().sum(-1))
     all_codes, all_errors = torch.cat(codes), torch.cat(errors)
     finite = (all_codes >= 0).all(1)
     reader = Reader(vectors, finite.nonzero()[:, 0])

@@ -119,7 +119,7 @@ def choose_nearest(levels: Levels, request: Request) -> Tensor:
     distances = torch.empty(len(x), width, dtype=torch.float64)
     for items, targets, codebook in levels.searches(x, prefixes, groups):
         found, squared = k_nearest_codes(targets[None], codebook[None], width)
-        candidates[items], distances[items] = found[0].cpu(), squared[0].to("cpu", torch.float64)
+        candidates[items], distances[items] = found[0].cpu(), squared[0].cpu().double()
     return accept(groups, candidates, distances, room)
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from quantizers.core.arguments.checks import check_at_least
+from quantizers.kernels.common.wide import wide
 
 
 def code_counts(indices: Tensor, codebook_size: int) -> Tensor:
@@ -30,7 +31,7 @@ def code_counts(indices: Tensor, codebook_size: int) -> Tensor:
 
 def utilization(counts: Tensor) -> float:
     """Return the fraction of codes that occur at all, 0 to 1."""
-    return float((counts > 0).double().mean())
+    return float(wide(counts > 0).mean())
 
 
 def entropy(counts: Tensor) -> float:
@@ -38,7 +39,7 @@ def entropy(counts: Tensor) -> float:
 
     No static entropy coder can spend fewer bits on average.
     """
-    p = counts.double() / counts.sum().clamp(min=1)
+    p = wide(counts) / wide(counts.sum()).clamp(min=1)
     return float(torch.special.entr(p).sum()) / math.log(2)
 
 

@@ -114,7 +114,7 @@ class CodebookUsage(Metric):
             **values,
             "dead_codes": torch.stack([(codes == 0).sum() for codes in counts]),
             "vectors": vectors,
-            "possible": (vectors.clamp(max=sizes).double() / sizes).float(),
+            "possible": vectors.clamp(max=sizes) / sizes,
         }
 
     @property

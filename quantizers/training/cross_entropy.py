@@ -17,6 +17,7 @@ from quantizers.kernels.common.arguments import (
     check_not_empty,
 )
 from quantizers.kernels.common.modes import has_values
+from quantizers.kernels.common.wide import narrowed, wide
 from quantizers.kernels.soft.operation import soft_values
 
 
@@ -67,9 +68,9 @@ def code_cross_entropy(z: Tensor, codes: Tensor, targets: Tensor, *, temperature
 
 def _by_definition(z: Tensor, keys: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
     """The cross entropies by their definition, with all N × K logits, for second derivatives."""
-    logits = z.double() @ keys.double().T + bias.double()
-    chosen = logits.gather(1, targets.clamp(min=0)[:, None])[:, 0]
-    return (logits.logsumexp(-1) - chosen).to(z.dtype)
+    logits = wide(z) @ wide(keys).T + wide(bias)
+    chosen = logits.gather(1, targets.clamp(min=0)[:, None].to(logits.device))[:, 0]
+    return narrowed(logits.logsumexp(-1) - chosen, z.dtype, z.device)
 
 
 def _logit(z: Tensor, row: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from torch import Tensor
 from quantizers.core.base import Quantizer
 from quantizers.core.layout import Rows, to_rows
 from quantizers.core.map_quantizer import MapQuantizer
+from quantizers.kernels.common.wide import wide_device
 
 
 class VectorSample:
@@ -42,7 +43,7 @@ class VectorSample:
         positions, self._size = size.numel(), size
         vectors, valid = rows.vectors.reshape(-1, positions, rows.vectors.shape[1]), rows.valid.view(-1, positions)
         # The vectors with the smallest of independent keys are a uniform sample, however many will follow.
-        keys = torch.rand(len(valid), dtype=torch.float64, device=valid.device)
+        keys = torch.rand(len(valid), dtype=torch.float64, device=wide_device(valid.device))
         new = (keys, vectors, valid)
         sampled = tuple(map(torch.cat, zip(self._sampled, new, strict=True))) if self._sampled else new
         count = max(1, self._limit // max(1, positions))

@@ -13,6 +13,7 @@ from quantizers.core.gradients import exact_value
 from quantizers.core.regularizer import Moves, Regularizer
 from quantizers.kernels.common.modes import derivatives, is_differentiated_again, is_transformed, leaves_library
 from quantizers.kernels.common.vectors import compute_dtype
+from quantizers.kernels.common.wide import narrowed, wide, wide_device
 
 TWICE = (
     "the regularizer Wasserstein has no second derivative here: it would divide by square roots of covariances, "
@@ -52,6 +53,8 @@ def wasserstein_loss(z: Tensor, codes: Tensor, valid: Tensor) -> Tensor:
 
     Returns: 0-d, float32 (float64 if an input is float64), in units of z; zero without a valid row.
     """
+    dtype, device = compute_dtype(z, codes), z.device
+    z, codes, valid = wide(z), wide(codes), valid.to(wide_device(device))
     mean_z, covariance_z = _moments(z, valid)
     mean_e, covariance_e = _moments(codes, torch.ones_like(codes[:, 0], dtype=torch.bool))
     variance = (covariance_z.diagonal().sum() + covariance_e.diagonal().sum()).detach()
@@ -62,13 +65,13 @@ def wasserstein_loss(z: Tensor, codes: Tensor, valid: Tensor) -> Tensor:
     square = (mean_z - mean_e).div(scale.sqrt()).square().sum() + spread
     apart = (square > RESOLUTION) & valid.any()
     distance = scale.sqrt() * square.where(apart, 1.0).sqrt()
-    return distance.where(apart, 0.0).to(compute_dtype(z, codes))
+    return narrowed(distance.where(apart, 0.0), dtype, device)
 
 
 def _moments(vectors: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean [D] and covariance [D, D] of the valid rows; in float64, in which no square of a float32 overflows."""
+    """Mean [D] and covariance [D, D] of the valid rows in float64, in which no square of a float32 overflows."""
     count = valid.sum(dtype=torch.float64).clamp(min=1)
-    vectors = vectors.double().where(valid[:, None], 0.0)
+    vectors = vectors.where(valid[:, None], 0.0)
     mean = (vectors / count).sum(0)
     centred = (vectors - mean).where(valid[:, None], 0.0) / count.sqrt()
     return mean, centred.T @ centred
