@@ -32,12 +32,14 @@ ROUND_LEVELS = Operation(
     reference=reference.round_levels,
     compiled=compiled.round_levels,
     import_triton=_import_round_levels,
+    without_float64="reference",
 )
 ROUND_LEVELS_BACKWARD = Operation(
     name="round_levels_backward",
     reference=reference.round_levels_backward,
     compiled=compiled.round_levels_backward,
     import_triton=_import_round_levels_backward,
+    without_float64="reference",
 )
 
 

@@ -1,9 +1,10 @@
 """The nearest code in two passes of plain PyTorch, for a CPU without a compiler and for devices without Triton.
 
 A matrix product yields the scores tile by tile; only the smallest of each group of neighbouring codes is stored
-(`amin` runs at memory speed, `argmin` does not). Groups that may contain a row's nearest code, by the bound (3) of
-kernels/nearest/README.md in float32, are scored again. If a single code remains, it is the nearest; the other rows
-are decided in float64, as in the reference.
+(`amin` runs at memory speed, `argmin` does not). Groups that may contain a row's nearest code, by the bound (22)
+of kernels/nearest/README.md, are scored again. If a single code remains, it is the nearest. All of this is in
+float32, which every device has. The other rows are decided in float64, as in the reference, and on the CPU if
+their device has no float64.
 """
 
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from quantizers.kernels.common.constants import (
     SMALLEST_FLOAT32,
 )
 from quantizers.kernels.common.vectors import compute_dtype
+from quantizers.kernels.common.wide import wide
 from quantizers.kernels.nearest import reference
 
 ROWS, CODES = 2048, 1024  # of a tile of scores
@@ -28,11 +30,11 @@ PAIR_BUDGET = 2**19  # elements of a float64 block of (row, group) pairs
 
 
 class _Packed(NamedTuple):
-    """A codebook in groups: float32 for the scores, float64 for the final decision."""
+    """A codebook in groups, in float32."""
 
-    exact: reference.Packed
-    centre: Tensor  # [D] float32
-    weights: Tensor  # [groups · group, D + 1] float32: −centred and ½‖centred‖², +inf for padding and broken codes
+    centre: Tensor  # [D], about the mean code
+    weights: Tensor  # [groups · group, D + 1]: −centred and ½‖centred‖², +inf for padding and broken codes
+    radius: Tensor  # 0-d, no smaller than the largest ‖centred‖
     group: int
 
 
@@ -57,42 +59,53 @@ def nearest_lookup(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor, Tensor]
 
 
 def _search(x: Tensor, codebook: Tensor) -> Tensor:
-    packed = _pack(codebook)
-    blocks = [_search_rows(x[start : start + ROWS], packed) for start in range(0, x.shape[0], ROWS)]
-    return torch.cat(blocks) if blocks else torch.empty(0, dtype=torch.int64, device=x.device)
+    """Return indices [N] of rows [N, D]."""
+    if not x.shape[0]:
+        return torch.empty(0, dtype=torch.int64, device=x.device)
+    finite = x.isfinite().all(-1)
+    rows, packed = x.where(finite[:, None], 0.0), _pack(codebook)
+    parts = [_search_rows(block, packed) for block in torch.split(rows, ROWS)]
+    indices, uncertain = (torch.cat(each) for each in zip(*parts, strict=True))
+    left = (uncertain & finite).nonzero().flatten()
+    if left.shape[0]:
+        indices[left] = _decided_exactly(rows[left], codebook)
+    return indices.where(finite, -1)
 
 
 def _pack(codebook: Tensor) -> _Packed:
-    exact = reference.pack(codebook)
     size, dim = codebook.shape
     group = min(LARGE_GROUP if size >= LARGE_CODEBOOK else SMALL_GROUP, size)
     padding = -size % group
-    centre = exact.centre.float()
-    centred = (exact.codes.float() - centre).where(exact.finite[:, None], 0.0)
-    bias = (0.5 * centred.double().square().sum(-1)).float().where(exact.finite, torch.inf)
+    finite = codebook.isfinite().all(-1)
+    codes = codebook.where(finite[:, None], 0.0)
+    centre = (codes / finite.sum().clamp(min=1)).sum(0)  # divided first: the sum of all codes may overflow
+    centred = (codes - centre).where(finite[:, None], 0.0)
+    bias = (0.5 * centred.square().sum(-1)).where(finite, torch.inf)
     weights = torch.cat([-centred, bias[:, None]], -1)
     absent = torch.cat([centred.new_zeros(padding, dim), centred.new_full((padding, 1), torch.inf)], -1)
-    return _Packed(exact, centre, torch.cat([weights, absent]), group)
+    return _Packed(centre, torch.cat([weights, absent]), _largest_lengths(centred).amax(), group)
 
 
-def _search_rows(x: Tensor, packed: _Packed) -> Tensor:
-    """Return indices [R] of a block of rows [R, D]."""
-    finite = x.isfinite().all(-1)
-    x = x.where(finite[:, None], 0.0)
+def _search_rows(x: Tensor, packed: _Packed) -> tuple[Tensor, Tensor]:
+    """Return indices [R] of finite rows [R, D], and which of them are uncertain, [R] bool."""
     centred = x - packed.centre
     # A column of ones adds the bias inside the product: `addmm` would first write it to every row of the result.
     augmented = torch.cat([centred, torch.ones_like(centred[:, :1])], -1)
     minima = _group_minima(augmented, packed)
-    length = torch.linalg.vector_norm(centred.double(), dim=-1)
-    radius = packed.exact.radius * (1 + ROUNDOFF_FLOAT32)
-    scale = length * radius + 0.5 * radius.square()
-    absolute = SMALLEST_FLOAT32 * (2 + length + radius)
+    length, radius = _largest_lengths(centred), packed.radius
+    scale = length * radius + radius.square()
+    absolute = 2 * SMALLEST_FLOAT32 * (2 + length + radius)
     bound = (x.shape[1] + EXTRA_ROUNDINGS) * (ROUNDOFF_FLOAT32 * scale + absolute)
-    threshold = (minima.amin(-1) + CANDIDATE_MARGIN * bound).float().where(scale <= LARGEST_SCORE, -torch.inf)
-    indices, uncertain = _decide(augmented, minima, threshold, packed)
-    if uncertain.any():
-        indices[uncertain] = _in_blocks(x[uncertain], packed)
-    return indices.where(finite & packed.exact.finite.any(), -1)
+    threshold = (minima.amin(-1) + CANDIDATE_MARGIN * bound).where(scale <= LARGEST_SCORE, -torch.inf)
+    return _decide(augmented, minima, threshold, packed)
+
+
+def _largest_lengths(vectors: Tensor) -> Tensor:
+    """Return ‖v‖ of vectors [..., D] in float32, increased by what rounding and underflow of squares may take."""
+    dim = vectors.shape[-1]
+    length: Tensor = torch.linalg.vector_norm(vectors, dim=-1)
+    underflow: float = (dim * SMALLEST_FLOAT32) ** 0.5
+    return length * (1 + (dim + EXTRA_ROUNDINGS) * ROUNDOFF_FLOAT32) + underflow
 
 
 def _group_minima(augmented: Tensor, packed: _Packed) -> Tensor:
@@ -126,10 +139,12 @@ def _decide(augmented: Tensor, minima: Tensor, threshold: Tensor, packed: _Packe
     return indices, total != 1
 
 
-def _in_blocks(x: Tensor, packed: _Packed) -> Tensor:
+def _decided_exactly(x: Tensor, codebook: Tensor) -> Tensor:
     """Return indices [R] of rows [R, D], found as in the reference."""
-    step = max(1, PAIR_BUDGET // max(packed.exact.codes.shape))
-    return torch.cat([reference.nearest_rows(block.double(), packed.exact) for block in torch.split(x, step)])
+    exact = reference.pack(wide(codebook))
+    step = max(1, PAIR_BUDGET // max(codebook.shape))
+    found = [reference.nearest_rows(wide(block), exact) for block in torch.split(x, step)]
+    return torch.cat(found).to(x.device)
 
 
 def _pairs(groups: Tensor, size: int) -> Iterator[tuple[slice, int]]:

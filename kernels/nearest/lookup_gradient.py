@@ -28,6 +28,7 @@ LOOKUP_VECTOR_GRADIENT = Operation(
     reference=reference.lookup_vector_gradient,
     compiled=compiled.lookup_vector_gradient,
     import_triton=_import_lookup_vector_gradient,
+    without_float64="reference",
 )
 LOOKUP_CODEBOOK_GRADIENT = Operation(
     name="lookup_codebook_gradient",

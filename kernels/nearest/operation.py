@@ -48,6 +48,7 @@ NEAREST_CODE = Operation(
     blocked=blocked.nearest_code,
     compiled=compiled.nearest_code,
     import_triton=_import_nearest_code,
+    without_float64="blocked",
 )
 NEAREST_LOOKUP = Operation(
     name="nearest_lookup",
@@ -55,6 +56,7 @@ NEAREST_LOOKUP = Operation(
     blocked=blocked.nearest_lookup,
     compiled=compiled.nearest_lookup,
     import_triton=_import_nearest_lookup,
+    without_float64="blocked",
 )
 
 

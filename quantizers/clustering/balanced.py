@@ -13,6 +13,7 @@ from quantizers.core.arguments.checks import check_as, check_at_least, check_int
 from quantizers.kernels.common.arguments import check_device
 from quantizers.kernels.common.dispatch import without_autocast
 from quantizers.kernels.common.vectors import are_finite
+from quantizers.kernels.common.wide import wide_device
 from quantizers.kernels.nearest.operation import nearest_code
 
 Method = Literal["auction", "sinkhorn"]
@@ -74,8 +75,10 @@ def balanced_codes(x: Tensor, codebook: Tensor, capacities: int | Tensor, *, met
     usable = (places > 0).nonzero().flatten()
     if kept.shape[0]:
         with without_autocast(x.device):
-            found = _assigned(x[kept].detach(), codebook[usable].detach(), places[usable], method)
-        indices[kept] = usable[found]
+            device = wide_device(x.device)
+            vectors, codes = x[kept].detach().to(device), codebook[usable].detach().to(device)
+            found = _assigned(vectors, codes, places[usable].to(device), method)
+        indices[kept] = usable[found.to(x.device)]
     return indices
 
 

@@ -9,6 +9,7 @@ from quantizers.core.arguments.checks import check_integers, check_tensor
 from quantizers.kernels.common.arguments import check_axes, check_device
 from quantizers.kernels.common.dispatch import without_autocast
 from quantizers.kernels.common.vectors import are_finite
+from quantizers.kernels.common.wide import wide_device
 
 COSTS = 2**22  # elements of the costs of groups that are solved together: 32 MiB
 
@@ -51,7 +52,10 @@ def distinct_codes(x: Tensor, codebook: Tensor, groups: Tensor, taken: Tensor | 
     numbers, members = torch.unique(groups[kept].long(), return_inverse=True)
     with without_autocast(x.device):
         costs = Costs.of(x[kept].detach(), codebook[columns].detach())
-        found = _in_groups(costs, members, None if taken is None else taken[numbers][:, columns])
+        device = wide_device(x.device)
+        if taken is not None:
+            taken = taken[numbers][:, columns].to(device)
+        found = _in_groups(costs, members.to(device), taken).to(x.device)
     indices[kept] = columns[found.clamp(min=0)].where(found >= 0, -1)
     return indices
 

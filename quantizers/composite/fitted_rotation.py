@@ -13,7 +13,7 @@ from quantizers.core.layout import Rows
 from quantizers.core.parallel import ProcessGroup, Ranks, of_each_rank, of_first_rank, total
 from quantizers.core.row_quantizer import RowQuantizer
 from quantizers.kernels.common.vectors import are_finite
-from quantizers.kernels.common.wide import narrowed, wide, wide_device
+from quantizers.kernels.common.wide import narrowed, wide
 
 ROUNDS = 20  # of means and rotation
 
@@ -60,9 +60,8 @@ def group_widths(quantizer: Quantizer) -> list[int]:
 
 def _first_rotation(quantizer: RowQuantizer, z: Tensor, group: Group) -> Tensor:
     """A balanced rotation if there are groups, else the identity."""
-    count, sums = total(
-        group, torch.tensor([len(z)], dtype=torch.float64, device=wide_device(z.device)), wide(z).sum(0)
-    )
+    own = wide(z).sum(0)
+    count, sums = total(group, own.new_tensor([len(z)]), own)
     if not count:
         raise ValueError("no vector counts, expected at least one vector that is finite and not masked")
     widths = group_widths(quantizer)

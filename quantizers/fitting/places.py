@@ -1,6 +1,7 @@
 """Where the codebooks of a composition lie, and which vectors reach them."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from quantizers.composite.composed import ComposedQuantizer, all_valid
 from quantizers.composite.enclosing import EnclosingQuantizer
 from quantizers.core.base import Quantizer
+from quantizers.kernels.common.wide import has_float64
 
 
 class Place(NamedTuple):
@@ -73,6 +75,20 @@ def around(root: Quantizer, path: Sequence[int]) -> Iterator[tuple[Quantizer, tu
 def device_of(quantizer: Quantizer) -> torch.device:
     """Where a quantizer is: the device of its first tensor, and the CPU if it has none."""
     return next((tensor.device for tensor in quantizer.state_dict().values()), torch.device("cpu"))
+
+
+@contextmanager
+def on_wide_device(quantizer: Quantizer) -> Iterator[None]:
+    """Move a quantizer to the CPU for a block, if its device has no float64 for the sums over all vectors."""
+    device = device_of(quantizer)
+    if has_float64(device):
+        yield
+        return
+    quantizer.cpu()
+    try:
+        yield
+    finally:
+        quantizer.to(device)
 
 
 def _components(node: Quantizer) -> Sequence[Quantizer]:

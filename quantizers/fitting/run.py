@@ -19,7 +19,7 @@ from quantizers.fitting.growth import LARGEST_SHARE, grown
 from quantizers.fitting.journal import Journal
 from quantizers.fitting.lloyd import passes, settled
 from quantizers.fitting.minibatch import e_means
-from quantizers.fitting.places import device_of, places_of
+from quantizers.fitting.places import device_of, on_wide_device, places_of
 from quantizers.fitting.progress_bar import watched
 from quantizers.fitting.relocation import SEEN, exchanging_passes
 from quantizers.fitting.report import FitReport
@@ -83,6 +83,8 @@ def fit(
     **Large data.** Vectors are read block by block, several times. In memory are a block, a sample of at most 256
     vectors per code and 256 MiB, and the indices of all vectors (4 bytes per vector and codebook).
 
+    On a device without float64 the quantizer is on the CPU for the time of the fit.
+
     **Several ranks** (torchrun) fit together, and end with the same codes, which are those of one process up to
     the order of summation. A file, or `Vectors`, is divided among them; otherwise `data` are each rank's own
     vectors. Every rank must make this call.
@@ -111,18 +113,19 @@ def fit(
         of another fit; OSError for files that cannot be read or written.
     """
     root, group = _check_quantizer(quantizer), Ranks(process_group).group()
-    share = Share(data, root.dim, group, batch_size, device_of(root))
-    options = {"method": method, "epochs": epochs, "batch_size": batch_size, "seeds": seeds, "seed": seed}
-    settings = {"quantizer": repr(root), "vectors": share.vectors.count, "ranks": share.ranks, **options}
-    with watched(progress, share.rank) as on_progress:
-        journal = Journal(root, settings, _path(checkpoint), group, on_progress)
-        stored = journal.resume()
-        walk = Walk(root, share, _sample(root, share, journal, seed), group, journal, seed)
-        walk.fit_in_order(partial(_fit_table, method=method, epochs=epochs, seeds=seeds), stored)
-        walk.fit_shared(partial(_fit_shared_table, epochs=epochs, seeds=seeds), stored)
-        count, inertia, variance, use = walk.measure().over(group)
-        journal.remove()
-    (skipped,) = total(group, torch.tensor([share.skipped], device=share.device))
+    with on_wide_device(root):
+        share = Share(data, root.dim, group, batch_size, device_of(root))
+        options = {"method": method, "epochs": epochs, "batch_size": batch_size, "seeds": seeds, "seed": seed}
+        settings = {"quantizer": repr(root), "vectors": share.vectors.count, "ranks": share.ranks, **options}
+        with watched(progress, share.rank) as on_progress:
+            journal = Journal(root, settings, _path(checkpoint), group, on_progress)
+            stored = journal.resume()
+            walk = Walk(root, share, _sample(root, share, journal, seed), group, journal, seed)
+            walk.fit_in_order(partial(_fit_table, method=method, epochs=epochs, seeds=seeds), stored)
+            walk.fit_shared(partial(_fit_shared_table, epochs=epochs, seeds=seeds), stored)
+            count, inertia, variance, use = walk.measure().over(group)
+            journal.remove()
+        (skipped,) = total(group, torch.tensor([share.skipped], device=share.device))
     seconds = time.perf_counter() - journal.started
     rows = tuple(share.skipped_rows)
     return FitReport(count, int(skipped), rows, inertia, variance, use, tuple(journal.history), seconds)

@@ -156,4 +156,4 @@ LIBRARY.impl("empty.memory_format", _empty)
 LIBRARY.impl("empty_strided", _empty_strided)
 LIBRARY.impl("_copy_from", _copy_from)
 FALLBACK = torch.library.Library("_", "IMPL")
-FALLBACK.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")  # no automatic casts: mps has its own list
+FALLBACK.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")  # it casts nothing
