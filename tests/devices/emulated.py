@@ -103,10 +103,14 @@ def _written(func: Any, args: Any, kwargs: Any) -> Any:
         for argument in func._schema.arguments
         if argument.alias_info is not None and argument.alias_info.is_write
     ]
-    for tensor in found:
-        if isinstance(tensor, EmulatedTensor) and tensor.shape != tensor.values.shape:
-            raise NotImplementedError(f"{func} changed the shape of a tensor in place")
-    return found[0] if len(found) == 1 else tuple(found)
+    written = tuple(map(_as_now, found))
+    return written[0] if len(written) == 1 else written
+
+
+def _as_now(tensor: Any) -> Any:
+    """Return a tensor that was written to; a new one if its shape changed, as that of an empty tensor may."""
+    is_same = not isinstance(tensor, EmulatedTensor) or tensor.shape == tensor.values.shape
+    return tensor if is_same else EmulatedTensor(tensor.values)
 
 
 def _refuse(func: Any, args: Any, kwargs: Any) -> None:
