@@ -5,6 +5,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from quantizers.core.parallel import of_each_rank, rank_in, rows_of_ranks
+from quantizers.kernels.common.wide import wide_device
 from quantizers.kernels.nearest.operation import nearest_code
 
 Group = dist.ProcessGroup | None
@@ -51,7 +52,7 @@ def _drawn(x: Tensor, weights: Tensor, count: int, draws: torch.Generator, group
     """
     # On the CPU, since GPUs have no deterministic cumulative sum.
     cumulative = torch.cat([ZERO, weights.cpu().double().cumsum(0)])
-    totals = of_each_rank(group, cumulative[-1:].to(x.device)).flatten().cpu()
+    totals = of_each_rank(group, cumulative[-1:].to(wide_device(x.device))).flatten().cpu()
     edges = torch.cat([ZERO, totals.cumsum(0)])
     if not edges[-1] > 0:
         return x[:0], weights[:0]

@@ -1,4 +1,4 @@
-"""The library on a device without float64, emulated. See emulated.py; each file of tests runs in its own process."""
+"""The library on a device without float64, emulated (emulated.py). Each file of tests runs in its own process."""
 
 import os
 import subprocess

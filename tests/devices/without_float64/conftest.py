@@ -1,7 +1,6 @@
 """These tests run where the emulated device is registered: see tests/devices/test_without_float64.py."""
 
 import sys
-from collections.abc import Iterator
 
 import pytest
 
@@ -12,9 +11,8 @@ if "tests.devices.emulated" not in sys.modules:
 
 
 @pytest.fixture(autouse=True)
-def _tensors_are_plain(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _tensors_are_plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the library take the tensors of the stand-in as those of a device, not as those of a subclass."""
     from tests.devices.emulated import EmulatedTensor
 
     monkeypatch.setattr(modes, "_PLAIN", (*modes._PLAIN, EmulatedTensor))
-    yield

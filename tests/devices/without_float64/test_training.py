@@ -13,6 +13,7 @@ from quantizers.clustering.kmeans import kmeans
 from quantizers.clustering.rotations import balanced_rotation, procrustes_rotation
 from quantizers.core.gradients import reflection, rotation
 from quantizers.monitoring import metrics
+from quantizers.monitoring.usage import CodebookUsage
 from quantizers.training.sample import VectorSample
 from tests.cases import DIM, Case, batch, cases_where
 from tests.devices.emulated import DEVICE
@@ -107,8 +108,8 @@ def test_metrics() -> None:
 
 def test_the_use_of_codes_over_time() -> None:
     quantizer = quantizers.create("vq", DIM, 16).to(DEVICE)
-    usage = quantizers.Usage(quantizer)
-    quantizer(batch(30).to(DEVICE))
+    usage = CodebookUsage.of(quantizer).to(DEVICE)
+    usage.update(quantizer(batch(30).to(DEVICE)).indices)
     found = usage.compute()
     assert int(found["vectors"]) == 30
     assert float(found["possible"]) == 1.0
