@@ -22,7 +22,7 @@ from benchmarks.gpu.registry import ON_REQUEST, STAGES
 from benchmarks.gpu.stages import Numbers, Stage
 from benchmarks.machine import record as machine_record
 from benchmarks.machine import usable_cores
-from quantizers.kernels.common.dispatch import interpreter_obstacle
+from quantizers.kernels.common.dispatch import interpreter_obstacle, triton_obstacle
 
 REPORT = "gpu.json"
 MOST_WORKERS = 16
@@ -57,6 +57,8 @@ def settle(stages: Sequence[str], interpreted: bool, out: Path, budget: float) -
             raise InputError(f"--interpret: {reason}")
     elif not torch.cuda.is_available():
         raise InputError("no CUDA device was found; --interpret tries the stages on a CPU")
+    elif reason := triton_obstacle(torch.device("cuda", 0)):
+        raise InputError(f"the kernels cannot run: {reason}")
     default = [name for name in STAGES if name not in ON_REQUEST]
     chosen = tuple(stage for stage in STAGES.values() if stage.name in (names or default))
     return Settings(chosen, interpreted, out, budget)

@@ -109,7 +109,7 @@ def runs_triton(*tensors: Tensor) -> bool:
     device, name = tensors[0].device, chosen_implementation()
     if name != "triton" and (name != "auto" or device.type != "cuda"):
         return False
-    return runs_eagerly(*tensors) and not _triton_obstacle(device)
+    return runs_eagerly(*tensors) and not triton_obstacle(device)
 
 
 @contextlib.contextmanager
@@ -183,7 +183,7 @@ def _obstacle(name: str, tensor: Tensor) -> str:
     if name == "compiled":
         on_cpu = tensor.device.type == "cpu"
         return _compiler_obstacle() if on_cpu else f"it runs on a CPU, and the tensors are on {tensor.device}"
-    return _triton_obstacle(tensor.device) if name == "triton" else ""
+    return triton_obstacle(tensor.device) if name == "triton" else ""
 
 
 def _compiler_obstacle() -> str:
@@ -196,7 +196,11 @@ def _compiler_obstacle() -> str:
     return ""
 
 
-def _triton_obstacle(device: torch.device) -> str:
+def triton_obstacle(device: torch.device) -> str:
+    """Return why Triton's kernels cannot run on a device; empty if they can.
+
+    The type of an AMD GPU is "cuda", too: ask here, not for the type.
+    """
     if importlib.util.find_spec("triton") is None:
         return "the package triton is not installed"
     if os.environ.get("TRITON_INTERPRET") == "1":
@@ -228,7 +232,10 @@ def _version(text: str) -> tuple[int, ...]:
 def _gpu_obstacle(device: torch.device) -> str:
     """Return why the kernels cannot run on a GPU; empty if they can."""
     if torch.version.hip is not None:
-        return "its kernels use instructions of NVIDIA's GPUs, and this PyTorch is built for ROCm"
+        return (
+            "its kernels are written for NVIDIA's GPUs (tf32x3 products, and a bound on the errors of their "
+            "matrix units), and this PyTorch is built for ROCm"
+        )
     capability = torch.cuda.get_device_capability(device)
     if capability < SMALLEST_CAPABILITY:
         needed, found = (".".join(map(str, version)) for version in (SMALLEST_CAPABILITY, capability))

@@ -108,7 +108,7 @@ def test_a_gpu_that_the_kernels_do_not_fit(
     monkeypatch.setattr(torch.version, "hip", hip)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     dispatch._gpu_obstacle.cache_clear()
-    found = dispatch._triton_obstacle(torch.device("cuda", 0))
+    found = dispatch.triton_obstacle(torch.device("cuda", 0))
     dispatch._gpu_obstacle.cache_clear()
     assert found.endswith(reason)
     assert bool(found) == bool(reason)
@@ -124,7 +124,7 @@ def test_an_interpreter_that_does_not_fit_numpy(
     monkeypatch.setattr(triton, "__version__", triton_version)
     monkeypatch.setattr(numpy, "__version__", numpy_version)
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    reason = dispatch._triton_obstacle(torch.device("cpu"))
+    reason = dispatch.triton_obstacle(torch.device("cpu"))
     sentence = f"the interpreter of triton {triton_version} does not work with numpy {numpy_version}"
     assert reason.startswith("" if works else sentence)
     assert bool(reason) == (not works)

@@ -57,7 +57,7 @@ def launches(name: str) -> list[str]:
     quantizer = Case(name).build()
     x = torch.randn(300, quantizer.dim, requires_grad=True)
     with (
-        mock.patch.object(dispatch, "_triton_obstacle", return_value=""),
+        mock.patch.object(dispatch, "triton_obstacle", return_value=""),
         mock.patch.object(dispatch, "_current_device", return_value=contextlib.nullcontext()),
         mock.patch.object(modes, "_has_mode", return_value=False),  # as if nothing watched
         use_implementation("triton"),

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from quantizers.kernels.common.dispatch import triton_obstacle
 from quantizers.kernels.common.vectors import compute_dtype
 from quantizers.kernels.nearest.triton.nearest import nearest_code, search_of
 from quantizers.kernels.nearest.triton.pruned.order import CodeOrder, build_order, leaf_of, orders
@@ -41,7 +42,11 @@ def tune(x: Tensor, codebook: Tensor, repetitions: int = 5) -> dict[Choice, floa
 
     Returns: milliseconds for each choice. The results of a search do not depend on it, except that the modes
         without a certificate may take another of several codes with equal or nearly equal scores.
+
+    Raises: RuntimeError where Triton's kernels cannot run, with the reason.
     """
+    if reason := triton_obstacle(x.device):
+        raise RuntimeError(f"the search cannot be tuned: {reason}")
     search, times = search_of(x, codebook), {}
     with torch.cuda.device_of(x):
         # Searches in float64 score all codes.
