@@ -63,11 +63,11 @@ def _said_once() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep each method without options, under what the library chooses."""
+    """Keep the foundations of tests/cases.py, under what the library chooses."""
     items[:] = [item for item in items if _is_kept(getattr(item, "callspec", None))]
 
 
 def _is_kept(call: pytest.Item | None) -> bool:
     parameters = getattr(call, "params", {})
     case = parameters.get("case")
-    return isinstance(case, Case) and not case.is_variation and parameters.get("implementation") != "reference"
+    return isinstance(case, Case) and case.foundation and parameters.get("implementation") != "reference"

@@ -10,6 +10,8 @@ from quantizers import Quantizer, QuantizerOutput
 from tests.cases import Case, batch, cases_where, every_case, rounding_tolerance, seeded
 from tests.devices.emulated import DEVICE
 
+pytestmark = pytest.mark.methods
+
 
 def on_both(case: Case) -> tuple[Quantizer, Quantizer]:
     """The same quantizer on the CPU and on the device."""
