@@ -9,7 +9,7 @@
 #include <cstdint>
 #include <mutex>
 
-extern "C" int omp_get_num_threads();  // of <omp.h>, which a compiler may come without
+#include "common/compiled/threads.h"
 
 namespace {
 
@@ -65,14 +65,15 @@ class Chunks {
 template <class Body>
 void in_threads(int64_t threads, Body body) {
     if (threads <= 1) return body();
-    std::atomic<int> missing{0};
+    std::atomic<int> finished{0};
     Event gathered;
-#pragma omp parallel num_threads(threads)
-    {
+    auto member = [&](int team) {
         body();
-        if (++missing == omp_get_num_threads()) gathered.happen();
+        if (++finished == team) gathered.happen();
         gathered.wait();
-    }
+    };
+    run_in_threads(
+        int(threads), [](void* context, int team) { (*static_cast<decltype(member)*>(context))(team); }, &member);
 }
 
 // Calls make() in each thread, and its result with (begin, end) for chunks of [0, count).
