@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from quantizers.kernels.common import constants
-from quantizers.kernels.common.compiled import library
+from quantizers.kernels.common.compiled import build
+from quantizers.kernels.common.compiled.compiler import find_compiler
 from quantizers.kernels.common.compiled.definitions import definitions
 
 KERNELS = Path(__file__).parents[2] / "kernels"
@@ -68,7 +69,7 @@ def test_cpp_uses_each_and_no_other() -> None:
 
 def test_a_changed_constant_makes_another_library(monkeypatch: pytest.MonkeyPatch) -> None:
     def name() -> str:
-        return library._name(["true"], "portable", link_openmp=False)
+        return build.library_name("x86_64", "portable")
 
     names = {name()}
     assert name() in names
@@ -87,9 +88,9 @@ def test_the_compiler_is_given_the_definitions(tmp_path: Path, monkeypatch: pyte
         for command in given:
             Path(command[-1]).touch()
 
-    monkeypatch.setattr(library, "_run_all", run)
+    monkeypatch.setattr(build, "_run_all", run)
     monkeypatch.setattr(constants, "LARGEST_RATIO", 50.0)
-    library._compile(["c++"], "portable", link_openmp=False, target=tmp_path / "library.so")
+    build.compile_library(["c++"], "portable", tmp_path / "library.so")
     compiling = [command for command in commands if "-c" in command]
     assert compiling
     for command in compiling:
@@ -99,8 +100,8 @@ def test_the_compiler_is_given_the_definitions(tmp_path: Path, monkeypatch: pyte
 def test_cpp_sees_the_same_values(tmp_path: Path) -> None:
     """A number in decimal, with enough digits to be exact, equals the macro at compile time."""
     try:
-        compiler = library._compiler()
-    except library.CompilationError as error:
+        command = find_compiler()
+    except build.CompilationError as error:
         pytest.skip(str(error))
     lines = []
     for name, value in VALUES.items():
@@ -111,6 +112,6 @@ def test_cpp_sees_the_same_values(tmp_path: Path) -> None:
             lines.append(f"static_assert(QUANTIZERS_{name} == {value!r});")
     source = tmp_path / "constants.cpp"
     source.write_text("\n".join(lines))
-    command = [*compiler, *library.FLAGS, *definitions(), "-fsyntax-only", str(source)]
+    command = [*command, *build.FLAGS, *definitions(), "-fsyntax-only", str(source)]
     ran = subprocess.run(command, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr

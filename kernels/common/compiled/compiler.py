@@ -11,6 +11,10 @@ from quantizers.kernels.common.compiled.build import CompilationError
 NAMES = ("g++", "clang++", "c++")
 
 
+class NoCompiler(CompilationError):
+    """There is no compiler, or it does not run."""
+
+
 def is_chosen() -> bool:
     """Whether the user has chosen a compiler, by the environment variable CXX."""
     return bool(os.environ.get("CXX", "").strip())
@@ -19,7 +23,7 @@ def is_chosen() -> bool:
 def find_compiler() -> list[str]:
     """Return the command that CXX holds, or else the first compiler on the PATH.
 
-    Raises: CompilationError if there is none.
+    Raises: NoCompiler if there is none, CompilationError if CXX cannot be split into words.
     """
     if is_chosen():
         try:
@@ -29,7 +33,7 @@ def find_compiler() -> list[str]:
     for name in NAMES:
         if found := shutil.which(name):
             return [found]
-    raise CompilationError(
+    raise NoCompiler(
         f"found no C++ compiler ({', '.join(NAMES[:-1])} or {NAMES[-1]}) on the PATH; install GCC or Clang, or "
         "set CXX (MSVC cannot compile the sources)"
     )
@@ -38,10 +42,10 @@ def find_compiler() -> list[str]:
 def identify(compiler: list[str]) -> str:
     """Return a digest of the command and of the version that it prints.
 
-    Raises: CompilationError if it does not run.
+    Raises: NoCompiler if it does not run.
     """
     try:
         version = subprocess.run([*compiler, "--version"], capture_output=True, check=True).stdout
     except (OSError, subprocess.SubprocessError) as error:
-        raise CompilationError(f"`{' '.join(compiler)}` is no C++ compiler that runs here: {error}") from error
+        raise NoCompiler(f"`{' '.join(compiler)}` is no C++ compiler that runs here: {error}") from error
     return hashlib.sha256(repr(compiler).encode() + version).hexdigest()[:12]

@@ -74,7 +74,7 @@ def _load(name: str, instructions: str) -> ctypes.CDLL:
     try:
         command = compiler.find_compiler()
         file = f"{name}-{compiler.identify(command)}.so"
-    except CompilationError as error:
+    except compiler.NoCompiler as error:
         if found := _open_first([*_kept(name), *(prebuilt if compiler.is_chosen() else [])]):
             logger.info("loaded %s: %s", found._name, error)
             return found
