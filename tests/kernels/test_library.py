@@ -109,7 +109,7 @@ def test_a_process_killed_while_it_compiles_does_not_block_others(tmp_path: Path
             assert process.poll() is None
             time.sleep(0.05)
         process.kill()
-        process.wait()
+        process.communicate()
         answer(start(folder, CXX=copying_compiler))  # while the other's compiler still runs
     finally:
         os.killpg(process.pid, signal.SIGKILL)
