@@ -48,6 +48,7 @@ from quantizers.core.candidates import Candidates
 from quantizers.core.gradients import reflection, rotation, straight_through
 from quantizers.core.identity import Identity
 from quantizers.core.map_quantizer import MapQuantizer
+from quantizers.core.name_collision import warn_if_mixed
 from quantizers.core.output import QuantizerOutput
 from quantizers.core.registry import available, create, options, register, register_scheme
 from quantizers.core.row_quantizer import RowQuantizer
@@ -149,6 +150,8 @@ __all__ = [
     "use_implementation",
     "warm_start",
 ]
+
+warn_if_mixed(__path__[0])
 
 # What most programs do not use, or what needs an extra, is imported when it is first asked for.
 _LAZY = {

@@ -3,35 +3,26 @@
 import importlib.metadata
 import json
 import re
-import subprocess
 import sys
-import sysconfig
 import tarfile
-import venv
 import zipfile
 from pathlib import Path
 
 import pytest
 
 import quantizers
+from tests.docs.packages import ROOT, fresh_environment, run
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib  # which pytest installs there
 
-ROOT = Path(__file__).parents[2]
 CORE = {"quantizers", "torch", "numpy"}
 OPTIONAL = {
     "triton", "matplotlib", "PIL", "skimage", "sklearn", "rich", "typer", "hypothesis", "pytest", "safetensors",
     "torchmetrics", "huggingface_hub", "constriction", "pyarrow",
 }  # fmt: skip
-
-
-def run(*command: str | Path, cwd: Path = ROOT) -> str:
-    done = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def test_import_brings_neither_triton_nor_an_optional_package(tmp_path: Path) -> None:
@@ -44,14 +35,6 @@ def test_import_brings_neither_triton_nor_an_optional_package(tmp_path: Path) ->
     assert "quantizers" in new
     assert not new & OPTIONAL
     assert new - set(sys.stdlib_module_names) <= CORE | {name for name in new if name.startswith("_")}
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the sdist, and the wheel built from it."""
-    folder = tmp_path_factory.mktemp("dist")
-    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT)
-    return folder
 
 
 @pytest.mark.slow
@@ -73,14 +56,9 @@ def test_wheel_and_sdist_hold_the_package_and_nothing_else(built: Path) -> None:
 @pytest.mark.slow
 def test_wheel_lives_beside_hugging_faces_kernels(built: Path, tmp_path: Path) -> None:
     """Both in the site-packages of a fresh environment; torch and the rest are lent by this one's."""
-    environment = tmp_path / "environment"
-    venv.create(environment)
-    python = environment / "bin" / "python"
-    site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
+    environment = fresh_environment(tmp_path / "environment")
     theirs = importlib.metadata.distribution("kernels")
-    install = (sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps")
-    run(*install, next(built.glob("*.whl")), f"kernels=={theirs.version}")
-    (site / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    environment.install(next(built.glob("*.whl")), f"kernels=={theirs.version}")
     program = (
         "import kernels, quantizers, torch; from quantizers.kernels.common import dispatch;"
         "print(kernels.__file__); print(kernels.get_kernel.__module__); print(dispatch.__file__);"
@@ -89,10 +67,11 @@ def test_wheel_lives_beside_hugging_faces_kernels(built: Path, tmp_path: Path) -
     # From the repository's root too, where the folder kernels/ lies: it must not shadow the installed package.
     for folder in (tmp_path, ROOT):
         program_with_path = f"import sys; sys.path[:] = [p for p in sys.path if p]; {program}"
-        kernels_file, module, ours, shape = run(python, "-c", program_with_path, cwd=folder).split("\n")[:4]
-        assert Path(kernels_file).is_relative_to(site)
+        printed = environment.run(program_with_path, folder)
+        kernels_file, module, ours, shape = printed.split("\n")[:4]
+        assert Path(kernels_file).is_relative_to(environment.site)
         assert module.startswith("kernels")
-        assert Path(ours).is_relative_to(site / "quantizers")
+        assert Path(ours).is_relative_to(environment.site / "quantizers")
         assert shape == "(2,)"
 
 
