@@ -1,4 +1,5 @@
 # make bench | sweep | study | kernels | offline | robustness | chain | search | test | lint: each does everything on a fresh machine.
+# make versions: the tests under several releases of PyTorch, Python and NumPy, which it installs: gigabytes.
 # make fuzz: random sequences of everything that can happen to a quantizer, for minutes.
 # make gpu: checks and times the kernels on a CUDA device, for at most eight minutes; installs nothing.
 # PYTHON=python3.12     the interpreter that the virtual environment is made with
@@ -20,7 +21,7 @@ TESTS := -m pytest --numprocesses auto --dist worksteal --benchmark-disable
 test fuzz: export OMP_NUM_THREADS = 1
 endif
 
-.PHONY: bench sweep study kernels offline robustness chain search gpu test fuzz lint
+.PHONY: bench sweep study kernels offline robustness chain search versions gpu test fuzz lint
 .DELETE_ON_ERROR:
 
 bench: $(INSTALLED)
@@ -46,6 +47,10 @@ chain: $(INSTALLED)
 
 search: $(INSTALLED)
 	$(RUN) -m benchmarks search $(ARGS)
+
+# The tests under several releases of PyTorch, Python and NumPy, each in an environment of its own.
+versions: $(INSTALLED)
+	$(RUN) -m benchmarks versions $(ARGS)
 
 # Uses the virtual environment if there is one, and otherwise PYTHON with the packages that it already has.
 gpu:

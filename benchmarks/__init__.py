@@ -15,10 +15,11 @@
     gpu/                     the kernels on a CUDA device, in stages: right, exact, fast, tested
     chain/                   VQ-VAE, prior, samples and compressed codes, as separate commands or all at once
     search/                  codes of equal length for search, semantic IDs and caches, against faiss
+    versions/                the tests under several releases of PyTorch, Python and NumPy
     report.py, plots.py      table, JSON and Markdown; pictures
     machine.py, files.py     the machine and versions behind a measurement; atomic writing
     cli/, __main__.py        the command line, one file per command
 
-The benchmarks are not installed with the library. They need the extra `quantizers-torch[bench]`; gpu/ needs only
-rich and typer of it, and pytest and hypothesis for the tests that it runs.
+The benchmarks are not installed with the library. They need the extra `quantizers-torch[bench]`; versions/ needs
+only rich and typer of it, and gpu/ also pytest and hypothesis for the tests that it runs.
 """

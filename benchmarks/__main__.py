@@ -1,7 +1,9 @@
 """`python -m benchmarks`: check that the packages of the command are installed, then run the command line."""
 
+import importlib
 import importlib.util
 import sys
+from dataclasses import dataclass
 
 # import name -> distribution name, as listed under `bench` in pyproject.toml
 REQUIRED = {
@@ -12,9 +14,27 @@ REQUIRED = {
     "sklearn": "scikit-learn",
     "typer": "typer",
 }
-# The commands that need no more than these, for machines with a GPU and little else.
-SMALL_COMMANDS = ("gpu", "gpu-report")
-SMALL_REQUIRED = {name: name for name in ("hypothesis", "pytest", "rich", "triton", "typer")}
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """A module with an `app`, and the packages that it imports.
+
+    required  import name -> distribution name
+    extras    those of pyproject.toml that list them
+    """
+
+    module: str
+    required: dict[str, str]
+    extras: str
+
+
+ALL = CommandLine("benchmarks.cli.app", REQUIRED, "bench")
+# Commands that need less, for machines with a GPU and little else, or without torch.
+FOR_TESTS = {name: name for name in ("hypothesis", "pytest", "rich", "triton", "typer")}
+GPU = CommandLine("benchmarks.cli.gpu", FOR_TESTS, "bench,test")
+VERSIONS = CommandLine("benchmarks.cli.versions", {name: name for name in ("rich", "typer")}, "bench")
+SMALL = {"gpu": GPU, "gpu-report": GPU, "versions": VERSIONS}
 
 
 def missing_packages(required: dict[str, str] = REQUIRED) -> list[str]:
@@ -23,18 +43,13 @@ def missing_packages(required: dict[str, str] = REQUIRED) -> list[str]:
 
 
 def main() -> None:
-    small = sys.argv[1:2] and sys.argv[1] in SMALL_COMMANDS
-    if missing := missing_packages(SMALL_REQUIRED if small else REQUIRED):
-        extras = "bench,test" if small else "bench"
+    command = SMALL.get("".join(sys.argv[1:2]), ALL)
+    if missing := missing_packages(command.required):
         sys.exit(
-            f"The benchmarks need {', '.join(missing)} from the extra quantizers-torch[{extras}]: "
-            f"install it with  pip install -e '.[{extras}]'"
+            f"The benchmarks need {', '.join(missing)} from the extra quantizers-torch[{command.extras}]: "
+            f"install it with  pip install -e '.[{command.extras}]'"
         )
-    if small:
-        from benchmarks.cli.gpu import app
-    else:
-        from benchmarks.cli.app import app  # imports typer, so only after the check
-    app(prog_name="python -m benchmarks")
+    importlib.import_module(command.module).app(prog_name="python -m benchmarks")
 
 
 if __name__ == "__main__":

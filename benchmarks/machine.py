@@ -1,16 +1,19 @@
-"""The machine and the software versions behind a measurement. Needs only torch and numpy."""
+"""The machine and the software versions behind a measurement.
+
+Imports torch and numpy only where it asks them: the command `versions` runs without either.
+"""
+
+from __future__ import annotations
 
 import os
 import platform
 import subprocess
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-
-import quantizers
+if TYPE_CHECKING:
+    import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -19,6 +22,8 @@ def machine(device: torch.device) -> dict[str, Any]:
     """Return processor, cores available to this process, torch's threads, platform, and the accelerator if one is
     used.
     """
+    import torch
+
     return {
         "processor": processor_name(),
         "cores": usable_cores(),
@@ -29,6 +34,11 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
+    import numpy as np
+    import torch
+
+    import quantizers
+
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -19,6 +19,7 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.register_profile("thorough", settings.get_profile("default"), max_examples=1000)
+settings.register_profile("quick", settings.get_profile("default"), max_examples=8)  # for `make versions`
 settings.load_profile("default")
 
 

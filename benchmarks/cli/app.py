@@ -19,6 +19,7 @@ from benchmarks.cli import (
     study,
     sweep,
     utilization,
+    versions,
 )
 
 app = typer.Typer(
@@ -45,6 +46,7 @@ app.command("prior")(prior.command)
 app.command("sample")(sample.command)
 app.command("search")(search.command)
 app.command("code")(code.command)
+app.command("versions")(versions.command)
 if importlib.util.find_spec("triton"):  # which exists on Linux only
     from benchmarks.cli import gpu
 

@@ -8,6 +8,7 @@ from rich.console import Console
 
 import quantizers
 from benchmarks.cli.exits import make_writable
+from benchmarks.cli.words import split_words
 from benchmarks.data import LONGEST_SIDE, Photographs, bundled, from_folder
 from benchmarks.errors import InputError
 from benchmarks.stored_results import FOLDER
@@ -77,14 +78,3 @@ def whole_numbers(option: str, given: list[str] | None, least: int) -> tuple[int
         return int(word)
 
     return tuple(sorted({read(word) for word in split_words(option, given)}))
-
-
-def split_words(option: str, given: list[str] | None) -> list[str]:
-    """Split comma-separated lists into words; no words if the option is not given.
-
-    Raises: InputError for an option without a word.
-    """
-    words = [word.strip() for text in given or [] for word in text.split(",") if word.strip()]
-    if given is not None and not words:
-        raise InputError(f"{option}: got no value; expected at least one")
-    return words

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks.cli.common import split_words
 from benchmarks.cli.exits import INTERRUPTED, make_writable, sentences
+from benchmarks.cli.words import split_words
 from benchmarks.files import write_json, write_text
 from benchmarks.kernels.progress import bar
 from benchmarks.kernels.report import bar_sheet

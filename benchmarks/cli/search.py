@@ -6,8 +6,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from benchmarks.cli.common import Fresh, Out, make_folder, split_words, whole_numbers
+from benchmarks.cli.common import Fresh, Out, make_folder, whole_numbers
 from benchmarks.cli.exits import INTERRUPTED, sentences
+from benchmarks.cli.words import split_words
 from benchmarks.errors import InputError
 from benchmarks.files import write_json, write_text
 from benchmarks.kernels.progress import bar

@@ -17,10 +17,10 @@ from benchmarks.cli.common import (
     make_folder,
     parse_names,
     read_photographs,
-    split_words,
     whole_numbers,
 )
 from benchmarks.cli.exits import FAILED, INTERRUPTED, sentences
+from benchmarks.cli.words import split_words
 from benchmarks.data import Photographs
 from benchmarks.errors import InputError
 from benchmarks.files import write_json, write_text

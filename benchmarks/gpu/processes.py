@@ -6,21 +6,19 @@ ends in the middle of its parts, another one takes over after the part that ende
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from threading import Event
 from typing import NamedTuple
 
 from benchmarks.gpu.stages import Numbers, Phase
 from benchmarks.machine import ROOT
+from benchmarks.processes import end
 
-GRACE = 10.0  # seconds between the signal that asks a process to end and the one that ends it
 POLL = 0.05  # seconds
 LONGEST_ENDING = 1500  # characters of a log that say why a process ended
 TIME_OVER = "the stage's time was over"
@@ -97,7 +95,7 @@ def _run_process(work: Work, name: str, left: list[str]) -> tuple[str, str]:
             in_time = process.poll() is not None
         finally:
             if process.poll() is None:
-                _end(process)
+                end(process)
     _hand_on(work, lines, left)
     if not in_time:
         return lines.begun, f"stopped: {TIME_OVER}"
@@ -121,16 +119,6 @@ def _start(work: Work, lines: Path, log: object, parts: Sequence[str]) -> subpro
         env=environment,
         start_new_session=True,  # so that its own processes, such as torch.compile's, end with it
     )
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Interrupt the process, which lets pytest write its results, then end it and what it started."""
-    process.send_signal(signal.SIGINT)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(GRACE)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 class _Lines:

@@ -216,7 +216,7 @@ def run_faulty(out: Path, parts: tuple[str, ...], seconds: float, workers: int =
 @pytest.fixture
 def faulty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "CHILD", "tests.benchmarks.faulty_stage")
-    monkeypatch.setattr(processes, "GRACE", 0.2)
+    monkeypatch.setattr("benchmarks.processes.GRACE", 0.2)
 
 
 @pytest.mark.slow
