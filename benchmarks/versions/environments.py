@@ -95,7 +95,7 @@ def _interpreter(release: str, interpreters: Mapping[str, str]) -> str:
         if installed(candidate).get("python", "").startswith(f"{release}."):
             return candidate
     raise EnvironmentFailure(
-        f"Python {release}: {candidates[0]} does not run; name one by --python {release}=PATH"
+        f"Python {release}: {candidates[0]} does not run; name an interpreter by --python {release}=PATH"
     )
 
 

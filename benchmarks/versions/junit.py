@@ -18,9 +18,11 @@ def read(path: Path) -> dict[str, Any]:
     """Return the numbers of tests that "passed", "failed" and were "skipped", and their "seconds".
 
     "failures" are the first tests that failed, each with the first line of its message, and "skips" counts the
-    reasons of what was skipped. Raises: OSError, ElementTree.ParseError.
+    reasons of what was skipped. A test without a name was interrupted, and is left out.
+
+    Raises: OSError, ElementTree.ParseError.
     """
-    cases = list(ElementTree.parse(path).getroot().iter("testcase"))
+    cases = [case for case in ElementTree.parse(path).getroot().iter("testcase") if case.get("name")]
     failures, skips, passed = [], Counter[str](), 0
     for case in cases:
         outcomes = {outcome.tag: outcome for outcome in case}
