@@ -237,7 +237,7 @@ def _piece_kernel(
     x_ptr += head * (head_step - n * row_step.to(tl.int64)) * d
     total = _gather_sum(x_ptr, row_step, order_ptr, first, last, channel, d, BLOCK_R, BLOCK_D)
     channels = channel + tl.arange(0, BLOCK_D)
-    tl.store(partial_ptr + piece * d + channels, total, mask=used & (channels < d))
+    tl.store(partial_ptr + piece * d + channels, total, mask=channels < tl.where(used, d, 0))
 
 
 @triton.jit(do_not_specialize=["head_step", "row_step", "n", "codebook_size"])
