@@ -17,6 +17,7 @@ import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from quantizers import minimum_torch as _minimum_torch  # noqa: F401 - raises ImportError before others do
 from quantizers.codebooks.diveq import DiVeQ
 from quantizers.codebooks.ema import EMAVectorQuantizer
 from quantizers.codebooks.gaussian_quant import GaussianQuant

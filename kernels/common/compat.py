@@ -4,25 +4,67 @@ Each entry names the version from which on it is no longer needed.
 """
 
 import contextlib
-from collections.abc import Callable
+import inspect
+import typing
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 
-def infer_schema(function: Callable[..., Any], mutates_args: tuple[str, ...]) -> str:
-    """Return the schema of an operation from its function's annotations. Public since torch 2.5."""
+def infer_schema(function: Callable[..., Any]) -> str:
+    """Return the schema of an operation from its function's annotations.
+
+    Before torch 2.7, PyTorch reads `typing.Sequence` only. Its function is public since torch 2.5.
+    """
+    signature = inspect.signature(function)
+    parameters = [item.replace(annotation=_of_typing(item.annotation)) for item in signature.parameters.values()]
+
+    def annotated() -> None:
+        pass
+
+    annotated.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     if hasattr(torch.library, "infer_schema"):
-        return torch.library.infer_schema(function, mutates_args=mutates_args)
+        return torch.library.infer_schema(annotated, mutates_args=())
     from torch._library import infer_schema as module
 
-    return module.infer_schema(function, mutates_args)  # type: ignore[call-arg]
+    return module.infer_schema(annotated, ())  # type: ignore[call-arg]
+
+
+def _of_typing(annotation: Any) -> Any:
+    if typing.get_origin(annotation) not in (list, Sequence):
+        return annotation
+    return typing.Sequence[typing.get_args(annotation)]  # type: ignore[misc]
 
 
 def register_vmap(name: str, rule: Callable[..., Any], library: torch.library.Library) -> None:
-    """Register a rule of `torch.vmap` for an operation. Before torch 2.5, such an operation cannot be mapped."""
+    """Register a rule of `torch.vmap` for an operation. PyTorch has a function for it since torch 2.5."""
     if hasattr(torch.library, "register_vmap"):
         torch.library.register_vmap(name, rule, lib=library)
+    else:
+        library.impl(name.rpartition(":")[2], _mapped(name, rule), "FuncTorchBatched")  # type: ignore[no-untyped-call]
+
+
+def _mapped(name: str, rule: Callable[..., Any]) -> Callable[..., Any]:
+    from torch._functorch.autograd_function import VmapInfo
+    from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
+    from torch._functorch.vmap import unwrap_batched, wrap_batched
+    from torch.utils._pytree import tree_leaves
+
+    namespace, _, operation = name.partition("::")
+    keys = torch._C.DispatchKeySet(torch._C.DispatchKey.FuncTorchBatched)
+
+    def kernel(*arguments: Any) -> Any:
+        interpreter: Any = retrieve_current_functorch_interpreter()
+        plain, in_dims = unwrap_batched(arguments, interpreter.level())
+        with torch._C._ExcludeDispatchKeyGuard(keys):
+            if all(dim is None for dim in tree_leaves(in_dims)):
+                return getattr(getattr(torch.ops, namespace), operation)(*arguments)
+            info = VmapInfo(interpreter.batch_size(), interpreter.randomness())
+            outputs, out_dims = rule(info, in_dims, *plain)
+        return wrap_batched(outputs, out_dims, interpreter.level())
+
+    return kernel
 
 
 def is_exporting() -> bool:

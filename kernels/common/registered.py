@@ -29,7 +29,7 @@ class Registered:
 
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
         self._qualified = f"{NAMESPACE}::{name}"
-        schema, tags = name + compat.infer_schema(function, ()), (torch.Tag.pt2_compliant_tag,)
+        schema, tags = name + compat.infer_schema(function), (torch.Tag.pt2_compliant_tag,)
         LIBRARY.define(schema, tags=tags)  # type: ignore[no-untyped-call]
         LIBRARY.impl(name, function, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
         self.operation = getattr(getattr(torch.ops, NAMESPACE), name).default

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 LAYERS = [
-    {"version", "kernels"},
+    {"version", "minimum_torch", "kernels"},
     {"core"},
     {"clustering", "vectors"},
     {"codebooks", "scalar"},

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import quantizers
+from quantizers.minimum_torch import MINIMUM
 from tests.docs.packages import ROOT, fresh_environment, run
 
 if sys.version_info >= (3, 11):
@@ -94,3 +95,8 @@ def test_constraints_pin_what_the_extras_ask_for() -> None:
     names = {re.match(r"[\w-]+", requirement)[0] for requirement in asked}  # type: ignore[index]
     pinned = {line.split("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
     assert names == pinned
+
+
+def test_the_oldest_torch_stands_in_two_places_that_agree() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert f"torch>={MINIMUM[0]}.{MINIMUM[1]}" in project["dependencies"]

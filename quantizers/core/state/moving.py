@@ -5,7 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from quantizers.kernels.common.compat import register_vmap
 from quantizers.kernels.common.modes import is_transformed
+from quantizers.kernels.common.registered import LIBRARY
 
 
 def move(state: Tensor, value: Tensor) -> None:
@@ -32,8 +34,9 @@ def _(state: Tensor, value: Tensor) -> None:
     pass
 
 
-@_move.register_vmap
-def _(info: Any, in_dims: tuple[int | None, int | None], state: Tensor, value: Tensor) -> tuple[None, None]:
+def _move_mapped(
+    info: Any, in_dims: tuple[int | None, int | None], state: Tensor, value: Tensor
+) -> tuple[None, None]:
     state_dim, value_dim = in_dims
     if state_dim is None:
         raise RuntimeError(
@@ -43,3 +46,6 @@ def _(info: Any, in_dims: tuple[int | None, int | None], state: Tensor, value: T
         )
     state.movedim(state_dim, 0).copy_(value if value_dim is None else value.movedim(value_dim, 0))
     return None, None
+
+
+register_vmap("quantizers::move", _move_mapped, LIBRARY)
