@@ -92,12 +92,16 @@ def _search_rows(x: Tensor, packed: _Packed) -> tuple[Tensor, Tensor]:
     # A column of ones adds the bias inside the product: `addmm` would first write it to every row of the result.
     augmented = torch.cat([centred, torch.ones_like(centred[:, :1])], -1)
     minima = _group_minima(augmented, packed)
+    return _decide(augmented, minima, _threshold(centred, minima.amin(-1), packed), packed)
+
+
+def _threshold(centred: Tensor, smallest: Tensor, packed: _Packed) -> Tensor:
+    """Return the largest score that the nearest code of each row may have, [R], from the smallest one, by (22)."""
     length, radius = _largest_lengths(centred), packed.radius
     scale = length * radius + radius.square()
     absolute = 2 * SMALLEST_FLOAT32 * (2 + length + radius)
-    bound = (x.shape[1] + EXTRA_ROUNDINGS) * (ROUNDOFF_FLOAT32 * scale + absolute)
-    threshold = (minima.amin(-1) + CANDIDATE_MARGIN * bound).where(scale <= LARGEST_SCORE, -torch.inf)
-    return _decide(augmented, minima, threshold, packed)
+    bound = (centred.shape[1] + EXTRA_ROUNDINGS) * (ROUNDOFF_FLOAT32 * scale + absolute)
+    return (smallest + CANDIDATE_MARGIN * bound).where(scale <= LARGEST_SCORE, -torch.inf)
 
 
 def _largest_lengths(vectors: Tensor) -> Tensor:
