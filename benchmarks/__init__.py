@@ -11,6 +11,7 @@
     utilization.py           the utilization benchmark: trains and measures each quantizer
     sweep/                   the same over codebook size, latent channels and learning rate
     kernels/                 the nearest-code search and a training step against other libraries
+    devices/                 three ways to an exact search without float64: `python -m benchmarks.devices`
     offline/                 codebooks fitted offline, against faiss and scikit-learn
     gpu/                     the kernels on a CUDA device, in stages: right, exact, fast, tested
     chain/                   VQ-VAE, prior, samples and compressed codes, as separate commands or all at once
