@@ -3,6 +3,7 @@
 This module and what it imports need nothing but rich and typer.
 """
 
+import signal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -73,6 +74,8 @@ def command(
     Writes versions.json after each part, versions.md and pytest's output. Run the same command again to resume.
     Exits with 1 if a test failed.
     """
+    # A shell lets a job in the background ignore Ctrl-C, and pytest, which is ended by it, would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     console = Console()
     with sentences():
         settings = Settings(
