@@ -31,7 +31,7 @@ from tests.cases import (
 # What PyTorch warns of in its own compiler.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated"),
 ]
 
 EPS = torch.finfo(torch.float32).eps

@@ -300,7 +300,7 @@ class Candidates(nn.Module):
         return torch.cat([indices.to(distances.dtype), distances], -1)
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit.")
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_candidates_leave_the_library() -> None:
     """Through `plain` to ONNX, and through `torch.jit.trace`."""

@@ -33,7 +33,7 @@ from tests.cases import (
 )
 
 # What PyTorch warns of in its own forward-mode differentiation.
-pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
 
 Tensors = dict[str, Tensor]
 WEIGHTS = normal(8, DIM)

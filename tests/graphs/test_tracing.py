@@ -18,7 +18,7 @@ from tests.cases import DIM, FOUNDATIONS, Case, batch, every_case, every_method,
 
 pytestmark = [
     # What PyTorch warns of: TorchScript as a whole, and our checks of shapes, which a trace holds for constant.
-    pytest.mark.filterwarnings("ignore:.torch.jit.:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.torch.jit."),
     pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),
     pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.. is deprecated:FutureWarning"),
 ]
