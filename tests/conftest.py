@@ -73,6 +73,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 def _seeded_and_poisoned() -> Iterator[None]:
     torch.manual_seed(0)
     torch.use_deterministic_algorithms(True)  # among others, fills `torch.empty` with NaN
+    torch.set_flush_denormal(False)  # libraries that Inductor compiles turn it on in torch 2.4
     yield
     torch.use_deterministic_algorithms(False)
 

@@ -62,7 +62,7 @@ def check_device(**tensors: Tensor) -> None:
 
 def check_count(name: str, count: int, most: int, what: str) -> None:
     """Check that a number of things lies between 1 and how many of them there are."""
-    if not isinstance(count, int | torch.SymInt) or isinstance(count, bool):
+    if not isinstance(count, (int, torch.SymInt)) or isinstance(count, bool):
         raise TypeError(f"{name} is {count!r}, expected an integer")
     if not 1 <= count <= most:
         raise ValueError(f"{name} is {count}, expected 1 to {most}, the number of {what}")

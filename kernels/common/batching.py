@@ -51,7 +51,7 @@ def _sample(arguments: Sequence[Any], in_dims: Sequence[Any], index: int) -> lis
     """Return the arguments of one sample; a list of tensors has a list of axes."""
     return [
         _sample(value, dim, index)
-        if isinstance(dim, list | tuple)
+        if isinstance(dim, (list, tuple))
         else value
         if dim is None
         else value.select(dim, index)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 
 def infer_schema(function: Callable[..., Any]) -> str:
@@ -67,11 +68,24 @@ def _mapped(name: str, rule: Callable[..., Any]) -> Callable[..., Any]:
     return kernel
 
 
+def default_group() -> dist.ProcessGroup | None:
+    """Return the default process group, of which compiled code then has a guard.
+
+    Before torch 2.8, a graph takes `dist.group.WORLD` for an object even if it is None.
+    """
+    group: dist.ProcessGroup | None = dist.distributed_c10d._world.default_pg
+    return group
+
+
 def is_exporting() -> bool:
-    """Whether `torch.export` is tracing. Before torch 2.7, any tracing counts as an export."""
+    """Whether `torch.export` is tracing. PyTorch has a function for it since torch 2.7."""
     if hasattr(torch.compiler, "is_exporting"):
         return torch.compiler.is_exporting()
-    return torch.compiler.is_compiling()
+    if not torch.compiler.is_compiling():
+        return False
+    from torch.export import _trace  # here, since it imports PyTorch's compiler
+
+    return _trace._EXPORT_MODULE_HIERARCHY is not None
 
 
 def without_compilation() -> contextlib.AbstractContextManager[object]:

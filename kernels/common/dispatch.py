@@ -152,7 +152,8 @@ def resume_implementation(name: str) -> contextlib.AbstractContextManager[object
 
 def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
     """Return a block without automatic casts to half precision, including in a backward."""
-    if torch.amp.is_autocast_available(device.type):
+    # Before torch 2.6, graphs cannot contain the second question.
+    if torch.compiler.is_compiling() or torch.amp.is_autocast_available(device.type):
         return torch.autocast(device.type, enabled=False)
     return contextlib.nullcontext()
 

@@ -103,7 +103,7 @@ def _tensors(arguments: Sequence[Any]) -> list[Tensor]:
     for argument in arguments:
         if isinstance(argument, Tensor):
             found.append(argument)
-        elif isinstance(argument, list | tuple):
+        elif isinstance(argument, (list, tuple)):
             found += _tensors(argument)
     return found
 

@@ -220,7 +220,7 @@ def _initialize_from(positions: list[Tensor], component: RowQuantizer, process_g
     """Initialize a component from the vectors [n, component.dim] of several positions, repeated to similar n."""
     most = max(map(len, positions))
     rows = all_valid(torch.cat([vectors.repeat(most // max(1, len(vectors)), 1) for vectors in positions]))
-    component.initialize_rows(rows._replace(valid=are_finite(rows.vectors)), process_group)
+    component.initialize_rows(rows.with_vectors(rows.vectors, are_finite(rows.vectors)), process_group)
 
 
 def outermost(model: nn.Module) -> dict[str, Quantizer]:

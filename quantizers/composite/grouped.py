@@ -136,7 +136,7 @@ class GroupedQuantizer(TruncatableComposition):
             if depths is not None:
                 inputs = [own.where(rows[:, None], 0.0) for own, rows in zip(inputs, reached, strict=True)]
             outputs = [
-                group.nested_quantize(projected._replace(vectors=own, valid=rows))
+                group.nested_quantize(projected.with_vectors(own, rows))
                 for group, own, rows in zip(used, inputs, reached, strict=True)
             ]
             columns, values = [output.indices for output in outputs], [output.quantized for output in outputs]
@@ -158,7 +158,7 @@ class GroupedQuantizer(TruncatableComposition):
             columns = self._unfolded(parts, self.components[0].nested_encode(folded))
         else:
             pairs = zip(self.components[:parts], self._split(z), strict=False)
-            columns = [group.nested_encode(rows._replace(vectors=vectors)) for group, vectors in pairs]
+            columns = [group.nested_encode(rows.with_vectors(vectors)) for group, vectors in pairs]
         coded = torch.stack([has_codes(column) for column in columns], -1)
         return self._mark_missing(joined(columns), coded.all(-1))
 

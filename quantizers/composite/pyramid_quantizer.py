@@ -219,7 +219,7 @@ class PyramidQuantizer(ScaleTokens):
         probability = check_as(Probability, "probability", probability)
         check_bits(self.components)
         _check_one_size(x)
-        rows = to_rows(x, mask, self.dim, self.channel_dim)._replace(sizes=self._listed(sizes))
+        rows = to_rows(x, mask, self.dim, self.channel_dim, self._listed(sizes))
         targets = []
 
         def flip(position: int, component: RowQuantizer, cells: Rows) -> CodesAndTokens:
@@ -350,7 +350,7 @@ def _encode_cells(position: int, component: RowQuantizer, cells: Rows) -> CodesA
 
 def _check_one_size(x: object) -> None:
     """Raises: TypeError for a list of maps, which may have several sizes."""
-    if isinstance(x, list | tuple) and not isinstance(x, MethodCall):
+    if isinstance(x, (list, tuple)) and not isinstance(x, MethodCall):
         shapes = sorted({tuple(each.shape) for each in x if isinstance(each, Tensor)})
         raise TypeError(
             f"x is a list of maps of shapes {shapes}, expected a tensor of maps of one size: call once for each "

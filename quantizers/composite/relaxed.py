@@ -100,7 +100,7 @@ def _quantize_inside(quantizer: Quantizer, rows: Rows, relax: Relax, options: di
 
     def quantize(projected: Rows) -> QuantizerOutput:
         output = quantizer._quantize(projected, **options)
-        z = projected._replace(vectors=quantizer._unquantized(projected.vectors))
-        return output._replace(quantized=relax(z, output.quantized))
+        z = projected.with_vectors(quantizer._unquantized(projected.vectors))
+        return QuantizerOutput(relax(z, output.quantized), output.indices, output.loss)
 
     return quantizer._quantize_projected(rows, quantize)

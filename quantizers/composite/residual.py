@@ -248,7 +248,7 @@ class ResidualQuantizer(TruncatableComposition, ScaledStages):
         for position, stage in enumerate(stages):
             reached = valid if depths is None else valid & (depths > position)
             scaled = self._scale_down(residual, position).where(reached[:, None], 0.0)
-            codes, column, loss = stage.nested_quantize(projected._replace(vectors=scaled, valid=reached))
+            codes, column, loss = stage.nested_quantize(projected.with_vectors(scaled, reached))
             coded = has_codes(column)
             codes = self._scale_up(codes.where(coded[:, None], 0.0), position)
             if keep is not None:

@@ -160,7 +160,7 @@ class Quantizer(RecordedConstruction, CodeIndices, CodeHooks, CodeCandidates, Le
     ) -> Tensor:
         """`encode` with options of `encode_rows`. Args: sizes: of the scales of a map."""
         sizes = self._listed(sizes)
-        rows = to_rows(x, mask, self.dim, self.channel_dim)._replace(sizes=sizes)
+        rows = to_rows(x, mask, self.dim, self.channel_dim, sizes)
         with without_autocast(x.device):
             indices = self._reshape_indices(self.encode_rows(rows, **options), rows.shape)
         return self._notify_code_hooks(ForwardEvent(x, mask, indices, False, sizes))
@@ -179,7 +179,7 @@ class Quantizer(RecordedConstruction, CodeIndices, CodeHooks, CodeCandidates, Le
         """
         self._warn_of_half_state()
         sizes = self._listed(sizes)
-        rows = to_rows(x, mask, self.dim, self.channel_dim)._replace(sizes=sizes)
+        rows = to_rows(x, mask, self.dim, self.channel_dim, sizes)
         with without_autocast(x.device):
             quantized, indices, loss = self._quantize_projected(rows, quantize)
             if self.training and self.observes:

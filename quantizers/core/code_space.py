@@ -38,12 +38,12 @@ class CodeSpace(QuantizerState):
             return rows
         z = self._project(self.project_in, rows.vectors)
         valid = rows.valid & are_finite(z)
-        return rows._replace(vectors=z.where(valid[:, None], 0.0), valid=valid)
+        return rows.with_vectors(z.where(valid[:, None], 0.0), valid)
 
     @staticmethod
     def _project(projection: nn.Module, rows: Tensor) -> Tensor:
-        weight = next(projection.parameters(), rows)
-        dtype = torch.promote_types(weight.dtype, torch.float32)
+        parameters = [*projection.parameters(), rows]
+        dtype = torch.promote_types(parameters[0].dtype, torch.float32)
         return call_widened(projection, rows.to(dtype)).to(rows.dtype)
 
     def _check_device(self, name: str, tensor: Tensor) -> None:

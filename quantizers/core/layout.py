@@ -19,8 +19,14 @@ class Rows(NamedTuple):
     mask: Tensor | None = None  # [N] bool, False for masked rows; None if none is masked
     sizes: Sequence[Any] | None = None  # of the scales of a map, where the call gives them
 
+    def with_vectors(self, vectors: Tensor, valid: Tensor | None = None) -> "Rows":
+        """Return the same rows with other vectors. Before torch 2.7, graphs cannot contain `_replace`."""
+        return Rows(vectors, self.valid if valid is None else valid, self.shape, self.mask, self.sizes)
 
-def to_rows(x: Tensor, mask: Tensor | None, dim: int, channel_dim: int) -> Rows:
+
+def to_rows(
+    x: Tensor, mask: Tensor | None, dim: int, channel_dim: int, sizes: Sequence[Any] | None = None
+) -> Rows:
     """Flatten x to rows of `dim` channels, and set rows that do not count to zero.
 
     Args:
@@ -28,6 +34,7 @@ def to_rows(x: Tensor, mask: Tensor | None, dim: int, channel_dim: int) -> Rows:
         mask: bool, x's shape without that axis, True for vectors that count; None if all of them count.
         dim: the expected number of channels.
         channel_dim: the axis of x that holds its channels.
+        sizes: of the scales of a map, which the rows carry along.
 
     Returns: N rows in float32, or in float64 for float64 input. A row counts if it is unmasked and finite.
 
@@ -41,7 +48,7 @@ def to_rows(x: Tensor, mask: Tensor | None, dim: int, channel_dim: int) -> Rows:
     if mask is not None:
         mask = _check_mask(mask, shape, x.device).reshape(-1)
     vectors, valid = finite_rows(vectors, mask)
-    return Rows(vectors, valid, shape, mask)
+    return Rows(vectors, valid, shape, mask, sizes)
 
 
 def from_rows(rows: Tensor, shape: torch.Size, channel_dim: int, like: Tensor | None = None) -> Tensor:

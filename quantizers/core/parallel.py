@@ -7,6 +7,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from quantizers.core.arguments.checks import plain
+from quantizers.kernels.common.compat import default_group
 
 ProcessGroup = dist.ProcessGroup | Literal["world"] | None
 
@@ -42,9 +43,9 @@ class Ranks:
 
         Raises: RuntimeError if this process has no group of the name that a pickle contained.
         """
-        if self.name is None or not dist.is_available() or dist.group.WORLD is None:  # a guard of compiled code
+        if self.name is None or not dist.is_available() or default_group() is None:  # a guard of compiled code
             return None
-        group = dist.group.WORLD if self.name == "world" else self._group or _group_named(self.name)
+        group = default_group() if self.name == "world" else self._group or _group_named(self.name)
         return group if dist.get_world_size(group) > 1 else None
 
     def __deepcopy__(self, memo: object) -> "Ranks":

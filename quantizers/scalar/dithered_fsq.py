@@ -122,7 +122,7 @@ class DitheredFSQ(FSQ):
         half = self._levels(bounded) // 2
         noisy = with_noise(bounded.detach(), half)
         value = noisy.where(self._draw_noisy(rows)[:, None], output.quantized.detach())
-        return output._replace(quantized=self.gradient(bounded, value))
+        return QuantizerOutput(self.gradient(bounded, value), output.indices, output.loss)
 
     def _draw_noisy(self, rows: Rows) -> Tensor:
         """Which of the N rows get noise, [N] bool."""

@@ -142,8 +142,8 @@ class NormalizedFSQ(FSQ):
 
     def _quantize(self, rows: Rows) -> QuantizerOutput:
         mean, scale = self._statistics(rows.vectors.dtype)
-        output = super()._quantize(rows._replace(vectors=(rows.vectors - mean) / scale))
-        return output._replace(quantized=output.quantized * scale + mean)
+        output = super()._quantize(rows.with_vectors((rows.vectors - mean) / scale))
+        return QuantizerOutput(output.quantized * scale + mean, output.indices, output.loss)
 
     def _encode(self, z: Tensor) -> Tensor:
         mean, scale = self._statistics(z.dtype)

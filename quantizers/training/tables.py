@@ -39,7 +39,7 @@ def chosen_vectors(quantizer: Quantizer, event: ForwardEvent) -> Iterator[tuple[
         composition.
     """
     x, indices = event.x, event.indices
-    rows = to_rows(x, event.mask, quantizer.dim, quantizer.channel_dim)._replace(sizes=event.sizes)
+    rows = to_rows(x, event.mask, quantizer.dim, quantizer.channel_dim, event.sizes)
     with without_autocast(x.device):
         flat = indices.reshape(-1, indices.shape[-1]) if quantizer.composed else indices.reshape(-1)
         for table, z, chosen in quantizer.learned_rows(rows, flat):

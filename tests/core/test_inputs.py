@@ -44,6 +44,7 @@ from quantizers.core.registry import _BUILDERS
 from quantizers.serialization.configuration import configuration, rebuild
 from quantizers.training.regularizers import Entropy, Orthogonality, Wasserstein
 from tests.cases import Case, assert_same_state, batch, cases_where, every_case, index_shape, state_of
+from tests.versions import needs_python
 
 # Every option of every name, with a value that is not its default where there is another.
 
@@ -711,4 +712,8 @@ def test_parts_may_come_in_any_sequence(kind: Callable[[Any], Any], of: Any, tmp
     loaded = quantizers.load(tmp_path)
     assert type(loaded) is of
     assert as_json(loaded) == as_json(quantizer)
-    assert inspect.signature(of) == inspect.signature(ResidualQuantizer)
+
+
+@needs_python(3, 11, 4, "signatures of classes that inherit their constructor past a __new__")
+def test_an_inherited_constructor_has_its_signature() -> None:
+    assert inspect.signature(Bare) == inspect.signature(ResidualQuantizer)

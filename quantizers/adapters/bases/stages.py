@@ -118,7 +118,7 @@ def quantize_by_stage(
     if isinstance(quantizer, ResidualQuantizer):
         return quantizer.forward_stages(x, mask, **options)
     output: QuantizerOutput = quantizer(x, mask, **options)
-    return output._replace(loss=output.loss[None])
+    return QuantizerOutput(output.quantized, output.indices, output.loss[None])
 
 
 def _projections(stage: Any) -> Iterator[tuple[str, nn.Linear]]:

@@ -99,7 +99,7 @@ def plain(value: Any) -> Any:
         return value
     if isinstance(value, numbers.Integral):
         return int(value)
-    if isinstance(value, numbers.Real | Decimal):
+    if isinstance(value, (numbers.Real, Decimal)):
         with suppress(OverflowError, ValueError):  # Fraction(10**400) is beyond the range of a float
             return float(value)
     return value
@@ -177,7 +177,7 @@ def check_integers(what: str, values: Tensor) -> None:
 
 def _integer(bounds: Sequence[Bounds], name: str, value: object) -> int:
     number = plain(value)
-    is_integer = isinstance(number, int | torch.SymInt) and not isinstance(number, bool)  # SymInt: torch.compile
+    is_integer = isinstance(number, (int, torch.SymInt)) and not isinstance(number, bool)  # SymInt: torch.compile
     return _within(bounds, name, value, number, is_integer)  # type: ignore[no-any-return]
 
 

@@ -91,7 +91,7 @@ class MimiAdapter(StagesAdapter):
         """The quantizer's output for x [B, D, T]: quantized [B, D, T], indices [B, T, n], loss []. mask: bool [B,
         T]."""
         out: QuantizerOutput = self.quantizer(self.input_proj(x), mask, **self._codebook_option(num_quantizers))
-        return out._replace(quantized=self.output_proj(out.quantized))
+        return QuantizerOutput(self.output_proj(out.quantized), out.indices, out.loss)
 
     def encode(self, embeddings: Tensor, num_quantizers: int | None = None) -> Tensor:
         """See the class. The indices are those of evaluation, in either mode."""

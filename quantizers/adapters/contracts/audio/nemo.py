@@ -68,7 +68,7 @@ class NemoAdapter(Adapter):
         """The quantizer's forward, with indices [N, B, T]."""
         mask = _mask(inputs.shape[-1], input_len)
         output: QuantizerOutput = self.quantizer(inputs, mask)
-        return output._replace(indices=self._codebooks_first(output.indices, mask))
+        return QuantizerOutput(output.quantized, self._codebooks_first(output.indices, mask), output.loss)
 
     def _codebooks_first(self, indices: Tensor, mask: Tensor | None) -> Tensor:
         """Indices [N, B, T] of the quantizer's, with 0 where the mask is False."""
