@@ -8,9 +8,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def run_tests(plugin: str, path: str, *options: str) -> None:
-    """Run a file of tests with a plugin, which is loaded before the library. Fails as they do."""
-    command = [sys.executable, "-m", "pytest", "-p", plugin, "-p", "no:cacheprovider", *options, path]
+def run_tests(plugin: str, *arguments: str) -> None:
+    """Run pytest with a plugin, which is loaded before the library, and other arguments. Fails as it does."""
+    command = [sys.executable, "-m", "pytest", "-p", plugin, "-p", "no:cacheprovider", *arguments]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     finished = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stdout + finished.stderr  # not 0 either where nothing was collected

@@ -6,6 +6,6 @@ from tests.devices.own_process import run_tests
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["output", "state", "missing"])
-def test_the_contract_without_triton_and_compiler(name: str) -> None:
-    run_tests("tests.devices.plain_process", f"tests/contract/test_{name}.py", "--hypothesis-profile=brief")
+def test_the_contract_without_triton_and_compiler() -> None:
+    files = [f"tests/contract/test_{name}.py" for name in ("output", "state", "missing")]
+    run_tests("tests.devices.plain_process", "--hypothesis-profile=brief", *files)

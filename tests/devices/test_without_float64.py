@@ -1,21 +1,25 @@
 """The library on a device without float64, emulated (emulated.py)."""
 
-from pathlib import Path
-
 import pytest
 
 from tests.devices.own_process import run_tests
 
-FOLDER = Path(__file__).parent / "without_float64"
+FOLDER = "tests/devices/without_float64"
+CONTRACT = f"{FOLDER}/test_contract.py"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(file.name for file in FOLDER.glob("test_*.py")))
-def test_on_a_device_without_float64(name: str) -> None:
-    run_tests("tests.devices.emulated", f"tests/devices/without_float64/{name}")
+def test_the_contract_on_a_device_without_float64() -> None:
+    run_tests("tests.devices.emulated", CONTRACT)
 
 
 @pytest.mark.slow
 @pytest.mark.long("a variation of a method")
-def test_every_variation_on_a_device_without_float64() -> None:
-    run_tests("tests.devices.emulated", "tests/devices/without_float64/test_contract.py", "-m", "long")
+def test_the_contract_of_every_variation_on_a_device_without_float64() -> None:
+    run_tests("tests.devices.emulated", CONTRACT, "-m", "long")
+
+
+@pytest.mark.slow
+def test_what_surrounds_the_contract_on_a_device_without_float64() -> None:
+    files = [f"{FOLDER}/test_{name}.py" for name in ("stand_in", "operations", "training")]
+    run_tests("tests.devices.emulated", *files)

@@ -1,4 +1,4 @@
-"""These tests run where the emulated device is registered: see tests/devices/test_without_float64.py."""
+"""These tests run where the emulated device is registered: see ../test_without_float64.py."""
 
 import sys
 
