@@ -33,6 +33,19 @@ def narrowed(result: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor
     return result if result.device == device else result.to(device)
 
 
+@functools.cache
+def multiplies_in_float32(device: torch.device) -> bool:
+    """Whether a device's matrix products of float32 keep its precision. Some accelerators round the operands.
+
+    Devices other than CPUs and "cuda" are asked once, by two products with the identity.
+    """
+    if device.type in ("cpu", "cuda"):
+        return True
+    one = torch.eye(64, device=device)
+    number = one + 2.0**-12 + 2.0**-23  # an odd multiple of its last bit
+    return torch.equal(number @ one, number) and torch.equal(one @ number, number)
+
+
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 @functools.cache
 def _computes_float64(device: torch.device) -> bool:

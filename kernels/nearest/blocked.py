@@ -21,7 +21,7 @@ from quantizers.kernels.common.constants import (
     SMALLEST_FLOAT32,
 )
 from quantizers.kernels.common.vectors import compute_dtype
-from quantizers.kernels.common.wide import wide
+from quantizers.kernels.common.wide import multiplies_in_float32, wide
 from quantizers.kernels.nearest import reference
 
 ROWS, CODES = 2048, 1024  # of a tile of scores
@@ -63,7 +63,10 @@ def _search(x: Tensor, codebook: Tensor) -> Tensor:
     if not x.shape[0]:
         return torch.empty(0, dtype=torch.int64, device=x.device)
     finite = x.isfinite().all(-1)
-    rows, packed = x.where(finite[:, None], 0.0), _pack(codebook)
+    rows = x.where(finite[:, None], 0.0)
+    if not multiplies_in_float32(x.device):
+        return _decided_exactly(rows, codebook).where(finite, -1)
+    packed = _pack(codebook)
     parts = [_search_rows(block, packed) for block in torch.split(rows, ROWS)]
     indices, uncertain = (torch.cat(each) for each in zip(*parts, strict=True))
     left = (uncertain & finite).nonzero().flatten()

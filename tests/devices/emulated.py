@@ -20,6 +20,8 @@ from tests.devices.lacking import lacking_operators
 NAME = "emulated"
 WIDE = (torch.float64, torch.complex128)
 TAKES_INDICES_OF_THE_CPU = ("aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_")
+PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm")
+ROUNDED_PRODUCTS = False  # whether matrix products round float32 operands to bfloat16, as some accelerators do
 COPIES = ("aten::copy_", "aten::_to_copy", "aten::_copy_from")
 
 
@@ -80,11 +82,17 @@ class EmulatedTensor(Tensor):
         stays = torch.device(kwargs.get("device") or DEVICE).type != "cpu"
         if "device" in kwargs:
             kwargs["device"] = "cpu"
-        values = func(*tree_map(_values, args), **tree_map(_values, kwargs))
+        values = _computed(func, tree_map(_values, args), tree_map(_values, kwargs))
         written = _written(func, args, kwargs)
         if written is not None:
             return written
         return tree_map(_wrapped, values) if stays else values
+
+
+def _computed(func: Any, args: Any, kwargs: Any) -> Any:
+    if ROUNDED_PRODUCTS and func._schema.name in PRODUCTS:
+        args = [value.bfloat16().float() if isinstance(value, Tensor) else value for value in args]
+    return func(*args, **kwargs)
 
 
 def _values(thing: Any) -> Any:

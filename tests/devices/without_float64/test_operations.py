@@ -9,11 +9,14 @@ from torch import Tensor
 from quantizers.clustering.balanced import balanced_codes
 from quantizers.clustering.distinct import distinct_codes
 from quantizers.kernels.common.dispatch import use_implementation
+from quantizers.kernels.common.wide import multiplies_in_float32
 from quantizers.kernels.highest.operation import highest_score
 from quantizers.kernels.k_nearest.operation import k_nearest_codes
+from quantizers.kernels.nearest import blocked
 from quantizers.kernels.nearest.operation import nearest_code
 from quantizers.kernels.rotation.operation import rotate_grad
 from quantizers.kernels.sums.operation import code_sums
+from tests.devices import emulated
 from tests.devices.emulated import DEVICE
 from tests.exact import assert_nearest
 from tests.vectors import few, finite, vectors
@@ -64,6 +67,22 @@ def test_the_search_stays_on_the_device() -> None:
     with use_implementation() as counts:
         nearest_code(x.to(DEVICE), codebook.to(DEVICE))
     assert counts == {("nearest_code", "blocked"): 1}
+
+
+def test_the_search_is_exact_where_products_are_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the check of the device's products, many indices would differ."""
+    x, codebook = drawn(0, (1, 300, 8), (1, 64, 8), step=0.0)
+    with use_implementation("reference"):
+        expected, _ = nearest_code(x, codebook)
+    monkeypatch.setattr(emulated, "ROUNDED_PRODUCTS", True)
+    multiplies_in_float32.cache_clear()
+    assert not multiplies_in_float32(DEVICE)
+    assert torch.equal(nearest_code(x.to(DEVICE), codebook.to(DEVICE))[0].cpu(), expected)
+    monkeypatch.setattr(blocked, "multiplies_in_float32", lambda device: True)
+    assert not torch.equal(nearest_code(x.to(DEVICE), codebook.to(DEVICE))[0].cpu(), expected)
+    monkeypatch.undo()
+    multiplies_in_float32.cache_clear()
+    assert multiplies_in_float32(DEVICE)
 
 
 @pytest.mark.parametrize("name", ["auto", "reference"])
