@@ -162,6 +162,11 @@ def _empty_strided(size: Any, stride: Any, *, dtype: torch.dtype | None = None, 
     return EmulatedTensor(torch.empty_strided(size, stride, dtype=dtype, device="cpu"))
 
 
+def _eye(rows: int, columns: int | None = None, *, dtype: torch.dtype | None = None, **options: Any) -> Tensor:
+    """PyTorch's own returns the empty tensor that it fills, whose shape cannot change here."""
+    return EmulatedTensor(torch.eye(rows, columns or rows, dtype=dtype, device="cpu"))
+
+
 def _copy_from(source: Tensor, target: Tensor, non_blocking: bool = False) -> Tensor:
     values = _values(target).copy_(_values(source))
     return target if isinstance(target, EmulatedTensor) else values
@@ -170,6 +175,8 @@ def _copy_from(source: Tensor, target: Tensor, non_blocking: bool = False) -> Te
 LIBRARY = torch.library.Library("aten", "IMPL", "PrivateUse1")
 LIBRARY.impl("empty.memory_format", _empty)
 LIBRARY.impl("empty_strided", _empty_strided)
+LIBRARY.impl("eye", _eye)
+LIBRARY.impl("eye.m", _eye)
 LIBRARY.impl("_copy_from", _copy_from)
 FALLBACK = torch.library.Library("_", "IMPL")
 FALLBACK.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")  # it casts nothing

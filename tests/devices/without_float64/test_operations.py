@@ -71,7 +71,7 @@ def test_the_search_stays_on_the_device() -> None:
 
 def test_the_search_is_exact_where_products_are_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the check of the device's products, many indices would differ."""
-    x, codebook = drawn(0, (1, 300, 8), (1, 64, 8), step=0.0)
+    x, codebook = drawn(0, (1, 1000, 8), (1, 2000, 8), step=0.0)
     with use_implementation("reference"):
         expected, _ = nearest_code(x, codebook)
     monkeypatch.setattr(emulated, "ROUNDED_PRODUCTS", True)
