@@ -76,4 +76,6 @@ def torchless_import() -> types.ModuleType:
     return build
 
 
+if (ROOT / "quantizers" / "kernels").is_file():
+    raise SystemExit("quantizers/kernels is a text file; clone with `git clone -c core.symlinks=true`")
 setup(cmdclass={"bdist_wheel": Wheel})

@@ -14,8 +14,15 @@ the arithmetic by name.
 """
 
 import importlib
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+if os.path.isfile(os.path.join(__path__[0], "kernels")):
+    raise ImportError(
+        f"{os.path.join(__path__[0], 'kernels')} is a text file in place of a symbolic link; clone the repository "
+        "with `git clone -c core.symlinks=true` (on Windows this needs the developer mode), or install a wheel"
+    )
 
 from quantizers import minimum_torch as _minimum_torch  # noqa: F401 - raises ImportError before others do
 from quantizers.codebooks.diveq import DiVeQ

@@ -51,7 +51,10 @@ def test_wheel_and_sdist_hold_the_package_and_nothing_else(built: Path) -> None:
     shipped = {name for name in names if ".dist-info/" not in name}
     assert shipped == modules | arithmetic | {"quantizers/py.typed"}
     with tarfile.open(next(built.glob("*.tar.gz"))) as sdist:
-        assert any(name.endswith("quantizers/kernels/nearest/search.h") for name in sdist.getnames())
+        parts = [Path(name).parts[1:] for name in sdist.getnames()]
+    assert ("quantizers", "kernels", "nearest", "search.h") in parts
+    assert ("setup.py",) in parts  # without which a wheel could not hold compiled kernels
+    assert not any(part[:1] == ("tests",) for part in parts)  # some of them could not run
 
 
 @pytest.mark.slow
