@@ -7,6 +7,7 @@ import typer
 from benchmarks.cli import (
     chain,
     code,
+    first_call,
     imports,
     kernels,
     offline,
@@ -36,6 +37,7 @@ app.command("utilization")(utilization.command)
 app.command("sweep")(sweep.command)
 app.command("study")(study.command)
 app.command("kernels")(kernels.command)
+app.command("first-call")(first_call.command)
 app.command("imports")(imports.command)
 app.command("offline")(offline.command)
 app.command("robustness")(robustness.command)
