@@ -1,7 +1,7 @@
-"""How long the first search of a process takes: with a wheel's compiled kernels, with cached ones, and compiling them.
+"""How long the first search of a process takes: with a wheel's kernels, with cached ones, and compiling them.
 
-Each is measured in processes of its own, outside of which nothing is shared but the cache. The CPU seconds are those
-of the process and of the compilers that it starts. The first search also loads what PyTorch loads on first use.
+Each is measured in processes of its own, which share nothing but the cache. The CPU seconds are those of the
+process and of the compilers that it starts. The first search also loads what PyTorch loads on first use.
 """
 
 import json
