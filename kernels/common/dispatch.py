@@ -31,6 +31,7 @@ from quantizers.kernels.common.modes import runs_eagerly
 from quantizers.kernels.common.wide import CPU, has_float64
 
 IMPLEMENTATIONS = ("auto", "reference", "blocked", "compiled", "triton")
+SMALLEST_TRITON = (3, 5)  # the first that compiles products in float64
 SMALLEST_CAPABILITY = (8, 0)  # the first with tf32 and bfloat16 products
 
 RunCounts = Counter[tuple[str, str]]
@@ -225,6 +226,16 @@ def interpreter_obstacle() -> str:
     return ""
 
 
+def old_triton_obstacle() -> str:
+    """Return why the installed Triton cannot compile the kernels; empty if it can."""
+    import triton
+
+    if _version(triton.__version__) >= SMALLEST_TRITON:
+        return ""
+    needed = ".".join(map(str, SMALLEST_TRITON))
+    return f"it needs triton {needed} or newer, and {triton.__version__} is installed"
+
+
 def _version(text: str) -> tuple[int, ...]:
     return tuple(int(number) for number in text.split(".")[:2])
 
@@ -237,6 +248,8 @@ def _gpu_obstacle(device: torch.device) -> str:
             "its kernels are written for NVIDIA's GPUs (tf32x3 products, and a bound on the errors of their "
             "matrix units), and this PyTorch is built for ROCm"
         )
+    if reason := old_triton_obstacle():
+        return reason
     capability = torch.cuda.get_device_capability(device)
     if capability < SMALLEST_CAPABILITY:
         needed, found = (".".join(map(str, version)) for version in (SMALLEST_CAPABILITY, capability))

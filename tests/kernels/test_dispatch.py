@@ -106,12 +106,26 @@ def test_a_gpu_that_the_kernels_do_not_fit(
     """Without a GPU, the properties that PyTorch would report."""
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     monkeypatch.setattr(torch.version, "hip", hip)
+    monkeypatch.setattr(triton, "__version__", "3.7.1")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     dispatch._gpu_obstacle.cache_clear()
     found = dispatch.triton_obstacle(torch.device("cuda", 0))
     dispatch._gpu_obstacle.cache_clear()
     assert found.endswith(reason)
     assert bool(found) == bool(reason)
+
+
+@pytest.mark.parametrize("version", ["3.2.0", "3.4.0", "3.5.0", "3.10.0"])
+def test_a_triton_that_cannot_compile_the_kernels(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    works = version.startswith(("3.5", "3.10"))
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(triton, "__version__", version)
+    dispatch._gpu_obstacle.cache_clear()
+    reason = dispatch.triton_obstacle(torch.device("cuda", 0))
+    dispatch._gpu_obstacle.cache_clear()
+    assert reason == ("" if works else f"it needs triton 3.5 or newer, and {version} is installed")
 
 
 @pytest.mark.parametrize(

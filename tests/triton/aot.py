@@ -19,7 +19,6 @@ from typing import Any
 
 import triton
 from triton.backends.compiler import GPUTarget
-from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
 SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024}  # bytes a block may use at most
@@ -77,7 +76,7 @@ def spills(kernel: Any, sm: int = 90) -> tuple[int, ...]:
     """Spilled bytes (stores, loads), which only the assembler tells, as it makes the kernel once more."""
     target = f"sm_{sm}a" if sm >= 90 else f"sm_{sm}"
     with _file("k.ptx", kernel.asm["ptx"].encode()) as ptx:
-        said = _output(get_ptxas(sm).path, "-v", f"--gpu-name={target}", ptx, "-o", ptx.with_name("out"))
+        said = _output(_TOOLS / "ptxas", "-v", f"--gpu-name={target}", ptx, "-o", ptx.with_name("out"))
     return _integers(r"(\d+) bytes spill stores, (\d+) bytes spill loads", said)
 
 
