@@ -12,6 +12,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+_HIDES_ATTRIBUTES = torch.__version__ < "2.8"
+
 
 def infer_schema(function: Callable[..., Any]) -> str:
     """Return the schema of an operation from its function's annotations.
@@ -66,6 +68,11 @@ def _mapped(name: str, rule: Callable[..., Any]) -> Callable[..., Any]:
         return wrap_batched(outputs, out_dims, interpreter.level())
 
     return kernel
+
+
+def plain_attributes(module: torch.nn.Module) -> dict[str, Any]:
+    """Return a module's attributes except parameters, buffers and modules. Before torch 2.8, a graph gets none."""
+    return {} if _HIDES_ATTRIBUTES and torch.compiler.is_compiling() else module.__dict__
 
 
 def default_group() -> dist.ProcessGroup | None:

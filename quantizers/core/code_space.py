@@ -52,9 +52,10 @@ class CodeSpace(QuantizerState):
         Modules inside it do not count: offloading may leave them elsewhere until they are called.
         """
         own = (*self.named_parameters(recurse=False), *self.named_buffers(recurse=False))
-        states = [value for name_of, value in own if name_of != INDEX_FORMAT]
-        if states and states[0].device != tensor.device:
-            raise ValueError(f"{name} came on {tensor.device}, expected {states[0].device}, where the quantizer is")
+        states = [value for name_of, value in own if name_of != INDEX_FORMAT] or [tensor]
+        device = states[0].device
+        if device != tensor.device:
+            raise ValueError(f"{name} came on {tensor.device}, expected {device}, where the quantizer is")
 
     def _warn_of_half_state(self) -> None:
         """Warn once about state in half precision: casts leave it in float32, but a wrapper may replace it."""

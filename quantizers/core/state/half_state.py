@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 
 from torch import Tensor, nn
 
+from quantizers.kernels.common.compat import plain_attributes
+
 HalfTensor = tuple[nn.Module, str, Tensor]  # the module and the name of its attribute, and the value
 
 
@@ -84,6 +86,6 @@ def _first_half(module: nn.Module) -> HalfTensor | None:
 def _halves(module: nn.Module) -> Iterator[HalfTensor]:
     """Every half-precision tensor that is an attribute of the module or of a module inside it."""
     for owner in module.modules():
-        for name, tensor in {**owner._parameters, **owner._buffers, **owner.__dict__}.items():
+        for name, tensor in {**owner._parameters, **owner._buffers, **plain_attributes(owner)}.items():
             if isinstance(tensor, Tensor) and is_half(tensor):
                 yield owner, name, tensor
