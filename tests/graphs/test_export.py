@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import onnxruntime
 import pytest
 import torch
 from hypothesis import given
@@ -28,10 +27,11 @@ from quantizers.kernels.soft.mean_softmax import log_mean_softmax
 from tests.cases import CASES, Case, batch, cases_where, indices_for, normal, rounding_tolerance
 from tests.exact import assert_nearest
 from tests.vectors import few, finite, vectors
+from tests.versions import needs_torch
 
 pytestmark = pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.. is deprecated:FutureWarning")
 
-DYNAMIC = torch.export.Dim.DYNAMIC
+DYNAMIC = getattr(torch.export.Dim, "DYNAMIC", None)
 FREE = {0: DYNAMIC, 1: DYNAMIC}
 # What changes these graphs: not an option that moves training alone.
 codes_cases = cases_where(
@@ -42,6 +42,9 @@ codes_cases = cases_where(
 (NETWORK,) = [case for case in CASES if isinstance(case.options.get("transform"), nn.Module)]
 DECODED = [Case("vq"), Case("fsq"), NETWORK]
 ENCODED = [*DECODED, Case("gumbel"), Case("vq", {"distance": "cosine"})]
+
+
+with_free_axes = needs_torch(2, 6, "torch.export.Dim.DYNAMIC")
 
 
 def export(module: nn.Module, *example: Tensor) -> torch.export.ExportedProgram:
@@ -79,18 +82,21 @@ def assert_runs_from_a_file(module: nn.Module) -> None:
         assert_equal_with_nan(a, b)
 
 
+@with_free_axes
 @pytest.mark.methods
 @cases_where(lambda case: not case.is_variation or "distance" in case.options or case.multiplies)
 def test_forward_runs_from_a_file_at_other_shapes(case: Case) -> None:
     assert_runs_from_a_file(case.build().eval())
 
 
+@with_free_axes
 @pytest.mark.foundations
 @codes_cases
 def test_encode_runs_from_a_file_at_other_shapes(case: Case) -> None:
     assert_runs_from_a_file(Encode(case.build()))
 
 
+@with_free_axes
 @pytest.mark.foundations
 @codes_cases
 def test_decode_runs_from_a_file_at_other_shapes(case: Case) -> None:
@@ -117,6 +123,7 @@ for path in folder.glob("*.pt2"):
 """
 
 
+@with_free_axes
 def test_programs_run_in_a_fresh_process(tmp_path: Path) -> None:
     expected: dict[str, list[Tensor]] = {}
     for name in ("vq", "fsq", "gumbel"):  # each has operations of its own to find there
@@ -144,6 +151,7 @@ def test_programs_run_in_a_fresh_process(tmp_path: Path) -> None:
 
 def in_onnx_runtime(module: nn.Module, examples: list[Tensor], inputs: list[Tensor]) -> Tensor:
     """What ONNX Runtime makes of `inputs`, by a graph exported with `examples`."""
+    onnxruntime = pytest.importorskip("onnxruntime")
     model = torch.onnx.export(plain(export(module, *examples)), dynamo=True, verbose=False)
     session = onnxruntime.InferenceSession(model.model_proto.SerializeToString())
     feed = {node.name: tensor.numpy() for node, tensor in zip(session.get_inputs(), inputs, strict=True)}
@@ -151,6 +159,7 @@ def in_onnx_runtime(module: nn.Module, examples: list[Tensor], inputs: list[Tens
     return torch.from_numpy(result)
 
 
+@with_free_axes
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ENCODED, ids=str)
 def test_onnx_encodes_to_the_same_indices(case: Case) -> None:
@@ -161,6 +170,7 @@ def test_onnx_encodes_to_the_same_indices(case: Case) -> None:
     assert torch.equal(found, quantizer.encode(x, mask))
 
 
+@with_free_axes
 @pytest.mark.slow
 @pytest.mark.parametrize("case", DECODED, ids=str)
 def test_onnx_decodes_to_the_same_vectors(case: Case) -> None:
@@ -173,11 +183,13 @@ def test_onnx_decodes_to_the_same_vectors(case: Case) -> None:
     assert (found[0, 0] == 0).all()
 
 
+@with_free_axes
 def test_what_has_no_plain_form_is_named() -> None:
     with pytest.raises(ValueError, match=r"quantizers\.sinkhorn_potentials\.default cannot be rewritten"):
         plain(export(Case("optvq").build(), batch(2, 5)))
 
 
+@with_free_axes
 @pytest.mark.parametrize("name", ["vq", "gumbel", pytest.param("qinco", marks=pytest.mark.long)])
 def test_a_plain_program_of_the_whole_forward_agrees(name: str) -> None:
     quantizer = Case(name).build().eval()
@@ -300,6 +312,7 @@ class Candidates(nn.Module):
         return torch.cat([indices.to(distances.dtype), distances], -1)
 
 
+@with_free_axes
 @pytest.mark.filterwarnings("ignore:.torch.jit.")
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_candidates_leave_the_library() -> None:
