@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
@@ -109,6 +108,7 @@ def test_script_says_what_to_do_instead(case: Case) -> None:
 
 
 def assert_onnx_gives_the_same(name: str, **options: bool) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
     model, x, file = Autoencoder(Case(name).build()).eval(), batch(2, 5), io.BytesIO()
     program = torch.onnx.export(model, (x,), None if not options else file, verbose=False, **options)
     graph = file.getvalue() if program is None else program.model_proto.SerializeToString()
