@@ -16,9 +16,9 @@ PACKAGE = Path(quantizers.__file__)
 
 def lazy_imports() -> dict[str, str]:
     """The names that `quantizers/__init__.py` imports for type checkers alone, and where it imports them from."""
-    blocks = [node for node in ast.parse(PACKAGE.read_text()).body if isinstance(node, ast.If)]
-    assert [ast.unparse(block.test) for block in blocks] == ["TYPE_CHECKING"]
-    imports = [node for node in blocks[0].body if isinstance(node, ast.ImportFrom)]
+    conditions = [node for node in ast.parse(PACKAGE.read_text()).body if isinstance(node, ast.If)]
+    (block,) = (node for node in conditions if ast.unparse(node.test) == "TYPE_CHECKING")
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
     return {alias.name: node.module or "" for node in imports for alias in node.names}
 
 

@@ -33,8 +33,9 @@ OPTIMIZERS: dict[str, Make] = {
     "rprop": lambda p: torch.optim.Rprop(p, lr=0.03),
     "asgd": lambda p: torch.optim.ASGD(p, t0=0.0),
     "adafactor": torch.optim.Adafactor,
-    "muon": torch.optim.Muon,
 }
+if hasattr(torch.optim, "Muon"):  # which torch 2.9 brought
+    OPTIMIZERS["muon"] = torch.optim.Muon
 
 
 def codes(size: int = SIZE, dim: int = DIM) -> nn.Parameter:
