@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-_HIDES_ATTRIBUTES = torch.__version__ < "2.8"
+_HIDES_ATTRIBUTES = torch.__version__ < "2.9"
 
 
 def infer_schema(function: Callable[..., Any]) -> str:
@@ -71,7 +71,7 @@ def _mapped(name: str, rule: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def plain_attributes(module: torch.nn.Module) -> dict[str, Any]:
-    """Return a module's attributes except parameters, buffers and modules. Before torch 2.8, a graph gets none."""
+    """Return a module's attributes except parameters, buffers and modules. Before torch 2.9, a graph gets none."""
     return {} if _HIDES_ATTRIBUTES and torch.compiler.is_compiling() else module.__dict__
 
 
