@@ -296,10 +296,9 @@ class EMAVectorQuantizer(GivenCodes):
 
     def _accumulated(self, z: Tensor, indices: Tensor, recomputing: bool | Tensor) -> Averages:
         """`_averages` of all vectors since the last step if this forward completes one; else the old averages."""
-        own = code_sums(z[None], indices[None], self.codebook_size)
+        own_counts, own_sums = code_sums(z[None], indices[None], self.codebook_size)
         gathered = self._gathered()
-        counts, sums = (old + new[0] for old, new in zip(gathered, own, strict=False))
-        forwards = gathered[2] + 1
+        counts, sums, forwards = gathered[0] + own_counts[0], gathered[1] + own_sums[0], gathered[2] + 1
         completes = forwards >= self._accumulation
         for buffer, value in zip(gathered, (counts, sums, forwards), strict=True):
             move(buffer, choose(recomputing, buffer, value.where(~completes, 0.0)))
