@@ -46,10 +46,13 @@ def multiplies_in_float32(device: torch.device) -> bool:
     return torch.equal(number @ one, number) and torch.equal(one @ number, number)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 @functools.cache
 def _computes_float64(device: torch.device) -> bool:
     try:
         return float(torch.ones((), dtype=torch.float64, device=device) + 2.0**-50) > 1
     except (RuntimeError, TypeError):  # NotImplementedError is a RuntimeError
         return False
+
+
+# What torch.compiler.assume_constant_result does; calling it here would import PyTorch's compiler.
+_computes_float64._dynamo_marked_constant = True  # type: ignore[attr-defined]
