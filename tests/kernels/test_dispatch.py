@@ -1,8 +1,10 @@
 """Which implementation runs, and what is said when one cannot."""
 
+import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy
 import pytest
@@ -153,8 +155,11 @@ def test_compiled_needs_a_cpu() -> None:
 
 
 @pytest.fixture
-def no_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Neither a compiler, nor a folder with what one has compiled."""
     monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setenv("QUANTIZERS_CACHE", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     library.forget()
     dispatch.warn_once.cache_clear()
     yield
