@@ -47,6 +47,9 @@ def assert_moved(
     of_sizes = 4 * eps * (wide[1] + counts[0])
     # A sum that was set again is N̂ e, of six roundings; then come those of (3).
     of_sums = 10 * eps * (old.abs() + batch[0].abs())
+    # Both sums of a batch are in float64, in different orders.
+    _, magnitudes = code_sums(z.double().abs()[None], indices[None], len(sizes))
+    of_sums += len(z) * torch.finfo(torch.float64).eps * magnitudes[0]
     smoothed = reference.smoothed_sizes(sizes, EPSILON)[:, None]
     of_codes = (of_sums + 16 * eps * sums.abs() + codes.abs() * of_sizes[:, None]) / smoothed
     for result, expected, bound in zip(actual, (codes, sizes, sums), (of_codes, of_sizes, of_sums), strict=True):
