@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-_HIDES_ATTRIBUTES = torch.__version__ < "2.9"
+_HIDES_ATTRIBUTES = torch.__version__ < "2.13"
 
 
 def infer_schema(function: Callable[..., Any]) -> str:
@@ -71,14 +71,18 @@ def _mapped(name: str, rule: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def plain_attributes(module: torch.nn.Module) -> dict[str, Any]:
-    """Return a module's attributes except parameters, buffers and modules. Before torch 2.9, a graph gets none."""
+    """Return a module's attributes except parameters, buffers and modules.
+
+    Graphs of torch 2.4 to 2.9 cannot trace them, and get none. torch 2.13 is the next that was tried.
+    """
     return {} if _HIDES_ATTRIBUTES and torch.compiler.is_compiling() else module.__dict__
 
 
 def default_group() -> dist.ProcessGroup | None:
     """Return the default process group, of which compiled code then has a guard.
 
-    Before torch 2.8, a graph takes `dist.group.WORLD` for an object even if it is None.
+    Graphs of torch 2.4 to 2.8 take `dist.group.WORLD` for an object even if it is None. torch 2.13 is the next that
+    was tried.
     """
     group: dist.ProcessGroup | None = dist.distributed_c10d._world.default_pg
     return group
