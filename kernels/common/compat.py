@@ -81,8 +81,8 @@ def plain_attributes(module: torch.nn.Module) -> dict[str, Any]:
 def default_group() -> dist.ProcessGroup | None:
     """Return the default process group, of which compiled code then has a guard.
 
-    Graphs of torch 2.4 to 2.8 take `dist.group.WORLD` for an object even if it is None. torch 2.13 is the next that
-    was tried.
+    Graphs of torch 2.4 to 2.8 take `dist.group.WORLD` for an object even if it is None. torch 2.13 is the next
+    that was tried.
     """
     group: dist.ProcessGroup | None = dist.distributed_c10d._world.default_pg
     return group
