@@ -4,12 +4,9 @@ Each is measured in processes of its own, which share nothing but the cache. The
 process and of the compilers that it starts. The first search also loads what PyTorch loads on first use.
 """
 
-import json
 import os
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -19,6 +16,7 @@ from typing import Any
 import torch
 
 from benchmarks.machine import record
+from benchmarks.python_processes import printed
 from benchmarks.sheets import Sheet
 
 STATES = ("prebuilt", "cached", "compiling")
@@ -74,7 +72,5 @@ def sheet(result: dict[str, Any]) -> Sheet:
 def _first_call(site: Path, cache: Path) -> list[float]:
     environment = {**os.environ, "PYTHONPATH": str(site), "QUANTIZERS_CACHE": str(cache)}
     environment.pop("CXX", None)
-    command = [sys.executable, "-c", TIMED]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, cwd=site)
-    seconds: list[float] = json.loads(done.stdout.splitlines()[-1])
+    seconds: list[float] = printed(TIMED, environment, site)
     return seconds

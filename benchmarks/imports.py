@@ -4,11 +4,8 @@ Bytecode is compiled beforehand, as pip does when it installs a package. Program
 of the machine meets all of them.
 """
 
-import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +14,7 @@ from typing import Any
 import torch
 
 from benchmarks.machine import record
+from benchmarks.python_processes import printed
 from benchmarks.sheets import Sheet
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -65,9 +63,7 @@ def sheet(result: dict[str, Any]) -> Sheet:
 def _imported(name: str, bytecode: str) -> tuple[float, int]:
     environment = {**os.environ, "PYTHONPYCACHEPREFIX": bytecode, "PYTHONPATH": str(ROOT)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    command = [sys.executable, "-c", TIMED.format(module=name)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    seconds, modules = json.loads(done.stdout.splitlines()[-1])
+    seconds, modules = printed(TIMED.format(module=name), environment)
     return seconds, modules
 
 
