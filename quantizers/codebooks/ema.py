@@ -263,7 +263,7 @@ class EMAVectorQuantizer(GivenCodes):
         """Whether kernels move the state of a step that needs no other forward and no other rank."""
         if self.frozen_codes is not None or self._accumulation > 1:
             return False
-        if not self._buffers.keys() >= {"embedding", "cluster_size", "embedding_sum"}:
+        if any(name not in self._buffers for name in ("embedding", "cluster_size", "embedding_sum")):
             return False
         return runs_in_place(z, indices, *self._state(), self.decay) and self.ranks.group() is None
 

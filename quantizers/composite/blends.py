@@ -63,4 +63,5 @@ def nearest_mark(place: float, count: int) -> int:
     last = 1 - first
     step = (last - first) / max(count - 1, 1)
     marks = [*(first + step * number for number in range(count - 1)), last]
-    return min(range(count), key=lambda number: abs(marks[number] - place))
+    distances = [abs(mark - place) for mark in marks]
+    return distances.index(min(distances))

@@ -1,7 +1,7 @@
 """Quantizers around another quantizer, whose indices and codebooks are their own."""
 
 import abc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -163,15 +163,15 @@ class EnclosingQuantizer(RowQuantizer):
 
     def encode_rows(self, rows: Rows, **options: Any) -> Tensor:
         """`encode` for rows [N, dim], called by quantizers that contain this one."""
-        return self._through(type(self.quantizer).encode_rows, self._project_in(rows), **options)
+        return self._through("encode_rows", self._project_in(rows), **options)
 
     def _encode(self, z: Tensor) -> Tensor:
-        return self._through(type(self.quantizer).encode_rows, all_valid(z))
+        return self._through("encode_rows", all_valid(z))
 
     def _decode(self, indices: Tensor) -> Tensor:
-        return self._through(type(self.quantizer).decode_rows, indices)  # type: ignore[attr-defined]
+        return self._through("decode_rows", indices)
 
-    def _through(self, method: Callable[..., Tensor], argument: Any, **options: Any) -> Tensor:
+    def _through(self, method: str, argument: Any, **options: Any) -> Tensor:
         forward: Any = self.quantizer.forward
         result: Tensor = forward(MethodCall(method, (argument,), options))
         return result

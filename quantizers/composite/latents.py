@@ -6,7 +6,7 @@ channel axis, Σ code_dim channels. A quantizer without stages, even one with se
 from which all its indices come.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -37,7 +37,7 @@ def latents_of(quantizer: Quantizer, x: Tensor, indices: Tensor) -> Tensor:
     rows = to_rows(x, None, quantizer.dim, quantizer.channel_dim)
     with without_autocast(x.device):
         projected = [
-            _call(stage, type(stage)._project_in, inputs).vectors
+            _call(stage, "_project_in", inputs).vectors
             for stage, inputs in _stage_inputs(quantizer.evaluated, rows, indices)
         ]
         latents = torch.cat(projected, -1).where(rows.valid[:, None], torch.nan).to(x.dtype)
@@ -73,7 +73,7 @@ def encode_latents(quantizer: Quantizer, latents: Tensor) -> Tensor:
     rows = to_rows(latents, None, channels, quantizer.channel_dim)
     with without_autocast(latents.device):
         vectors = torch.split(rows.vectors, [stage.code_dim for stage in stages], -1)
-        columns = [_call(stage, type(stage)._encode, own) for stage, own in zip(stages, vectors, strict=True)]
+        columns = [_call(stage, "_encode", own) for stage, own in zip(stages, vectors, strict=True)]
     indices = joined(columns) if quantizer.composed else columns[0]
     return quantizer._reshape_indices(quantizer._mark_missing(indices, rows.valid), rows.shape)
 
@@ -94,11 +94,11 @@ def _columns(quantizer: Quantizer, indices: Tensor) -> Sequence[Tensor]:
 def _codes(stage: Any, column: Tensor) -> Tensor:
     """The codes [N, code_dim] of indices [N] or [N, codebooks]."""
     has_code = column != NO_CODE
-    codes: Tensor = _call(stage, type(stage)._decode, column.where(has_code, stage._missing_index))
+    codes: Tensor = _call(stage, "_decode", column.where(has_code, stage._missing_index))
     return codes.where((has_code.any(-1) if stage.composed else has_code)[:, None], 0.0)
 
 
-def _call(stage: Quantizer, method: Callable[..., Any], *arguments: Any) -> Any:
+def _call(stage: Quantizer, method: str, *arguments: Any) -> Any:
     """Call a method of a stage through a call of the module, so that hooks that bring its weights run."""
     return stage(MethodCall(method, arguments, {}))
 

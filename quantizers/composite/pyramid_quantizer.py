@@ -291,7 +291,7 @@ class PyramidQuantizer(ScaleTokens):
                 filled = filled & for_each_map(depths > position, self.axes)
             valid = filled.reshape(-1)
             rows = as_vectors(means).where(valid[:, None], 0.0)
-            cells = Rows(rows, valid, torch.Size((leading, *level)))
+            cells = Rows(rows, valid, means[:, 0].shape)
             codes, tokens = quantize_cells(position, self.components[position], cells)
             values.append(self._value(position, len(sizes), codes, tokens.reshape(leading, *level), size))
             residual = self._subtract(residual, values[-1]).where(counts, 0.0)

@@ -32,12 +32,14 @@ class MethodCall(NamedTuple):
             return x.run(self)
     """
 
-    method: Callable[..., Any]  # a function of the class, not bound to a module
+    method: str | Callable[..., Any]  # the name of a method, or a function whose first argument is the module
     arguments: tuple[Any, ...]  # without the module
     options: dict[str, Any]
 
     def run(self, module: Any) -> Any:
         """Call the method on `module`, and return its result."""
+        if isinstance(self.method, str):
+            return getattr(module, self.method)(*self.arguments, **self.options)
         return self.method(module, *self.arguments, **self.options)
 
 

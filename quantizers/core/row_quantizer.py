@@ -62,18 +62,18 @@ class RowQuantizer(Quantizer):
 
     def nested_quantize(self, rows: Rows) -> QuantizerOutput:
         """`quantize_rows` through a call of this module, so that its hooks run; for quantizers that contain it."""
-        output: QuantizerOutput = self(MethodCall(type(self).quantize_rows, (rows,), {}))
+        output: QuantizerOutput = self(MethodCall("quantize_rows", (rows,), {}))
         return output
 
     def nested_encode(self, rows: Rows) -> Tensor:
         """`encode_rows` through `forward`, for quantizers that contain this one."""
-        return self._through_forward(type(self).encode_rows, rows)
+        return self._through_forward("encode_rows", rows)
 
     def nested_decode(self, indices: Tensor) -> Tensor:
         """`decode_rows` through `forward`, for quantizers that contain this one."""
-        return self._through_forward(type(self).decode_rows, indices)
+        return self._through_forward("decode_rows", indices)
 
-    def _through_forward(self, method: Any, argument: Any) -> Tensor:
+    def _through_forward(self, method: str, argument: Any) -> Tensor:
         forward: Any = self.forward
         result: Tensor = forward(MethodCall(method, (argument,), {}))
         return result

@@ -117,7 +117,7 @@ import torch
 import quantizers
 folder = Path(sys.argv[1])
 for path in folder.glob("*.pt2"):
-    inputs = torch.load(path.with_suffix(".in"))
+    inputs = torch.load(path.with_suffix(".in"), weights_only=True)
     outputs = torch.export.load(path).module()(*inputs)
     torch.save(list(outputs) if isinstance(outputs, tuple) else [outputs], path.with_suffix(".out"))
 """
@@ -145,7 +145,7 @@ def test_programs_run_in_a_fresh_process(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     for stem, tensors in expected.items():
-        for a, b in zip(torch.load(tmp_path / f"{stem}.out"), tensors, strict=True):
+        for a, b in zip(torch.load(tmp_path / f"{stem}.out", weights_only=True), tensors, strict=True):
             assert_equal_with_nan(a, b.detach())
 
 

@@ -79,7 +79,7 @@ def assert_same_outputs(loaded: nn.Module, quantizer: Quantizer, x: Tensor) -> N
 WITHOUT_LIBRARY = """
 import sys
 import torch
-model, x = torch.jit.load(sys.argv[1]), torch.load(sys.argv[2])
+model, x = torch.jit.load(sys.argv[1]), torch.load(sys.argv[2], weights_only=True)
 assert "quantizers" not in sys.modules
 torch.save(list(model(x)), sys.argv[3])
 """
@@ -94,7 +94,7 @@ def test_a_trace_runs_in_a_process_without_the_library(tmp_path: Path) -> None:
         [sys.executable, "-c", WITHOUT_LIBRARY, *paths], capture_output=True, text=True, check=False, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
-    values, indices = torch.load(paths[2])
+    values, indices = torch.load(paths[2], weights_only=True)
     torch.testing.assert_close(values, model(x)[0])
     assert torch.equal(indices, model(x)[1])
 

@@ -156,7 +156,7 @@ def test_in_a_compiled_and_in_an_exported_graph() -> None:
     expected = quantizer.candidates(batch(6), 3)
     for run in (
         torch.compile(Search(), fullgraph=True, backend="aot_eager"),
-        torch.export.export(Search(), (batch(5),), dynamic_shapes=[{0: torch.export.Dim.DYNAMIC}]).module(),
+        torch.export.export(Search(), (batch(5),), dynamic_shapes=[{0: torch.export.Dim("batch")}]).module(),
     ):
         found = run(batch(6))
         assert torch.equal(found.indices, expected.indices)

@@ -70,7 +70,7 @@ def test_targets_are_the_same_after_a_restart() -> None:
     file = io.BytesIO()
     torch.save(quantizer.state_dict(), file)
     file.seek(0)
-    restarted.load_state_dict(torch.load(file))
+    restarted.load_state_dict(torch.load(file, weights_only=True))
     assert torch.equal(restarted.encode(x), quantizer.encode(x))
 
 

@@ -150,7 +150,7 @@ def test_saves_and_loads() -> None:
     file = io.BytesIO()
     torch.save(model.state_dict(), file)
     file.seek(0)
-    other.load_state_dict(torch.load(file))
+    other.load_state_dict(torch.load(file, weights_only=True))
     assert torch.equal(other.eval().encode(x)[0], model.eval().encode(x)[0])
 
 

@@ -58,7 +58,7 @@ def test_comes_back_as_it_was(contract: str, method: str, keep: bool) -> None:
     file = io.BytesIO()
     torch.save(model.state_dict(), file)
     file.seek(0)
-    other.load_state_dict(torch.load(file))
+    other.load_state_dict(torch.load(file, weights_only=True))
     expected = results(model, x)
     assert expected
     for loaded, before in zip(results(other, x), expected, strict=True):
