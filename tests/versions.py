@@ -19,3 +19,6 @@ def needs_python(major: int, minor: int, micro: int, what: str) -> pytest.MarkDe
     return pytest.mark.skipif(
         sys.version_info < version, reason=f"Python {major}.{minor}.{micro} is the first with {what}"
     )
+
+
+with_free_numbers = needs_torch(2, 6, "graphs that are valid for any value of a Python number")

@@ -48,7 +48,9 @@ def check_axes(name: str, tensor: Tensor, expected: str) -> None:
 def check_floating(**tensors: Tensor) -> None:
     """Check that tensors have floating dtypes."""
     for name, tensor in tensors.items():
-        if not tensor.is_floating_point():
+        if (
+            not tensor.dtype.is_floating_point
+        ):  # the method cannot be called in a compiled autograd.Function of torch 2.4
             raise TypeError(f"{name} has dtype {tensor.dtype}, expected a floating dtype")
 
 

@@ -40,6 +40,41 @@ def _of_typing(annotation: Any) -> Any:
     return typing.Sequence[typing.get_args(annotation)]  # type: ignore[misc]
 
 
+def register_autograd(
+    name: str, backward: Callable[..., Any], setup_context: Callable[..., Any], library: torch.library.Library
+) -> None:
+    """Register the derivative of an operation.
+
+    torch 2.4 calls an `autograd.Function` also where no tensor requires a gradient, and `torch.func` refuses it.
+    """
+    if torch.__version__ >= "2.5":
+        torch.library.register_autograd(name, backward, setup_context=setup_context, lib=library)
+    else:
+        kernel = _differentiable(name, backward, setup_context)
+        library.impl(name.rpartition(":")[2], kernel, "Autograd", with_keyset=True)  # type: ignore[no-untyped-call]
+
+
+def _differentiable(
+    name: str, backward: Callable[..., Any], setup_context: Callable[..., Any]
+) -> Callable[..., Any]:
+    from torch._library import autograd
+    from torch.utils._pytree import tree_leaves
+
+    namespace, _, short = name.partition("::")
+    operation = getattr(getattr(torch.ops, namespace), short).default
+    differentiable: Any = autograd.make_autograd_impl(operation, autograd.Info(backward, setup_context))
+
+    def kernel(keys: Any, *arguments: Any) -> Any:
+        if torch.is_grad_enabled() and any(
+            getattr(item, "requires_grad", False) for item in tree_leaves(arguments)
+        ):
+            return differentiable(keys, *arguments)
+        with torch._C._AutoDispatchBelowAutograd():
+            return operation.redispatch(keys & torch._C._after_autograd_keyset, *arguments)
+
+    return kernel
+
+
 def register_vmap(name: str, rule: Callable[..., Any], library: torch.library.Library) -> None:
     """Register a rule of `torch.vmap` for an operation. PyTorch has a function for it since torch 2.5."""
     if hasattr(torch.library, "register_vmap"):

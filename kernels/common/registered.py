@@ -38,11 +38,11 @@ class Registered:
         self._backward: Callable[..., Any] = self._missing_backward
         self._differentiable: Callable[..., Any] = self.operation
         self._has_gradient = True
-        torch.library.register_autograd(
+        compat.register_autograd(
             self._qualified,
             lambda ctx, *gradients: self._backward(ctx, *gradients),
-            setup_context=lambda ctx, inputs, output: self._setup_context(ctx, inputs, output),
-            lib=LIBRARY,
+            lambda ctx, inputs, output: self._setup_context(ctx, inputs, output),
+            LIBRARY,
         )
 
     def __call__(self, *arguments: Any) -> Any:

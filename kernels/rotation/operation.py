@@ -41,7 +41,7 @@ def rotate_grad(gradient: Tensor, x: Tensor, quantized: Tensor) -> Tensor:
     if not gradient.shape == x.shape == quantized.shape:
         shapes = [tuple(tensor.shape) for tensor in (gradient, x, quantized)]
         raise ValueError(f"gradient, x and quantized have shapes {shapes}, expected one shape")
-    differentiable = is_transformed() or (gradient.requires_grad and is_differentiated_again())
+    differentiable = is_transformed() or (is_differentiated_again() and gradient.requires_grad)
     rotated = reference.rotate_grad if differentiable else _rotate_grad
     result: Tensor = rotated(gradient, x.detach(), quantized.detach())
     return result

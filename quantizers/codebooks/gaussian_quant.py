@@ -104,6 +104,7 @@ class GaussianQuant(RowQuantizer):
         self.kl_weight = kl_weight
         self.tolerance = tolerance
         self.beta = beta
+        self._rate = math.log(codebook_size)  # here, since graphs of torch 2.4 with free sizes have no logarithm
         self.register_buffer("codes", torch.empty(codebook_size, self.code_dim))
 
     def reset_parameters(self) -> None:
@@ -135,7 +136,7 @@ class GaussianQuant(RowQuantizer):
         # All terms are divided by the count first: no square or gradient overflows before their mean would.
         count = valid.sum().clamp(min=1).to(mean.dtype)
         each = (mean / count.sqrt()).square() + (torch.expm1(log_variance) - log_variance) / count
-        gap = (each.sum(-1) / 2 - math.log(self.codebook_size) / count).abs()
+        gap = (each.sum(-1) / 2 - self._rate / count).abs()
         beyond = F.relu(gap - self.tolerance * math.log(2) / count)
         return self.kl_weight * beyond.where(valid, 0.0).sum()
 

@@ -110,7 +110,7 @@ def _stages(quantizer: Quantizer) -> Sequence[Any]:
 def _stages_with_channels(quantizer: Quantizer, channels: int) -> Sequence[Any]:
     """The first stages whose codes together have that many channels."""
     stages = _stages(quantizer)
-    counts = list(accumulate(stage.code_dim for stage in stages))
+    counts = list(accumulate([stage.code_dim for stage in stages]))
     if channels not in counts:
         raise ValueError(f"latents have {channels} channels, expected one of {counts}, by the number of stages")
     return stages[: counts.index(channels) + 1]

@@ -16,7 +16,7 @@ class TruncatableComposition(TruncatableQuantizer, ComposedQuantizer, RowQuantiz
     @property
     def codebook_counts(self) -> tuple[int, ...]:
         """The number of codebooks of the first component, the first two components, and so on."""
-        return tuple(accumulate(component.num_codebooks for component in self.components))
+        return tuple(accumulate([component.num_codebooks for component in self.components]))
 
     def _zero_loss_of_unused(self, used: Sequence[RowQuantizer], z: Tensor) -> Tensor:
         """0-d zero with a zero gradient for the parameters of unused components, from calls with an empty batch.

@@ -146,7 +146,7 @@ class VARQuantizer(PyramidQuantizer):
         losses = []
 
         def quantize(position: int, component: RowQuantizer, cells: Rows) -> CodesAndTokens:
-            tokens, loss = component.nested_quantize(cells)[1:]
+            _, tokens, loss = component.nested_quantize(cells)
             losses.append(loss)
             codes = component.nested_decode(tokens)  # with a gradient for the codes
             return self._flipped(component, codes, tokens)

@@ -7,13 +7,18 @@ there the condition is a tensor, computed by an operation when the graph runs.
 import torch
 from torch import Tensor
 
+from quantizers.kernels.common.registered import registered
+
 
 def is_recomputing(like: Tensor) -> bool | Tensor:
     """Whether a backward pass is running, which is the case when a checkpointed forward is recomputed.
 
     Returns: a bool; in a compiled graph, a 0-d bool tensor on the device of `like`. `choose` accepts both.
     """
-    return _in_backward(like) if torch.compiler.is_compiling() else _backward_is_running()
+    if not torch.compiler.is_compiling():
+        return _backward_is_running()
+    running: Tensor = _in_backward(like)
+    return running
 
 
 def choose(condition: bool | Tensor, value: Tensor, otherwise: Tensor) -> Tensor:
@@ -27,7 +32,7 @@ def _backward_is_running() -> bool:
     return torch._C._current_graph_task_id() != -1
 
 
-@torch.library.custom_op("quantizers::in_backward", mutates_args=())
+@registered("in_backward")
 def _in_backward(like: Tensor) -> Tensor:
     return torch.full((), _backward_is_running(), device=like.device)
 
@@ -35,3 +40,6 @@ def _in_backward(like: Tensor) -> Tensor:
 @_in_backward.register_fake
 def _(like: Tensor) -> Tensor:
     return like.new_empty((), dtype=torch.bool)
+
+
+_in_backward.register_without_gradient()

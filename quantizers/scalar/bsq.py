@@ -111,10 +111,11 @@ class BSQ(BinaryQuantizer):
             group_bits=group_bits,
             process_group=process_group,
         )
+        self._side = self.code_dim**-0.5  # here, since graphs of torch 2.4 with free sizes do not know the power
 
     @property
     def _value(self) -> float:
-        return float(self.code_dim**-0.5)
+        return float(self._side)
 
     def _vectors(self, z: Tensor) -> Tensor:
         return normalize(z)

@@ -63,10 +63,11 @@ def joint_entropy(
     Returns: 0-d; zero if no row counts. A probability that underflows contributes neither entropy nor gradient.
     """
     widths = sorted(set(sizes), reverse=True)
-    parts = torch.split(logits, [width * sizes.count(width) for width in widths], -1)
+    counts = [len([size for size in sizes if size == width]) for width in widths]
+    parts = torch.split(logits, [width * count for width, count in zip(widths, counts, strict=True)], -1)
     totals = [
-        _pattern_sums(part.reshape(part.shape[0], sizes.count(width), width), valid)
-        for width, part in zip(widths, parts, strict=True)
+        _pattern_sums(part.reshape(part.shape[0], count, width), valid)
+        for width, count, part in zip(widths, counts, parts, strict=True)
     ]
     count = valid.sum().to(logits.dtype)
     if group is not None:

@@ -27,11 +27,13 @@ from tests.cases import (
     seeded,
     state_of,
 )
+from tests.versions import with_free_numbers
 
 # What PyTorch warns of in its own compiler.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated"),
+    pytest.mark.filterwarnings("ignore:Skipping serialization of skipfiles_inline_module_allowlist:UserWarning"),
 ]
 
 EPS = torch.finfo(torch.float32).eps
@@ -134,6 +136,7 @@ def test_switching_modes_compiles_each_once(case: Case) -> None:
     assert counter.frame_count <= 2
 
 
+@with_free_numbers
 @pytest.mark.parametrize("name", ["vq", "ema_vq"])
 def test_a_moving_commitment_weight_compiles_once_more(name: str) -> None:
     """At its second value; dynamo gives up at the ninth graph of a function."""
@@ -152,6 +155,7 @@ def test_a_moving_commitment_weight_compiles_once_more(name: str) -> None:
     assert counter.frame_count == 2
 
 
+@with_free_numbers
 def test_a_moving_decay_compiles_once_more() -> None:
     """At its second value, as the weight does; the averages are those of eager mode."""
     quantizer = Case("ema_vq").build()

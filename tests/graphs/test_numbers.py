@@ -8,6 +8,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from quantizers import Quantizer
 from tests.cases import Case, batch, cases_where
+from tests.versions import with_free_numbers
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 
@@ -28,6 +29,7 @@ def moving(quantizer: Quantizer) -> list[tuple[Quantizer, str]]:
     return [(part, name) for part in parts for name in names if hasattr(part, name)]
 
 
+@with_free_numbers
 @pytest.mark.foundations
 @cases_where(lambda case: not case.is_variation)
 def test_moving_every_number_compiles_once_more(case: Case) -> None:

@@ -19,19 +19,23 @@ def move(state: Tensor, value: Tensor) -> None:
     Raises: RuntimeError where `torch.vmap` maps the value but not the buffer.
     """
     if is_transformed():
-        _move(state, value)
+        torch.ops.quantizers.move(state, value)
     else:
         state.copy_(value)
 
 
-@torch.library.custom_op("quantizers::move", mutates_args=("state",))
+LIBRARY.define(  # type: ignore[no-untyped-call]
+    "move(Tensor(a!) state, Tensor value) -> ()", tags=(torch.Tag.pt2_compliant_tag,)
+)
+
+
+@torch.no_grad()
 def _move(state: Tensor, value: Tensor) -> None:
     state.copy_(value)
 
 
-@_move.register_fake
-def _(state: Tensor, value: Tensor) -> None:
-    pass
+LIBRARY.impl("move", _move, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+torch.library.register_fake("quantizers::move", lambda state, value: None, lib=LIBRARY)
 
 
 def _move_mapped(
