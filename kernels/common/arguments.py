@@ -48,9 +48,8 @@ def check_axes(name: str, tensor: Tensor, expected: str) -> None:
 def check_floating(**tensors: Tensor) -> None:
     """Check that tensors have floating dtypes."""
     for name, tensor in tensors.items():
-        if (
-            not tensor.dtype.is_floating_point
-        ):  # the method cannot be called in a compiled autograd.Function of torch 2.4
+        # Of the dtype: a compiled autograd.Function of torch 2.4 cannot call the tensor's method.
+        if not tensor.dtype.is_floating_point:
             raise TypeError(f"{name} has dtype {tensor.dtype}, expected a floating dtype")
 
 

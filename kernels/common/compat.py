@@ -65,9 +65,8 @@ def _differentiable(
     differentiable: Any = autograd.make_autograd_impl(operation, autograd.Info(backward, setup_context))
 
     def kernel(keys: Any, *arguments: Any) -> Any:
-        if torch.is_grad_enabled() and any(
-            getattr(item, "requires_grad", False) for item in tree_leaves(arguments)
-        ):
+        leaves = tree_leaves(arguments)
+        if torch.is_grad_enabled() and any(getattr(leaf, "requires_grad", False) for leaf in leaves):
             return differentiable(keys, *arguments)
         with torch._C._AutoDispatchBelowAutograd():
             return operation.redispatch(keys & torch._C._after_autograd_keyset, *arguments)
