@@ -13,6 +13,11 @@ def needs_torch(major: int, minor: int, what: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif((major, minor) > TORCH, reason=f"torch {major}.{minor} is the first with {what}")
 
 
+def text_of(error: BaseException) -> str:
+    """Return the message of an error with its notes, which Python 3.10 does not have."""
+    return "\n".join([str(error), *getattr(error, "__notes__", [])])
+
+
 def needs_python(major: int, minor: int, micro: int, what: str) -> pytest.MarkDecorator:
     """Skip a test before a version of Python; `what` names what the older versions cannot do."""
     version = (major, minor, micro)

@@ -22,6 +22,10 @@ class ForwardEvent(NamedTuple):
     sizes: Sequence[Any] | None = None
     """The sizes of all scales, if a quantizer of maps was called with them."""
 
+    def detached(self) -> "ForwardEvent":
+        """Return the event without the history of x. Before torch 2.7, graphs cannot contain `_replace`."""
+        return ForwardEvent(self.x.detach(), self.mask, self.indices, self.by_forward, self.sizes)
+
 
 CodeHook = Callable[[Any, ForwardEvent], None]
 """Called as hook(quantizer, event)."""

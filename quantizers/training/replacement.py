@@ -246,4 +246,4 @@ class StoreLastForward:
 
     def __call__(self, quantizer: Quantizer, event: ForwardEvent) -> None:
         if event.by_forward and quantizer.training:
-            self.stored = event._replace(x=event.x.detach())
+            self.stored = event.detached()

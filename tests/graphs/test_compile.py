@@ -27,7 +27,7 @@ from tests.cases import (
     seeded,
     state_of,
 )
-from tests.versions import with_free_numbers
+from tests.versions import needs_torch, with_free_numbers
 
 # What PyTorch warns of in its own compiler.
 pytestmark = [
@@ -36,6 +36,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Skipping serialization of skipfiles_inline_module_allowlist:UserWarning"),
 ]
 
+with_compiled_recomputation = needs_torch(2, 6, "non-reentrant checkpointing of compiled functions")
 EPS = torch.finfo(torch.float32).eps
 
 
@@ -231,8 +232,15 @@ class Checkpointed(nn.Module):
 
 @pytest.mark.foundations
 @cases_where(lambda case: case == Case("ema_vq"))
-@pytest.mark.parametrize("reentrant", [True, False], ids=["reentrant", "non-reentrant"])
-@pytest.mark.parametrize("compiled", ["inside", "outside"])
+@pytest.mark.parametrize(
+    ("reentrant", "compiled"),
+    [
+        pytest.param(True, "inside", id="reentrant-inside"),
+        pytest.param(False, "inside", id="non-reentrant-inside", marks=with_compiled_recomputation),
+        pytest.param(True, "outside", id="reentrant-outside"),
+        pytest.param(False, "outside", id="non-reentrant-outside"),
+    ],
+)
 def test_checkpointing_and_compiling_move_state_once(case: Case, reentrant: bool, compiled: str) -> None:
     """In either order; the forward in the backward sees the codes of the first."""
     plain = Checkpointed(case.build(decay=0.5), reentrant)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 import quantizers
 from quantizers import EMAVectorQuantizer, VectorQuantizer, final_means
 from tests.cases import DIM, Case, assert_same_state, batch, cases_where, state_of
+from tests.versions import text_of
 
 EPS = torch.finfo(torch.float32).eps
 
@@ -165,5 +166,5 @@ def test_what_cannot_be_is_said() -> None:
         final_means(model, batch(9))
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied") as caught:
         final_means(model, [batch(9), torch.ones(3, DIM + 1)])
-    assert caught.value.__notes__[0].startswith("final_means called Model.forward(x)")
+    assert "\nfinal_means called Model.forward(x)" in text_of(caught.value)
     assert_same_state(before, state_of(model))  # type: ignore[arg-type]

@@ -32,8 +32,9 @@ OPTIMIZERS: dict[str, Make] = {
     "radam": torch.optim.RAdam,
     "rprop": lambda p: torch.optim.Rprop(p, lr=0.03),
     "asgd": lambda p: torch.optim.ASGD(p, t0=0.0),
-    "adafactor": torch.optim.Adafactor,
 }
+if hasattr(torch.optim, "Adafactor"):  # which torch 2.5 brought
+    OPTIMIZERS["adafactor"] = torch.optim.Adafactor
 if hasattr(torch.optim, "Muon"):  # which torch 2.9 brought
     OPTIMIZERS["muon"] = torch.optim.Muon
 
