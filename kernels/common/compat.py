@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 _HIDES_ATTRIBUTES = torch.__version__ < "2.13"
+_SAVES_NAN = not "2.7" <= torch.__version__ < "2.9"
 
 
 def infer_schema(function: Callable[..., Any]) -> str:
@@ -131,6 +133,14 @@ def is_exporting() -> bool:
     from torch.export import _trace  # here, since it imports PyTorch's compiler
 
     return _trace._EXPORT_MODULE_HIERARCHY is not None
+
+
+def nan(like: Tensor) -> float | Tensor:
+    """Return NaN for `where`, whose result has the dtype of `like`.
+
+    torch 2.7 and 2.8 cannot save an exported program that contains the number, so its graph computes it there.
+    """
+    return torch.nan if _SAVES_NAN or not is_exporting() else like.new_zeros(()) / 0
 
 
 def without_compilation() -> contextlib.AbstractContextManager[object]:

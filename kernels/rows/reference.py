@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from quantizers.kernels.common.compat import nan
 from quantizers.kernels.common.vectors import are_finite, compute_dtype
 
 
@@ -18,7 +19,7 @@ def finite_rows(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
 def marked_rows(codes: Tensor, indices: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """Return codes [N, D] and indices [N] or [N, C], NaN and −1 in rows that are not valid [N]."""
     chosen = valid[:, None] if indices.dim() > 1 else valid
-    return codes.where(valid[:, None], torch.nan), indices.where(chosen, -1)
+    return codes.where(valid[:, None], nan(codes)), indices.where(chosen, -1)
 
 
 def rows_gradient(gradient: Tensor, valid: Tensor, dtype: torch.dtype) -> Tensor:

@@ -11,6 +11,7 @@ from quantizers.core.code_space import CodeSpace
 from quantizers.core.layout import to_rows
 from quantizers.core.method_calls import through_forward
 from quantizers.core.output import NO_CODE
+from quantizers.kernels.common.compat import nan
 from quantizers.kernels.common.dispatch import without_autocast
 from quantizers.kernels.k_nearest.operation import k_nearest_codes
 
@@ -79,6 +80,6 @@ class CodeCandidates(CodeSpace):
             # [H, N, k] → [N, H, k]
             indices, distances = (found.transpose(0, 1) for found in k_nearest_codes(vectors, codes, k))
         valid = projected.valid[:, None, None]
-        found = indices.where(valid, NO_CODE), distances.where(valid, torch.nan)
+        found = indices.where(valid, NO_CODE), distances.where(valid, nan(distances))
         shape = (*rows.shape, *indices.shape[1 if self.composed else 2 :])
         return Candidates(*(tensor.reshape(shape) for tensor in found))

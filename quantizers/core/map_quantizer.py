@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from quantizers.core.base import Quantizer
+from quantizers.kernels.common.compat import nan
 
 
 class MapQuantizer(Quantizer):
@@ -60,7 +61,7 @@ class MapQuantizer(Quantizer):
         return indices  # `_quantize` and `encode_rows` mark missing tokens themselves: a token is no single vector
 
     def _mark_rows(self, quantized: Tensor, indices: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        return quantized.where(valid[:, None], torch.nan), indices
+        return quantized.where(valid[:, None], nan(quantized)), indices
 
     def _rows_still_valid(self, valid: Tensor, indices: Tensor) -> Tensor:
         return valid

@@ -11,6 +11,7 @@ from quantizers.core.layout import Rows, from_rows
 from quantizers.core.method_calls import MethodCall, through_forward
 from quantizers.core.output import NO_CODE, QuantizerOutput
 from quantizers.core.state.half_state import widened
+from quantizers.kernels.common.compat import nan
 from quantizers.kernels.common.dispatch import without_autocast
 
 
@@ -53,7 +54,7 @@ class RowQuantizer(Quantizer):
         codes = self._project(self.project_out, codes)
         if self.composed:
             has_code, is_known = has_code.any(-1), is_known.all(-1)
-        fill = torch.where(is_known, 0.0, torch.nan)
+        fill = torch.where(is_known, 0.0, nan(codes))
         return codes.where((has_code & is_known)[:, None], fill[:, None])
 
     def quantize_rows(self, rows: Rows) -> QuantizerOutput:
