@@ -147,7 +147,7 @@ class MultiHeadVectorQuantizer(TruncatableQuantizer, NearestCodeQuantizer):
         first = torch.arange(columns, device=indices.device) * self.codebook_size
         codes = lookup(self._codebook().flatten(0, 1), (indices.clamp(min=0) + first).flatten())
         codes = codes.where((indices >= 0).reshape(-1, 1), 0.0)
-        return self._filled(codes.reshape(len(indices), columns * (self.dim // self.num_codebooks)))
+        return self._filled(codes.reshape(indices.shape[0], columns * (self.dim // self.num_codebooks)))
 
     def _filled(self, values: Tensor) -> Tensor:
         """The values of the first heads [N, ...] with zeros in the channels of the others, [N, dim]."""

@@ -197,7 +197,7 @@ class GroupedQuantizer(TruncatableComposition):
     def _folded(self, parts: int, rows: Rows, reached: Tensor) -> Rows:
         """Reshape the first groups of each row into rows, [N · parts, group.dim]; `reached` is [N, parts] bool."""
         groups = len(self.order)
-        vectors = rows.vectors.reshape(len(rows.vectors), groups, self.components[0].dim)[:, :parts]
+        vectors = rows.vectors.reshape(rows.vectors.shape[0], groups, self.components[0].dim)[:, :parts]
         vectors = vectors.where(reached[..., None], 0.0) if self.dropout else vectors
         vectors = vectors.flatten(0, 1)
         return Rows(vectors, reached.reshape(-1), torch.Size((*rows.shape, parts)))
