@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 _HIDES_ATTRIBUTES = torch.__version__ < "2.13"
+_SAVES_BLOCKS = torch.__version__ >= "2.7"
 _SAVES_NAN = not "2.7" <= torch.__version__ < "2.9"
 
 
@@ -133,6 +134,13 @@ def is_exporting() -> bool:
     from torch.export import _trace  # here, since it imports PyTorch's compiler
 
     return _trace._EXPORT_MODULE_HIERARCHY is not None
+
+
+def exports_without_blocks() -> bool:
+    """Whether `torch.export` is tracing, and what it makes cannot be saved if a block of it, such as one without
+    automatic casts, gets a size that is free. torch 2.7 and newer can save such blocks.
+    """
+    return not _SAVES_BLOCKS and is_exporting()
 
 
 def nan(like: Tensor) -> float | Tensor:

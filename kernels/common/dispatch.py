@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
+from quantizers.kernels.common.compat import exports_without_blocks
 from quantizers.kernels.common.modes import runs_eagerly
 from quantizers.kernels.common.wide import CPU, has_float64
 
@@ -152,7 +153,12 @@ def resume_implementation(name: str) -> contextlib.AbstractContextManager[object
 
 
 def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Return a block without automatic casts to half precision, including in a backward."""
+    """Return a block without automatic casts to half precision, including in a backward.
+
+    Programs that torch 2.4 to 2.6 export have no such block, unless they are exported under automatic casts.
+    """
+    if exports_without_blocks() and not torch.is_autocast_enabled(device.type):
+        return contextlib.nullcontext()
     # Before torch 2.6, graphs cannot contain the second question.
     if torch.compiler.is_compiling() or torch.amp.is_autocast_available(device.type):
         return torch.autocast(device.type, enabled=False)

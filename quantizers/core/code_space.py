@@ -8,7 +8,7 @@ from quantizers.core.projection import Projection
 from quantizers.core.state.half_state import call_widened, warn_of_half_state
 from quantizers.core.state.index_format import NAME as INDEX_FORMAT
 from quantizers.core.state.quantizer_state import QuantizerState
-from quantizers.kernels.common.vectors import are_finite
+from quantizers.kernels.common.vectors import are_finite, compute_dtype
 
 
 class CodeSpace(QuantizerState):
@@ -43,7 +43,7 @@ class CodeSpace(QuantizerState):
     @staticmethod
     def _project(projection: nn.Module, rows: Tensor) -> Tensor:
         parameters = [*projection.parameters(), rows]
-        dtype = torch.promote_types(parameters[0].dtype, torch.float32)
+        dtype = compute_dtype(parameters[0])
         return call_widened(projection, rows.to(dtype)).to(rows.dtype)
 
     def _check_device(self, name: str, tensor: Tensor) -> None:

@@ -27,9 +27,14 @@ from quantizers.kernels.soft.mean_softmax import log_mean_softmax
 from tests.cases import CASES, Case, batch, cases_where, indices_for, normal, rounding_tolerance
 from tests.exact import assert_nearest
 from tests.vectors import few, finite, vectors
-from tests.versions import needs_torch
+from tests.versions import TORCH, needs_torch
 
-pytestmark = pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.. is deprecated:FutureWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.. is deprecated:FutureWarning"),
+    # torch 2.6 warns twice of each constant that it turns from an input of a program into a module's attribute.
+    pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node with no underlying:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Node .* target .* does not reference an nn.Module:UserWarning"),
+]
 
 DYNAMIC = getattr(torch.export.Dim, "DYNAMIC", None)
 FREE = {0: DYNAMIC, 1: DYNAMIC}
@@ -48,8 +53,12 @@ with_free_axes = needs_torch(2, 6, "torch.export.Dim.DYNAMIC")
 
 
 def export(module: nn.Module, *example: Tensor) -> torch.export.ExportedProgram:
-    """With all leading axes dynamic."""
-    return torch.export.export(module, example, dynamic_shapes=[FREE] * len(example))
+    """With all leading axes dynamic.
+
+    Before torch 2.7, a program that switches gradients off, as that of `Encode`, cannot be saved.
+    """
+    with torch.set_grad_enabled(TORCH >= (2, 7) or not isinstance(module, Encode)):
+        return torch.export.export(module, example, dynamic_shapes=[FREE] * len(example), strict=False)
 
 
 def saved(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
