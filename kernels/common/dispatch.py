@@ -32,7 +32,7 @@ from quantizers.kernels.common.modes import runs_eagerly
 from quantizers.kernels.common.wide import CPU, has_float64
 
 IMPLEMENTATIONS = ("auto", "reference", "blocked", "compiled", "triton")
-SMALLEST_TRITON = (3, 5)  # the first that compiles products in float64
+SMALLEST_TRITON = (3, 5)  # the first with products in float64
 SMALLEST_CAPABILITY = (8, 0)  # the first with tf32 and bfloat16 products
 
 RunCounts = Counter[tuple[str, str]]
@@ -223,6 +223,8 @@ def interpreter_obstacle() -> str:
     import numpy
     import triton
 
+    if reason := old_triton_obstacle():
+        return reason
     is_old, is_new = _version(triton.__version__) < (3, 7), _version(numpy.__version__) >= (2, 4)
     if is_old and is_new:
         return (
@@ -233,7 +235,7 @@ def interpreter_obstacle() -> str:
 
 
 def old_triton_obstacle() -> str:
-    """Return why the installed Triton cannot compile the kernels; empty if it can."""
+    """Return why the installed Triton can neither compile nor interpret the kernels; empty if it can."""
     import triton
 
     if _version(triton.__version__) >= SMALLEST_TRITON:

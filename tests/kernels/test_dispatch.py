@@ -118,7 +118,8 @@ def test_a_gpu_that_the_kernels_do_not_fit(
 
 
 @pytest.mark.parametrize("version", ["3.2.0", "3.4.0", "3.5.0", "3.10.0"])
-def test_a_triton_that_cannot_compile_the_kernels(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+def test_a_triton_without_products_in_float64(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    """Neither its compiler nor its interpreter runs the kernels."""
     works = version.startswith(("3.5", "3.10"))
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     monkeypatch.setattr(torch.version, "hip", None)
@@ -128,6 +129,9 @@ def test_a_triton_that_cannot_compile_the_kernels(monkeypatch: pytest.MonkeyPatc
     reason = dispatch.triton_obstacle(torch.device("cuda", 0))
     dispatch._gpu_obstacle.cache_clear()
     assert reason == ("" if works else f"it needs triton 3.5 or newer, and {version} is installed")
+    monkeypatch.setattr(numpy, "__version__", "2.3.5")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert dispatch.triton_obstacle(torch.device("cpu")) == reason
 
 
 @pytest.mark.parametrize(
