@@ -57,7 +57,7 @@ def export(module: nn.Module, *example: Tensor) -> torch.export.ExportedProgram:
 
     Before torch 2.7, a program that switches gradients off, as that of `Encode`, cannot be saved.
     """
-    with torch.set_grad_enabled(TORCH >= (2, 7) or not isinstance(module, Encode)):
+    with torch.set_grad_enabled(TORCH >= (2, 7) or not isinstance(module, (Encode, Candidates))):
         return torch.export.export(module, example, dynamic_shapes=[FREE] * len(example), strict=False)
 
 
@@ -319,6 +319,12 @@ class Candidates(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         indices, distances = self.quantizer.candidates(x, 3)
         return torch.cat([indices.to(distances.dtype), distances], -1)
+
+
+@with_free_axes
+def test_candidates_run_from_a_file_at_other_shapes() -> None:
+    module, x = Candidates().eval(), with_garbage(4, 6)
+    torch.testing.assert_close(saved(export(module, batch(2, 5))).module()(x), module(x), equal_nan=True)
 
 
 @with_free_axes
