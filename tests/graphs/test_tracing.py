@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import quantizers
 from quantizers import Quantizer, QuantizerOutput
 from tests.cases import DIM, FOUNDATIONS, Case, batch, every_case, every_method, index_shape, indices_for, modes
+from tests.versions import needs_torch
 
 pytestmark = [
     # What PyTorch warns of: TorchScript as a whole, and our checks of shapes, which a trace holds for constant.
@@ -107,10 +108,10 @@ def test_script_says_what_to_do_instead(case: Case) -> None:
             torch.jit.script(module)
 
 
-def assert_onnx_gives_the_same(name: str, **options: bool) -> None:
+def assert_onnx_gives_the_same(name: str, dynamo: bool = True) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     model, x, file = Autoencoder(Case(name).build()).eval(), batch(2, 5), io.BytesIO()
-    program = torch.onnx.export(model, (x,), None if not options else file, verbose=False, **options)
+    program = torch.onnx.export(model, (x,), None if dynamo else file, verbose=False, dynamo=dynamo)
     graph = file.getvalue() if program is None else program.model_proto.SerializeToString()
     session = onnxruntime.InferenceSession(graph)
     values, indices = session.run(None, {session.get_inputs()[0].name: (x + 0.1).numpy()})
@@ -119,11 +120,16 @@ def assert_onnx_gives_the_same(name: str, **options: bool) -> None:
     assert torch.equal(torch.from_numpy(indices), expected[1])
 
 
+as_it_is = needs_torch(2, 8, "torch.onnx.is_in_onnx_export telling a model that the exporter by graphs traces it")
+
+
+@as_it_is
 @pytest.mark.slow
 def test_onnx_of_a_model_as_it_is() -> None:
     assert_onnx_gives_the_same("vq")
 
 
+@as_it_is
 @pytest.mark.foundations
 @pytest.mark.long
 @every_method
