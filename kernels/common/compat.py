@@ -126,9 +126,16 @@ def default_group() -> dist.ProcessGroup | None:
 
 
 def is_exporting() -> bool:
-    """Whether `torch.export` is tracing. PyTorch has a function for it since torch 2.7."""
-    if hasattr(torch.compiler, "is_exporting"):
+    """Whether `torch.export` is tracing.
+
+    PyTorch has a function for it since torch 2.7, but in each compiled graph of torch 2.7 to 2.9 it returns True.
+    torch 2.13 is the next that was tried.
+    """
+    if torch.__version__ >= "2.13":
         return torch.compiler.is_exporting()
+    if hasattr(torch.compiler, "_is_exporting_flag"):
+        exporting: bool = torch.compiler._is_exporting_flag
+        return exporting
     if not torch.compiler.is_compiling():
         return False
     from torch.export import _trace  # here, since it imports PyTorch's compiler

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from quantizers.kernels.common.compat import nan
 from quantizers.kernels.common.exported import BLOCK
 from quantizers.kernels.common.vectors import are_finite, compute_dtype
 from quantizers.kernels.common.wide import wide
@@ -21,7 +22,8 @@ def k_nearest_codes(x: Tensor, codebook: Tensor, k: int) -> tuple[Tensor, Tensor
     squared = [
         (x.to(dtype) - chosen_codes(codebook, column).to(dtype)).square().sum(-1) for column in indices.unbind(-1)
     ]
-    return indices, torch.stack(squared, -1).where(indices >= 0, torch.nan)
+    squares = torch.stack(squared, -1)
+    return indices, squares.where(indices >= 0, nan(squares))
 
 
 def _nearest_indices(x: Tensor, codebook: Tensor, k: int) -> Tensor:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from quantizers.kernels.common.compat import nan
 from quantizers.kernels.common.exported import BLOCK
 from quantizers.kernels.common.vectors import are_finite, compute_dtype
 from quantizers.kernels.common.wide import wide
@@ -14,7 +15,7 @@ def nearest_code(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
     twice that bound count as equally near, and the lowest of them is chosen.
     """
     indices, _, distance = nearest_lookup(x, codebook)
-    return indices, distance.where(indices >= 0, torch.nan)
+    return indices, distance.where(indices >= 0, nan(distance))
 
 
 def nearest_lookup(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -19,6 +19,7 @@ from quantizers.core.base import Quantizer
 from quantizers.core.layout import Rows, from_rows, to_rows
 from quantizers.core.method_calls import MethodCall
 from quantizers.core.output import NO_CODE
+from quantizers.kernels.common.compat import nan
 from quantizers.kernels.common.dispatch import without_autocast
 
 
@@ -40,7 +41,7 @@ def latents_of(quantizer: Quantizer, x: Tensor, indices: Tensor) -> Tensor:
             _call(stage, "_project_in", inputs).vectors
             for stage, inputs in _stage_inputs(quantizer.evaluated, rows, indices)
         ]
-        latents = torch.cat(projected, -1).where(rows.valid[:, None], torch.nan).to(x.dtype)
+        latents = torch.cat(projected, -1).where(rows.valid[:, None], nan(x)).to(x.dtype)
     return from_rows(latents, rows.shape, quantizer.channel_dim)
 
 

@@ -13,6 +13,7 @@ from quantizers.core.gradients import exact_value
 from quantizers.core.layout import Rows, to_rows
 from quantizers.core.output import QuantizerOutput
 from quantizers.core.registry import register
+from quantizers.kernels.common.compat import nan
 from quantizers.kernels.common.dispatch import without_autocast
 from quantizers.scalar.bits import bit_entropy, bits_for
 from quantizers.scalar.grid import GridQuantizer
@@ -100,7 +101,7 @@ class BernoulliQuantizer(GridQuantizer):
             projected = self._project_in(rows)
             signs = self._decode(flat.clamp(min=0)).to(projected.vectors.dtype)
             each = F.logsigmoid(signs * projected.vectors).sum(-1)
-        return each.where(projected.valid & (flat >= 0), torch.nan).reshape(rows.shape)
+        return each.where(projected.valid & (flat >= 0), nan(each)).reshape(rows.shape)
 
     def _quantize(self, rows: Rows) -> QuantizerOutput:
         z, valid = rows.vectors, rows.valid
