@@ -51,7 +51,7 @@ PARTS = (
     Part("compile", tuple(f"graphs/test_{name}.py" for name in ("compile", "functional", "host_sync", "numbers"))),
     Part("export", ("graphs/test_export.py", "graphs/test_tracing.py")),
     # The modules that it starts with Triton's interpreter, but for the two that take as long as all others.
-    Part("triton", ("triton/test_interpreted.py",), "rest"),
+    Part("triton", ("triton/test_interpreted.py",), "rest and not nearest"),
 )
 
 
