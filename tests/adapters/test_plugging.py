@@ -182,7 +182,6 @@ def test_what_is_no_model_and_no_path() -> None:
             plug_in(built(), "vq", at=at)
 
 
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # by dynamo itself
 def test_a_quantizer_that_is_compiled_by_itself() -> None:
     """It would run the old one for good, where a model that is compiled as a whole sees the new one."""
     model, x = built().eval(), images()

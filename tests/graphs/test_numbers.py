@@ -10,8 +10,6 @@ from quantizers import Quantizer
 from tests.cases import Case, batch, cases_where
 from tests.versions import with_free_numbers
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
-
 VALUES = [0.3 + step / 50 for step in range(20)]
 
 

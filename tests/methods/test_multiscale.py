@@ -414,7 +414,6 @@ def test_blend_stands_behind_the_interpolation() -> None:
 # 9: graphs
 
 
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 @pytest.mark.parametrize("method", ["multiscale", "var"])
 def test_one_graph_computes_what_eager_mode_does(method: str) -> None:
     """Of two scales by the nearest interpolation, which a graph computes bit for bit."""

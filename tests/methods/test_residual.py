@@ -104,7 +104,6 @@ def test_the_values_of_stages_are_what_each_index_stands_for(
         torch.testing.assert_close(torch.stack(values).sum(0), output.quantized, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # PyTorch's own
 def test_values_compile() -> None:
     quantizer, z = residual(code_dim=2), normal(0, 20, DIM)
     compiled = torch.compile(lambda x: quantizer.forward_values(x)[1], fullgraph=True, backend="eager")

@@ -16,8 +16,6 @@ from quantizers.monitoring.watch import Watch, watch
 from tests.cases import DIM, Case, batch, cases_where
 from tests.synchronisation import NoSynchronisation
 
-compiles = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # PyTorch's own
-
 
 class Model(nn.Module):
     """Two quantizers, one of them with stages."""
@@ -184,7 +182,6 @@ def test_a_checkpointed_forward_counts_once(reentrant: bool) -> None:
     assert counted(watched) == {"fine": [60, 60], "coarse": [30]}
 
 
-@compiles
 def test_a_compiled_model_counts_whether_compiled_before_or_after() -> None:
     """One graph, until the watch is removed, and with a checkpoint inside."""
 

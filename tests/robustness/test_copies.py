@@ -71,7 +71,6 @@ def test_a_shallow_copy_shares_its_state(case: Case) -> None:
 
 # PyTorch's own, in its compiler.
 compiles = pytest.mark.filterwarnings(
-    "ignore:.*should not be instantiated:DeprecationWarning",
     "ignore:.torch.jit.script_method. is deprecated:DeprecationWarning",
     "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning",
 )

@@ -69,7 +69,6 @@ def test_recomputation_gathers_nothing_and_sees_the_same_codes() -> None:
         assert_same_state(state_of(quantizer), state_of(plain))
 
 
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # PyTorch's, of its compiler
 def test_compiled_steps_are_the_same() -> None:
     torch.compiler.reset()
     quantizer = EMAVectorQuantizer(DIM, 6).accumulate(3)

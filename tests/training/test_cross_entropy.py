@@ -119,7 +119,6 @@ def test_low_precision_is_computed_in_float32() -> None:
     assert torch.equal(found, expected)
 
 
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # of PyTorch in its compiler
 def test_it_is_one_graph() -> None:
     arguments = normal(0, 5, 3), normal(1, 7, 3), torch.tensor([0, 6, -1, 3, 2]), 0.5
     compiled = torch.compile(code_cross_entropy, fullgraph=True, backend="aot_eager")

@@ -519,7 +519,6 @@ def test_stages_by_themselves_take_part_and_encode_does_not() -> None:
     assert replacement.step() > 0
 
 
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # PyTorch's own
 def test_a_compiled_model_takes_part() -> None:
     """One graph, and what eager mode replaces."""
     states = []

@@ -529,7 +529,6 @@ def test_a_model_that_calls_its_quantizer_otherwise(call: str) -> None:
     assert torch.equal(quantizer.codebook, other.codebook)
 
 
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # PyTorch's own
 def test_a_compiled_model_runs_as_it_was_written() -> None:
     model = nn.Sequential(nn.Linear(DIM, DIM), VectorQuantizer(DIM, 8))
     compiled = torch.compile(model, fullgraph=True, backend="eager")

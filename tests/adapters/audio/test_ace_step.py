@@ -183,7 +183,6 @@ def test_a_plugged_tokenizer_comes_back(name: str, keep: bool, tmp_path: Path) -
         assert torch.equal(own, other)
 
 
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # PyTorch's own
 def test_a_kept_codebook_is_one_graph() -> None:
     adapter = plug_in(build(2), "fsq", keep_codebook=True).quantizer
     compiled = torch.compile(adapter, fullgraph=True, backend="eager")

@@ -179,7 +179,6 @@ def test_the_codebooks_in_use_are_those_of_the_original() -> None:
     assert codec.num_codebooks == 3
 
 
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # by dynamo itself
 @pytest.mark.parametrize(("training", "active"), [(False, 3), pytest.param(True, STAGES, marks=pytest.mark.long)])
 def test_a_model_is_one_graph(training: bool, active: int) -> None:
     codec, audio = plug_in(model(), "ema_vq").train(training), tones()

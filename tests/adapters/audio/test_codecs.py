@@ -49,7 +49,6 @@ def tensors(result: Any) -> Iterator[Tensor]:
 
 
 @every_contract
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # PyTorch's own
 def test_it_compiles_without_a_break(contract: str) -> None:
     adapter, z = plugged(contract)
     compiled = torch.compile(adapter, fullgraph=True, backend="eager")

@@ -218,7 +218,6 @@ def test_samples_can_bypass_both_halves() -> None:
     assert codec.quantizer(z, RATE).codes.shape == (2, 2, 40)
 
 
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # by dynamo itself
 def test_a_model_is_one_graph() -> None:
     codec, audio = plug_in(model(), "ema_vq").eval(), tones()
     compiled = torch.compile(copy.deepcopy(codec), backend="eager", fullgraph=True)

@@ -265,7 +265,6 @@ def test_unplug_puts_back_what_stood_there(contract: str) -> None:
     check_unplugs(codec, "vector_quantizer", lambda: codec(*arguments)[0])
 
 
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # by dynamo itself
 @every
 def test_a_model_is_one_graph(contract: str) -> None:
     codec, arguments = plug_in(model(contract), "ema_vq").eval(), batch()

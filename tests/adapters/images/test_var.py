@@ -361,7 +361,6 @@ def test_a_checkpoint_fills_a_model_without_values() -> None:
         assert torch.equal(new, old)
 
 
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # by dynamo itself
 def test_compiles() -> None:
     _, model = kept("released")
     compiled = torch.compile(model.quantize, backend="eager", fullgraph=True)
