@@ -9,6 +9,7 @@ from quantizers.kernels.transport.reference import sinkhorn_potentials
 
 TEMPERATURE = 0.02  # of the plan, relative to the difference between random and nearest codes
 ITERATIONS = 100
+FLOAT64 = torch.finfo(torch.float64)
 
 
 def transported(costs: Costs, capacities: Tensor, smallest: float) -> Places:
@@ -17,7 +18,7 @@ def transported(costs: Costs, capacities: Tensor, smallest: float) -> Places:
     Cuturi, "Sinkhorn Distances: Lightspeed Computation of Optimal Transport", NeurIPS 2013. The plan is p(k|i) =
     softmax_k(v_k − ‖xᵢ − eₖ‖²/T); 100 iterations choose the potentials v, by which code k gets about c_k/Σc of the
     vectors. The temperature T is 0.02 times the difference between the mean squared distances to all codes and to
-    the nearest ones.
+    the nearest ones, but at least what they are rounded by: if all codes are equally near, T = 0 would give NaN.
 
     Rounding is deferred acceptance (Gale and Shapley, "College Admissions and the Stability of Marriage", 1962).
     Each vector asks for the code of its largest share p(k|i), a code keeps the c_k vectors of the largest shares,
@@ -29,8 +30,10 @@ def transported(costs: Costs, capacities: Tensor, smallest: float) -> Places:
         smallest: the mean squared distance to the nearest code, in the units of `costs`.
     """
     x = costs.rows(torch.arange(costs.x.shape[0], device=costs.x.device))
-    anywhere = x.square().sum(-1).mean() + costs.norms.mean() - 2 * x.mean(0) @ costs.codes.mean(0)
-    temperature = TEMPERATURE * max(float(anywhere) - smallest, torch.finfo(torch.float64).tiny)
+    lengths = x.square().sum(-1)
+    anywhere = lengths.mean() + costs.norms.mean() - 2 * x.mean(0) @ costs.codes.mean(0)
+    rounding = float(lengths.max() + costs.norms.max()) * FLOAT64.eps
+    temperature = max(TEMPERATURE * (float(anywhere) - smallest), rounding, FLOAT64.tiny)
     keys, bias = 2 / temperature * costs.codes, -costs.norms / temperature
     everyone = torch.ones_like(x[:, 0], dtype=torch.bool)
     bias = bias + sinkhorn_potentials(x, keys, bias, everyone, ITERATIONS, capacities.double() / capacities.sum())

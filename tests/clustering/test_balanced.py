@@ -59,6 +59,20 @@ def test_every_vector_gets_a_code_and_no_code_too_many(method: Method, problem: 
     assert (indices.bincount(minlength=codes.shape[0]) <= capacities).all()
 
 
+@methods
+@given(problem=problems(), exponent=st.integers(-18, 18), spread=st.sampled_from([0.0, 1e-7, 1.0]))
+def test_codes_that_are_equally_near_are_given_out(
+    method: Method, problem: Problem, exponent: int, spread: float
+) -> None:
+    """Of any size, also where all vectors are equal: no difference of distances sets a temperature."""
+    x, codes, capacities = problem
+    x = (x[:1] + spread * (x - x[:1])) * 10.0**exponent
+    codes = codes[:1].expand_as(codes) * 10.0**exponent
+    indices = balanced_codes(x, codes, capacities, method=method)
+    assert (indices >= 0).all()
+    assert (indices.bincount(minlength=codes.shape[0]) <= capacities).all()
+
+
 @settings(max_examples=50)
 @given(problem=problems())
 def test_the_total_is_within_a_hundredth_of_the_smallest(problem: Problem) -> None:
