@@ -45,8 +45,7 @@ class Matrix:
         entry of its set.
         """
         self.settings, self.started, self.finished = settings, started, finished
-        self.sources = stored.sources()
-        self.results = stored.load(settings.out / REPORT, self.sources)
+        self.results = stored.load(settings.out / REPORT)
         self.interrupted = False
         if settings.fresh:
             names = {part.name for part in settings.parts}
@@ -70,7 +69,6 @@ class Matrix:
         entry: dict[str, Any] = {
             "name": target.name,
             **asdict(target),
-            "sources": self.sources,
             "installed": {},
             "error": "",
             "parts": before,
@@ -89,6 +87,7 @@ class Matrix:
         entry["installed"] = installed(python)
         for part in left:
             self.started(f"torch {target.torch}: {part.name}")
+            sources = stored.sources(part)  # before the tests, during which a file may change
             numbers = test(part, python, logs, self.settings.limit_s)
-            entry["parts"].append({"part": part.name, "date": date(), **numbers})
+            entry["parts"].append({"part": part.name, "date": date(), "sources": sources, **numbers})
             self.finished(entry)

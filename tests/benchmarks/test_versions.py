@@ -209,14 +209,47 @@ def test_what_did_not_end_runs_again_and_nothing_else(
     assert all({part["part"] for part in entry["parts"]} == {p.name for p in PARTS} for entry in record["sets"])
 
 
-def test_another_state_of_the_sources_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = Settings(tmp_path, tmp_path, SETS[:1])
+@given(changed=st.sets(st.sampled_from(PARTS)))
+def test_a_part_whose_sources_have_changed_runs_again(
+    changed: set[Part], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    settings = Settings(out := tmp_path_factory.mktemp("out"), out, SETS[:1])
+    real = stored.sources
+    with pytest.MonkeyPatch.context() as patch:
+        tried = Tried(patch)
+        finish(settings)
+        patch.setattr(stored, "sources", lambda part: "others" if part in changed else real(part))
+        tried.ran.clear()
+        finish(settings)
+    assert [name for _, name in tried.ran] == [part.name for part in PARTS if part in changed]
+
+
+def test_the_sources_of_a_part_are_the_library_and_its_own_tests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [f"tests/{part.paths[0]}" for part in PARTS if not part.paths[0].endswith(".py")]
+    others = ("pyproject.toml", "benchmarks/versions/parts.py", "quantizers/a.py")
+    for name in (*others, *(f"{folder}/a.py" for folder in files)):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    monkeypatch.setattr(stored, "ROOT", tmp_path)
+    folders = [part for part in PARTS if f"tests/{part.paths[0]}" in files]
+
+    def changed_by(name: str) -> list[Part]:
+        before = [stored.sources(part) for part in folders]
+        (tmp_path / name).write_text("another")
+        return [part for part, old in zip(folders, before, strict=True) if stored.sources(part) != old]
+
+    assert changed_by("quantizers/a.py") == folders
+    assert changed_by(f"{files[1]}/a.py") == folders[1:2]
+
+
+def test_a_damaged_report_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Tried(monkeypatch)
-    finish(settings)
-    assert stored.load(tmp_path / REPORT, stored.sources())
-    assert not stored.load(tmp_path / REPORT, "others")
+    finish(Settings(tmp_path, tmp_path, SETS[:1]))
+    assert stored.load(tmp_path / REPORT)
     (tmp_path / REPORT).write_text((tmp_path / REPORT).read_text()[:-20])
-    assert not stored.load(tmp_path / REPORT, stored.sources())
+    assert not stored.load(tmp_path / REPORT)
 
 
 def test_fresh_runs_the_chosen_parts_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
