@@ -20,6 +20,7 @@ from quantizers import EMAVectorQuantizer, MultiScaleQuantizer, VectorQuantizer
 from quantizers.composite.pyramid import pyramid_sizes
 from quantizers.composite.pyramid_quantizer import PyramidQuantizer
 from tests.cases import assert_same_state, normal, state_of
+from tests.versions import TORCH
 
 EPS = torch.finfo(torch.float64).eps
 DIM, SIZE = 3, 16
@@ -441,7 +442,10 @@ def test_one_graph_computes_what_eager_mode_does(method: str) -> None:
 @pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.. is deprecated:FutureWarning")
 def test_forward_exports_for_any_batch(method: str, axes: int) -> None:
     quantizer = pyramid(axes=axes, method=method).eval()
-    program = torch.export.export(quantizer, (maps(0, axes),), dynamic_shapes=[{0: torch.export.Dim("batch")}])
+    if TORCH < (2, 6) and (method, axes) == ("var", 1):
+        pytest.skip("torch 2.6 is the first whose exports of 1-D convolutions keep reshape")
+    sizes = torch.export.Dim("batch", max=2**16)  # before torch 2.7, sizes that may overflow are an error
+    program = torch.export.export(quantizer, (maps(0, axes),), dynamic_shapes=[{0: sizes}])
     x = maps(1, axes, leading=(5,))
     x.flatten()[7] = torch.nan
     for a, b in zip(program.module()(x), quantizer(x), strict=True):
