@@ -34,7 +34,6 @@ class KSearch {
     std::vector<std::vector<Candidate>> lists;
     std::vector<std::vector<float>> smallest;  // the k smallest scores of units so far, a heap with the largest in front
     std::vector<Scored> codes;
-    std::vector<double> scores;
     Ranking ranking;
     float least[BLOCK], limit[BLOCK];  // the smallest score, and the largest that a candidate may have
 
@@ -79,12 +78,15 @@ class KSearch {
         codes.clear();
         const Row& state = block.state[row];
         if (!state.finite) return;
-        Resolution resolution{state.margin, 1 + relative_error(book.dim)};
-        double nearest = std::min(least[row] + state.margin, LARGEST);
-        if (state.scored)
+        if (state.scored) {
+            double nearest = std::min(least[row] + state.margin, LARGEST);
             list_codes(row, nearest);
-        else
-            nearest = score_in_double(x, resolution);
+            keep_near(state.margin, nearest);
+        } else {
+            for (int64_t code = 0; code < book.size; ++code) codes.push_back({code, 0, 0});
+        }
+        Resolution resolution{2 * score_error(x, book), 1 + relative_error(book.dim)};
+        double nearest = rescore(x) + resolution.margin;
         keep_near(resolution.margin, nearest);
         std::sort(codes.begin(), codes.end(), [](const Scored& a, const Scored& b) {
             return a.score < b.score || (a.score == b.score && a.code < b.code);
@@ -113,17 +115,18 @@ class KSearch {
         return keep_nearest(codes, k, score, [&](double largest) { return std::max(largest + margin, nearest); });
     }
 
-    // Scores all codes for a row that float32 cannot score. Returns the largest score that the nearest may have.
-    double score_in_double(const float* x, Resolution& resolution) {
-        scores.resize(book.size);
-        resolution.margin = 2 * scores_in_double(x, book, scores.data());
+    // Scores the codes in float64, and leaves out those that are not finite. Returns the smallest score.
+    double rescore(const float* x) {
         double smallest_score = std::numeric_limits<double>::infinity();
-        for (int64_t code = 0; code < book.size; ++code) {
-            if (!std::isfinite(scores[code])) continue;
-            codes.push_back({code, scores[code], 0});
-            smallest_score = std::min(smallest_score, scores[code]);
+        size_t kept = 0;
+        for (const Scored& each : codes) {
+            double score = score_in_double(x, book, each.code);
+            if (!std::isfinite(score)) continue;
+            codes[kept++] = {each.code, score, 0};
+            smallest_score = std::min(smallest_score, score);
         }
-        return smallest_score + resolution.margin;
+        codes.resize(kept);
+        return smallest_score;
     }
 };
 

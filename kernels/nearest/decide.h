@@ -26,21 +26,47 @@ double squared_distance(const float* x, const float* code, int64_t dim) {
     return result;
 }
 
-// Writes the scores (1) of all codes [size] in float64, not finite for a code that is not. Returns their error, E of (3).
-inline double scores_in_double(const float* x, const Codebook& book, double* scores) {
-    double square = 0;
-    for (int64_t d = 0; d < book.dim; ++d) {
-        double centred = double(x[d]) - book.centre[d];
-        square += centred * centred;
+// The score (1) of a code in float64, not finite for a code that is not.
+inline double score_in_double(const float* x, const Codebook& book, int64_t k) {
+    constexpr int HALF = WIDTH / 2;
+    const float* code = book.codes + k * book.dim;
+    Doubles total = {};
+    int64_t d = 0;
+    for (; d + HALF <= book.dim; d += HALF) {
+        Doubles centre = widen(book.centre + d), centred = widen(code + d) - centre;
+        total += (0.5 * centred - (widen(x + d) - centre)) * centred;
     }
-    for (int64_t k = 0; k < book.size; ++k) {
-        scores[k] = 0;
-        for (int64_t d = 0; d < book.dim; ++d) {
-            double code = double(book.codes[k * book.dim + d]) - book.centre[d];
-            scores[k] += (0.5 * code - (double(x[d]) - book.centre[d])) * code;
-        }
+    double result = sum(total);
+    for (; d < book.dim; ++d) {
+        double centred = double(code[d]) - book.centre[d];
+        result += (0.5 * centred - (double(x[d]) - book.centre[d])) * centred;
     }
-    return relative_error(book.dim) * (std::sqrt(square) * book.radius + book.largest_bias);
+    return result;
+}
+
+// The error of these scores, E of (3).
+inline double score_error(const float* x, const Codebook& book) {
+    double length = std::sqrt(squared_distance(x, book.centre, book.dim));
+    return relative_error(book.dim) * (length * book.radius + book.largest_bias);
+}
+
+// Keeps the codes that may be the nearest by (1) to (3) in float64.
+inline void keep_best_scores(const float* x, const Codebook& book, std::vector<int64_t>& codes) {
+    std::vector<double> scores;
+    double least = std::numeric_limits<double>::infinity();
+    for (int64_t k : codes) {
+        scores.push_back(score_in_double(x, book, k));
+        least = scores.back() < least ? scores.back() : least;
+    }
+    double threshold = least + 2 * score_error(x, book);
+    size_t kept = 0;
+    for (size_t i = 0; i < codes.size(); ++i)
+        if (scores[i] <= threshold) codes[kept++] = codes[i];
+    codes.resize(kept);
+}
+
+inline void list_all(const Codebook& book, std::vector<int64_t>& codes) {
+    for (int64_t k = 0; k < book.size; ++k) codes.push_back(k);
 }
 
 // Codes are compared by distance: equation (5).
@@ -48,14 +74,9 @@ struct ByDistance {
     static double value(const float* x, const Codebook& book, int64_t k) {
         return squared_distance(x, book.codes + k * book.dim, book.dim);
     }
-    // For a row that float32 cannot score: the codes whose distance may be the smallest, by (1) to (3) in float64. The
-    // difference form alone cannot distinguish them if rounding to the row's own length hides their differences.
-    static void candidates(const float* x, const Codebook& book, std::vector<int64_t>& codes) {
-        std::vector<double> scores(book.size);
-        double bound = scores_in_double(x, book, scores.data()), least = std::numeric_limits<double>::infinity();
-        for (double score : scores) least = score < least ? score : least;
-        for (int64_t k = 0; k < book.size; ++k)
-            if (scores[k] <= least + 2 * bound) codes.push_back(k);
+    // The difference form alone cannot distinguish codes if rounding to the row's own length hides their differences.
+    static void narrow(const float* x, const Codebook& book, std::vector<int64_t>& codes) {
+        keep_best_scores(x, book, codes);
     }
     static double threshold(double smallest, const float*, const Codebook& book) {
         double tie = 1 + relative_error(book.dim);
@@ -65,9 +86,7 @@ struct ByDistance {
 
 // Codes are compared by −(x·code + bias). Every form of it cancels, so scores within twice the bound count as equal.
 struct ByScore {
-    static void candidates(const float*, const Codebook& book, std::vector<int64_t>& codes) {
-        for (int64_t k = 0; k < book.size; ++k) codes.push_back(k);
-    }
+    static void narrow(const float*, const Codebook&, std::vector<int64_t>&) {}
     static double value(const float* x, const Codebook& book, int64_t k) {
         const float* code = book.codes + k * book.dim;
         double score = book.bias[k];
@@ -116,7 +135,8 @@ class Decision {
             *best = Compare::value(x, book, codes[0]);
             return codes[0];
         }
-        if (codes.empty()) Compare::candidates(x, book, codes);
+        if (codes.empty()) list_all(book, codes);
+        Compare::narrow(x, book, codes);
         values.clear();
         double smallest = std::numeric_limits<double>::infinity();
         for (int64_t k : codes) {

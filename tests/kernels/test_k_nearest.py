@@ -9,6 +9,7 @@ from torch import Tensor
 from quantizers.kernels.k_nearest import reference
 from quantizers.kernels.k_nearest.operation import k_nearest_codes
 from quantizers.kernels.nearest.operation import nearest_code
+from tests.cases import normal
 from tests.exact import assert_k_nearest
 from tests.vectors import few, finite, vectors
 
@@ -164,6 +165,16 @@ def test_rows_that_float32_cannot_score() -> None:
     codebook = torch.tensor([[1.0, 0.0], [3.0, 0.0], [2.0, 0.0], [2.0, 0.0]])
     indices, _ = searched(x, codebook, 4)
     assert indices.tolist() == [[1, 2, 3, 0], [0, 2, 3, 1]]
+
+
+@given(seed=st.integers(0, 999), exponent=st.integers(2, 18), dim=st.sampled_from([1, 4, 9]), k=st.integers(1, 9))
+def test_rows_far_from_all_codes(seed: int, exponent: int, dim: int, k: int) -> None:
+    """Rounding to their own length hides how far the codes are apart: scores decide, those of the reference."""
+    x = (10.0**exponent * normal(seed, 20, dim)).float()
+    codebook = (1e4 * normal(seed + 1, 50, 1).round() + normal(seed + 2, 50, dim)).float()
+    indices, _ = searched(x, codebook, k)
+    assert torch.equal(indices, reference.k_nearest_codes(x[None], codebook[None], k)[0][0])
+    assert torch.equal(indices[:, 0], nearest_code(x[None], codebook[None])[0][0])
 
 
 def test_under_vmap_and_in_a_graph() -> None:
