@@ -164,6 +164,19 @@ def test_zero_spreads_the_channels() -> None:
     assert_orthogonal(rotation)
 
 
+# Both
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_power_of_two_changes_nothing_up_to_the_ends_of_the_range(dtype: torch.dtype) -> None:
+    """Of integers below eight, so that every multiple of the smallest number is one of the dtype."""
+    matrix = torch.tensor([[3.0, 1.0, 2.0], [1.0, 7.0, 0.0], [2.0, 0.0, 5.0]], dtype=dtype)
+    limits = torch.finfo(dtype)
+    for factor in (limits.tiny * limits.eps, limits.tiny, 2.0 ** (math.frexp(limits.max)[1] - 3)):
+        assert torch.equal(procrustes_rotation(matrix * factor), procrustes_rotation(matrix))
+        assert torch.equal(balanced_rotation(matrix * factor, [2, 1]), balanced_rotation(matrix, [2, 1]))
+
+
 # Errors
 
 
