@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from quantizers import EMAVectorQuantizer, Quantizer
 from tests.cases import DIM, Case, assert_same_state, batch, cases_where, every_case, seeded, state_of
 from tests.robustness.training import Training
+from tests.versions import needs_torch
 
 pytestmark = pytest.mark.methods
 
@@ -96,10 +97,17 @@ def test_a_module_compiled_in_place_copies(name: str, duplicate: Callable[[Quant
 
 @compiles
 @pytest.mark.parametrize("name", ["vq", "ema_vq"])
-@whole_copies
-def test_a_compiled_module_copies(name: str, duplicate: Callable[[nn.Module], nn.Module]) -> None:
+@pytest.mark.parametrize(
+    ("duplicate", "backend"),
+    [
+        (copy.deepcopy, "aot_eager"),
+        (pickled, "eager"),
+        pytest.param(pickled, "aot_eager", marks=needs_torch(2, 6, "an aot_eager that pickles once it has run")),
+    ],
+)
+def test_a_compiled_module_copies(name: str, duplicate: Callable[[nn.Module], nn.Module], backend: str) -> None:
     """What `torch.compile` returns holds the module, and copies with it."""
-    compiled = torch.compile(Case(name).build(), backend="aot_eager", fullgraph=True)
+    compiled = torch.compile(Case(name).build(), backend=backend, fullgraph=True)
     compiled(batch(20))
     copied = duplicate(compiled)
     assert_alike(compiled, copied)
