@@ -90,3 +90,11 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.fromarray(noise[1]).save(folder / "b.jpg")
     Image.fromarray(noise[2, :, :, 0]).save(folder / "sub" / "grey.png")
     return folder
+
+
+@pytest.fixture
+def fresh_compiler() -> Iterator[None]:
+    """PyTorch's compiler without code of other tests: it gives up at the ninth graph of a function."""
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()

@@ -63,8 +63,7 @@ def _differentiable(
     from torch._library import autograd
     from torch.utils._pytree import tree_leaves
 
-    namespace, _, short = name.partition("::")
-    operation = getattr(getattr(torch.ops, namespace), short).default
+    operation = _packet(name).default
     differentiable: Any = autograd.make_autograd_impl(operation, autograd.Info(backward, setup_context))
 
     def kernel(keys: Any, *arguments: Any) -> Any:
@@ -91,7 +90,7 @@ def _mapped(name: str, rule: Callable[..., Any]) -> Callable[..., Any]:
     from torch._functorch.vmap import unwrap_batched, wrap_batched
     from torch.utils._pytree import tree_leaves
 
-    namespace, _, operation = name.partition("::")
+    operation = _packet(name)
     keys = torch._C.DispatchKeySet(torch._C.DispatchKey.FuncTorchBatched)
 
     def kernel(*arguments: Any) -> Any:
@@ -99,12 +98,18 @@ def _mapped(name: str, rule: Callable[..., Any]) -> Callable[..., Any]:
         plain, in_dims = unwrap_batched(arguments, interpreter.level())
         with torch._C._ExcludeDispatchKeyGuard(keys):
             if all(dim is None for dim in tree_leaves(in_dims)):
-                return getattr(getattr(torch.ops, namespace), operation)(*arguments)
+                return operation(*arguments)
             info = VmapInfo(interpreter.batch_size(), interpreter.randomness())
             outputs, out_dims = rule(info, in_dims, *plain)
         return wrap_batched(outputs, out_dims, interpreter.level())
 
     return kernel
+
+
+def _packet(name: str) -> Any:
+    """Return an operation with all of its overloads."""
+    namespace, _, operation = name.partition("::")
+    return getattr(getattr(torch.ops, namespace), operation)
 
 
 def plain_attributes(module: torch.nn.Module) -> dict[str, Any]:

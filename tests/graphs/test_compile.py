@@ -1,7 +1,6 @@
 """9: `torch.compile(fullgraph=True)` gives one graph, forward and backward, that computes what eager mode does."""
 
 import copy
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -31,19 +30,13 @@ from tests.versions import needs_torch, with_free_numbers
 
 # What PyTorch warns of in its own compiler.
 pytestmark = [
+    pytest.mark.usefixtures("fresh_compiler"),
     pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated"),
     pytest.mark.filterwarnings("ignore:Skipping serialization of skipfiles_inline_module_allowlist:UserWarning"),
 ]
 
 with_compiled_recomputation = needs_torch(2, 6, "non-reentrant checkpointing of compiled functions")
 EPS = torch.finfo(torch.float32).eps
-
-
-@pytest.fixture(autouse=True)
-def _forgets_compiled_code() -> Iterator[None]:
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
 
 
 def partly_broken(rows: int = 30) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,5 @@
 """Numbers that a schedule moves do not make a compiled quantizer compile again and again."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
@@ -10,14 +8,9 @@ from quantizers import Quantizer
 from tests.cases import Case, batch, cases_where
 from tests.versions import with_free_numbers
 
+pytestmark = pytest.mark.usefixtures("fresh_compiler")
+
 VALUES = [0.3 + step / 50 for step in range(20)]
-
-
-@pytest.fixture(autouse=True)
-def _forgets_compiled_code() -> Iterator[None]:
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
 
 
 def moving(quantizer: Quantizer) -> list[tuple[Quantizer, str]]:

@@ -415,10 +415,10 @@ def test_blend_stands_behind_the_interpolation() -> None:
 # 9: graphs
 
 
+@pytest.mark.usefixtures("fresh_compiler")
 @pytest.mark.parametrize("method", ["multiscale", "var"])
 def test_one_graph_computes_what_eager_mode_does(method: str) -> None:
     """Of two scales by the nearest interpolation, which a graph computes bit for bit."""
-    torch.compiler.reset()
     counter = CompileCounterWithBackend("aot_eager")
     options: dict[str, Any] = {"quantizer": "ema_vq", "scales": (0.5, 1.0), "interpolation": "nearest"}
     quantizer = pyramid(axes=1, method=method, **options)

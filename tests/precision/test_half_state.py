@@ -81,9 +81,9 @@ def test_each_quantizer_warns_once(case: Case, action: str) -> None:
         assert warned(lambda: copy.deepcopy(quantizer)(batch(4)))  # which is another
 
 
+@pytest.mark.usefixtures("fresh_compiler")
 @needs_torch(2, 13, "graphs that replace the attributes of a module")  # as far as tried, up to 2.9
 def test_a_compiled_quantizer_computes_in_float32_too() -> None:
-    torch.compiler.reset()  # dynamo gives up at the ninth graph of a function, also if other tests compiled it
     quantizer = quantizers.create("simvq", dim=DIM, codebook_size=8, code_dim=2)
     force(quantizer, torch.bfloat16, buffers=False)
     compiled = torch.compile(quantizer, fullgraph=True, backend="aot_eager")

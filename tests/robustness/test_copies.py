@@ -2,7 +2,7 @@
 
 import copy
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -77,16 +77,8 @@ compiles = pytest.mark.filterwarnings(
 )
 
 
-@pytest.fixture
-def compiler() -> Iterator[None]:
-    """PyTorch's compiler, with nothing compiled before and after: it gives up at the ninth graph of a function."""
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
-
-
 @compiles
-@pytest.mark.usefixtures("compiler")
+@pytest.mark.usefixtures("fresh_compiler")
 @pytest.mark.parametrize("name", ["vq", "ema_vq"])
 @whole_copies
 def test_a_module_compiled_in_place_copies(name: str, duplicate: Callable[[Quantizer], Quantizer]) -> None:
@@ -105,7 +97,7 @@ def test_a_module_compiled_in_place_copies(name: str, duplicate: Callable[[Quant
 
 
 @compiles
-@pytest.mark.usefixtures("compiler")
+@pytest.mark.usefixtures("fresh_compiler")
 @pytest.mark.parametrize("name", ["vq", "ema_vq"])
 @pytest.mark.parametrize(
     ("duplicate", "backend"),

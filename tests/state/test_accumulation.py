@@ -69,8 +69,8 @@ def test_recomputation_gathers_nothing_and_sees_the_same_codes() -> None:
         assert_same_state(state_of(quantizer), state_of(plain))
 
 
+@pytest.mark.usefixtures("fresh_compiler")
 def test_compiled_steps_are_the_same() -> None:
-    torch.compiler.reset()
     quantizer = EMAVectorQuantizer(DIM, 6).accumulate(3)
     other = copy.deepcopy(quantizer)
     compiled = torch.compile(other, backend="aot_eager", fullgraph=True)
