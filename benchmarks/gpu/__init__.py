@@ -15,5 +15,5 @@ compiling.py             which kernels were compiled, and in how many seconds
 run.py                   the command: all stages in order, the report after every part
 processes.py, child.py   the processes of a stage, and what runs in one
 report.py, findings.py   tables; what to look at first
-summary.py               the table of the README
+summary.py               the table of docs/results/speed.md
 """

@@ -1,4 +1,4 @@
-"""The table of searches on a GPU for the README. It comes from the JSON, so that the two agree."""
+"""The table of searches on a GPU for docs/results/speed.md. It comes from the JSON, so that the two agree."""
 
 from typing import Any
 

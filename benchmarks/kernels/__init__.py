@@ -27,5 +27,5 @@ report.py, real_report.py, cells.py
                          tables, JSON and Markdown
 plots.py, pruning_plot.py
                          the pictures
-summary.py               the tables in README.md
+summary.py               the tables in docs/results/speed.md
 """

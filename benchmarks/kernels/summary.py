@@ -1,4 +1,4 @@
-"""The tables of times for the README. They come from the JSON, so that the two agree."""
+"""The tables of times for docs/results/speed.md. They come from the JSON, so that the two agree."""
 
 from typing import Any
 

@@ -450,10 +450,10 @@ def test_the_tables_of_a_report() -> None:
     assert rows["Stages"][-1] == ["tests", "2", "0", "18", "6", "0", "50", "60"]
 
 
-def test_the_readme_shows_what_is_committed() -> None:
+def test_the_page_on_speed_shows_what_is_committed() -> None:
     """The table, and every number of the text beside it."""
     record = report.read(ROOT / "benchmarks" / "results" / "gpu-h200")
-    text = " ".join((ROOT / "README.md").read_text().split())
+    text = " ".join((ROOT / "docs" / "results" / "speed.md").read_text().split())
     assert " ".join(summary(record).split()) in text
     versions, worst = record["versions"], worst_shares(record, "normal")
     where = f"{record['machine']['accelerator']}, torch {versions['torch']}, triton {versions['triton']}"

@@ -22,7 +22,7 @@ from benchmarks.kernels.rivals import OURS, PEER, SEARCHES, Rival, usable
 from benchmarks.kernels.shapes import Shape, draw
 from benchmarks.kernels.steps import EMA, PEER_EMA, PEER_VQ, STEPS, VQ
 from benchmarks.kernels.summary import real_summary
-from benchmarks.kernels.summary import summary as readme_table
+from benchmarks.kernels.summary import summary as table_of_times
 from benchmarks.kernels.timing import Times, interleave, summary
 
 CPU = torch.device("cpu")
@@ -358,12 +358,12 @@ def test_times_are_medians() -> None:
     assert statistics.median([times[OURS].lower, times[OURS].median, times[OURS].upper]) == times[OURS].median
 
 
-def test_the_readme_shows_what_is_committed() -> None:
+def test_the_page_on_speed_shows_what_is_committed() -> None:
     root = Path(__file__).parents[2]
     record = json.loads((root / "benchmarks" / "results" / "kernels-cpu" / "kernels.json").read_text())
-    readme = (root / "README.md").read_text()
-    assert readme_table(record) in readme
+    page = (root / "docs" / "results" / "speed.md").read_text()
+    assert table_of_times(record) in page
     real = json.loads((root / "benchmarks" / "results" / "kernels-real-cpu" / "kernels.json").read_text())
-    assert real_summary(real) in readme
+    assert real_summary(real) in page
     assert not record["interrupted"]
     assert record["implementation"] == "compiled"

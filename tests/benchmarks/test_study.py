@@ -33,8 +33,9 @@ from benchmarks.study.measures import PSNR, STEPS_TO_VQ, USED, USED_HELD_OUT, US
 from benchmarks.study.questions import EFFECTS
 from benchmarks.training import Recipe
 
-STUDY = Path(__file__).parents[2] / "benchmarks" / "STUDY.md"
-RECORDS = [STUDY.parent / "results" / name for name in ("study-cpu", "study-hi-cpu")]
+ROOT = Path(__file__).parents[2]
+STUDY = ROOT / "docs" / "results" / "study.md"
+RECORDS = [ROOT / "benchmarks" / "results" / name for name in ("study-cpu", "study-hi-cpu")]
 
 SMALL = (
     Effect(
@@ -389,7 +390,7 @@ def test_the_written_study_has_the_tables_of_the_committed_records() -> None:
                 assert "\n".join(markdown_rows(sheet)) in text, sheet.title
         assert report.on(record) in text
         for picture in folder.glob("*.png"):
-            assert f"](results/{folder.name}/{picture.name})" in text
+            assert f"](../../benchmarks/results/{folder.name}/{picture.name})" in text
     assert asked == [effect.key for effect in EFFECTS]
 
 

@@ -1,4 +1,4 @@
-"""The Lightning callback of README.md, run by a Trainer."""
+"""The Lightning callback of docs/monitoring.md, run by a Trainer."""
 
 import logging
 import re
@@ -14,17 +14,17 @@ from torch.utils.data import DataLoader, TensorDataset
 import quantizers
 from quantizers import watch
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "monitoring.md"
 NAMES = ("utilization", "perplexity", "entropy", "dead_codes", "vectors", "possible")
 
 
-def callback_of_readme(lightning: Any) -> Any:
-    """An instance of the callback class in README.md."""
+def callback_of_the_page(lightning: Any) -> Any:
+    """An instance of the callback class in docs/monitoring.md."""
     (source,) = re.findall(
-        r"^(?P<indent> *)(class CodebookUsageLogger\(.*\n(?:(?:(?P=indent) +\S.*)?\n)+)", README.read_text(), re.M
+        r"^(?P<indent> *)(class CodebookUsageLogger\(.*\n(?:(?:(?P=indent) +\S.*)?\n)+)", PAGE.read_text(), re.M
     )
     names = {"lightning": lightning, "watch": watch}
-    exec(compile(textwrap.dedent(source[0] + source[1]), str(README), "exec"), names)
+    exec(compile(textwrap.dedent(source[0] + source[1]), str(PAGE), "exec"), names)
     return names["CodebookUsageLogger"]()
 
 
@@ -52,7 +52,7 @@ def test_the_callback_of_the_readme_logs_each_epoch(tmp_path: Path) -> None:
             return torch.optim.SGD(self.parameters(), 0.1)
 
     data, one = TensorDataset(torch.randn(64, 6), torch.arange(64)), TensorDataset(torch.ones(16, 6))
-    callback, model = callback_of_readme(lightning), Autoencoder()
+    callback, model = callback_of_the_page(lightning), Autoencoder()
     trainer = lightning.Trainer(
         max_epochs=2,
         log_every_n_steps=1,
