@@ -20,7 +20,7 @@ BLUE, ORANGE, GREEN, PURPLE = "#00518f", "#d55e00", "#00704d", "#a0468f"
 INK, GREY = "#1a1a1a", "#8f8f8f"
 DECODER_SCALE = 0.3
 """The length of a decoder's gradient of norm 1 in a picture."""
-LONGEST_OWN, LONGEST_MOVE = 0.6, 0.4
+LONGEST_OWN, LONGEST_MOVE = 0.6, 0.5
 """The lengths to which the longest arrow of the quantizer's own loss and the longest step of a code are scaled."""
 VISIBLE = 0.012
 """Arrows shorter than this are not drawn."""
@@ -70,14 +70,14 @@ def _points(axes: Axes, scene: Scene) -> list[Entry]:
     entries = []
     if len(scene.fitted):
         axes.plot(*scene.fitted.T, "o", color=GREY, markersize=2.8, markeredgewidth=0, zorder=2)
-        entries.append(Entry(2.35, 0.5, "data", GREY, marker="o"))
+        entries.append(Entry(0, 0.5, "data", GREY, marker="o"))
     if len(scene.codes):
-        size = 10 if len(scene.codes) <= 16 else 6.5 if len(scene.codes) <= 40 else 4.5
+        size = 10 if len(scene.codes) <= 16 else 6.5
         axes.plot(*scene.codes.T, "o", color=INK, markersize=size, markeredgecolor="white", zorder=5)
         entries.append(Entry(0, 1.5, "code", INK, marker="o"))
     if len(scene.others):
-        axes.plot(*scene.others.T, "x", color=PURPLE, markersize=6, markeredgewidth=1.7, zorder=4)
-        entries.append(Entry(0, 0.5, "value in training", PURPLE, marker="x"))
+        axes.plot(*scene.others.T, "x", color=PURPLE, markersize=6.5, markeredgewidth=1.8, zorder=5)
+        entries.append(Entry(1.92, 0.5, "value in training", PURPLE, marker="x"))
     return entries + _scales(axes, scene)
 
 
@@ -93,7 +93,7 @@ def _scales(axes: Axes, scene: Scene) -> list[Entry]:
         axes.plot(
             *scene.scales[:, number].T, "o", color=PURPLE, markersize=size, markeredgecolor="white", zorder=3
         )
-    return [Entry(0, 0.5, "value, from the coarsest scale to the finest", PURPLE, marker="o")]
+    return [Entry(0.6, 0.5, "value, from the coarsest scale to the finest", PURPLE, marker="o")]
 
 
 def _arrows(axes: Axes, scene: Scene) -> list[Entry]:
@@ -109,7 +109,7 @@ def _arrows(axes: Axes, scene: Scene) -> list[Entry]:
         axes.plot(*scene.batch.T, "s", color=GREEN, markersize=5.5, markeredgecolor="white", zorder=6)
         longest = scene.moves.norm(dim=-1).max()
         _quiver(axes, scene.codes, LONGEST_MOVE / longest * scene.moves, GREEN, width=0.0056, zorder=6)
-        entries.append(Entry(1.05, 0.5, "step of the codes", GREEN, marker="s", arrow=True))
+        entries.append(Entry(0.6, 0.5, "step of the codes", GREEN, marker="s", arrow=True))
     return entries
 
 
@@ -122,7 +122,7 @@ def own_factor(own: Tensor) -> float:
     if longest < 1e-9:
         return 0.0
     power = 10.0 ** math.floor(math.log10(LONGEST_OWN / longest))
-    return max(step * power for step in (1, 1.5, 2, 3, 5, 7) if step * power * longest <= LONGEST_OWN)
+    return max(step * power for step in (1, 1.5, 2, 3, 5, 7) if step * power * longest <= LONGEST_OWN * (1 + 1e-6))
 
 
 def _quiver(

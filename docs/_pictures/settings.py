@@ -28,18 +28,17 @@ TABLE = Settings({"codebook_size": 12})
 LEVELS = Settings({"levels": [5, 5]})
 BITS = Settings({"codebook_size": 4})
 PRODUCT = Settings({"codebook_size": 4}, code_steps=False)
-MAP = Settings({"codebook_size": 16}, steps=1000)
 
 SETTINGS: dict[str, Settings] = {
-    **dict.fromkeys(("vq", "ema_vq", "rotation_vq", "simvq", "affine_vq", "vqbridge", "diveq", "nsvq"), TABLE),
+    **dict.fromkeys(("vq", "ema_vq", "rotation_vq", "simvq", "affine_vq", "diveq", "nsvq"), TABLE),
     **dict.fromkeys(("ibq", "optvq", "gumbel", "random_projection", "bypass"), TABLE),
     **dict.fromkeys(("fsq", "dithered_fsq", "fsp"), LEVELS),
     **dict.fromkeys(("lfq", "bsq", "bernoulli"), BITS),
     **dict.fromkeys(("grouped", "multihead", "opq"), PRODUCT),
-    **dict.fromkeys(("multiscale", "var"), MAP),
     "gaussian_quant": Settings({"codebook_size": 16}, steps=1000),
     "interpolated": Settings({"codebook_size": 12, "hardness": 0.5}),
     "lattice": Settings({"lattice": "e8"}, plane=two_roots_of_e8()),
+    "multiscale": Settings({"codebook_size": 16}),
     "none": Settings(),
     "normalized_fsq": Settings({"levels": [5, 5]}, steps=300),
     "parallel": Settings({"codebook_size": 6}),
@@ -47,6 +46,8 @@ SETTINGS: dict[str, Settings] = {
     "residual": Settings({"codebook_size": 5, "num_quantizers": 2}, code_steps=False),
     "residual_fsq": Settings({"levels": [3, 3]}),
     "rotated": Settings({"quantizer": "fsq", "levels": [5, 5]}),
+    "var": Settings({"codebook_size": 16}, steps=1000),
+    "vqbridge": Settings({"codebook_size": 12}, steps=300),
 }
 """Settings of the methods, by registered name."""
 
