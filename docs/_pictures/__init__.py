@@ -10,12 +10,12 @@ All pictures have the same legend:
 
 - cells: the vectors of a cell have the same index. Black dots are the codes, as `decode` returns them.
 - grey dots: the data to which the quantizer was fitted, where it can be fitted.
-- blue arrows: −∂L/∂z of a decoder's loss L = −g·q with g = (0.8, 0.6), in one forward in training. Straight-through
-  passes g on unchanged, so that all arrows are alike.
+- blue arrows: −∂L/∂z of a decoder's loss L = −g·q with g = (0.8, 0.6), in one forward in training. A
+  straight-through gradient is g itself, so that all arrows are alike.
 - orange arrows: −∂loss/∂z of the quantizer's own loss, per vector, enlarged by the factor in the legend.
 - green arrows: how one training step (SGD on both losses, and moving averages) on the six green squares moves the
   codes; the longest has a fixed length.
 - purple crosses: what the decoder gets in training, for the vectors for which that is not the code.
-- for quantizers of maps: 16 vectors of one 4 × 4 map; purple dots are their values after the first scale (large), the
-  second and the third (small), and dotted lines lead from there to the vectors.
+- for quantizers of maps: the 16 vectors of one 4 × 4 map; purple dots are their values after the first scale
+  (large), the second and the third (small), and dotted lines lead from there to the vectors.
 """
