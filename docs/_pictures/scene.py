@@ -1,6 +1,8 @@
 """What a picture shows, computed from a quantizer."""
 
+import contextlib
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -12,8 +14,6 @@ from docs._pictures.settings import Settings, settings_of
 
 DECODER = torch.tensor([0.8, 0.6])
 """The decoder's loss is −g·q for every vector, with this g: it pulls every quantized vector the same way."""
-
-
 NOTHING = torch.zeros(0, 2)
 
 
@@ -44,10 +44,18 @@ class Scene:
     moves: Tensor = NOTHING
 
 
+@contextlib.contextmanager
+def seeded() -> Iterator[None]:
+    """Draw the same random numbers each time, and leave the default generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+@seeded()
 def build(name: str) -> quantizers.Quantizer:
     """The quantizer of a picture: created with its settings, and fitted to the grey points."""
     settings = settings_of(name)
-    torch.manual_seed(0)
     quantizer = quantizers.create(name, dim=settings.plane.dim, **settings.options)
     data = training_data(quantizer, settings.plane)
     if quantizer.initializes_from_data:
@@ -75,11 +83,10 @@ def train(quantizer: quantizers.Quantizer, data: Tensor, steps: int) -> None:
 
 def compute(name: str, columns: int = 828, rows: int = 552) -> Scene:
     """The scene of a registered method, with this many pixels for its cells."""
-    settings = settings_of(name)
     quantizer = build(name)
-    return (
-        scene_of_points(quantizer, settings, columns, rows) if quantizer.per_vector else scene_of_a_map(quantizer)
-    )
+    if not quantizer.per_vector:
+        return scene_of_a_map(quantizer)
+    return scene_of_points(quantizer, settings_of(name), columns, rows)
 
 
 def scene_of_points(quantizer: quantizers.Quantizer, settings: Settings, columns: int, rows: int) -> Scene:
@@ -118,6 +125,7 @@ def cells_of(quantizer: quantizers.Quantizer, vectors: Tensor) -> tuple[Tensor, 
     return numbers.reshape(shape), different if indices.ndim > 2 else different[:, 0]
 
 
+@seeded()
 def add_arrows(scene: Scene, quantizer: quantizers.Quantizer, plane: Plane, z: Tensor) -> tuple[Tensor, Tensor]:
     """Set the gradients of one forward in training at vectors z; `quantizer` itself is not trained.
 
@@ -125,7 +133,6 @@ def add_arrows(scene: Scene, quantizer: quantizers.Quantizer, plane: Plane, z: T
 
     Returns: the quantized vectors, detached, and their indices.
     """
-    torch.manual_seed(0)
     quantized, indices, loss = copy.deepcopy(quantizer).train()(z)
     (decoder,) = torch.autograd.grad(decoder_loss(plane.project(quantized)).sum(), z, retain_graph=True)
     own = torch.autograd.grad(loss, z, allow_unused=True)[0] if loss.requires_grad else None
@@ -147,12 +154,12 @@ def partial_values(quantizer: quantizers.Quantizer, indices: Tensor, size: tuple
     return torch.stack(values, -2).detach().reshape(-1, len(values), 2)
 
 
+@seeded()
 def moves_of(quantizer: quantizers.Quantizer, plane: Plane, indices: Tensor, rate: float = 1e-3) -> Tensor:
     """[M, 2]: how one training step on the squares moves the decoded values of `indices`, in any unit.
 
     The step is one of SGD on the decoder's loss plus the quantizer's own, and what a forward in training moves.
     """
-    torch.manual_seed(0)
     moved = copy.deepcopy(quantizer).train()
     before = plane.project(quantizer.decode(indices))
     quantized, _, loss = moved(plane.embed(batch()))
