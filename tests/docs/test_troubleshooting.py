@@ -1,4 +1,4 @@
-"""The page on troubleshooting has the sections to which `quantizers.diagnose` links, and a table that leads to them."""
+"""The page on troubleshooting has the sections that `quantizers.diagnose` links to, and a table that leads there."""
 
 import re
 from pathlib import Path
