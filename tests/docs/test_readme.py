@@ -91,7 +91,8 @@ def test_links_lead_somewhere() -> None:
 
 def equations(document: Path) -> list[int]:
     """The numbers of the equations that a derivation displays, in order."""
-    return [int(number) for number in re.findall(r"^ {4,}\((\d+)\)  ", document.read_text(), re.M)]
+    displayed = re.findall(r"^ *\$\$\n(.*?)\n *\$\$$", document.read_text(), re.M | re.S)
+    return [int(number) for equation in displayed for number in re.findall(r"\\tag\{(\d+)\}", equation)]
 
 
 def test_the_equations_of_each_derivation_are_numbered_from_one() -> None:

@@ -1,4 +1,4 @@
-"""The page on troubleshooting has the sections that `quantizers.diagnose` links to, and a table that leads there."""
+"""The page on troubleshooting: the sections to which `quantizers.diagnose` links, and a table of them."""
 
 import re
 from pathlib import Path
