@@ -64,7 +64,7 @@ class Section(NamedTuple):
     @property
     def methods(self) -> list[str]:
         """The names of ours whose options the section may use."""
-        found = re.search(r"^Here: (.*)$", self.text, re.M)
+        found = re.search(r"^Here: (.*?)\n\n", self.text, re.M | re.S)
         assert found, f"{self.page}, {self.name}: no line 'Here: ...'"
         return SPAN.findall(found[1])
 
