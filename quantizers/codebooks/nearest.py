@@ -56,7 +56,7 @@ class NearestCodeQuantizer(RowQuantizer):
             see vectors and codes as the search compares them: on the unit sphere for "cosine" and "angle".
     """
 
-    always_in_repr: ClassVar[tuple[str, ...]] = ("distance", "gradient", "commitment_weight", "codebook_weight")
+    always_in_repr: ClassVar[tuple[str, ...]] = ("commitment_weight", "codebook_weight")
     """Options that `repr` shows even at their defaults, unless they are zero. It shows all others that differ."""
 
     @checked

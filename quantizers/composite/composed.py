@@ -187,7 +187,8 @@ class ComposedQuantizer(Quantizer):
             walk(projected, _initializer(known, seen, process_group))
 
     def extra_repr(self) -> str:
-        return f"dim={self.dim}, num_codebooks={self.num_codebooks}, codebook_size={self.codebook_size}"
+        several = self.num_codebooks != len(self.order)  # in a component
+        return super().extra_repr() + (f", num_codebooks={self.num_codebooks}" if several else "")
 
 
 def _empty_batch(component: RowQuantizer, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -197,9 +197,6 @@ class EnclosingQuantizer(RowQuantizer):
     def _initialize_batch(self, projected: Rows, process_group: ProcessGroup) -> None:
         self.quantizer.initialize_rows(projected, process_group)
 
-    def extra_repr(self) -> str:
-        return f"dim={self.dim}, codebook_size={self.codebook_size}"
-
 
 def _check_inside(quantizer: object) -> None:
     if not isinstance(quantizer, Quantizer):

@@ -192,7 +192,8 @@ class GroupedQuantizer(TruncatableComposition):
         return torch.split(z, [group.dim for group in self.components], -1)
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, num_groups={len(self.order)}, shared={self._is_shared}"
+        shared = ", shared=True" if self._is_shared else ""
+        return f"{super().extra_repr()}, num_groups={len(self.order)}{shared}"
 
     def _folded(self, parts: int, rows: Rows, reached: Tensor) -> Rows:
         """Reshape the first groups of each row into rows, [N · parts, group.dim]; `reached` is [N, parts] bool."""

@@ -83,6 +83,9 @@ class ParallelQuantizer(ComposedQuantizer, RowQuantizer):
             built = repeated(lambda: create(quantizer, dim, **options), num_quantizers, shared=False)
         return cls(dim, built, channel_dim=channel_dim)
 
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, num_quantizers={len(self.order)}"
+
     def _quantize(self, rows: Rows) -> QuantizerOutput:
         outputs = [component.nested_quantize(rows) for component in self.components]
         codes = _mean([output.quantized for output in outputs])

@@ -24,7 +24,7 @@ from quantizers.core.output import QuantizerOutput
 from quantizers.core.registry import Builder, register
 from quantizers.core.registry import options as options_of
 from quantizers.core.row_quantizer import RowQuantizer
-from quantizers.scalar.grid import name_of
+from quantizers.scalar.grid import gradient_in_repr
 
 OWN_LOSSES = ("commitment_weight", "codebook_weight")
 
@@ -179,7 +179,7 @@ class VARQuantizer(PyramidQuantizer):
 
     def extra_repr(self) -> str:
         weights = f"commitment_weight={self.commitment_weight:.4g}, codebook_weight={self.codebook_weight:.4g}"
-        return f"{super().extra_repr()}, {weights}, gradient={name_of(self.gradient)!r}"
+        return f"{super().extra_repr()}{gradient_in_repr(self.gradient)}, {weights}"
 
 
 register("var", VARQuantizer.from_options)

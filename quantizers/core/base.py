@@ -12,6 +12,7 @@ from typing_extensions import Never
 from quantizers.core.arguments.checks import Count, Size
 from quantizers.core.arguments.construction import RecordedConstruction
 from quantizers.core.arguments.options import checked
+from quantizers.core.arguments.representation import module_repr
 from quantizers.core.candidates import CodeCandidates
 from quantizers.core.code_hooks import CodeHooks, ForwardEvent
 from quantizers.core.code_indices import CodeIndices
@@ -203,10 +204,14 @@ class Quantizer(RecordedConstruction, CodeIndices, CodeHooks, CodeCandidates, Le
         return QuantizerOutput(quantized, indices, loss)
 
     def extra_repr(self) -> str:
-        sizes = [f"dim={self.dim}", f"codebook_size={self.codebook_size}"]
+        differ = len(set(self.codebook_sizes)) > 1
+        sizes = [f"dim={self.dim}", f"codebook_size={self.codebook_sizes if differ else self.codebook_size}"]
         if self.code_dim != self.dim:
             sizes.append(f"code_dim={self.code_dim}")
         return ", ".join(sizes)
+
+    def __repr__(self) -> str:
+        return module_repr(self)
 
     def __dir__(self) -> list[str]:
         """Leave out a codebook that cannot be read: `torch.jit.trace`, for one, reads every attribute."""

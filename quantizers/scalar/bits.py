@@ -31,7 +31,7 @@ from quantizers.core.gradients import Gradient, resolve_gradient
 from quantizers.core.layout import Rows
 from quantizers.core.output import QuantizerOutput
 from quantizers.core.parallel import ProcessGroup, Ranks
-from quantizers.scalar.grid import GridQuantizer, name_of
+from quantizers.scalar.grid import GridQuantizer, gradient_in_repr
 from quantizers.scalar.joint_entropy import group_sizes, joint_entropy
 
 SATURATED = 1000.0  # a logit at which σ(−ℓ) is zero even in float64, as for all larger ones and ∞
@@ -147,7 +147,7 @@ class BinaryQuantizer(GridQuantizer):
         shown = ", ".join(f"{name}={getattr(self, name):.4g}" for name in weights)
         groups = f"group_bits={self.group_bits}" if self.group_bits else f"group_sizes={self.group_sizes}"
         ranks = ", process_group=None" if self.process_group is None else ""
-        return f"{super().extra_repr()}, gradient={name_of(self.gradient)!r}, {shown}, {groups}{ranks}"
+        return f"{super().extra_repr()}{gradient_in_repr(self.gradient)}, {shown}, {groups}{ranks}"
 
     @property
     def _index_rule(self) -> dict[str, Any]:

@@ -138,7 +138,8 @@ class FSP(LevelQuantizer):
 
     def extra_repr(self) -> str:
         quantized = f"quantize_probability={self.quantize_probability}"
-        return f"dim={self.dim}, levels={self.level_counts}, cdf={self.cdf!r}, {quantized}"
+        sizes = f"dim={self.dim}, levels={self.level_counts}, codebook_size={self.codebook_size}"
+        return f"{sizes}, cdf={self.cdf!r}, {quantized}"
 
 
 register("fsp", FSP.from_options)

@@ -15,7 +15,7 @@ from quantizers.core.registry import register
 from quantizers.kernels.levels.bound import bound_levels, clamp_levels, narrow_levels
 from quantizers.kernels.levels.digits import level_values, round_bounded
 from quantizers.kernels.levels.operation import round_levels
-from quantizers.scalar.grid import name_of
+from quantizers.scalar.grid import gradient_in_repr
 from quantizers.scalar.level_quantizer import LevelQuantizer
 from quantizers.scalar.symmetric import round_symmetric, soft_clamp, symmetric_values
 
@@ -169,9 +169,9 @@ class FSQ(LevelQuantizer):
         return {**super()._index_rule, "bound": self.bound, **grid}
 
     def extra_repr(self) -> str:
-        gradient = name_of(self.gradient)
-        shown = f"dim={self.dim}, levels={self.level_counts}, bound={self.bound!r}, gradient={gradient!r}"
-        return f"{shown}, symmetric=True" if self.symmetric else shown
+        symmetric = ", symmetric=True" if self.symmetric else ""
+        options = f"bound={self.bound!r}{gradient_in_repr(self.gradient)}{symmetric}"
+        return f"dim={self.dim}, levels={self.level_counts}, codebook_size={self.codebook_size}, {options}"
 
 
 register("fsq", FSQ.from_options)

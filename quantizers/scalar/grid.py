@@ -84,6 +84,12 @@ class GridQuantizer(RowQuantizer):
         return self._values(digits, self._dtype)
 
 
+def gradient_in_repr(gradient: Gradient) -> str:
+    """Format a gradient as `, gradient=...`; empty for the default, "straight_through"."""
+    name = name_of(gradient)
+    return "" if name == "straight_through" else f", gradient={name!r}"
+
+
 def name_of(gradient: Gradient) -> str:
     """The name of a gradient function, for a repr."""
     return getattr(gradient, "__name__", type(gradient).__name__)

@@ -51,12 +51,49 @@ def test_weights_are_shown_at_their_defaults_unless_they_are_zero(name: str) -> 
 
 
 def test_repr_is_short() -> None:
-    assert repr(VectorQuantizer(4, 8)).splitlines()[1] == (
-        "  dim=4, codebook_size=8, distance='euclidean', gradient='straight_through', commitment_weight=0.25, "
-        "codebook_weight=1.0"
+    assert repr(VectorQuantizer(4, 8)) == (
+        "VectorQuantizer(dim=4, codebook_size=8, commitment_weight=0.25, codebook_weight=1.0)"
+    )
+    assert repr(EMAVectorQuantizer(4, 8, gradient="rotation")) == (
+        "EMAVectorQuantizer(dim=4, codebook_size=8, gradient='rotation', decay=0.99, commitment_weight=0.25)"
     )
     assert "code_dim" not in repr(VectorQuantizer(4, 8, code_dim=4))
     assert "code_dim=2" in repr(VectorQuantizer(4, 8, code_dim=2))
+
+
+def test_parts_that_do_nothing_are_left_out() -> None:
+    assert repr(quantizers.create("bypass", dim=4, codebook_size=8, quantizer="nsvq", probability=0.5)) == (
+        "BypassQuantizer(\n"
+        "  dim=4, codebook_size=8, probability=0.5\n"
+        "  (quantizer): NSVQ(dim=4, codebook_size=8)\n"
+        ")"
+    )
+    assert "blends" not in repr(quantizers.create("multiscale", dim=4, codebook_size=8))
+    assert "blends" in repr(quantizers.create("var", dim=4, codebook_size=8))
+
+
+def test_equal_components_are_shown_once() -> None:
+    assert repr(quantizers.create("residual", dim=4, codebook_size=8, quantizer="nsvq", num_quantizers=3)) == (
+        "ResidualQuantizer(\n"
+        "  dim=4, codebook_size=8, num_quantizers=3\n"
+        "  (quantizers): ModuleList(\n"
+        "    (0-2): 3 x NSVQ(dim=4, codebook_size=8)\n"
+        "  )\n"
+        ")"
+    )
+
+
+def test_sizes_that_differ_are_all_shown() -> None:
+    text = repr(quantizers.create("residual", dim=4, codebook_size=[5, 16]))
+    assert "dim=4, codebook_size=(5, 16), num_quantizers=2" in text
+    around = repr(quantizers.create("bypass", dim=4, codebook_size=[5, 16], quantizer="residual"))
+    assert around.count("codebook_size=(5, 16)") == 2
+    nested = repr(quantizers.create("grouped", dim=4, codebook_size=8, quantizer="residual", num_quantizers=3))
+    assert "dim=4, codebook_size=8, num_codebooks=6, num_groups=2" in nested
+
+
+def test_levels_are_shown_with_the_number_of_codes() -> None:
+    assert repr(quantizers.FSQ(2, (8, 5))) == "FSQ(dim=2, levels=(8, 5), codebook_size=40, bound='tanh')"
 
 
 def test_values_assigned_later_are_shown() -> None:

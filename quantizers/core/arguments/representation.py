@@ -1,6 +1,7 @@
-"""The options of a quantizer in its `repr`: the ones that differ from their defaults, at their current values."""
+"""The `repr` of a quantizer: options that differ from their defaults, at their current values, and its parts."""
 
 import inspect
+import textwrap
 from collections.abc import Collection
 from typing import Any
 
@@ -19,8 +20,22 @@ SIZES = ("dim", "codebook_size", "code_dim")
 """`Quantizer.extra_repr` shows these first, from the attributes of these names."""
 
 
+def module_repr(module: nn.Module) -> str:
+    """The `repr` that nn.Module gives, without children that do nothing: an nn.Identity, an empty ModuleList."""
+    children = [
+        f"({name}): {child!r}"
+        for name, child in module.named_children()
+        if not isinstance(child, nn.Identity) and not (isinstance(child, nn.ModuleList) and len(child) == 0)
+    ]
+    name, options = type(module).__name__, module.extra_repr()
+    if not children:
+        return f"{name}({options})"
+    inside = textwrap.indent("\n".join([options, *children]), "  ")
+    return f"{name}(\n{inside}\n)"
+
+
 def options_in_repr(quantizer: RecordedConstruction, always: Collection[str]) -> str:
-    """Format options as `name=value, ...`: nonzero ones in `always`, and all that differ from their defaults.
+    """Format as `name=value, ...` the options that differ from their defaults, then nonzero ones in `always`.
 
     Sizes and modules are left out, since the `repr` of a quantizer shows them anyway. So are tensors that
     became state.
@@ -31,11 +46,9 @@ def options_in_repr(quantizer: RecordedConstruction, always: Collection[str]) ->
         if isinstance(pair[0], bool) or name not in quantizer._options_in_state()
     }
     shown = {name: _current(quantizer, name, value) for name, (value, _) in recorded.items()}
-    return ", ".join(
-        f"{name}={_text(shown[name])}"
-        for name, (_, default) in recorded.items()
-        if shown[name] != default or (name in always and shown[name] != 0)
-    )
+    changed = [name for name, (_, default) in recorded.items() if shown[name] != default]
+    others = [name for name in recorded if name in always and name not in changed and shown[name] != 0]
+    return ", ".join(f"{name}={_text(shown[name])}" for name in [*changed, *others])
 
 
 def _arguments(made: Construction) -> dict[str, tuple[Any, Any]]:
