@@ -6,6 +6,7 @@
 # PYTHON=python3.12     the interpreter that the virtual environment is made with
 # VENV=elsewhere        where that environment lies
 # VENV=                 none: use PYTHON with the torch that it already has, install nothing
+# PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu    PyTorch for the CPU: on Linux some gigabytes less
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
@@ -13,11 +14,16 @@ PLATFORMS ?= manylinux_2_17_x86_64 manylinux_2_17_aarch64
 
 ifeq ($(strip $(VENV)),)
 RUN := $(PYTHON)
-INSTALLED :=
+FOR_BENCH :=
+FOR_PEERS :=
+FOR_TESTS :=
 TESTS := -m pytest
 else
 RUN := $(VENV)/bin/python
-INSTALLED := $(VENV)/.installed
+# One file for each group of extras that is installed. The first group is part of the second, the second of the third.
+FOR_BENCH := $(VENV)/.installed-bench
+FOR_PEERS := $(VENV)/.installed-peers
+FOR_TESTS := $(VENV)/.installed-tests
 # A worker a core, and a thread a worker: workers that share cores by threads wait for each other.
 TESTS := -m pytest --numprocesses auto --dist worksteal --benchmark-disable
 test fuzz: export OMP_NUM_THREADS = 1
@@ -26,51 +32,51 @@ endif
 .PHONY: bench sweep study kernels offline robustness chain search versions gpu test fuzz lint wheels
 .DELETE_ON_ERROR:
 
-bench: $(INSTALLED)
+bench: $(FOR_BENCH)
 	$(RUN) -m benchmarks utilization $(ARGS)
 
-sweep: $(INSTALLED)
+sweep: $(FOR_BENCH)
 	$(RUN) -m benchmarks sweep $(ARGS)
 
-study: $(INSTALLED)
+study: $(FOR_BENCH)
 	$(RUN) -m benchmarks study $(ARGS)
 
-kernels: $(INSTALLED)
+kernels: $(FOR_PEERS)
 	$(RUN) -m benchmarks kernels $(ARGS)
 
-offline: $(INSTALLED)
+offline: $(FOR_PEERS)
 	$(RUN) -m benchmarks offline $(ARGS)
 
-robustness: $(INSTALLED)
+robustness: $(FOR_PEERS)
 	$(RUN) -m benchmarks robustness $(ARGS)
 
-chain: $(INSTALLED)
+chain: $(FOR_PEERS)
 	$(RUN) -m benchmarks chain $(ARGS)
 
-search: $(INSTALLED)
+search: $(FOR_PEERS)
 	$(RUN) -m benchmarks search $(ARGS)
 
 # The tests under several releases of PyTorch, Python and NumPy, each in an environment of its own.
-versions: $(INSTALLED)
+versions: $(FOR_BENCH)
 	$(RUN) -m benchmarks versions $(ARGS)
 
 # Uses the virtual environment if there is one, and otherwise PYTHON with the packages that it already has.
 gpu:
 	$(if $(wildcard $(RUN)),$(RUN),$(PYTHON)) -m benchmarks gpu $(ARGS)
 
-test: $(INSTALLED)
+test: $(FOR_TESTS)
 	$(RUN) $(TESTS) $(ARGS)
 
-fuzz: $(INSTALLED)
+fuzz: $(FOR_TESTS)
 	$(RUN) $(TESTS) -m long $(ARGS)
 
-lint: $(INSTALLED)
+lint: $(FOR_TESTS)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
 # Everything to publish, in dist/: the sdist, a wheel for any machine, and wheels with compiled kernels.
-wheels: $(INSTALLED)
+wheels: $(FOR_TESTS)
 	rm -rf build dist
 	$(RUN) -m build --no-isolation
 	for platform in $(PLATFORMS); do \
@@ -78,7 +84,14 @@ wheels: $(INSTALLED)
 	done
 	for wheel in dist/*manylinux*.whl; do $(RUN) -m auditwheel show $$wheel || exit 1; done
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed-bench: EXTRAS := bench
+$(VENV)/.installed-peers: EXTRAS := bench,codec,peers
+$(VENV)/.installed-tests: EXTRAS := bench,codec,peers,models,test,dev
+
+$(VENV)/.installed-%: pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[bench,test,dev,models]'
-	touch $@
+	$(VENV)/bin/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	touch $@ $(GROUPS_INSIDE:%=$(VENV)/.installed-%)
+
+$(VENV)/.installed-peers: GROUPS_INSIDE := bench
+$(VENV)/.installed-tests: GROUPS_INSIDE := bench peers

@@ -21,6 +21,7 @@
     machine.py, files.py     the machine and versions behind a measurement; atomic writing
     cli/, __main__.py        the command line, one file per command
 
-The benchmarks are not installed with the library. They need the extra `quantizers-torch[bench]`; versions/ needs
-only rich and typer of it, and gpu/ also pytest and hypothesis for the tests that it runs.
+The benchmarks are not installed with the library. They need the extra `quantizers-torch[bench]`. The libraries of
+the extra `peers` are compared where they are installed, and chain/ compresses codes with the extra `codec`.
+versions/ needs only rich and typer, and gpu/ also pytest and hypothesis for the tests that it runs.
 """

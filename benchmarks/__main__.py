@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import os
 import sys
 from dataclasses import dataclass
 
@@ -49,6 +50,8 @@ def main() -> None:
             f"The benchmarks need {', '.join(missing)} from the extra quantizers-torch[{command.extras}]: "
             f"install it with  pip install -e '.[{command.extras}]'"
         )
+    # Before torch is imported. Its profiler warns of memory that was allocated earlier, which cost.py leaves out.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     importlib.import_module(command.module).app(prog_name="python -m benchmarks")
 
 

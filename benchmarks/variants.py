@@ -12,14 +12,22 @@ import quantizers
 from benchmarks.aids import Aids, decay_of, split_aids
 from benchmarks.errors import InputError
 
-# The methods that every comparison includes by default. Other registered methods join by name or by `all`.
+# The methods that the sweep compares by default. Other registered methods join by name or by `all`.
 # The last is the rotation trick on codes that are moving averages, with a decay short enough for a run of a
 # thousand steps.
 CORE = ["ema_vq", "fsq", "gumbel", "rotation_vq", "simvq", "vq", "ema_vq:decay=0.8:gradient=rotation"]
 
-# The default of `python -m benchmarks utilization`: the core methods, plain VQ with dead-code replacement, and the
-# autoencoder without a quantizer.
-COMPARED = [*CORE, "vq:warm_start=True:replace=dead", "none"]
+# The default of `python -m benchmarks utilization`, which takes less than five minutes on two cores: plain VQ and
+# three ways to use more of its codes, a grid, several codes per vector, and the model without a quantizer.
+COMPARED = [
+    "vq",
+    "vq:warm_start=True:replace=dead",
+    "ema_vq:decay=0.8:gradient=rotation",
+    "simvq",
+    "fsq",
+    "residual",
+    "none",
+]
 
 # QINCo computes N × K codes with a network. At its default size a step takes most of a minute on a CPU.
 REDUCED = {"qinco": "qinco:num_quantizers=2:hidden_dim=32:blocks=1:codebook_size=256"}

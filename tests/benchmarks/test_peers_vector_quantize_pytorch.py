@@ -8,7 +8,7 @@ import pytest
 from benchmarks.peers.vector_quantize_pytorch import ALIKE, KEEPING, Plugin, contract_modules, swapped, table
 from quantizers.adapters import plugged
 
-package = pytest.importorskip("vector_quantize_pytorch", reason="the extra `bench` has it")
+package = pytest.importorskip("vector_quantize_pytorch", reason="the extra `peers` has it")
 
 
 @pytest.mark.parametrize(

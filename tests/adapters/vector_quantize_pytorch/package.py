@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from tests.adapters.common import agrees
 
-package = pytest.importorskip("vector_quantize_pytorch", reason="the extra `bench` has it")
+package = pytest.importorskip("vector_quantize_pytorch", reason="the extra `peers` has it")
 EPS = torch.finfo(torch.float32).eps
 WIDTH, CODES = 8, 16
 
