@@ -20,6 +20,7 @@ DPI = 130
 GREY, PALE = "#666666", "#e5e5e5"
 # Okabe and Ito's colours, which colour-blind people can distinguish, without their yellow (too pale on white).
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7")
+FIRST = ("ema_vq", "fsq", "residual", "rotation_vq", "simvq", "vq")  # have solid lines
 DASHES = ("-", ":", "-.", (0, (1, 4)), (0, (4, 1, 1, 1, 1, 1)))  # for more quantizers than colours
 VARIANT = "--"
 
@@ -137,12 +138,12 @@ def reconstructions(finished: Sequence[StoredResult], originals: np.ndarray) -> 
 def appearance(name: str) -> dict[str, Any]:
     """Return a quantizer's colour, the same whichever others are drawn; dashed for a variant, grey without codes.
 
-    The core methods come first, so that their colours do not change as others are registered.
+    FIRST and the core methods come first, so that their colours do not change as others are registered.
     """
     base = base_name(name)
     if base == "none":
         return {"color": GREY, "linestyle": "-"}
-    position = list(dict.fromkeys([*map(base_name, CORE), *quantizers.available()])).index(base)
+    position = list(dict.fromkeys([*FIRST, *map(base_name, CORE), *quantizers.available()])).index(base)
     dashes = DASHES[position // len(PALETTE) % len(DASHES)] if name == base else VARIANT
     return {"color": PALETTE[position % len(PALETTE)], "linestyle": dashes}
 
