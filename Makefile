@@ -1,6 +1,6 @@
 # make bench | sweep | study | kernels | offline | robustness | chain | search | test | lint | wheels: each does everything on a fresh machine.
 # make versions: the tests under several releases of PyTorch, Python and NumPy, which it installs: gigabytes.
-# make fuzz: random sequences of everything that can happen to a quantizer, for minutes.
+# make test: every law on some cases, for minutes. make fuzz: on all cases and with more examples, for hours.
 # make gpu: checks and times the kernels on a CUDA device, for at most eight minutes; installs nothing.
 # PLATFORMS=manylinux_2_28_x86_64    what `make wheels` compiles for
 # PYTHON=python3.12     the interpreter that the virtual environment is made with
@@ -65,10 +65,10 @@ gpu:
 	$(if $(wildcard $(RUN)),$(RUN),$(PYTHON)) -m benchmarks gpu $(ARGS)
 
 test: $(FOR_TESTS)
-	$(RUN) $(TESTS) $(ARGS)
+	$(RUN) $(TESTS) --share 4 --hypothesis-profile quick $(ARGS)
 
 fuzz: $(FOR_TESTS)
-	$(RUN) $(TESTS) -m long $(ARGS)
+	$(RUN) $(TESTS) -m "" $(ARGS)
 
 lint: $(FOR_TESTS)
 	$(RUN) -m ruff check .

@@ -1,7 +1,8 @@
 """Every test runs seeded, and with uninitialised memory poisoned: `torch.empty` gives NaN."""
 
-from collections import Counter
-from collections.abc import Iterator
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,27 +20,69 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.register_profile("thorough", settings.get_profile("default"), max_examples=1000)
-settings.register_profile("quick", settings.get_profile("default"), max_examples=8)  # for `make versions`
+settings.register_profile("quick", settings.get_profile("default"), max_examples=8)  # `make test`, `make versions`
 settings.load_profile("default")
 
+
+FEW = 3
+"""So many tests of one function run in any case."""
 
 LEFT = pytest.StashKey[Counter[str]]()
 """How many tests are left to `make fuzz`, and why."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--share",
+        type=int,
+        default=1,
+        metavar="N",
+        help="of a test with many cases, run plain foundations and one in N of the others; not with -k",
+    )
+
+
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as long what the marks `foundations` and `methods` leave to `make fuzz`, and run slow tests first."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark as long what is left to `make fuzz`, and run slow tests first."""
+    _leave_by_marks(items)
+    if config.option.share > 1 and not config.option.keyword:
+        _leave_by_share([item for item in items if not item.get_closest_marker("long")], config.option.share)
+    # A worker that began a slow test last would keep the others waiting.
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def _case_of(item: pytest.Item) -> Case | None:
+    case = getattr(getattr(item, "callspec", None), "params", {}).get("case")
+    return case if isinstance(case, Case) else None
+
+
+def _leave_by_marks(items: Iterable[pytest.Item]) -> None:
+    """Mark as long what the marks `foundations` and `methods` leave out."""
     for item in items:
-        case = getattr(getattr(item, "callspec", None), "params", {}).get("case")
-        if not isinstance(case, Case) or case.foundation:
+        case = _case_of(item)
+        if case is None or case.foundation:
             continue
         if item.get_closest_marker("foundations"):
             item.add_marker(pytest.mark.long("a method that is built on a foundation"))
         elif item.get_closest_marker("methods") and case.is_variation:
             item.add_marker(pytest.mark.long("a variation of a method"))
-    # A worker that began a slow test last would keep the others waiting.
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def _leave_by_share(items: Iterable[pytest.Item], share: int) -> None:
+    """Mark as long all but one in `share` of the tests of a function that has many.
+
+    A digest of its name places each test, so that every run, machine and worker leaves the same ones, and each
+    function others: every method is tested by its share of the laws that have cases.
+    """
+    functions: dict[str, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        case = _case_of(item)
+        if case is None or not case.foundation or case.is_variation:
+            functions[item.nodeid.partition("[")[0]].append(item)
+    for others in functions.values():
+        others.sort(key=lambda item: hashlib.sha256(item.nodeid.encode()).digest())
+        for item in others[max(FEW, -(-len(others) // share)) :]:
+            item.add_marker(pytest.mark.long("a case of a law"))
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -59,7 +102,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    node.config.stash[LEFT] |= Counter(node.workeroutput.get("left", {}))  # each worker collects all tests
+    output = getattr(node, "workeroutput", {})  # which a worker that crashed has not sent
+    node.config.stash[LEFT] |= Counter(output.get("left", {}))  # each worker collects all tests
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -90,6 +134,13 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.fromarray(noise[1]).save(folder / "b.jpg")
     Image.fromarray(noise[2, :, :, 0]).save(folder / "sub" / "grey.png")
     return folder
+
+
+@pytest.fixture
+def effort(pytestconfig: pytest.Config) -> list[str]:
+    """Options with which another pytest runs the same share of cases, and as many examples of each law."""
+    profile = pytestconfig.getoption("--hypothesis-profile")
+    return [f"--share={pytestconfig.option.share}", *([f"--hypothesis-profile={profile}"] if profile else [])]
 
 
 @pytest.fixture

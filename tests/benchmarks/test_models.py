@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ from benchmarks.models.vqvae import VQVAE
 from benchmarks.models.vqvae2 import VQVAE2
 from benchmarks.variants import CORE
 from tests.cases import assert_same_state, normal, rounding_tolerance, state_of
+from tests.effort import examples
 
 SIZES = {"width": 4, "downsampling": 2}
 COMPOSED = ["residual:num_quantizers=2", "grouped", "multihead"]
@@ -414,7 +415,7 @@ def test_kl_is_that_of_torch_distributions(drawn):
 
 
 @given(posteriors)
-@settings(max_examples=5)
+@examples(5)
 def test_kl_is_the_mean_of_ln_q_minus_ln_p(drawn):
     """Within six standard errors of 4000 draws: one search in 10⁸ fails by chance."""
     seed, scale, centre = drawn

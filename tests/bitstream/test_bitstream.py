@@ -9,7 +9,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -39,6 +39,7 @@ from quantizers.bitstream.header import Header, read_stream, write_stream
 from quantizers.bitstream.model import STEPS
 from quantizers.bitstream.table import put_table, round_counts, take_table
 from quantizers.monitoring.metrics import code_counts
+from tests.effort import examples
 
 PREFIX = 9  # bytes in front of what the checksum covers
 
@@ -421,7 +422,7 @@ def attack(seed: int) -> None:
         reads(signed(bytes(body)))
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(seed=st.integers(0, 2**32))
 def test_hostile_bytes_end_in_an_error_or_in_indices(seed: int) -> None:
     attack(seed)

@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
@@ -18,6 +18,7 @@ from quantizers.clustering.costs import Costs
 from quantizers.clustering.places import Places
 from quantizers.kernels.nearest.operation import nearest_code
 from tests.cases import normal
+from tests.effort import examples
 
 Problem = tuple[Tensor, Tensor, Tensor]
 ROUNDINGS = 1e-12  # relative: of a total of at most 80 distances of 3 channels in float64, with room
@@ -73,7 +74,7 @@ def test_codes_that_are_equally_near_are_given_out(
     assert (indices.bincount(minlength=codes.shape[0]) <= capacities).all()
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(problem=problems())
 def test_the_total_is_within_a_hundredth_of_the_smallest(problem: Problem) -> None:
     x, codes, capacities = problem
@@ -82,7 +83,7 @@ def test_the_total_is_within_a_hundredth_of_the_smallest(problem: Problem) -> No
     assert total(squared, balanced_codes(x, codes, capacities)) <= (1 + TOLERANCE) * best + ROUNDINGS * (1 + best)
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(problem=problems(), epsilon=st.sampled_from([1e-3, 0.1, 1.0, 100.0]), left=st.sampled_from([0.0, 1.0, 5.0]))
 def test_prices_prove_that_the_total_is_within_n_epsilon(problem: Problem, epsilon: float, left: float) -> None:
     """ε-CS after the auction and after each path, for any number of vectors that the paths place."""
@@ -114,7 +115,7 @@ def test_prices_prove_that_the_total_is_within_n_epsilon(problem: Problem, epsil
     assert total(squared, places.indices) <= best + allowed * (1 + ROUNDINGS) + ROUNDINGS * (1 + best)
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(problem=problems())
 def test_paths_alone_are_exact(problem: Problem) -> None:
     x, codes, capacities = (problem[0], *(each[problem[2] > 0] for each in problem[1:]))
@@ -149,7 +150,7 @@ def test_the_order_of_the_vectors_does_not_matter(method: Method, problem: Probl
 
 
 @methods
-@settings(max_examples=10)
+@examples(10)
 @given(problem=problems(), offset=st.sampled_from([-64.0, 1024.0]), exponent=st.sampled_from([-500, -20, 60, 400]))
 def test_neither_origin_nor_unit_matter(method: Method, problem: Problem, offset: float, exponent: int) -> None:
     x, codes, capacities = problem

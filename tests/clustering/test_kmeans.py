@@ -6,7 +6,7 @@ from itertools import pairwise, permutations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -16,6 +16,7 @@ from quantizers.clustering.kmeans import _assigned, _lloyd, kmeans
 from quantizers.kernels.common.vectors import normalize
 from quantizers.kernels.nearest.operation import nearest_code
 from tests.cases import normal
+from tests.effort import examples
 
 EPS = torch.finfo(torch.float32).eps
 distances = pytest.mark.parametrize("distance", ["euclidean", "cosine"])
@@ -60,7 +61,7 @@ def assert_codes_are_taken(x: Tensor, codes: Tensor) -> None:
 
 
 @distances
-@settings(max_examples=10)
+@examples(10)
 @given(seed=st.integers(0, 999), count=st.integers(2, 200), size=st.integers(1, 30))
 def test_inertia_never_rises(distance: str, seed: int, count: int, size: int) -> None:
     x = normal(seed, count, 3, dtype=torch.float32)
@@ -74,7 +75,7 @@ def test_inertia_never_rises(distance: str, seed: int, count: int, size: int) ->
 
 
 @distances
-@settings(max_examples=10)
+@examples(10)
 @given(seed=st.integers(0, 999), size=st.integers(1, 30), offset=st.sampled_from([0.0, 1030.0]))
 def test_codes_end_as_the_means_of_their_vectors(distance: str, seed: int, size: int, offset: float) -> None:
     x = offset + normal(seed, 100, 3, dtype=torch.float32)
@@ -92,7 +93,7 @@ def test_codes_end_as_the_means_of_their_vectors(distance: str, seed: int, size:
 
 
 @distances
-@settings(max_examples=25)
+@examples(25)
 @given(x=grids(), size=st.integers(1, 40), iterations=st.integers(0, 3), seed=st.integers(0, 99))
 def test_each_code_has_a_vector_or_each_vector_a_code(
     distance: str, x: Tensor, size: int, iterations: int, seed: int
@@ -107,7 +108,7 @@ def test_each_code_has_a_vector_or_each_vector_a_code(
         assert ((codes.double().norm(dim=-1) - 1).abs() <= (x.shape[1] + 4) * EPS).all()
 
 
-@settings(max_examples=10)
+@examples(10)
 @given(seed=st.integers(0, 999), size=st.integers(2, 40))
 def test_codes_without_a_vector_move_to_the_farthest(seed: int, size: int) -> None:
     """All codes but one are out of reach; of vectors that are there three times, the farthest get the others."""
@@ -148,7 +149,7 @@ def test_clusters_far_apart_are_all_found(distance: str, scale: float, offset: f
         assert (found.bincount(minlength=24) == 1).all()
 
 
-@settings(max_examples=6)
+@examples(6)
 @given(seed=st.integers(0, 999), size=st.integers(1, 80), exponent=st.integers(-100, 100))
 def test_a_scale_of_a_power_of_two_changes_no_bit(seed: int, size: int, exponent: int) -> None:
     x = normal(seed, 60, 3, dtype=torch.float32)
@@ -156,7 +157,7 @@ def test_a_scale_of_a_power_of_two_changes_no_bit(seed: int, size: int, exponent
     assert torch.equal(scaled, kmeans(x, size, generator=seeded(seed)) * 2.0**exponent)
 
 
-@settings(max_examples=6)
+@examples(6)
 @given(seed=st.integers(0, 999), size=st.integers(1, 60))
 def test_an_offset_moves_the_codes_and_nothing_else(seed: int, size: int) -> None:
     """On a grid that float32 holds at the offset too, so that all distances between vectors are the same."""
@@ -260,7 +261,7 @@ def test_zero_vectors_have_no_direction() -> None:
     assert kmeans(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), 1, distance="cosine").abs().equal(torch.eye(2)[:1])
 
 
-@settings(max_examples=10)
+@examples(10)
 @given(seed=st.integers(0, 999), size=st.integers(1, 30), count=st.integers(1, 80), exponent=st.integers(-60, 120))
 def test_by_angle_codes_have_the_mean_length_of_their_vectors(
     seed: int, size: int, count: int, exponent: int

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.cases import (
@@ -19,7 +19,7 @@ from tests.cases import (
     seeded,
     state_of,
 )
-from tests.effort import for_each_case
+from tests.effort import examples, for_each_case
 
 pytestmark = pytest.mark.usefixtures("implementation")
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("implementation")
 
 # The rounding of a matrix product may depend on the batch.
 @cases_where(lambda case: case.has_codes and not case.multiplies)
-@settings(max_examples=10)  # each example encodes 64 vectors one by one
+@examples(10)  # each example encodes 64 vectors one by one
 @given(seed=st.integers(0, 99), offset=st.sampled_from([0.0, 1.0, 1000.0]))
 def test_index_does_not_depend_on_the_batch(case: Case, seed: int, offset: float) -> None:
     quantizer = case.build().eval()

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -14,6 +14,7 @@ from quantizers.core.gradients import SAME_DIRECTION, resolve_gradient
 from quantizers.kernels.common.constants import LARGEST_RATIO
 from quantizers.kernels.rotation.operation import rotate_grad
 from tests.cases import halved, normal
+from tests.effort import examples
 
 EPS = torch.finfo(torch.float64).eps
 seeds = st.integers(0, 2**31)
@@ -72,7 +73,7 @@ def test_rotation_is_the_explicit_matrix(seed: int, dim: int, ratio: float) -> N
     log_ratio=st.floats(-40, 40),
     dtype=st.sampled_from([torch.float32, torch.float64]),
 )
-@settings(max_examples=300)
+@examples(300)
 def test_rotation_keeps_length_everywhere(
     seed: int, dim: int, towards: float, log_gap: float, log_ratio: float, dtype: torch.dtype
 ) -> None:
@@ -138,7 +139,7 @@ def reflected(z: Tensor, q: Tensor, g: Tensor) -> Tensor:
 
 
 @given(seed=seeds, dim=plane_dims, ratio=st.sampled_from([0.02, 1.0, 50.0]))
-@settings(max_examples=20)
+@examples(20)
 def test_reflection_is_the_explicit_matrix(seed: int, dim: int, ratio: float) -> None:
     """Where it is not the rotation, and takes z to its code as that does."""
     z, q, g = (normal(seed + i, dim) for i in range(3))
@@ -161,7 +162,7 @@ def test_reflection_is_the_explicit_matrix(seed: int, dim: int, ratio: float) ->
     log_ratio=st.floats(-60, 60),
     dtype=st.sampled_from([torch.float32, torch.float64]),
 )
-@settings(max_examples=100)
+@examples(100)
 def test_reflection_keeps_length_everywhere(
     seed: int, dim: int, towards: float, log_gap: float, log_ratio: float, dtype: torch.dtype
 ) -> None:
@@ -178,7 +179,7 @@ def test_reflection_keeps_length_everywhere(
 
 
 @given(seed=seeds, dim=dims, log_scale=st.sampled_from([-200, 0, 200]))
-@settings(max_examples=20)
+@examples(20)
 def test_reflection_is_its_own_inverse(seed: int, dim: int, log_scale: int) -> None:
     """H H = I, at scales whose squares leave float64; and H is the same from the code to the vector."""
     z, q, g = (normal(seed + i, dim) for i in range(3))

@@ -14,8 +14,8 @@ CONTRACT = f"{FOLDER}/test_contract.py"
 
 
 @pytest.mark.slow
-def test_the_contract_on_a_device_without_float64() -> None:
-    run_tests("tests.devices.emulated", CONTRACT)
+def test_the_contract_on_a_device_without_float64(effort: list[str]) -> None:
+    run_tests("tests.devices.emulated", *effort, CONTRACT)
 
 
 @pytest.mark.slow
@@ -25,6 +25,6 @@ def test_the_contract_of_every_variation_on_a_device_without_float64() -> None:
 
 
 @pytest.mark.slow
-def test_what_surrounds_the_contract_on_a_device_without_float64() -> None:
+def test_what_surrounds_the_contract_on_a_device_without_float64(effort: list[str]) -> None:
     files = [f"{FOLDER}/test_{name}.py" for name in ("stand_in", "operations", "training")]
-    run_tests("tests.devices.emulated", *files)
+    run_tests("tests.devices.emulated", *effort, *files)

@@ -16,6 +16,8 @@ import quantizers
 ROOT = Path(__file__).parents[2]
 LARGEST = 2 * 10**6  # bytes of a wheel
 
+builds = pytest.mark.long("a build")  # which the job "wheels" of the workflow makes and checks
+
 # What a user without a compiler runs; a hook of the interpreter sees every process that is started.
 PROGRAM = """
 import sys
@@ -63,6 +65,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("*.whl"))
 
 
+@builds
 @pytest.mark.slow
 def test_name_and_size(wheel: Path) -> None:
     assert (
@@ -71,6 +74,7 @@ def test_name_and_size(wheel: Path) -> None:
     assert wheel.stat().st_size < LARGEST
 
 
+@builds
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("auditwheel") is None, reason="auditwheel is not installed")
 def test_needs_no_newer_system_than_its_name_says(wheel: Path) -> None:
@@ -78,6 +82,7 @@ def test_needs_no_newer_system_than_its_name_says(wheel: Path) -> None:
     assert f'consistent with the following platform tag: "manylinux_2_17_{platform.machine()}"' in report
 
 
+@builds
 @pytest.mark.slow
 def test_computes_without_a_compiler_a_home_or_a_process(wheel: Path, tmp_path: Path) -> None:
     """With each set of vector instructions that this machine has, by the library that is made for it."""

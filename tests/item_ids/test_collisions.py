@@ -4,13 +4,14 @@ from random import Random
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from quantizers.item_ids import SemanticIDs, placing
 from quantizers.item_ids.collisions import POLICIES
 from quantizers.item_ids.levels import Levels
+from tests.effort import examples
 from tests.item_ids.cases import DISTINCT, QUANTIZERS, build, embeddings, kinds, names, seeds
 
 distinct = pytest.mark.parametrize("collisions", DISTINCT)
@@ -117,7 +118,7 @@ def test_an_auction_costs_no_more_than_the_next_code(name: str, seed: int, count
 
 
 @every_policy
-@settings(max_examples=15)
+@examples(15)
 @given(name=names, seed=seeds, count=counts, order=st.randoms(use_true_random=False))
 def test_the_order_of_the_items_does_not_matter(
     collisions: str, name: str, seed: int, count: int, order: Random
@@ -130,7 +131,7 @@ def test_the_order_of_the_items_does_not_matter(
 
 
 @every_policy
-@settings(max_examples=15)
+@examples(15)
 @given(name=names, kind=kinds, seed=seeds, parts=st.lists(st.integers(1, 8), min_size=1, max_size=4))
 def test_new_items_never_move_those_that_are_there(
     collisions: str, name: str, kind: str, seed: int, parts: list[int]

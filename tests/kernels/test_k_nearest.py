@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -10,6 +10,7 @@ from quantizers.kernels.k_nearest import reference
 from quantizers.kernels.k_nearest.operation import k_nearest_codes
 from quantizers.kernels.nearest.operation import nearest_code
 from tests.cases import normal
+from tests.effort import examples
 from tests.exact import assert_k_nearest
 from tests.vectors import few, finite, vectors
 
@@ -22,7 +23,7 @@ def searched(x: Tensor, codebook: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return indices[0], distance[0]
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(data=st.data(), dim=st.integers(1, 4), values=st.sampled_from([finite, few]))
 def test_every_place_is_exact(data: st.DataObject, dim: int, values: st.SearchStrategy[float]) -> None:
     """Any float32 values: ties, duplicates, denormals, clusters far apart and codes a rounding apart."""

@@ -4,13 +4,14 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from quantizers.kernels.highest.operation import highest_score
 from quantizers.kernels.nearest import blocked, reference
 from quantizers.kernels.nearest.operation import nearest_code, nearest_lookup
+from tests.effort import examples
 from tests.exact import assert_nearest
 from tests.implementations import IMPLEMENTATIONS, PRUNED, under
 from tests.vectors import few, finite, vectors
@@ -25,7 +26,7 @@ def implementation(request: pytest.FixtureRequest) -> Iterator[str]:
         yield request.param
 
 
-@settings(max_examples=500)
+@examples(500)
 @given(data=st.data(), dim=st.integers(1, 4), values=st.sampled_from([finite, few]))
 def test_nearest_code_is_exact(data: st.DataObject, dim: int, values: st.SearchStrategy[float]) -> None:
     """Any float32 values: ties, duplicates, denormals, clusters far apart and codes a rounding apart."""

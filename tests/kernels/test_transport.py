@@ -4,13 +4,14 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from quantizers.kernels.transport import reference as transport
 from quantizers.kernels.transport.operation import sinkhorn_potentials
 from tests.cases import normal
+from tests.effort import examples
 
 EPS = torch.finfo(torch.float64).eps
 seeds = st.integers(0, 2**31)
@@ -33,7 +34,7 @@ def dense_potentials(logits: Tensor, iterations: int) -> Tensor:
     return v
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(
     seed=seeds,
     shape=st.tuples(st.integers(1, 30), st.integers(1, 12), st.integers(1, 4)),
@@ -72,7 +73,7 @@ def marginal_bound(x: Tensor, keys: Tensor, bias: Tensor, iterations: int) -> fl
     return float((2 * gap / (iterations + 1)).sqrt())
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(
     seed=seeds,
     shape=st.tuples(st.integers(1, 40), st.integers(1, 12), st.integers(1, 4)),
@@ -94,7 +95,7 @@ def test_the_plans_marginal_tends_to_uniform(
     assert off <= marginal_bound(x[counts], keys, bias, iterations) + rounding
 
 
-@settings(max_examples=10)
+@examples(10)
 @given(seed=seeds)
 def test_codes_of_unequal_capacities_get_their_shares(seed: int) -> None:
     x, keys, bias = problem(seed, (40, 5, 3), 1.0)

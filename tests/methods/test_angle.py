@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
@@ -12,10 +12,11 @@ from quantizers import NSVQ, DiVeQ, EMAVectorQuantizer, MultiHeadVectorQuantizer
 from quantizers.core.layout import to_rows
 from quantizers.training.regularizers import Regularizer
 from tests.cases import normal
+from tests.effort import examples
 
 EPS = torch.finfo(torch.float64).eps
 DIM, SIZE = 3, 16
-few = settings(max_examples=10)
+few = examples(10)
 seeds = st.integers(0, 2**31)
 methods = pytest.mark.parametrize("method", [VectorQuantizer, EMAVectorQuantizer, SimVQ, DiVeQ, NSVQ, OptVQ])
 

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -13,6 +13,7 @@ from benchmarks.allocations import largest_allocation
 from quantizers import Quantizer, ResidualQuantizer, VectorQuantizer
 from quantizers.composite.beam import beam_search
 from tests.cases import normal
+from tests.effort import examples
 
 EPS = torch.finfo(torch.float64).eps
 seeds = st.integers(0, 2**31)
@@ -41,7 +42,7 @@ STAGES = [
 ]
 
 
-@settings(max_examples=3)
+@examples(3)
 @given(seed=seeds, width=st.integers(2, 6))
 @pytest.mark.parametrize("options", STAGES, ids=str)
 def test_the_error_is_never_above_the_greedy_one(options: dict[str, object], seed: int, width: int) -> None:
@@ -56,7 +57,7 @@ def test_the_error_is_never_above_the_greedy_one(options: dict[str, object], see
         assert (beam < greedy).any()
 
 
-@settings(max_examples=10)
+@examples(10)
 @given(seed=seeds, n=st.integers(2, 3))
 def test_a_wide_beam_finds_the_optimum(seed: int, n: int) -> None:
     z, books = normal(seed, 6, 3), [normal(seed + i + 1, 4, 3) for i in range(n)]
@@ -67,7 +68,7 @@ def test_a_wide_beam_finds_the_optimum(seed: int, n: int) -> None:
     assert torch.equal(beam_search(z, books, 4 ** (n - 1)), paths[best])
 
 
-@settings(max_examples=5)
+@examples(5)
 @given(seed=seeds)
 def test_one_beam_takes_the_nearest_code_of_each_stage(seed: int) -> None:
     torch.manual_seed(seed)

@@ -4,12 +4,13 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from quantizers import BernoulliQuantizer
 from tests.cases import normal
+from tests.effort import examples
 
 EPS = torch.finfo(torch.float64).eps
 seeds = st.integers(0, 2**31)
@@ -35,7 +36,7 @@ def probabilities(z: Tensor) -> Tensor:
 # The loss
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(seed=seeds, bits=few_bits, rows=st.integers(1, 5), scale=scales, free_nats=st.sampled_from([0.0, 0.3, 2.0]))
 def test_loss_is_the_divergence_over_all_codes(
     seed: int, bits: int, rows: int, scale: float, free_nats: float
@@ -119,7 +120,7 @@ def test_what_is_drawn_is_a_code_of_up_to_63_bits(z: list[float], seed: int) -> 
 # The gradient
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(seed=seeds, bits=few_bits, training=st.booleans(), scale=scales)
 def test_gradient_is_that_of_the_mean_code(seed: int, bits: int, training: bool, scale: float) -> None:
     """Of Σ_c p_c c over all codes, the paper's one-hot times their table, which is 2σ(z) − 1."""
@@ -137,7 +138,7 @@ def test_gradient_is_that_of_the_mean_code(seed: int, bits: int, training: bool,
 # Log-probabilities
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(seed=seeds, bits=few_bits, scale=scales)
 def test_log_prob_is_that_of_each_code(seed: int, bits: int, scale: float) -> None:
     """Each the logarithm of its product, and all of them together one."""

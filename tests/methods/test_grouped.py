@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -13,10 +13,11 @@ import quantizers
 from quantizers import EMAVectorQuantizer, GroupedQuantizer, Quantizer, ResidualQuantizer, VectorQuantizer
 from quantizers.kernels.common.dispatch import use_implementation
 from tests.cases import normal, state_of
+from tests.effort import examples
 
 EPS = torch.finfo(torch.float64).eps
 seeds = st.integers(0, 2**31)
-few = settings(max_examples=10)
+few = examples(10)
 WIDTHS = (2, 1, 3)
 
 

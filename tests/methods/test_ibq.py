@@ -2,13 +2,14 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
 from quantizers import IBQ, VectorQuantizer
 from tests.cases import normal
+from tests.effort import examples
 
 EPS = torch.finfo(torch.float64).eps
 seeds = st.integers(0, 2**31)
@@ -26,7 +27,7 @@ def written_out(quantizer: IBQ, z: Tensor) -> tuple[Tensor, Tensor]:
     return value, loss + quantizer.codebook_weight * (z.detach() - hard).square().mean()
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(
     seed=seeds,
     shape=st.tuples(st.integers(1, 12), st.integers(1, 9), st.integers(1, 5)),
@@ -62,7 +63,7 @@ def test_value_loss_and_gradients_are_those_of_the_expression(
         assert ((a - b).abs() <= bound).all()
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(seed=seeds, n=st.integers(1, 12), size=st.integers(1, 9), temperature=st.sampled_from([0.5, 1.0, 3.0]))
 def test_the_entropy_penalty_is_that_of_the_products(seed: int, n: int, size: int, temperature: float) -> None:
     """mean H(p) − H(mean p) with p = softmax(z·e / T), and its gradients; a masked vector does not count."""

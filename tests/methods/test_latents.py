@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -12,6 +12,7 @@ import quantizers
 from quantizers import Quantizer, ResidualQuantizer
 from quantizers.composite.latents import encode_latents, latent_codes, latents_of
 from tests.cases import Case, normal
+from tests.effort import examples
 
 DIM = 4
 CASES = [
@@ -27,7 +28,7 @@ CASES = [
     Case("residual_fsq", {"levels": (5, 4, 3), "codebook_size": None, "learn_scales": True}),
 ]
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
-few = settings(max_examples=10)
+few = examples(10)
 
 
 def build(case: Case, seed: int, **options: Any) -> Quantizer:

@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -24,6 +24,7 @@ from quantizers.codebooks.lattices import (
 )
 from quantizers.codebooks.spherical_lattice import SHELLS, Lattice, lattice_for
 from tests.cases import normal
+from tests.effort import examples
 
 EPS = torch.finfo(torch.float32).eps
 seeds = st.integers(0, 99)
@@ -48,7 +49,7 @@ def as_set(points: Tensor) -> Tensor:
 
 
 @shells
-@settings(max_examples=5)
+@examples(5)
 @given(data=st.data())
 def test_inner_products_are_those_of_the_shell(
     points: Callable[[], Tensor], products: dict[int, int], data: st.DataObject
@@ -79,7 +80,7 @@ def test_the_golay_code_is_linear_and_self_dual_with_distance_8() -> None:
     assert len(torch.unique(words, dim=0)) == 4096
 
 
-@settings(max_examples=2)
+@examples(2)
 @given(word=st.integers(0, 4095), shift=st.integers(1, 22))
 def test_the_leech_shell_has_the_symmetries_of_its_code(word: int, shift: int) -> None:
     """Negation at the positions of a word, and the permutation that shifts the cyclic code of 23 bits."""
@@ -122,7 +123,7 @@ def test_unit_shells_have_norm_one_and_mean_zero_and_are_designs(shell: Callable
 
 
 @lattices
-@settings(max_examples=5)
+@examples(5)
 @given(seed=seeds)
 def test_each_point_gets_its_own_index_at_any_length_and_a_near_vector_too(lattice: Lattice, seed: int) -> None:
     """Halfway to its nearest neighbours, at 30 degrees, a point is still the nearest."""
@@ -137,7 +138,7 @@ def test_each_point_gets_its_own_index_at_any_length_and_a_near_vector_too(latti
 
 
 @lattices
-@settings(max_examples=5)
+@examples(5)
 @given(seed=seeds)
 def test_a_midpoint_gets_one_of_the_two_points_and_ties_go_to_the_lowest(lattice: Lattice, seed: int) -> None:
     """Two neighbours at 60 degrees have no third as near to their middle; equal products are compared exactly."""
@@ -155,7 +156,7 @@ def test_a_midpoint_gets_one_of_the_two_points_and_ties_go_to_the_lowest(lattice
 
 
 @lattices
-@settings(max_examples=5)
+@examples(5)
 @given(seed=seeds)
 def test_the_search_finds_the_largest_product(lattice: Lattice, seed: int) -> None:
     channels = SHELLS[lattice].channels

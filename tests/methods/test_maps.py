@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -10,6 +10,7 @@ import quantizers
 from quantizers import SimVQ, VQBridge
 from quantizers.codebooks.simvq import Affine
 from tests.cases import normal
+from tests.effort import examples
 
 EPS = torch.finfo(torch.float64).eps
 seeds = st.integers(0, 2**31)
@@ -18,7 +19,7 @@ seeds = st.integers(0, 2**31)
 # Affine
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(seed=seeds, n=st.integers(1, 12), weight=st.sampled_from([0.5, 1.0]))
 def test_affine_gradient_is_a_sum_over_the_chosen_codes(seed: int, n: int, weight: float) -> None:
     """Of mean (z − c ⊙ s − m)²: 2/(nD) Σ r ⊙ c in s and 2/(nD) Σ r in m, with r = c ⊙ s + m − z."""
@@ -40,7 +41,7 @@ def test_affine_gradient_is_a_sum_over_the_chosen_codes(seed: int, n: int, weigh
         torch.testing.assert_close(parameter.grad, expected.sum(0), rtol=0, atol=tolerance)
 
 
-@settings(max_examples=10)
+@examples(10)
 @given(seed=seeds)
 def test_a_step_on_the_affine_map_moves_every_code(seed: int) -> None:
     """By one law for all: e' − e = c ⊙ Δs + Δm, chosen or not; the basis of a code nobody chose stays."""
@@ -90,7 +91,7 @@ def bridge_in_loops(bridge: VQBridge, codes: Tensor) -> Tensor:
     return codes + bridge.gate * torch.cat(recovered)[:size]
 
 
-@settings(max_examples=10)
+@examples(10)
 @given(seed=seeds, size=st.integers(1, 20), patch_size=st.integers(1, 7), dim=st.integers(1, 5))
 def test_the_bridge_is_the_map_written_out(seed: int, size: int, patch_size: int, dim: int) -> None:
     torch.manual_seed(seed)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -12,6 +12,7 @@ import quantizers
 from quantizers import GroupedQuantizer, MultiHeadVectorQuantizer, VectorQuantizer
 from quantizers.kernels.common.dispatch import use_implementation
 from tests.cases import Case, halved, normal
+from tests.effort import examples
 
 EPS = torch.finfo(torch.float64).eps
 SIZE = 8
@@ -34,7 +35,7 @@ def pair(seed: int, heads: int, **options: Any) -> tuple[MultiHeadVectorQuantize
     return multihead, GroupedQuantizer(2 * heads, groups)
 
 
-@settings(max_examples=5)
+@examples(5)
 @given(seed=st.integers(0, 2**31), heads=st.integers(1, 4), n=st.integers(0, 20))
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: str(Case("multihead", options)))
 def test_heads_are_groups(options: dict[str, Any], seed: int, heads: int, n: int) -> None:
@@ -59,7 +60,7 @@ def test_heads_are_groups(options: dict[str, Any], seed: int, heads: int, n: int
     assert torch.equal(multihead.decode(indices), grouped.decode(indices))
 
 
-@settings(max_examples=10)
+@examples(10)
 @given(seed=st.integers(0, 2**31), dim=st.integers(1, 5), n=st.integers(0, 20))
 def test_heads_of_one_channel_are_scalar_codebooks(seed: int, dim: int, n: int) -> None:
     """Each channel gets the nearest scalar of its own learned ones: latent quantization."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
@@ -20,12 +20,13 @@ from quantizers import EMAVectorQuantizer, MultiScaleQuantizer, VectorQuantizer
 from quantizers.composite.pyramid import pyramid_sizes
 from quantizers.composite.pyramid_quantizer import PyramidQuantizer
 from tests.cases import assert_same_state, normal, state_of
+from tests.effort import examples
 from tests.versions import TORCH
 
 EPS = torch.finfo(torch.float64).eps
 DIM, SIZE = 3, 16
 seeds = st.integers(0, 2**31)
-few = settings(max_examples=8)
+few = examples(8)
 SIZES = {1: (8,), 2: (4, 6), 3: (4, 2, 5)}
 every_axes = pytest.mark.parametrize("axes", [1, 2, 3])
 # What changes what is computed.

@@ -4,12 +4,13 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from quantizers import NSVQ, DiVeQ, VectorQuantizer
 from tests.cases import normal, seeded
+from tests.effort import examples
 
 EPS = torch.finfo(torch.float64).eps
 seeds = st.integers(0, 2**31)
@@ -42,7 +43,7 @@ def assert_gradients_of(quantizer: VectorQuantizer, z: Tensor, g: Tensor, vector
         assert ((a - b).abs() <= bound).all()
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(seed=seeds, shape=shapes, scale=scales, variance=st.sampled_from([0.0, 1e-3, 1.0]), training=st.booleans())
 def test_diveq_has_the_expressions_gradient_and_the_codes_value(
     seed: int, shape: tuple[int, int, int], scale: float, variance: float, training: bool
@@ -58,7 +59,7 @@ def test_diveq_has_the_expressions_gradient_and_the_codes_value(
     assert out.loss == 0
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(seed=seeds, shape=shapes, scale=scales)
 def test_nsvq_is_noise_as_long_as_the_error(seed: int, shape: tuple[int, int, int], scale: float) -> None:
     n, size, dim = shape

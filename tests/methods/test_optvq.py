@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -10,6 +10,7 @@ from quantizers import OptVQ, VectorQuantizer
 from quantizers.codebooks.optvq import standardized
 from quantizers.kernels.transport.operation import sinkhorn_potentials
 from tests.cases import normal
+from tests.effort import examples
 from tests.kernels.test_transport import plan
 
 EPS = torch.finfo(torch.float64).eps
@@ -45,7 +46,7 @@ def test_the_defaults_use_most_codes_where_the_nearest_are_few() -> None:
     assert len(quantizer.encode(z).unique()) < 0.2 * 64
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(seed=seeds, n=st.integers(1, 20), training=st.booleans())
 def test_loss_and_gradients_are_vqs_of_the_assigned_codes(seed: int, n: int, training: bool) -> None:
     quantizer = OptVQ(3, 8, commitment_weight=0.5, codebook_weight=2.0).double().train(training)
@@ -76,7 +77,7 @@ def test_evaluation_and_encode_give_the_nearest_code() -> None:
 # Scale
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(
     seed=seeds,
     shape=st.tuples(st.integers(1, 20), st.integers(1, 9), st.integers(1, 4)),

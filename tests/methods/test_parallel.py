@@ -2,17 +2,18 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import quantizers
 from quantizers import FSQ, ParallelQuantizer, RandomProjectionQuantizer, VectorQuantizer
 from tests.cases import normal
+from tests.effort import examples
 
 EPS = torch.finfo(torch.float64).eps
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(seed=st.integers(0, 999), count=st.integers(1, 4), training=st.booleans())
 def test_indices_are_those_of_each_alone_and_the_rest_is_their_mean(seed: int, count: int, training: bool) -> None:
     torch.manual_seed(seed)

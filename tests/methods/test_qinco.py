@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
@@ -12,6 +12,7 @@ from quantizers import QINCo
 from quantizers.kernels.implicit import reference
 from quantizers.kernels.implicit.operation import nearest_implicit_code
 from tests.cases import batch, normal
+from tests.effort import examples
 
 EPS = torch.finfo(torch.float64).eps
 seeds = st.integers(0, 2**31)
@@ -44,7 +45,7 @@ def dense(quantizer: QINCo, z: Tensor, chosen: Tensor | None = None) -> tuple[Te
 # The search
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(seed=seeds, n=st.integers(1, 12), blocks=st.integers(0, 2), budget=st.sampled_from([1, 100, 2**20]))
 def test_a_vector_gets_the_nearest_of_its_own_codes(seed: int, n: int, blocks: int, budget: int) -> None:
     quantizer, z = small(seed, blocks=blocks), normal(seed, n, 3)
@@ -57,7 +58,7 @@ def test_a_vector_gets_the_nearest_of_its_own_codes(seed: int, n: int, blocks: i
 
 
 @given(seed=seeds)
-@settings(max_examples=10)
+@examples(10)
 def test_equal_codes_go_to_the_lowest_index(seed: int) -> None:
     quantizer = small(seed)
     with torch.no_grad():
@@ -107,7 +108,7 @@ def test_the_registered_operation() -> None:
 # The loss
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(
     seed=seeds,
     n=st.integers(1, 10),
@@ -154,7 +155,7 @@ def test_a_step_moves_the_codes_that_nobody_chose() -> None:
 # Plain residual quantization
 
 
-@settings(max_examples=10)
+@examples(10)
 @given(seed=seeds)
 def test_without_its_network_it_is_residual_quantization(seed: int) -> None:
     quantizer = small(seed)

@@ -5,18 +5,19 @@ import io
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from quantizers import RandomProjectionQuantizer
 from tests.cases import normal
+from tests.effort import examples
 
 EPS = torch.finfo(torch.float64).eps
 seeds = st.integers(0, 2**31)
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(seed=seeds, dim=st.integers(1, 20), code_dim=st.integers(1, 20), size=st.integers(1, 40))
 def test_the_index_is_the_papers_equation(seed: int, dim: int, code_dim: int, size: int) -> None:
     """argmin_i ‖ e_i/‖e_i‖ − Ax/‖Ax‖ ‖, in float64, up to distances that its roundings cannot tell apart."""
@@ -33,7 +34,7 @@ def test_the_index_is_the_papers_equation(seed: int, dim: int, code_dim: int, si
     assert (chosen <= distances.amin(-1) + 8 * (dim + code_dim + 4) * EPS * lost).all()
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(seed=seeds, exponent=st.integers(-60, 60))
 def test_the_scale_of_a_vector_does_not_matter(seed: int, exponent: int) -> None:
     """Exactly so for a power of two, which moves no digit."""
@@ -74,7 +75,7 @@ def test_targets_are_the_same_after_a_restart() -> None:
     assert torch.equal(restarted.encode(x), quantizer.encode(x))
 
 
-@settings(max_examples=10)
+@examples(10)
 @given(seed=seeds, dim=st.integers(8, 30), code_dim=st.integers(1, 6))
 def test_a_decoded_code_has_its_own_index_and_is_the_shortest_such(seed: int, dim: int, code_dim: int) -> None:
     """A A⁺ = 1 for code_dim ≤ dim, and A⁺e lies in the row space of A, as the shortest solution does."""
@@ -90,7 +91,7 @@ def test_a_decoded_code_has_its_own_index_and_is_the_shortest_such(seed: int, di
     torch.testing.assert_close(decoded @ rows.T @ rows, decoded, rtol=0, atol=tolerance * largest)
 
 
-@settings(max_examples=10)
+@examples(10)
 @given(seed=seeds)
 def test_the_gradient_is_straight_through_between_the_projections(seed: int) -> None:
     """AᵀA⁺ᵀ g, whatever the length of x."""
@@ -104,7 +105,7 @@ def test_the_gradient_is_straight_through_between_the_projections(seed: int) -> 
     torch.testing.assert_close(actual, g @ back @ a, rtol=0, atol=tolerance)
 
 
-@settings(max_examples=10)
+@examples(10)
 @given(seed=seeds, scale=st.sampled_from([1e-3, 1.0, 1e3]))
 def test_after_data_an_affine_map_of_each_channel_changes_no_target(seed: int, scale: float) -> None:
     """Mean 0 and variance 1 undo it, and values follow the map; a constant channel is centred alone."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,11 +18,12 @@ from quantizers.composite.residual_fsq import FINEST_STEP, LEAST_FALL
 from quantizers.core.output import NO_CODE
 from quantizers.serialization.configuration import configuration, rebuild
 from tests.cases import assert_same_state, normal, state_of
+from tests.effort import examples
 
 EPS = torch.finfo(torch.float64).eps
 DIM, SIZE, STAGES = 3, 8, 3
 seeds = st.integers(0, 2**31)
-few = settings(max_examples=10)
+few = examples(10)
 VALUES: list[dict[str, Any]] = [
     {},
     {"code_dim": 2},
@@ -516,7 +517,7 @@ def test_one_line_gives_each_stage_a_size_of_its_own(seed: int, sizes: list[int]
     assert torch.equal(rebuilt.encode(x), built.encode(x))
 
 
-@settings(max_examples=10)
+@examples(10)
 @given(st.integers(0, 2**31), st.integers(1, 3))
 def test_stages_decode_one_by_one(seed: int, count: int) -> None:
     """Added up and projected they are the value; a stage without a code adds zero."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import linear
@@ -16,13 +16,14 @@ from quantizers import MultiScaleQuantizer, Quantizer, RotatedQuantizer, VectorQ
 from quantizers.composite import fitted_rotation
 from quantizers.composite.fitted_rotation import group_widths
 from tests.cases import CASES, DIM, SIZE, Case, assert_same_state, batch, normal, seeded, state_of
+from tests.effort import examples
 
 pytestmark = pytest.mark.methods
 
 U = 2.0**-53
 seeds = st.integers(0, 2**31)
 every_inside = pytest.mark.parametrize("case", [case for case in CASES if case.has_codes], ids=str)
-few = settings(max_examples=5)
+few = examples(5)
 
 
 def orthogonal(seed: int, dim: int) -> Tensor:

@@ -5,19 +5,20 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 import quantizers
 from quantizers.core.truncatable import TruncatableQuantizer
 from tests.cases import assert_same_state, normal, state_of
+from tests.effort import examples
 
 EPS = torch.finfo(torch.float64).eps
 WIDTH, SIZE, PARTS = 2, 8, 3
 DIM = WIDTH * PARTS
 seeds = st.integers(0, 2**31)
-few = settings(max_examples=10)
+few = examples(10)
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "groups": ("grouped", {"quantizer": "vq", "num_groups": PARTS}),

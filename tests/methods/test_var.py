@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,12 +17,13 @@ from quantizers.composite.blends import spread_blends
 from quantizers.composite.pyramid import check_scales, pyramid_sizes, upsample
 from quantizers.composite.pyramid_quantizer import PyramidQuantizer
 from tests.cases import normal
+from tests.effort import examples
 
 EPS = torch.finfo(torch.float64).eps
 DIM, SIZE = 3, 16
 SIDES = {1: (8,), 2: (4, 6), 3: (4, 2, 5)}
 seeds = st.integers(0, 2**31)
-few = settings(max_examples=8)
+few = examples(8)
 METHODS = ("multiscale", "var")
 every_method = pytest.mark.parametrize("method", METHODS)
 

@@ -8,13 +8,14 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from quantizers import Quantizer, SimVQ, VectorQuantizer
 from tests.cases import Case, assert_same_state, batch, cases_where, every_case, indices_for, seeded, state_of
+from tests.effort import examples
 from tests.robustness.training import Training
 
 pytestmark = pytest.mark.methods
@@ -51,7 +52,7 @@ def assert_continue_alike(a: Quantizer, b: Quantizer) -> None:
 
 
 @every_case
-@settings(max_examples=6)  # each trains for up to a dozen steps
+@examples(6)  # each trains for up to a dozen steps
 @given(before=st.integers(0, 4), after=st.integers(1, 3), travel=journeys)
 def test_training_goes_on_from_a_checkpoint_of_any_step(
     case: Case, before: int, after: int, travel: Callable[[State], State]

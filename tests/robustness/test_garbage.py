@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -33,6 +33,7 @@ from tests.cases import (
     seeded,
     state_of,
 )
+from tests.effort import examples
 
 pytestmark = pytest.mark.methods
 
@@ -197,7 +198,7 @@ def test_a_codebook_of_zeros_does_all_of_it_too(case: Case) -> None:
 
 
 @cases_where(lambda case: has_nearest_codes(case) and case.takes_sizes)
-@settings(max_examples=10)
+@examples(10)
 @given(seed=st.integers(0, 99), copies=st.integers(2, 5))
 def test_of_equal_codes_the_lowest_is_chosen(case: Case, seed: int, copies: int) -> None:
     quantizer = case.build(codebook_size=6 * copies)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -14,6 +14,7 @@ from benchmarks.allocations import largest_allocation
 from quantizers import code_cross_entropy
 from quantizers.kernels.common.dispatch import use_implementation
 from tests.cases import normal
+from tests.effort import examples
 
 EPS = torch.finfo(torch.float64).eps
 
@@ -39,7 +40,7 @@ def value_and_gradients(loss: Any, z: Tensor, codes: Tensor, targets: Tensor, te
     spread=st.sampled_from([0.1, 1.0, 30.0]),
     offset=st.sampled_from([0.0, 1000.0]),
 )
-@settings(max_examples=25)
+@examples(25)
 def test_it_is_the_cross_entropy_of_logits_written_out(
     seed: int, rows: int, size: int, temperature: float, spread: float, offset: float
 ) -> None:

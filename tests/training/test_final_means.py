@@ -2,13 +2,14 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import quantizers
 from quantizers import EMAVectorQuantizer, VectorQuantizer, final_means
 from tests.cases import DIM, Case, assert_same_state, batch, cases_where, state_of
+from tests.effort import examples
 from tests.versions import text_of
 
 EPS = torch.finfo(torch.float32).eps
@@ -18,7 +19,7 @@ def is_mean(case: Case) -> bool:
     return case.sample.has_table and case.choice == "nearest"
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(
     size=st.integers(1, 20),
     sizes=st.lists(st.integers(1, 50), min_size=1, max_size=3),

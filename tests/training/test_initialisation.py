@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -25,6 +25,7 @@ from quantizers.clustering.kmeans import kmeans
 from quantizers.core.layout import to_rows
 from quantizers.kernels.nearest.operation import nearest_code
 from tests.cases import DIM, Case, assert_same_state, batch, cases_where, every_case, modes, normal, state_of
+from tests.effort import examples
 
 EPS = torch.finfo(torch.float32).eps
 
@@ -111,7 +112,7 @@ def test_a_forward_never_does_it(case: Case, training: bool, monkeypatch: pytest
     quantizer.encode(batch(9))
 
 
-@settings(max_examples=8)
+@examples(8)
 @given(seed=st.integers(0, 999), distance=st.sampled_from(["euclidean", "cosine"]))
 def test_averages_start_with_their_codes(seed: int, distance: str) -> None:
     """As after `set_codebook`: a step without a vector of a code leaves it, but for the smoothing's ε."""
@@ -128,7 +129,7 @@ def test_averages_start_with_their_codes(seed: int, distance: str) -> None:
     assert ((quantizer.embedding - codes).norm(dim=-1) <= allowed)[stayed].all()
 
 
-@settings(max_examples=8)
+@examples(8)
 @given(seed=st.integers(0, 999), learned_scale=st.booleans())
 def test_linear_logits_become_distances(seed: int, learned_scale: bool) -> None:
     quantizer = quantizers.GumbelQuantizer(3, 16, logits="linear", learned_scale=learned_scale).double()
@@ -177,7 +178,7 @@ def stages_of(kind: str) -> Quantizer:
 
 
 @pytest.mark.parametrize("kind", ["plain", "scaled", "qinco"])
-@settings(max_examples=5)
+@examples(5)
 @given(seed=st.integers(0, 999))
 def test_errors_fall_stage_by_stage(kind: str, seed: int) -> None:
     """k-means with eight codes is nearer than with one, the mean, which is nearer than none."""
@@ -247,7 +248,7 @@ def test_scales_start_from_what_the_codes_of_the_scales_before_leave(shared: boo
         torch.testing.assert_close(part.codebook.detach(), expected, rtol=0, atol=100 * EPS)
 
 
-@settings(max_examples=10)
+@examples(10)
 @given(seed=st.integers(0, 999), count=st.integers(1, 4))
 def test_a_scale_of_fewer_vectors_than_codes_starts_from_these_vectors(seed: int, count: int) -> None:
     """Each is a code, the other codes lie beside them, and no two are equal."""

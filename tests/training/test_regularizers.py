@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
@@ -22,6 +22,7 @@ from quantizers.training.regularizers import (
     wasserstein_loss,
 )
 from tests.cases import batch, normal
+from tests.effort import examples
 
 EPS = torch.finfo(torch.float64).eps
 seeds = st.integers(0, 2**31)
@@ -207,7 +208,7 @@ def test_wasserstein_of_equal_sets_is_zero_without_a_gradient(data: str) -> None
     assert all((gradient == 0).all() for gradient in torch.autograd.grad(loss, [z, codes]))
 
 
-@settings(max_examples=10)
+@examples(10)
 @given(seed=seeds, mask=st.lists(st.booleans(), min_size=9, max_size=9).filter(lambda mask: sum(mask) > 4))
 def test_wasserstein_gradient_is_the_slope(seed: int, mask: list[bool]) -> None:
     valid = torch.tensor(mask)

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
@@ -16,6 +16,7 @@ from quantizers import AnchorUpdate, DeadCodeReplacement, EMAVectorQuantizer, Qu
 from quantizers.core.layout import to_rows
 from quantizers.training.replacement import Replacement
 from tests.cases import CASES, DIM, SIZE, Case, assert_same_state, batch, cases_where, every_case, state_of
+from tests.effort import examples
 
 EPS = torch.finfo(torch.float32).eps
 REFUSED = "has no codes that can be replaced"
@@ -51,7 +52,7 @@ def far(count: int, seed: int = 0, offset: float = 50.0) -> Tensor:
 # Which codes, and by what
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(
     size=st.integers(1, 12),
     counts=st.lists(st.integers(1, 20), min_size=1, max_size=4),
@@ -99,7 +100,7 @@ def test_dead_codes_and_no_others_become_distinct_vectors(
         torch.testing.assert_close(now, use, rtol=0, atol=1e-5)
 
 
-@settings(max_examples=10)
+@examples(10)
 @given(threshold=st.floats(0.01, 0.9), decay=st.floats(0.05, 0.9))
 def test_a_code_without_use_dies_when_the_decay_says_so(threshold: float, decay: float) -> None:
     """In the first step t with γᵗ < threshold, and not before."""
@@ -160,7 +161,7 @@ def test_replaced_codes_are_vectors_in_code_space(case: Case) -> None:
     assert len(codes[moved].unique(dim=0)) == replaced
 
 
-@settings(max_examples=10)
+@examples(10)
 @given(
     seed=st.integers(0, 999), kind=st.sampled_from([DeadCodeReplacement, AnchorUpdate]), scale=st.floats(0.1, 50)
 )
@@ -266,7 +267,7 @@ def test_what_does_not_count_is_no_candidate() -> None:
 # What moves with a code
 
 
-@settings(max_examples=10)
+@examples(10)
 @given(seed=st.integers(0, 999), kind=st.sampled_from([DeadCodeReplacement, AnchorUpdate]))
 def test_moments_shrink_with_what_is_left_of_the_old_code(seed: int, kind: type[Replacement]) -> None:
     """Those of replaced codes are zero, all others keep every bit; so does the step count."""
@@ -297,7 +298,7 @@ def test_moments_shrink_with_what_is_left_of_the_old_code(seed: int, kind: type[
         assert name == "embedding" or torch.equal(value, old[name])
 
 
-@settings(max_examples=10)
+@examples(10)
 @given(seed=st.integers(0, 999), distance=st.sampled_from(["euclidean", "cosine"]), kind=st.sampled_from([0, 1]))
 def test_the_next_step_of_the_averages_keeps_a_moved_code(seed: int, distance: str, kind: int) -> None:
     """A replaced code counts as one vector seen; a forward without that vector leaves it, up to the smoothing."""
@@ -367,7 +368,7 @@ def test_tensors_that_torch_makes_by_default_elsewhere_do_no_harm() -> None:
 # CVQ-VAE
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(
     seed=st.integers(0, 999), decay=st.sampled_from([0.0, 0.5, 0.99]), epsilon=st.sampled_from([0.0, 1e-3, 1.0])
 )

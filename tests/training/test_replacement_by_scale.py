@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -12,12 +12,13 @@ from quantizers import CodeSplitting, DeadCodeReplacement, MultiScaleQuantizer, 
 from quantizers.core.layout import to_rows
 from quantizers.training.drawn_vectors import _in_turn
 from quantizers.training.replacement import LEAST_CHOICES, Replacement
+from tests.effort import examples
 from tests.training.test_replacement import optimizer_of, rows_among
 
 THRESHOLD = 0.1
 
 
-@settings(max_examples=8)
+@examples(8)
 @given(
     vectors=st.integers(2, 8),
     decay=st.sampled_from([0.9, 0.95, 0.99]),
@@ -79,7 +80,7 @@ def test_a_code_that_serves_a_small_scale_alone_is_alive() -> None:
     torch.testing.assert_close(use, torch.tensor([2.0, 1.0, 1.0, 1.0]))
 
 
-@settings(max_examples=10)
+@examples(10)
 @given(seed=st.integers(0, 999))
 def test_replaced_codes_come_from_the_scales_in_equal_parts(seed: int) -> None:
     """Four coarse cells and sixty-four fine ones: of six replaced codes, three are coarse cells."""
@@ -96,7 +97,7 @@ def test_replaced_codes_come_from_the_scales_in_equal_parts(seed: int) -> None:
     assert (from_coarse, from_fine) == (3, 3)
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(places=st.lists(st.integers(0, 4), max_size=30), seed=st.integers(0, 999), generator=st.booleans())
 def test_places_take_turns_until_they_have_no_more(places: list[int], seed: int, generator: bool) -> None:
     torch.manual_seed(seed)

@@ -4,13 +4,14 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 import quantizers
 from quantizers import CodeSplitting, EMAVectorQuantizer, VectorQuantizer
 from tests.cases import DIM, Case, assert_same_state, batch, cases_where, state_of
+from tests.effort import examples
 from tests.training.test_replacement import optimizer_of, train_step
 
 EPS = torch.finfo(torch.float32).eps
@@ -18,7 +19,7 @@ EPS = torch.finfo(torch.float32).eps
 with_tables = cases_where(lambda case: case.has_tables)
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(
     size=st.integers(2, 12),
     counts=st.lists(st.integers(1, 30), min_size=1, max_size=4),

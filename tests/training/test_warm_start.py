@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
@@ -23,6 +23,7 @@ from quantizers import EMAVectorQuantizer, Quantizer, VectorQuantizer, warm_star
 from quantizers.kernels.nearest.operation import nearest_code
 from quantizers.training.sample import VectorSample
 from tests.cases import DIM, Case, assert_same_state, batch, cases_where, normal, state_of
+from tests.effort import examples
 from tests.versions import text_of
 
 
@@ -126,7 +127,7 @@ def generators() -> list[object]:
     return [torch.get_rng_state().tolist(), random.getstate(), numbers.tolist(), position]
 
 
-@settings(max_examples=8)
+@examples(8)
 @given(
     fails=st.booleans(), training=st.booleans(), mode=st.booleans(), sizes=st.lists(st.integers(9, 50), max_size=2)
 )
@@ -470,7 +471,7 @@ def test_maps_stay_whole() -> None:
         warm_start(other, [maps, batch(2, 5)])
 
 
-@settings(max_examples=10)
+@examples(10)
 @given(
     counts=st.lists(st.integers(0, 9), min_size=1, max_size=5), limit=st.integers(1, 20), seed=st.integers(0, 99)
 )

@@ -5,6 +5,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from quantizers.kernels.nearest.triton import pack, settle
+from tests.triton.interpreter import QUICK
+
 
 @pytest.fixture(autouse=True)
 def _exact_mode() -> Iterator[None]:
@@ -12,3 +15,10 @@ def _exact_mode() -> Iterator[None]:
     torch.set_float32_matmul_precision("highest")
     yield
     torch.set_float32_matmul_precision(before)
+
+
+@pytest.fixture(autouse=True)
+def _large_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    if QUICK:
+        monkeypatch.setattr(pack, "TILE", 4 * pack.TILE)
+        monkeypatch.setattr(settle, "ELEMENTS", 8 * settle.ELEMENTS)

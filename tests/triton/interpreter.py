@@ -18,6 +18,9 @@ import torch
 from quantizers.kernels.common.dispatch import old_triton_obstacle
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+QUICK_VARIABLE = "QUICK_INTERPRETED_TESTS"
+QUICK = INTERPRETED and os.environ.get(QUICK_VARIABLE) == "1"
+"""Whether the interpreter runs larger programs than a device: a large one takes it as long as a small one."""
 
 
 def device() -> torch.device:

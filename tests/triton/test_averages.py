@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -11,6 +11,7 @@ from quantizers.kernels.averages import reference
 from quantizers.kernels.averages import triton as kernels
 from quantizers.kernels.common.dispatch import use_implementation
 from quantizers.kernels.sums.reference import code_sums
+from tests.effort import examples
 from tests.triton.interpreter import device, runs_kernels
 
 pytestmark = runs_kernels
@@ -58,7 +59,7 @@ def assert_moved(
     return actual
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(
     seed=st.integers(0, 2**31),
     n=st.sampled_from([1, 5, 300]),

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -16,6 +16,7 @@ from quantizers.kernels.nearest.triton.pack import PackedCodes, PackedRows, pack
 from quantizers.kernels.nearest.triton.search import Minima, search
 from quantizers.kernels.nearest.triton.settle import settle
 from quantizers.kernels.nearest.triton.tiles import CLASSES, Bound, Layout, Tiles, bound, layout, tiles
+from tests.effort import examples
 from tests.triton.interpreter import device, runs_kernels
 from tests.triton.search_inputs import clustered, few, finite, vectors
 
@@ -88,7 +89,7 @@ class Packing:
         )
 
 
-@settings(max_examples=12)
+@examples(12)
 @given(data=st.data(), dim=st.integers(1, 4), values=st.sampled_from([finite, few, clustered]))
 def test_bound_covers_what_packing_changes(
     data: st.DataObject, dim: int, values: st.SearchStrategy[float]

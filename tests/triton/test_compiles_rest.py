@@ -1,9 +1,13 @@
 """All kernels but the nearest code's, compiled ahead of time in every configuration that a launcher chooses.
 
+`make test` compiles for one capability, `make fuzz` for all.
+
 None may spill registers, read one that it has not set, or ask for more shared memory than a block has, and
 logarithms must be accurate ones.
 """
 
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -47,9 +51,19 @@ TYPES = {
     "numbers_ptr": "*i64",
     "divisor_ptr": "*i64",
 }
+_capability: ContextVar[int] = ContextVar("_capability")
 ONE = {"d": 1}  # the one size that a launch turns into a constant
 TUPLES = {"problem": soft_backward.Problem._fields, "saved": soft_backward.Saved._fields}
 UNALIGNED = ("seed_ptr", "temperature_ptr", "decay_ptr", "divisor_ptr")  # 0-d tensors
+
+
+@pytest.fixture(autouse=True, params=[90, pytest.param(80, marks=pytest.mark.long)], ids="sm_{}".format)
+def capability(request: pytest.FixtureRequest) -> Iterator[int]:
+    """What `check` compiles for."""
+    assert request.param in CAPABILITIES
+    token = _capability.set(request.param)
+    yield request.param
+    _capability.reset(token)
 
 
 def types(kernel: Any, constants: dict[str, Any], dtype: str = "*fp32") -> dict[str, str | tuple[str, ...]]:
@@ -79,20 +93,20 @@ def check(
     own_types: dict[str, str] | None = None,
     **options: int,
 ) -> None:
-    """Compile `kernel` for each capability, with inputs and results of `dtype`; `aligned` says that their channels
-    are a multiple of 16, which the compiler then uses. `registers` is the most that a thread may have."""
+    """Compile `kernel` for the fixture's capability, with inputs and results of `dtype`; `aligned` says that their
+    channels are a multiple of 16, which the compiler then uses. `registers` is the most that a thread may have."""
     signature = types(kernel, constants, dtype) | (own_types or {})
     divisible = aligned_pointers(signature)
     divisible += [name for name in signature if name in ("d", "width") and aligned]
-    for sm in CAPABILITIES:
-        compiled = compile_for(kernel, signature, constants, sm=sm, aligned=divisible, **options)
-        result = report(compiled, sm)
-        said = f"{kernel.__name__} {constants} sm_{sm}: {result}"
-        assert result["spills"] == (0, 0), said
-        assert result["registers"] <= registers, said
-        assert result["shared"] <= SHARED_MEMORY[sm], said
-        assert "lg2.approx.f32" not in compiled.asm["ptx"], said  # absolute, not relative accuracy near 1
-        assert unset_registers(compiled) == [], said
+    sm = _capability.get()
+    compiled = compile_for(kernel, signature, constants, sm=sm, aligned=divisible, **options)
+    result = report(compiled, sm)
+    said = f"{kernel.__name__} {constants} sm_{sm}: {result}"
+    assert result["spills"] == (0, 0), said
+    assert result["registers"] <= registers, said
+    assert result["shared"] <= SHARED_MEMORY[sm], said
+    assert "lg2.approx.f32" not in compiled.asm["ptx"], said  # absolute, not relative accuracy near 1
+    assert unset_registers(compiled) == [], said
 
 
 def soft_constants(tiles: soft.Tiles, noisy: bool) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from quantizers.kernels.common.dispatch import interpreter_obstacle
-from tests.triton.interpreter import INTERPRETED
+from tests.triton.interpreter import INTERPRETED, QUICK_VARIABLE
 
 FOLDER = Path(__file__).parent
 MODULES = sorted(
@@ -28,12 +28,12 @@ pytestmark = [
 ]
 
 
-def run(modules: list[Path], results: Path, *options: str) -> ElementTree.Element:
+def run(modules: list[Path], results: Path, *options: str, **variables: str) -> ElementTree.Element:
     """Run modules in a process of their own, all of whose tests must pass; return its results."""
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *modules, *options, f"--junitxml={results}", "-p", "no:cacheprovider"],
         cwd=FOLDER.parent.parent,
-        env={**os.environ, "TRITON_INTERPRET": "1"},
+        env={**os.environ, "TRITON_INTERPRET": "1", **variables},
         capture_output=True,
         text=True,
         check=False,
@@ -46,8 +46,12 @@ def run(modules: list[Path], results: Path, *options: str) -> ElementTree.Elemen
 
 
 @pytest.mark.parametrize("modules", PARTS.values(), ids=PARTS)
-def test_passes_in_the_interpreter(modules: list[Path], tmp_path: Path) -> None:
-    suite = run(modules, tmp_path / "results.xml")
+def test_passes_in_the_interpreter(
+    modules: list[Path], tmp_path: Path, effort: list[str], pytestconfig: pytest.Config
+) -> None:
+    """In `make test` a share of the cases, in larger programs."""
+    variables = {QUICK_VARIABLE: "1"} if pytestconfig.option.share > 1 else {}
+    suite = run(modules, tmp_path / "results.xml", *effort, **variables)
     names = {case.attrib["classname"].rpartition(".")[2] for case in suite.iter("testcase")}
     assert names == {module.stem for module in modules}
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -10,6 +10,7 @@ from quantizers.kernels.levels import reference
 from quantizers.kernels.levels.bound import bound_levels
 from quantizers.kernels.levels.digits import index_digits, level_values
 from quantizers.kernels.levels.triton import round_levels, round_levels_backward
+from tests.effort import examples
 from tests.triton.interpreter import device, runs_kernels
 
 pytestmark = runs_kernels
@@ -42,7 +43,7 @@ def assert_gradient(gradient: Tensor, z: Tensor, levels: Tensor, slope: float) -
     assert ((result.double() - expected).abs() <= relative * expected.abs() + absolute).all()
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(
     seed=st.integers(0, 2**31),
     levels=st.lists(st.integers(2, 1000), min_size=1, max_size=6),

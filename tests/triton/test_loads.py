@@ -3,10 +3,11 @@
 import torch
 import triton
 import triton.language as tl
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from quantizers.kernels.common.triton.loads import load_tile, store_tile
+from tests.effort import examples
 from tests.triton.interpreter import device, runs_kernels
 
 pytestmark = runs_kernels
@@ -32,7 +33,7 @@ def _copy(
     store_tile(out_ptr + rows * CHANNELS, all_rows, 0, CHANNELS, 1, tile, CHANNELS)
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(
     n=st.integers(0, ROWS),
     d=st.integers(1, 11),

@@ -2,13 +2,14 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from quantizers.kernels.nearest import reference
 from quantizers.kernels.nearest.triton import nearest
 from quantizers.kernels.nearest.triton.nearest import nearest_code, nearest_lookup
+from tests.effort import examples
 from tests.exact import assert_nearest
 from tests.triton.interpreter import device, runs_kernels
 from tests.triton.search_inputs import clustered, few, finite, vectors
@@ -36,7 +37,7 @@ def assert_agrees(x: Tensor, codebook: Tensor) -> None:
     torch.testing.assert_close(distance.double(), exact, rtol=torch.finfo(dtype).eps * x.shape[-1] ** 0.5, atol=0)
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(data=st.data(), dim=st.integers(1, 4), values=st.sampled_from([finite, few, clustered]))
 def test_is_exact(data: st.DataObject, dim: int, values: st.SearchStrategy[float]) -> None:
     """Ties, duplicates, denormals, clusters far apart, codes a rounding apart, values near overflow."""
@@ -47,7 +48,7 @@ def test_is_exact(data: st.DataObject, dim: int, values: st.SearchStrategy[float
     torch.testing.assert_close(distance[0], exact.float(), rtol=2.0**-23, atol=2.0**-149)
 
 
-@settings(max_examples=12)
+@examples(12)
 @given(
     seed=st.integers(0, 2**31),
     dim=st.sampled_from([1, 3, 8, 33]),

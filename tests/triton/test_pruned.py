@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -10,6 +10,7 @@ from quantizers.kernels.nearest.triton import nearest
 from quantizers.kernels.nearest.triton.nearest import nearest_lookup, search_of
 from quantizers.kernels.nearest.triton.pruned import search as pruned_search
 from quantizers.kernels.nearest.triton.pruned.order import CodeOrder, orders
+from tests.effort import examples
 from tests.synchronisation import NoSynchronisation
 from tests.triton.interpreter import device, runs_kernels
 from tests.triton.pruned_inputs import ORDERS, clustered_data, order_of, pruned
@@ -32,7 +33,7 @@ def assert_unchanged(x: Tensor, codebook: Tensor, order: CodeOrder) -> None:
         assert torch.equal(actual.isnan(), result.isnan())
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(
     data=st.data(),
     dim=st.integers(1, 10),
@@ -51,7 +52,7 @@ def test_hard_values(
     assert_unchanged(torch.cat([x, different])[None], codebook[None], order_of(codebook[None], kind))
 
 
-@settings(max_examples=8)
+@examples(8)
 @given(
     heads=st.integers(1, 2),
     n=st.integers(1, 70),

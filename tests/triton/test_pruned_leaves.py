@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -16,6 +16,7 @@ from quantizers.kernels.nearest.triton.pruned.coordinates import leaf_boxes, pla
 from quantizers.kernels.nearest.triton.pruned.order import PARTS, CodeOrder
 from quantizers.kernels.nearest.triton.pruned.remaining import remaining_leaves
 from quantizers.kernels.nearest.triton.search import Steps
+from tests.effort import examples
 from tests.triton.interpreter import device, runs_kernels
 from tests.triton.pruned_inputs import LEAF, ORDERS, clustered_data, order_of, pruned
 from tests.triton.search_inputs import clustered, few, finite, vectors
@@ -78,7 +79,7 @@ def test_codes_fall_into_their_own_parts_of_leaves(d: int) -> None:
     assert (part == expected).float().mean() > 0.97
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(
     data=st.data(),
     d=st.integers(1, 12),
@@ -108,7 +109,7 @@ def test_boxes_are_no_farther_than_codes(
     torch.testing.assert_close(torch.stack([least, largest]), torch.stack(own.aminmax(dim=0)), rtol=0, atol=0)
 
 
-@settings(max_examples=12)
+@examples(12)
 @given(
     data=st.data(),
     d=st.integers(1, 10),

@@ -2,13 +2,14 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from quantizers.kernels.common.constants import OPPOSITE
 from quantizers.kernels.rotation import reference
 from quantizers.kernels.rotation.triton import LARGEST_ROW, rotate_grad
+from tests.effort import examples
 from tests.triton.interpreter import INTERPRETED, device, runs_kernels
 
 pytestmark = runs_kernels
@@ -33,7 +34,7 @@ def assert_rotated(gradient: Tensor, x: Tensor, quantized: Tensor) -> None:
     assert ((result.double() - expected).abs() <= bound + 2 * rounding).all()
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(
     seed=st.integers(0, 2**31),
     d=st.sampled_from([1, 2, 3, 16, 100]),

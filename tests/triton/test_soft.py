@@ -6,7 +6,7 @@ import pytest
 import torch
 import triton
 import triton.language as tl
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -17,6 +17,7 @@ from quantizers.kernels.highest.triton import highest_score
 from quantizers.kernels.soft import reference as soft
 from quantizers.kernels.soft.triton.backward import soft_codes_backward
 from quantizers.kernels.soft.triton.forward import soft_codes
+from tests.effort import examples
 from tests.triton.interpreter import INTERPRETED, device, runs_kernels
 
 pytestmark = runs_kernels
@@ -139,7 +140,7 @@ def test_soft_codes_and_gradients(n: int, size: int, d: int, width: int, seed: i
     assert_soft(*problem(n, size, d, width, seed))
 
 
-@settings(max_examples=10)
+@examples(10)
 @given(
     n=st.integers(1, 70),
     size=st.integers(1, 70),
@@ -275,7 +276,7 @@ def _noise_kernel(seed_ptr, words_ptr, noise_ptr, row, first, N: tl.constexpr, K
 
 
 @example(seed=273071, row=12345, first=32)
-@settings(max_examples=10)
+@examples(10)
 @given(
     seed=st.integers(-(2**63), 2**63 - 1),
     row=st.sampled_from([0, 1, 12345, 2**31 - 3, 2**32 - 8]),
@@ -302,7 +303,7 @@ def test_noise_is_the_reference_s(seed: int, row: int, first: int) -> None:
 # the highest score
 
 
-@settings(max_examples=10)
+@examples(10)
 @given(data=st.data(), n=st.integers(0, 40), size=st.integers(1, 70), d=st.integers(1, 20))
 def test_highest_score_with_ties(data: st.DataObject, n: int, size: int, d: int) -> None:
     """Small integers, whose scores are exact: many are equal."""

@@ -4,12 +4,13 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from quantizers.kernels.sums import reference
 from quantizers.kernels.sums.triton import PIECE, code_sums, ema_code_sums
+from tests.effort import examples
 from tests.triton.interpreter import device, runs_kernels
 
 pytestmark = runs_kernels
@@ -33,7 +34,7 @@ def assert_sums(x: Tensor, indices: Tensor, size: int) -> None:
     assert ((sums.double() - expected.double()).abs() <= bound).all()
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(
     seed=st.integers(0, 2**31),
     heads=st.integers(1, 3),
@@ -90,7 +91,7 @@ def assert_averages(x: Tensor, indices: Tensor, cluster_size: Tensor, embedding_
         assert ((result.cpu() - right).abs() <= 4 * torch.finfo(old.dtype).eps * magnitude).all()
 
 
-@settings(max_examples=8)
+@examples(8)
 @given(seed=st.integers(0, 2**31), decay=st.sampled_from([0.0, 0.5, 0.99]), d=st.sampled_from([1, 6, 140]))
 def test_averages(seed: int, decay: float, d: int) -> None:
     generator = torch.Generator().manual_seed(seed)

@@ -7,12 +7,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
 
 from quantizers.vectors import Vectors, open_vectors
+from tests.effort import examples
 from tests.vector_sources.sources import SOURCES, Array, arrays, arrow, expected, parquet
 
 
@@ -22,7 +23,7 @@ def same(found: Tensor, wanted: Tensor) -> bool:
 
 @pytest.mark.parametrize("name", SOURCES)
 @given(array=arrays(), rows=st.integers(1, 70), data=st.data())
-@settings(max_examples=10)
+@examples(10)
 def test_every_source_gives_the_rows_of_its_array(
     name: str, array: Array, rows: int, data: st.DataObject, tmp_path: Path
 ) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -18,6 +18,7 @@ from quantizers.kernels.rotation.operation import rotate_grad
 from quantizers.kernels.sums.operation import code_sums
 from tests.devices import emulated
 from tests.devices.emulated import DEVICE
+from tests.effort import examples
 from tests.exact import assert_nearest
 from tests.vectors import few, finite, vectors
 
@@ -31,7 +32,7 @@ def drawn(seed: int, *shapes: tuple[int, ...], step: float) -> list[Tensor]:
     return [(tensor / step).round() * step for tensor in tensors] if step else tensors
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(data=st.data(), dim=st.integers(1, 4), values=st.sampled_from([finite, few]))
 def test_the_nearest_code_is_exact(data: st.DataObject, dim: int, values: st.SearchStrategy[float]) -> None:
     """Any float32 values: ties, duplicates, denormals, clusters far apart and codes a rounding apart."""
