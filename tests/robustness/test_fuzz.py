@@ -13,6 +13,7 @@ from torch import Tensor
 
 from quantizers import EMAVectorQuantizer, Quantizer
 from tests.cases import NAMES, Case, assert_same_state, batch, normal, rounding_tolerance, state_of
+from tests.effort import examples
 from tests.implementations import under
 from tests.methods.test_ema import smoothed
 
@@ -207,11 +208,11 @@ class Use(RuleBasedStateMachine):
 fuzzed = pytest.mark.parametrize("case", FUZZED, ids=str)
 
 
-def run(case: Case, examples: int, steps: int) -> None:
+def run(case: Case, sequences: int, steps: int) -> None:
     run_state_machine_as_test(
         functools.partial(Use, case),
         settings=settings(
-            max_examples=examples,
+            examples(sequences),
             stateful_step_count=steps,
             suppress_health_check=list(HealthCheck),
         ),
@@ -220,10 +221,10 @@ def run(case: Case, examples: int, steps: int) -> None:
 
 @fuzzed
 def test_any_sequence_of_uses_leaves_a_whole_quantizer(case: Case) -> None:
-    run(case, examples=12, steps=15)
+    run(case, sequences=12, steps=15)
 
 
 @pytest.mark.long
 @fuzzed
 def test_any_long_sequence_of_uses_leaves_a_whole_quantizer(case: Case) -> None:
-    run(case, examples=200, steps=40)
+    run(case, sequences=200, steps=40)
