@@ -44,9 +44,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark as long what is left to `make fuzz`, and run slow tests first."""
-    _leave_by_marks(items)
+    leave_by_marks(items)
     if config.option.share > 1 and not config.option.keyword:
-        _leave_by_share([item for item in items if not item.get_closest_marker("long")], config.option.share)
+        leave_by_share([item for item in items if not item.get_closest_marker("long")], config.option.share)
     # A worker that began a slow test last would keep the others waiting.
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
@@ -56,7 +56,7 @@ def _case_of(item: pytest.Item) -> Case | None:
     return case if isinstance(case, Case) else None
 
 
-def _leave_by_marks(items: Iterable[pytest.Item]) -> None:
+def leave_by_marks(items: Iterable[pytest.Item]) -> None:
     """Mark as long what the marks `foundations` and `methods` leave out."""
     for item in items:
         case = _case_of(item)
@@ -68,7 +68,7 @@ def _leave_by_marks(items: Iterable[pytest.Item]) -> None:
             item.add_marker(pytest.mark.long("a variation of a method"))
 
 
-def _leave_by_share(items: Iterable[pytest.Item], share: int) -> None:
+def leave_by_share(items: Iterable[pytest.Item], share: int) -> None:
     """Mark as long all but one in `share` of the tests of a function that has many.
 
     A digest of its name places each test, so that every run, machine and worker leaves the same ones, and each
@@ -82,7 +82,7 @@ def _leave_by_share(items: Iterable[pytest.Item], share: int) -> None:
     for others in functions.values():
         others.sort(key=lambda item: hashlib.sha256(item.nodeid.encode()).digest())
         for item in others[max(FEW, -(-len(others) // share)) :]:
-            item.add_marker(pytest.mark.long("a case of a law"))
+            item.add_marker(pytest.mark.long("a further case"))
 
 
 def pytest_configure(config: pytest.Config) -> None:
