@@ -27,6 +27,9 @@ settings.load_profile("default")
 FEW = 3
 """So many tests of one function run in any case."""
 
+DOCUMENTS = Path(__file__).parent / "docs"
+"""The tests in this folder always run: their cases are no cases of a law, but blocks of code and pages."""
+
 LEFT = pytest.StashKey[Counter[str]]()
 """How many tests are left to `make fuzz`, and why."""
 
@@ -46,7 +49,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Mark as long what is left to `make fuzz`, and run slow tests first."""
     leave_by_marks(items)
     if config.option.share > 1 and not config.option.keyword:
-        leave_by_share([item for item in items if not item.get_closest_marker("long")], config.option.share)
+        leave_by_share([item for item in items if _is_shared(item)], config.option.share)
     # A worker that began a slow test last would keep the others waiting.
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
@@ -54,6 +57,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _case_of(item: pytest.Item) -> Case | None:
     case = getattr(getattr(item, "callspec", None), "params", {}).get("case")
     return case if isinstance(case, Case) else None
+
+
+def _is_shared(item: pytest.Item) -> bool:
+    return item.get_closest_marker("long") is None and DOCUMENTS not in item.path.parents
 
 
 def leave_by_marks(items: Iterable[pytest.Item]) -> None:
