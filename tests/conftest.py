@@ -79,12 +79,14 @@ def leave_by_share(items: Iterable[pytest.Item], share: int) -> None:
     """Mark as long all but one in `share` of the tests of a function that has many.
 
     A digest of its name places each test, so that every run, machine and worker leaves the same ones, and each
-    function others: every method is tested by its share of the laws that have cases.
+    function others: every method is tested by its share of the laws that have cases. Plain foundations are not
+    left, except by slow tests.
     """
     functions: dict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
         case = _case_of(item)
-        if case is None or not case.foundation or case.is_variation:
+        is_slow = item.get_closest_marker("slow") is not None
+        if is_slow or case is None or not case.foundation or case.is_variation:
             functions[item.nodeid.partition("[")[0]].append(item)
     for others in functions.values():
         others.sort(key=lambda item: hashlib.sha256(item.nodeid.encode()).digest())

@@ -30,6 +30,7 @@ from tests.versions import needs_torch, with_free_numbers
 
 # What PyTorch warns of in its own compiler.
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.usefixtures("fresh_compiler"),
     pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated"),
     pytest.mark.filterwarnings("ignore:Skipping serialization of skipfiles_inline_module_allowlist:UserWarning"),

@@ -30,6 +30,7 @@ from tests.vectors import few, finite, vectors
 from tests.versions import TORCH, needs_torch
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.. is deprecated:FutureWarning"),
     # torch 2.6 warns twice of each constant that it turns from an input of a program into a module's attribute.
     pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node with no underlying:UserWarning"),

@@ -8,7 +8,7 @@ from quantizers import Quantizer
 from tests.cases import Case, batch, cases_where
 from tests.versions import with_free_numbers
 
-pytestmark = pytest.mark.usefixtures("fresh_compiler")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("fresh_compiler")]
 
 VALUES = [0.3 + step / 50 for step in range(20)]
 

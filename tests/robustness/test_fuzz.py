@@ -17,7 +17,7 @@ from tests.effort import examples
 from tests.implementations import under
 from tests.methods.test_ema import smoothed
 
-pytestmark = pytest.mark.methods
+pytestmark = [pytest.mark.methods, pytest.mark.slow]
 
 FUZZED = [
     *map(Case, NAMES),
