@@ -1,4 +1,4 @@
-# make bench | sweep | study | kernels | offline | robustness | chain | search | test | lint | wheels: each does everything on a fresh machine.
+# make bench | sweep | study | kernels | offline | robustness | chain | search | test | lint | docs | wheels: each does everything on a fresh machine.
 # make versions: the tests under several releases of PyTorch, Python and NumPy, which it installs: gigabytes.
 # make test: every law on some cases, for minutes. make fuzz: on all cases and with more examples, for hours.
 # make gpu: checks and times the kernels on a CUDA device, for at most eight minutes; installs nothing.
@@ -29,7 +29,7 @@ TESTS := -m pytest --numprocesses auto --dist worksteal --benchmark-disable
 test fuzz: export OMP_NUM_THREADS = 1
 endif
 
-.PHONY: bench sweep study kernels offline robustness chain search versions gpu test fuzz lint wheels
+.PHONY: bench sweep study kernels offline robustness chain search versions gpu test fuzz lint docs wheels
 .DELETE_ON_ERROR:
 
 bench: $(FOR_BENCH)
@@ -75,6 +75,11 @@ lint: $(FOR_TESTS)
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
+# The site, in site/. A warning fails it: a broken link, an undocumented public name, a notebook that fails.
+# The variable leaves out a message of Material's authors on the future of MkDocs.
+docs: $(FOR_TESTS)
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict $(ARGS)
+
 # Everything to publish, in dist/: the sdist, a wheel for any machine, and wheels with compiled kernels.
 wheels: $(FOR_TESTS)
 	rm -rf build dist
@@ -86,7 +91,7 @@ wheels: $(FOR_TESTS)
 
 $(VENV)/.installed-bench: EXTRAS := bench
 $(VENV)/.installed-peers: EXTRAS := bench,codec,peers
-$(VENV)/.installed-tests: EXTRAS := bench,codec,peers,models,test,dev
+$(VENV)/.installed-tests: EXTRAS := bench,codec,peers,models,test,dev,docs
 
 $(VENV)/.installed-%: pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)

@@ -12,7 +12,7 @@ from tests.docs.packages import ROOT
 PAGE = (ROOT / "docs" / "installing.md").read_text()
 PROJECT = (ROOT / "pyproject.toml").read_text()
 RECORD = json.loads((ROOT / "benchmarks" / "results" / "versions-cpu" / "versions.json").read_text())
-FOR_DEVELOPERS = {"bench", "dev", "models", "peers", "test"}
+FOR_DEVELOPERS = {"bench", "dev", "docs", "models", "peers", "test"}
 
 
 def test_the_page_shows_the_tables_of_the_committed_run() -> None:

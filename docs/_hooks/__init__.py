@@ -1,0 +1,1 @@
+"""What MkDocs does beside its own work when it builds the site: one idea per module, `entry` connects them."""
