@@ -67,11 +67,16 @@ def run(notebook: NotebookNode, name: str, root: Path = ROOT) -> NotebookNode:
     """Run all cells in a fresh kernel, with the checkout's own package. Raises: NotebookError."""
     end = time.monotonic() + SECONDS
     path = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
-    settings = {"PYTHONPATH": path, "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    settings = {
+        "PYTHONPATH": path,
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "PYTHONWARNINGS": "ignore:IProgress not found",  # tqdm's, which some packages import
+    }
     notebook.cells.insert(0, nbformat.v4.new_code_cell(SETTINGS))
     client = NotebookClient(
         notebook,
         kernel_name="python3",
+        extra_arguments=["--IPKernelApp.log_level=ERROR"],  # or it warns of its own connection
         timeout_func=lambda cell: max(1.0, end - time.monotonic()),
         resources={"metadata": {"path": str(root)}},
     )
