@@ -64,8 +64,7 @@ def plain(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram
     rounding, it returns the lowest index.
 
     Raises: ValueError for a program with an operation that cannot be rewritten, such as one of a forward in
-    training
-        mode.
+        training mode.
     """
     replaced: torch.export.ExportedProgram = program.run_decompositions(decompositions())
     left = {str(node.target) for node in replaced.graph.nodes if str(node.target).startswith("quantizers.")}

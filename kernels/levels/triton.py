@@ -24,8 +24,8 @@ def round_levels(z: Tensor, levels: Tensor, slope: float) -> tuple[Tensor, Tenso
         slope: a.
 
     Returns: the code's values in [−1, 1], [..., d] in z's dtype, and Σ digit_i Π_{j<i} L_j, [...] int64. A digit
-    may
-        differ from the reference's if the bounded z is within a rounding error of the middle between two levels.
+        may differ from the reference's if the bounded z is within a rounding error of the middle between two
+        levels.
 
     Raises: TypeError for another dtype.
     """

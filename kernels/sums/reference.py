@@ -47,8 +47,7 @@ def ema_code_sums(
         decay: γ.
 
     Returns: the new N and m, in their dtypes. A head without a valid vector keeps its averages. A code whose sum s
-    exceeds
-        the range of float32 takes none of its vectors.
+        exceeds the range of float32 takes none of its vectors.
     """
     counts, sums = code_sums(x, indices, cluster_size.shape[1])
     fits = sums.isfinite().all(-1)

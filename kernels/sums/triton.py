@@ -62,8 +62,7 @@ def ema_code_sums(
         decay: γ; as a tensor, 0-d on the GPU.
 
     Returns: the new N and m, in their dtypes. A head without a valid vector keeps its averages. A code whose sum s
-    exceeds
-        the range of float32 takes none of its vectors.
+        exceeds the range of float32 takes none of its vectors.
     """
     counts, sums, fits, moves, _ = gathered_sums(x, indices, cluster_size.shape[1])
     if not isinstance(decay, Tensor):

@@ -32,12 +32,11 @@ def compress(indices: Tensor, alphabet: Alphabet | Quantizer | int, model: Model
     **Rate.** For S symbols (digits of indices that are not −1) with L possible values each:
 
     - `Counts`, `Probabilities`: the cross entropy + S (8.7·10⁻⁸ L + 1.3·10⁻⁴) bits + 64 bytes. The overhead is at
-    most
-      8.4·10⁻⁴ bits per symbol, see `coder.py`: at one bit of entropy per symbol, the length is within 0.1 % and 64
-      bytes. With counts of the indices themselves, the cross entropy is their entropy.
+      most 8.4·10⁻⁴ bits per symbol, see `coder.py`: at one bit of entropy per symbol, the length is within 0.1 %
+      and 64 bytes. With counts of the indices themselves, the cross entropy is their entropy.
     - `OwnCounts`, the default: the same, and the tables: about ½ log₂ n + 3 bits for each code that occurs n
-    times,
-      and the information which codes occur, if not all do. Where log₂ L bits per symbol are less, that is used.
+      times, and the information which codes occur, if not all do. Where log₂ L bits per symbol are less, that is
+      used.
 
     The 64 bytes contain the header, for indices with up to four axes and up to sixteen different sizes or levels;
     each further one takes up to four bytes.
@@ -68,9 +67,8 @@ def decompress(data: bytes, model: Model | None = None, *, max_elements: int = M
         data: the stream.
         model: the model that was passed to `compress`; None for OwnCounts.
         max_elements: the largest number of elements that a stream may have: the digits of its indices, one more
-        per
-            index (for whether it is −1), the entries of its tables, and 1,024 per table. A repeated code takes no
-            bytes, so a short stream may contain very many indices. This limits memory (some tens of bytes per
+            per index (for whether it is −1), the entries of its tables, and 1,024 per table. A repeated code takes
+            no bytes, so a short stream may contain very many indices. This limits memory (some tens of bytes per
             element) and time.
 
     Returns: the indices, int64, on the CPU.

@@ -34,12 +34,10 @@ class Probabilities(Model):
 
     Args:
         probabilities: [..., K], the shape of the indices and one more axis, with sums of 1 within 2 %; any
-        floating
-            dtype. If there are several codebooks, all must have the same K.
+            floating dtype. If there are several codebooks, all must have the same K.
 
     Raises: TypeError for probabilities that are not floating-point numbers. ValueError, when the model is used,
-    for
-        probabilities that do not fit the indices or are not distributions.
+        for probabilities that do not fit the indices or are not distributions.
     """
 
     number: ClassVar[int] = 3

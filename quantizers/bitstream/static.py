@@ -106,8 +106,7 @@ class Counts(StaticModel):
 
     Args:
         tables: integer counts [L], at least 0, for each digit of each codebook in their order. A single codebook
-        that
-            is not a grid has one table, as `metrics.code_counts` returns it.
+            that is not a grid has one table, as `metrics.code_counts` returns it.
 
     Raises: TypeError for a table that does not contain integers; ValueError for a table that is not [L], has a
         negative count, or has a sum above 2³⁸.

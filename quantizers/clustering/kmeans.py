@@ -73,8 +73,7 @@ def kmeans(
         iterations: the largest number of Lloyd's iterations; 0 for the seeds alone.
         generator: a source of random numbers, from which one is drawn; default: torch's own on x's device.
         process_group: the ranks whose vectors count: "world" for all, a `torch.distributed` group, or None for
-        this
-            rank alone.
+            this rank alone.
 
     Returns: codes [K, D], float32 or float64; of unit norm for distance="cosine".
 

@@ -65,8 +65,8 @@ class VQBridge(SelfInitialized):
     Args:
         codebook_size: K ≥ 1. dim: D, channels of a code.
         patch_size: p, codes per token. Attention takes (K/p)² · width operations. Its memory is O(K/p · width)
-        where
-            PyTorch has a fused kernel, as for float32 on CPUs and GPUs, and heads · (K/p)² numbers elsewhere.
+            where PyTorch has a fused kernel, as for float32 on CPUs and GPUs, and heads · (K/p)² numbers
+            elsewhere.
         width: channels of a token, a multiple of `heads`. blocks: number of blocks. heads: attention heads.
         gate: initial value of γ.
 

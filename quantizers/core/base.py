@@ -112,9 +112,8 @@ class Quantizer(RecordedConstruction, CodeIndices, CodeHooks, CodeCandidates, Le
         longer the ones that its `quantized` is made of.
 
         Raises: TypeError for indices that are not integers; IndexError for one outside [−1, K); ValueError where
-        the
-            last axis does not fit the codebooks. A compiled or exported graph cannot raise for a value; such an
-            index gives NaN there.
+            the last axis does not fit the codebooks. A compiled or exported graph cannot raise for a value; such
+            an index gives NaN there.
         """
 
     @property

@@ -96,9 +96,8 @@ def ema_over_ranks(
         group: the ranks to sum over; None for this rank only.
 
     Returns: the new N and m, and whether any vector on any rank counts, 0-d bool. If none does, N and m are the
-    old
-        ones of this rank. A code whose sum s overflows the dtype of m ignores its vectors, and its m is computed
-        from that of this rank.
+        old ones of this rank. A code whose sum s overflows the dtype of m ignores its vectors, and its m is
+        computed from that of this rank.
     """
     counts, sums = (statistic[0].to(embedding_sum.dtype) for statistic in (counts, sums))
     first = rank_in(group) == 0

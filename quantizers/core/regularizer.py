@@ -21,8 +21,7 @@ class Regularizer(abc.ABC):
     Args:
         weight: ≥ 0, the weight of the loss.
         moves: "codes" if the loss has a gradient for the codes only, or "both" for vectors and codes. Codes that
-        are
-            not a parameter, such as moving averages, get no gradient.
+            are not a parameter, such as moving averages, get no gradient.
 
     Raises: ValueError for a weight that is negative or not finite.
     """

@@ -32,8 +32,7 @@ class OptimizerState:
 
     - Moments of the parameter's shape move toward their initial value, by the share by which the code moved.
     - So do moments in eight bits: tensor subclasses that can be dequantized and copied to (torchao), where this
-    may
-      round other codes in the same block again, and integers with a table of their values (bitsandbytes).
+      may round other codes in the same block again, and integers with a table of their values (bitsandbytes).
     - A factored second moment (Adafactor) shrinks in its row statistics. Its column statistics, which are means
       over all codes, do not change.
     - Copies of the parameter are set to the new code.
