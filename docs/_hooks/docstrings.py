@@ -80,7 +80,7 @@ def arguments(name: str, first: str, rest: str) -> list[tuple[str, str]]:
     if name == "Args":
         lines = [part for line in lines for part in _NEXT_ITEM.split(line)]
     found = [_ITEM.match(line) for line in lines]
-    if name not in ("Args", "Attributes", "Bounds") or not all(found):
+    if name not in ("Args", "Attributes", "Bounds", "Raises") or not all(found):
         return []
     return [(item[1], item[2]) for item in found if item]
 

@@ -36,9 +36,14 @@ def full(entries: Sequence[Entry]) -> str:
 
 def first_sentence(markdown: str) -> str:
     """The first sentence of a page's first paragraph, as plain text; empty if it has none."""
-    for paragraph in re.split(r"\n\s*\n", _without_code(markdown)):
+    for paragraph in re.split(r"\n\s*?\n", _without_code(markdown)):
         text = " ".join(paragraph.split())
-        if text and text[0] not in "#|!<:*-$" and not text.startswith("This page is a notebook"):
+        if (
+            text
+            and not paragraph.startswith("    ")
+            and text[0] not in "#|!<:*-$"
+            and not text.startswith("This page is a notebook")
+        ):
             plain = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
             return re.split(r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)\s|:$", plain, maxsplit=1)[0]
     return ""

@@ -9,9 +9,11 @@ from latex2mathml.converter import convert
 _MATHML = "http://www.w3.org/1998/Math/MathML"
 _INLINE = re.compile(r'<span class="arithmatex">\\\((.*?)\\\)</span>', re.DOTALL)
 _BLOCK = re.compile(r'<div class="arithmatex">\\\[(.*?)\\\]</div>', re.DOTALL)
+_OTHER = re.compile(r"<(code|math|script|style)\b.*?</\1>", re.DOTALL)
+_SOURCE = re.compile(r"\$\$|\\[a-zA-Z]{3,}")
 _TAG = re.compile(r"\\tag\{([^{}]*)\}")
 _OPERATOR = re.compile(r"\\operatorname(\*?)\s*\{([^{}]*)\}")
-_LIMITS = {"min", "max", "inf", "sup", "lim", "argmin", "argmax"}
+_LIMITS = {"min", "max", "inf", "sup", "lim", "argmin", "argmax", "∑", "∏", "⋃", "⋂"}
 _UNDER = {"msub": "munder", "msup": "mover", "msubsup": "munderover"}
 _BARS = {"|", "‖", "⟨", "⟩"}
 # Browsers know no other variant than "normal": a bold letter is a character of its own.
@@ -30,10 +32,14 @@ class EquationError(ValueError):
 def render(page: str) -> str:
     """The HTML of a page, with MathML in place of the equations that arithmatex has marked.
 
-    Raises: EquationError for an equation that does not parse.
+    Raises: EquationError for an equation that does not parse, and for one that Markdown has not found.
     """
     page = _BLOCK.sub(lambda found: block(html.unescape(found[1])), page)
-    return _INLINE.sub(lambda found: inline(html.unescape(found[1])), page)
+    page = _INLINE.sub(lambda found: inline(html.unescape(found[1])), page)
+    left = _SOURCE.search(_OTHER.sub("", page))
+    if left:
+        raise EquationError(f"{left[0]} is left as text: $$ wants a blank line around, and $ no space inside")
+    return page
 
 
 def inline(latex: str) -> str:

@@ -34,7 +34,7 @@ MODULES = (
     "quantizers.training.warm_start",
     "quantizers.vectors",
 )
-_CODE = re.compile(r"^```.*?^```|`[^`\n]+`|^    .*$", re.MULTILINE | re.DOTALL)
+_CODE = re.compile(r"^```.*?^```|`[^`\n]+`|^    [^\n]*$", re.MULTILINE | re.DOTALL)
 
 
 class PublicName(NamedTuple):

@@ -123,6 +123,7 @@ def test_a_page_for_language_models_has_its_docstrings() -> None:
         ("# T\n\nOne [link](a.md) here. Two.\n", "One link here."),
         ("# T\n\n```python\nx\n```\n\n![a](b)\n\n*caption*\n\nText, e.g. this.\n", "Text, e.g. this."),
         ("# T\n", ""),
+        ("# T\n\n    pip install it\n\nThen this.\n", "Then this."),
     ],
 )
 def test_the_first_sentence_of_a_page(markdown: str, sentence: str) -> None:

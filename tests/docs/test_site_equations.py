@@ -43,6 +43,11 @@ def test_an_operator_with_limits_is_one_word_above_its_index() -> None:
     assert (under[0].text, under[0].get("movablelimits")) == ("arg\u2009min", "true")
 
 
+@pytest.mark.parametrize("latex", [r"\sum_i x", r"\left( \frac1N \sum_n x \right)", r"\max_j x"])
+def test_an_index_stands_below_a_sum(latex: str) -> None:
+    (under,) = elements(latex, "munder")
+
+
 def test_aligned_rows_are_a_table() -> None:
     latex = r"\begin{aligned} a &= b \\ c &= d \end{aligned}"
     assert len(elements(latex, "mtr")) == 2
@@ -61,6 +66,13 @@ def test_bold_letters_are_characters() -> None:
 def test_what_does_not_parse_is_an_error(latex: str) -> None:
     with pytest.raises(EquationError):
         mathml.to_mathml(latex, "block")
+
+
+@pytest.mark.parametrize("text", ["a $$ b $$ c", r"$ \frac{a}{b} $"])
+def test_an_equation_that_stays_text_is_an_error(text: str) -> None:
+    with pytest.raises(EquationError, match="left as text"):
+        mathml.render(f"<p>{text}</p>")
+    assert mathml.render(f"<code>{text}</code>") == f"<code>{text}</code>"
 
 
 def test_two_numbers_are_an_error() -> None:
