@@ -15,6 +15,7 @@ _TAG = re.compile(r"\\tag\{([^{}]*)\}")
 _OPERATOR = re.compile(r"\\operatorname(\*?)\s*\{([^{}]*)\}")
 _LIMITS = {"min", "max", "inf", "sup", "lim", "argmin", "argmax", "∑", "∏", "⋃", "⋂"}
 _UNDER = {"msub": "munder", "msup": "mover", "msubsup": "munderover"}
+THIN = "0.167em"
 _BARS = {"|", "‖", "⟨", "⟩"}
 # Browsers know no other variant than "normal": a bold letter is a character of its own.
 _BOLD = {
@@ -71,6 +72,7 @@ def to_mathml(latex: str, display: str) -> str:
     for element in root.iter():
         _check(element, source)
         _mend(element)
+        _space(element)
     root.set("alttext", source)
     return ElementTree.tostring(root, encoding="unicode")
 
@@ -111,6 +113,23 @@ def _mend(element: ElementTree.Element) -> None:
         element.tag = f"{{{_MATHML}}}{_UNDER[name]}"
         element[0].set("movablelimits", "true")
     _embolden(element)
+
+
+def _space(element: ElementTree.Element) -> None:
+    """Set words such as "min" apart from their neighbours as TeX does: from letters, not from signs."""
+    children = list(element)
+    for before, child, after in zip([None, *children], children, [*children[1:], None], strict=False):
+        word = child[0] if _name(child) in {*_UNDER, *_UNDER.values()} and len(child) else child
+        if _name(word) == "mo" and (word.text or "").replace("\u2009", "").isalpha():
+            word.set("lspace", "0" if before is None or _name(before) == "mo" else THIN)
+            word.set("rspace", "0" if after is None or _opens(after) else THIN)
+
+
+def _opens(element: ElementTree.Element) -> bool:
+    first = element
+    while _name(first) == "mrow" and len(first):
+        first = first[0]
+    return _name(first) == "mo" and first.text in ("(", "[", "{")
 
 
 def _embolden(element: ElementTree.Element) -> None:

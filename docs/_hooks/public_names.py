@@ -11,29 +11,25 @@ from typing import NamedTuple
 import quantizers
 from docs._hooks.places import ROOT
 
-MODULES = (
-    "quantizers.adapters",
-    "quantizers.bitstream",
+WITHOUT_LIST = (
     "quantizers.export",
-    "quantizers.fitting",
-    "quantizers.item_ids",
     "quantizers.monitoring.metrics",
     "quantizers.monitoring.usage",
     "quantizers.monitoring.watch",
-    "quantizers.presets",
-    "quantizers.serialization.configuration",
     "quantizers.serialization.hub",
     "quantizers.serialization.saving",
     "quantizers.training.anchors",
     "quantizers.training.cross_entropy",
     "quantizers.training.dead_codes",
     "quantizers.training.final_means",
-    "quantizers.training.regularizers",
-    "quantizers.training.schedules",
     "quantizers.training.splitting",
     "quantizers.training.warm_start",
-    "quantizers.vectors",
 )
+"""The public modules that have no `__all__`."""
+
+INTERNAL = ("quantizers.adapters.contracts", "quantizers.kernels")
+"""Packages whose `__all__` is for the library itself."""
+
 _CODE = re.compile(r"^```.*?^```|`[^`\n]+`|^    [^\n]*$", re.MULTILINE | re.DOTALL)
 
 
@@ -53,10 +49,18 @@ def public_names(mentioned: set[str]) -> Iterator[PublicName]:
     """
     for name in sorted({*quantizers.__all__, *quantizers._LAZY}):
         yield _named("quantizers", name, getattr(quantizers, name))
-    for path in MODULES:
+    for path in (*with_list(), *WITHOUT_LIST):
         module = importlib.import_module(path)
         for name in _names(module, mentioned):
             yield _named(path, name, getattr(module, name))
+
+
+def with_list(root: Path = ROOT) -> Iterator[str]:
+    """The modules of the library that say with `__all__` what is public, below `quantizers` itself."""
+    for path in sorted((root / "quantizers").glob("*/**/*.py")):
+        name = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+        if re.search(r"^__all__ = ", path.read_text(), re.MULTILINE) and not name.startswith(INTERNAL):
+            yield name
 
 
 def _names(module: ModuleType, mentioned: set[str]) -> list[str]:

@@ -98,6 +98,12 @@ def test_a_second_name_of_the_same_thing_needs_no_entry() -> None:
     assert public_names.problems(names, {"b.g"}) == []
 
 
+def test_modules_that_list_their_names_are_found() -> None:
+    found = set(public_names.with_list())
+    assert {"quantizers.adapters", "quantizers.bitstream", "quantizers.training.schedules"} <= found
+    assert not found & set(public_names.WITHOUT_LIST)
+
+
 def test_words_in_code_are_mentions() -> None:
     assert public_names.mentions(["`a.b` c\n\n```python\nd(e)\n```\n\n    f"]) == {
         "a",

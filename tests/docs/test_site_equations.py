@@ -45,7 +45,16 @@ def test_an_operator_with_limits_is_one_word_above_its_index() -> None:
 
 @pytest.mark.parametrize("latex", [r"\sum_i x", r"\left( \frac1N \sum_n x \right)", r"\max_j x"])
 def test_an_index_stands_below_a_sum(latex: str) -> None:
-    (under,) = elements(latex, "munder")
+    assert len(elements(latex, "munder")) == 1
+
+
+def test_a_word_stands_apart_from_letters_alone() -> None:
+    applied, alone = (
+        elements(r"c \operatorname{fl}(s) \operatorname{sg} z", "mo")[0],
+        elements(r"\max_j z", "mo")[0],
+    )
+    assert (applied.get("lspace"), applied.get("rspace")) == (mathml.THIN, "0")
+    assert (alone.get("lspace"), alone.get("rspace")) == ("0", mathml.THIN)
 
 
 def test_aligned_rows_are_a_table() -> None:
