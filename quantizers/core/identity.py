@@ -47,7 +47,10 @@ class Identity(RowQuantizer):
     def from_options(
         cls, dim: Size, codebook_size: Count | None = None, *, code_dim: Size | None = None, channel_dim: int = -1
     ) -> Self:
-        """Build one from the options that every quantizer takes; `codebook_size` is ignored."""
+        """Build one from the options that every quantizer takes.
+
+        Args: codebook_size: accepted and ignored.
+        """
         return cls(dim, code_dim=code_dim, channel_dim=channel_dim)
 
     @property

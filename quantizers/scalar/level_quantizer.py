@@ -24,7 +24,9 @@ class LevelQuantizer(GridQuantizer):
     ) -> Self:
         """Build one from `levels`, or from a codebook size by `levels_for`.
 
-        Args: options: further arguments of the constructor.
+        Args:
+            codebook_size: K, for which `levels_for` chooses the levels; instead of `levels`.
+            options: further arguments of the constructor.
 
         Raises: ValueError unless exactly one of levels and codebook_size is given; as the constructor.
         """
