@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from quantizers import presets
     from quantizers.adapters import plug_in, take_codebook, unplug
     from quantizers.clustering.balanced import balanced_codes
+    from quantizers.diagnosis import diagnose
     from quantizers.fitting import fit
     from quantizers.item_ids import SemanticIDs, semantic_ids
     from quantizers.monitoring import metrics
@@ -136,6 +137,7 @@ __all__ = [
     "configurable",
     "configuration",
     "create",
+    "diagnose",
     "final_means",
     "fit",
     "levels_for",
@@ -172,6 +174,7 @@ _LAZY = {
     "bitstream": "quantizers.bitstream",
     "code_cross_entropy": "quantizers.training.cross_entropy:code_cross_entropy",
     "configuration": "quantizers.serialization.configuration:configuration",
+    "diagnose": "quantizers.diagnosis:diagnose",
     "export": "quantizers.export",
     "final_means": "quantizers.training.final_means:final_means",
     "fit": "quantizers.fitting:fit",

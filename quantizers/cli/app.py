@@ -2,7 +2,7 @@
 
 import typer
 
-from quantizers.cli import decode, encode, extend, fit
+from quantizers.cli import decode, diagnose, encode, extend, fit
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
@@ -23,3 +23,4 @@ app.command("fit")(fit.command)
 app.command("encode")(encode.command)
 app.command("decode")(decode.command)
 app.command("extend")(extend.command)
+app.command("diagnose")(diagnose.command)

@@ -49,14 +49,14 @@ class ModelRuns:
     def _input(self, batch: Any) -> Any:
         return batch if self._arguments is None else self._arguments.of(batch)
 
-    def run(self, model_input: Any) -> None:
-        """Run the model on one of the `inputs`."""
+    def run(self, model_input: Any) -> object:
+        """Run the model on one of the `inputs`. Returns: what `forward` or the model returns."""
         try:
             if self._forward is not None:
-                self._forward(self._model, model_input)
-            else:
-                positional, keyword = self._move(model_input)
-                self._model(*positional, **keyword)
+                return self._forward(self._model, model_input)
+            positional, keyword = self._move(model_input)
+            output: object = self._model(*positional, **keyword)
+            return output
         except Exception as error:
             if self._arguments is not None:
                 self._arguments.explain(error)
