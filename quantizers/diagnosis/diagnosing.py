@@ -1,11 +1,13 @@
 """Running a model on batches and measuring its quantizers, without a change of state."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from quantizers.composite.composed import outermost
 from quantizers.core.base import Quantizer
@@ -15,7 +17,7 @@ from quantizers.core.wrappers import named_modules, unwrapped
 from quantizers.diagnosis.findings import joined_by_quantizer
 from quantizers.diagnosis.gradients import GradientMeter, loss_of
 from quantizers.diagnosis.measures import Measures, python_path, root_of
-from quantizers.diagnosis.pieces import Where, flat_indices, pieces
+from quantizers.diagnosis.pieces import Piece, Where, flat_indices, pieces
 from quantizers.diagnosis.report import Diagnosis
 from quantizers.diagnosis.tally import Tally
 from quantizers.diagnosis.verdicts import VERDICTS
@@ -47,14 +49,15 @@ def diagnose(
 
     Nothing changes: parameters, gradients, buffers, moving averages, modes, hooks and the global random generators
     are afterwards what they were, bit for bit, also if something raises. State that a module does not store in
-    buffers is not restored. The quantizers run in evaluation mode, so that no random draw and no dropout of
-    codebooks disturbs the measures, and no other rank needs to take part: each rank measures its own batches. A
-    compiled model runs in eager mode, from torch 2.6 on.
+    buffers is not restored, and neither is a non-persistent buffer that a forward has made again in another size.
+    The quantizers run in evaluation mode, so that no random draw and no dropout of codebooks disturbs the
+    measures, and no other rank needs to take part: each rank measures its own batches. A compiled model runs in
+    eager mode, from torch 2.6 on.
 
     **Gradients** are measured if there is a loss: that of `loss=`, or an attribute or entry `loss` of the model's
     output, as transformers returns it when the batch has labels. The backward pass ends at the quantizers, except
-    where a quantizer's input depends on another one. Quantizers whose forward in training is another than in
-    evaluation (Gumbel, NSVQ, DiVeQ, dithered FSQ) are left out.
+    where a quantizer's input depends on another one. Quantizers whose forward in training draws random numbers,
+    or gives other indices or values than in evaluation (Gumbel, NSVQ, OptVQ), are left out.
 
     Args:
         model: a module that contains quantizers, or a quantizer; possibly in DistributedDataParallel, DataParallel
@@ -95,7 +98,7 @@ def diagnose(
         for each in inputs:
             count += 1
             with torch.set_grad_enabled(seeks_loss), meter.watching():
-                output = runs.run(each)
+                output = runs.run(pytree.tree_map(_without_inference, each))
                 found = _scalar(output) if loss is not None else loss_of(output)
             seeks_loss = found is not None
             if found is not None and not problem:
@@ -132,10 +135,10 @@ class Observer:
         rows = to_rows(event.x.detach(), event.mask, quantizer.dim, quantizer.channel_dim, event.sizes)
         self.not_finite[name] += _count_not_finite(rows)
         with without_autocast(event.x.device):
-            for piece in pieces(quantizer, rows, flat_indices(quantizer, event.indices)):
+            for piece in pieces(Piece((), quantizer, rows, flat_indices(quantizer, event.indices))):
                 key = name, piece.where
                 if key not in self.tallies:
-                    self.tallies[key] = Tally(piece.quantizer, piece.where)
+                    self.tallies[key] = Tally(piece)
                 self.tallies[key].add(piece)
 
 
@@ -152,12 +155,25 @@ def _measures(model: nn.Module, observer: Observer, meter: GradientMeter) -> lis
     found = []
     for name, quantizer in observer.quantizers.items():
         tallies = [tally for (owner, _), tally in observer.tallies.items() if owner == name]
-        for tally in tallies or [Tally(quantizer, ())]:
+        if not tallies:
+            found.append(_unreached(name, quantizer))
+        for tally in tallies:
             not_finite = 0 if tally.where else observer.not_finite[name]
             for each in tally.measures(name, not_finite):
                 own = None if each.part else gradients.get(name)
                 found.append(replace(each, gradients=own, path=paths[tally.quantizer]))
     return found
+
+
+def _without_inference(value: Any) -> Any:
+    """A tensor that was made in inference mode as one that gradients can pass."""
+    return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
+
+
+def _unreached(name: str, quantizer: Quantizer) -> Measures:
+    bits = sum(math.log2(size) for size in quantizer.codebook_sizes)
+    size = None if quantizer.composed else quantizer.codebook_size
+    return Measures(name, "", bits, quantizer.code_dim, 0, 0, size, quantizer=quantizer)
 
 
 def _measure(meter: GradientMeter, loss: Tensor) -> str:

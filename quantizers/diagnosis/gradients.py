@@ -96,7 +96,8 @@ class GradientMeter:
 
 def passes_same(quantizer: Quantizer) -> bool:
     """Whether training passes the gradient of evaluation on to the encoder."""
-    return quantizer.value_is_code and quantizer.same_indices_in_training
+    same_value = quantizer.value_is_code and quantizer.same_indices_in_training
+    return same_value and not quantizer.draws_in_training
 
 
 def _with_gradient(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:

@@ -56,7 +56,7 @@ class Measures:
     part: str
     """"" for all of the quantizer; "stage 0", "group 1 / stage 0", "scale 2 (1/4)", "codebook 3" inside it."""
     bits: float
-    """log₂ of the number of values that the indices tell apart."""
+    """log₂ of the number of values that the indices tell apart, per vector; of maps, a mean over positions."""
     code_dim: int
     vectors: int
     """How many vectors chose codes."""
@@ -91,11 +91,20 @@ class Measures:
     """Of a stage or a scale: Σ‖r − q‖² / Σ‖r‖² of the residuals r that reached it."""
     levels: tuple[tuple[int, ...], ...] | None = None
     """Of a grid: for each channel, how many vectors were on each of its levels, from the lowest."""
+    shared: bool = False
+    """Whether the same codebook serves other parts; then the part "shared codebook" has the sum."""
     gradients: Gradients | None = None
     path: str = ""
     """How Python reaches the quantizer: "model.quantizer", "model[1].quantizers[0]"."""
     quantizer: Quantizer | None = field(default=None, repr=False, compare=False)
     drawn: Drawn | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def efficiency(self) -> float | None:
+        """The reduction of the error as a share of what the bits allow: (1 − lost) / (1 − attainable)."""
+        if self.lost is None or self.attainable is None or self.attainable > 0.999:
+            return None
+        return (1 - self.lost) / (1 - self.attainable)
 
     @property
     def label(self) -> str:

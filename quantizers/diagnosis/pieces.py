@@ -1,5 +1,6 @@
 """The quantizers inside a quantizer, each with the vectors that reached it and the indices that it gave them."""
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -17,6 +18,10 @@ Where = tuple[str, ...]
 """The way to a quantizer from the outermost one: () for itself, ("stage 0",), ("group 1", "stage 0")."""
 
 
+SHARED = "shared codebook"
+"""The part that stands for all positions of one quantizer."""
+
+
 class Piece(NamedTuple):
     """A quantizer with what it got and what it gave."""
 
@@ -24,27 +29,40 @@ class Piece(NamedTuple):
     quantizer: Quantizer
     rows: Rows  # [N, quantizer.dim]
     indices: Tensor  # [N] or [N, num_codebooks]; [B, L] for a quantizer of B maps
-    after_others: bool  # whether it quantizes what other quantizers may have left
+    after_others: bool = False  # whether it quantizes what other quantizers may have left
+    shared: bool = False  # whether the same quantizer has other positions
 
 
-def pieces(
-    quantizer: Quantizer, rows: Rows, indices: Tensor, where: Where = (), after_others: bool = False
-) -> Iterator[Piece]:
+def pieces(outer: Piece) -> Iterator[Piece]:
     """The quantizer itself, then those inside it, in order.
 
-    A quantizer that only rotates, bypasses or relaxes another one has no codes; the one inside stands for it.
+    A quantizer that only rotates, bypasses or relaxes another one has no codes; the one inside stands for it. A
+    quantizer at several positions appears at each of them, and after that once for all of them.
     """
-    while isinstance(quantizer, EnclosingQuantizer):
-        rows, quantizer = quantizer._project_in(rows), quantizer.quantizer
-    yield Piece(where, quantizer, rows, indices, after_others)
+    piece = _inside_wrappers(outer)
+    yield piece
+    quantizer = piece.quantizer
     if not isinstance(quantizer, ComposedQuantizer):
         return
-    is_sequence = _is_sequence(quantizer)
-    inputs = quantizer._component_inputs(quantizer._project_in(rows), indices)
-    for position, (component, vectors, column) in enumerate(inputs):
-        yield from pieces(
-            component, all_valid(vectors), column, (*where, _label(quantizer, position)), is_sequence
-        )
+    is_sequence, several = _is_sequence(quantizer), len(quantizer.quantizers) < len(quantizer.order)
+    inputs = quantizer._component_inputs(quantizer._project_in(piece.rows), piece.indices)
+    inner = [
+        Piece((*piece.where, _label(quantizer, k)), component, all_valid(vectors), column, is_sequence, several)
+        for k, (component, vectors, column) in enumerate(inputs)
+    ]
+    for each in inner:
+        yield from pieces(each)
+    for each, number in zip(inner, quantizer.order, strict=False):
+        if several:
+            name = f"{SHARED} {number}" if len(quantizer.quantizers) > 1 else SHARED
+            yield _inside_wrappers(each._replace(where=(*piece.where, name), after_others=False, shared=False))
+
+
+def _inside_wrappers(piece: Piece) -> Piece:
+    rows, quantizer = piece.rows, piece.quantizer
+    while isinstance(quantizer, EnclosingQuantizer):
+        rows, quantizer = quantizer._project_in(rows), quantizer.quantizer
+    return piece._replace(rows=rows, quantizer=quantizer)
 
 
 def flat_indices(quantizer: Quantizer, indices: Tensor) -> Tensor:
@@ -71,6 +89,15 @@ def map_values(quantizer: PyramidQuantizer, rows: Rows, indices: Tensor) -> tupl
         for each in (walk.target, torch.stack(walk.values).sum(0))
     )
     return target, total
+
+
+def bits_per_vector(quantizer: Quantizer, rows: Rows) -> float:
+    """log₂ of the number of values that indices tell apart, per vector; of maps, a mean over their positions."""
+    bits = [math.log2(size) for size in quantizer.codebook_sizes]
+    if not isinstance(quantizer, PyramidQuantizer):
+        return sum(bits)
+    cells = [math.prod(size) for size in quantizer._sizes_of(quantizer._project_in(rows))]
+    return sum(count * each for count, each in zip(cells, bits, strict=False)) / cells[-1]
 
 
 def _is_sequence(quantizer: Quantizer) -> bool:

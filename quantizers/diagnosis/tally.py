@@ -1,7 +1,6 @@
 """Sums over batches, from which the measures of a quantizer follow."""
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -12,7 +11,7 @@ from quantizers.core.base import Quantizer
 from quantizers.core.row_quantizer import RowQuantizer
 from quantizers.diagnosis.measures import Drawn, Measures
 from quantizers.diagnosis.moments import Moments, Sample
-from quantizers.diagnosis.pieces import Piece, map_values
+from quantizers.diagnosis.pieces import Piece, bits_per_vector, map_values
 from quantizers.diagnosis.rate import attainable_share
 from quantizers.diagnosis.spaces import approximated, code_space, compared, digits
 from quantizers.kernels.common.wide import wide
@@ -28,9 +27,12 @@ MOST_LEVELS = 1024
 class Tally:
     """What the batches say about one quantizer; `Codebook` says what they say about each of its codebooks."""
 
-    def __init__(self, quantizer: Quantizer, where: Sequence[str]) -> None:
+    def __init__(self, piece: Piece) -> None:
+        quantizer = piece.quantizer
         self.quantizer = quantizer
-        self.where = tuple(where)
+        self.where = piece.where
+        self.shared = piece.shared
+        self.bits = bits_per_vector(quantizer, piece.rows)
         self.vectors = Moments()
         self.lost = 0.0
         self.before = self.after = 0.0
@@ -74,7 +76,6 @@ class Tally:
     def measures(self, name: str, not_finite: int) -> list[Measures]:
         """The measures of the quantizer, then those of its codebooks if it has several."""
         quantizer = self.quantizer
-        bits = sum(math.log2(size) for size in quantizer.codebook_sizes)
         sampled = self.sample.tensors()
         weight = getattr(quantizer, "commitment_weight", None)
         lost = self.lost / (self.vectors.variance * self.vectors.count) if self.vectors.variance else None
@@ -89,16 +90,17 @@ class Tally:
         whole = Measures(
             name=name,
             part=" / ".join(self.where),
-            bits=bits,
+            bits=self.bits,
             code_dim=quantizer.code_dim,
             vectors=count or sum(codebook.vectors_seen for codebook in self.codebooks[:1]),
             not_finite=not_finite,
             lost=lost,
-            attainable=attainable_share(sampled[0], bits) if sampled else None,
+            attainable=attainable_share(sampled[0], self.bits) if sampled else None,
             commitment=lost if weight else None,
             commitment_weight=weight,
             left=self.after / self.before if self.before else None,
             levels=None if self.levels is None else tuple(tuple(each.tolist()) for each in self.levels),
+            shared=self.shared,
             quantizer=quantizer,
             drawn=self._drawn(single),
             **own,  # type: ignore[arg-type]
@@ -114,6 +116,7 @@ class Tally:
                 code_dim=self.quantizer.code_dim,
                 vectors=codebook.vectors_seen,
                 not_finite=0,
+                shared=self.shared,
                 quantizer=self.quantizer,
                 drawn=codebook.drawn(),
                 **codebook.measured(),  # type: ignore[arg-type]

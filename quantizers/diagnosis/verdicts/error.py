@@ -2,7 +2,7 @@
 
 from quantizers.diagnosis.findings import Finding
 from quantizers.diagnosis.measures import Measures
-from quantizers.diagnosis.verdicts.kinds import is_collapsed, learns, seeks_nearest, warm_start
+from quantizers.diagnosis.verdicts.kinds import approximates, is_collapsed, warm_start
 
 LEAST_EFFICIENCY = 0.25
 """The least share of the possible reduction of the error.
@@ -15,13 +15,10 @@ worst case, and more with more codes. So a codebook that reaches less than a qua
 
 def judge(measures: Measures) -> Finding | None:
     """Compare 1 − (share lost) with what the bits allow; of whole quantizers, whose codes can adapt."""
-    lost, attainable = measures.lost, measures.attainable
-    if measures.part or lost is None or attainable is None or attainable > 0.999 or is_collapsed(measures):
+    lost, attainable, efficiency = measures.lost, measures.attainable, measures.efficiency
+    if measures.part or lost is None or attainable is None or efficiency is None or is_collapsed(measures):
         return None
-    if measures.codebook_size is not None and not (learns(measures) and seeks_nearest(measures)):
-        return None
-    efficiency = (1 - lost) / (1 - attainable)
-    if efficiency >= LEAST_EFFICIENCY or (measures.commitment or 0.0) > 1:
+    if efficiency >= LEAST_EFFICIENCY or (measures.commitment or 0.0) > 1 or not approximates(measures):
         return None
     return Finding(
         "large-quantization-error",

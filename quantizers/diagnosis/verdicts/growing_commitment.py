@@ -2,7 +2,7 @@
 
 from quantizers.diagnosis.findings import Finding
 from quantizers.diagnosis.measures import Measures
-from quantizers.diagnosis.verdicts.kinds import is_collapsed, seeks_nearest, warm_start
+from quantizers.diagnosis.verdicts.kinds import approximates, is_collapsed, warm_start
 
 LARGEST_COMMITMENT = 1.0
 """The largest commitment term mean ‖z − e‖², relative to the variance of the vectors.
@@ -17,7 +17,7 @@ def judge(measures: Measures) -> Finding | None:
     commitment = measures.commitment
     if commitment is None or commitment <= LARGEST_COMMITMENT or measures.part or is_collapsed(measures):
         return None
-    if not seeks_nearest(measures):  # a grid does not move, and IBQ compares products
+    if not approximates(measures):
         return None
     return Finding(
         "growing-commitment",

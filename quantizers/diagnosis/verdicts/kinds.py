@@ -24,10 +24,9 @@ def is_grid(measures: Measures) -> bool:
     return isinstance(measures.quantizer, GridQuantizer)
 
 
-def learns(measures: Measures) -> bool:
+def _learns(quantizer: Quantizer) -> bool:
     """Whether training can adapt the codes to the vectors, by gradients or by averages."""
-    quantizer = measures.quantizer
-    return quantizer is not None and (quantizer.observes or any(True for _ in quantizer._code_parameters()))
+    return quantizer.observes or any(True for _ in quantizer._code_parameters())
 
 
 def is_collapsed(measures: Measures) -> bool:
@@ -47,10 +46,25 @@ def dim_of(measures: Measures) -> int | str:
     return "dim" if measures.quantizer is None else measures.quantizer.dim
 
 
-def seeks_nearest(measures: Measures) -> bool:
-    """Whether the code of a vector is the nearest one, so that the distance between the two means something."""
+def approximates(measures: Measures) -> bool:
+    """Whether learned codes are to lie close to the vectors that choose them.
+
+    So it is where the nearest code is chosen and a commitment loss exists. IBQ compares products, the vectors of
+    Gumbel are logits, and the codes of lattices and random projections stay.
+    """
     quantizer = measures.quantizer
-    return quantizer is not None and quantizer._index_rule.get("choice") == "nearest"
+    if quantizer is None:
+        return False
+    parts = [
+        each for each in quantizer.modules() if isinstance(each, Quantizer) and not hasattr(each, "components")
+    ]
+    return all(map(_approximates, parts))
+
+
+def _approximates(quantizer: Quantizer) -> bool:
+    if not hasattr(quantizer, "commitment_weight") or not _learns(quantizer):
+        return False
+    return quantizer._index_rule.get("choice", "nearest") == "nearest" and not isinstance(quantizer, GridQuantizer)
 
 
 def tables(quantizer: Quantizer | None) -> bool:

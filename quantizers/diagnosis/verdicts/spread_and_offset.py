@@ -4,7 +4,7 @@ import math
 
 from quantizers.diagnosis.findings import Finding
 from quantizers.diagnosis.measures import Measures
-from quantizers.diagnosis.verdicts.kinds import is_collapsed, is_grid, learns, warm_start
+from quantizers.diagnosis.verdicts.kinds import approximates, is_collapsed, warm_start
 
 LARGEST_RATIO = 3.0
 """How many times the spread of the codes may be larger or smaller than that of fitted codes.
@@ -13,6 +13,12 @@ Codes that are means of vectors spread less than the vectors: by the factor √(
 variance that quantization loses. The expectation takes the share for D that the codebook's bits could attain on
 Gaussian vectors. Codes of k-means on Gaussian vectors keep within this factor; the test searches for others. Codes
 that start at N(0, 1/D) while the vectors have another scale leave the range.
+"""
+LEAST_EFFICIENCY = 0.5
+"""From this share of the possible reduction of the error on, codes serve the vectors wherever they lie.
+
+Codes that are seldom used may lie far away without harm, such as those of the last stages of a residual quantizer,
+whose vectors become smaller while it trains.
 """
 LARGEST_OFFSET = 1.0
 """How far the mean of the codes may lie from the mean of the vectors, in spreads of the vectors.
@@ -24,7 +30,9 @@ At 1 the distance from a typical vector to the mean of the codes has doubled in 
 def judge(measures: Measures) -> Finding | None:
     """Compare the spread of the codes with the spread that fitted codes would have, and the two means."""
     size, vectors, codes = measures.codebook_size, measures.vector_spread, measures.code_spread
-    if is_grid(measures) or not learns(measures) or is_collapsed(measures) or size is None or size < 2:
+    if size is None or size < 2 or measures.shared or is_collapsed(measures) or not approximates(measures):
+        return None
+    if measures.efficiency is not None and measures.efficiency >= LEAST_EFFICIENCY:
         return None
     if not vectors or codes is None or measures.offset is None:
         return None

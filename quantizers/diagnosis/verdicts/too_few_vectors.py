@@ -22,7 +22,7 @@ def judge(measures: Measures) -> Finding | None:
             "quantizers.diagnose(model, batches, forward=lambda model, batch: ...)",
         )
     size = measures.codebook_size
-    if size is None or size < 2 or is_grid(measures) or has_enough_vectors(measures):
+    if size is None or size < 2 or measures.shared or is_grid(measures) or has_enough_vectors(measures):
         return None
     return Finding(
         "too-few-vectors",
