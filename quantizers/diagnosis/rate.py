@@ -23,6 +23,6 @@ def attainable_share(vectors: Tensor, bits: float) -> float:
     logs = values.log2()  # descending
     counts = torch.arange(1, len(values) + 1, device="cpu")
     levels = (logs.cumsum(0) - 2 * bits) / counts  # log₂ θ, if the first axes get all the bits
-    used = int((levels < logs).sum())  # levels[i] < logs[i] holds for the first axes and for no others
+    used = max(1, int((levels < logs).sum()))  # levels[i] < logs[i] holds for the first axes and for no others
     level = 2.0 ** levels[used - 1]
     return float(values.clamp(max=float(level)).sum() / values.sum())

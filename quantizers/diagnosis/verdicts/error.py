@@ -11,12 +11,16 @@ With its bits, a codebook could reduce the error on Gaussian vectors of this cov
 `rate.attainable_share`. Codes of k-means on Gaussian vectors reach 46 % of this reduction with two codes, the
 worst case, and more with more codes. So a codebook that reaches less than a quarter is not fitted to its vectors.
 """
+FEWEST_PER_CHANNEL = 10
+"""The fewest vectors per channel of a code: fewer make some principal axes look shorter than they are."""
 
 
 def judge(measures: Measures) -> Finding | None:
     """Compare 1 − (share lost) with what the bits allow; of whole quantizers, whose codes can adapt."""
     lost, attainable, efficiency = measures.lost, measures.attainable, measures.efficiency
     if measures.part or lost is None or attainable is None or efficiency is None or is_collapsed(measures):
+        return None
+    if measures.vectors < FEWEST_PER_CHANNEL * measures.code_dim:
         return None
     if efficiency >= LEAST_EFFICIENCY or (measures.commitment or 0.0) > 1 or not approximates(measures):
         return None
