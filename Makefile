@@ -6,7 +6,7 @@
 # PYTHON=python3.12     the interpreter that the virtual environment is made with
 # VENV=elsewhere        where that environment lies
 # VENV=                 none: use PYTHON with the torch that it already has, install nothing
-# PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu    PyTorch for the CPU: on Linux some gigabytes less
+# PIP_EXTRA_INDEX_URL=...    an index that has PyTorch builds for the CPU: on Linux some gigabytes less
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=

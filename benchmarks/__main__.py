@@ -52,6 +52,8 @@ def main() -> None:
         )
     # Before torch is imported. Its profiler warns of memory that was allocated earlier, which cost.py leaves out.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    if command is ALL:
+        importlib.import_module("quantizers").warn_unused_codes(False)  # plain VQ is trained here on purpose
     importlib.import_module(command.module).app(prog_name="python -m benchmarks")
 
 

@@ -60,6 +60,7 @@ from quantizers.core.name_collision import warn_if_mixed
 from quantizers.core.output import QuantizerOutput
 from quantizers.core.registry import available, create, options, register, register_scheme
 from quantizers.core.row_quantizer import RowQuantizer
+from quantizers.core.unused_codes import warn_unused_codes
 from quantizers.kernels.common.dispatch import use_implementation
 from quantizers.scalar.bernoulli import BernoulliQuantizer
 from quantizers.scalar.bsq import BSQ
@@ -159,6 +160,7 @@ __all__ = [
     "unplug",
     "use_implementation",
     "warm_start",
+    "warn_unused_codes",
 ]
 
 warn_if_mixed(__path__[0])

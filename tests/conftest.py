@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+import quantizers
 from tests.cases import Case
 
 settings.register_profile(
@@ -129,6 +130,12 @@ def _seeded_and_poisoned() -> Iterator[None]:
     torch.set_flush_denormal(False)  # libraries that Inductor compiles turn it on in torch 2.4
     yield
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _unused_codes_are_no_news() -> None:
+    """Tests train codebooks that die; tests/core/test_unused_codes.py switches the warning on."""
+    quantizers.warn_unused_codes(False)
 
 
 @pytest.fixture(scope="session")

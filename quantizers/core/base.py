@@ -20,6 +20,7 @@ from quantizers.core.layout import Rows, from_rows, to_rows
 from quantizers.core.learned_codes import LearnedCodes
 from quantizers.core.method_calls import MethodCall, through_forward
 from quantizers.core.output import QuantizerOutput
+from quantizers.core.unused_codes import look_for_unused_codes
 from quantizers.kernels.common.dispatch import without_autocast
 
 
@@ -188,6 +189,8 @@ class Quantizer(RecordedConstruction, CodeIndices, CodeHooks, CodeCandidates, Le
             quantized = quantized.where(rows.mask[:, None], 0.0)
         quantized = from_rows(quantized.to(x.dtype), rows.shape, self.channel_dim, like=x)
         event = ForwardEvent(x, mask, self._reshape_indices(indices, rows.shape), True, sizes)
+        if self.training and not torch.compiler.is_compiling():
+            look_for_unused_codes(self, event)
         return QuantizerOutput(quantized, self._notify_code_hooks(event), loss.to(rows.vectors.dtype))
 
     def _listed(self, sizes: Sequence[Any] | None) -> Sequence[Any] | None:

@@ -14,6 +14,7 @@ from quantizers.core.arguments.checks import check_at_least, check_integers
 from quantizers.core.base import Quantizer
 from quantizers.core.recompute import choose, is_recomputing
 from quantizers.monitoring import metrics
+from quantizers.monitoring.usage_plot import plot_usage
 
 try:
     from torchmetrics import Metric
@@ -130,17 +131,21 @@ class CodebookUsage(Metric):
         return [row[FIRST : FIRST + size] for row, size in zip(self.slots, self.sizes, strict=True)]
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """Plot a result of `compute`, or a list of results over time.
+        """Plot the codes in use and the perplexity of each codebook, both in percent of its codes.
+
+        One result becomes bars, with a dashed line at what so many vectors could use at most; a list becomes lines
+        over its steps.
 
         Args:
-            val: a result of `compute`, or a list with one result per step; by default the present result.
+            val: a result of `compute` or `forward`, or a list with one result per step; by default the present
+                result.
             ax: matplotlib axes to draw into.
 
         Returns: the figure (None if `ax` is given) and the axes.
 
-        Raises: ModuleNotFoundError without matplotlib.
+        Raises: ModuleNotFoundError without matplotlib; ValueError for an empty list.
         """
-        return self._plot(val, ax)
+        return plot_usage(self.compute() if val is None else val, self.sizes, ax)
 
     def set_dtype(self, dst_type: str | torch.dtype) -> Self:
         """Return the metric unchanged: counts are always int64, and the results of `compute` float32."""

@@ -214,17 +214,42 @@ def test_counts_stay_whole_numbers_whatever_dtype_is_asked_for() -> None:
 
 @pytest.mark.parametrize("sizes", [8, (8, 8, 5)])
 def test_it_is_drawn(sizes: Any) -> None:
-    """The present values, and values over time: a line for each name."""
+    """The present values as bars, and values over time as lines, in percent of each codebook."""
     figures = pytest.importorskip("matplotlib.figure", reason="the extra `bench` has it")
     usage, kept = CodebookUsage(sizes), []
     for step in range(3):
         usage.update(torch.full((2,) if sizes == 8 else (2, 3), step))
         kept.append(usage.compute())
     present, over_time = (figures.Figure().subplots() for _ in range(2))
-    usage.plot(ax=present)
-    assert [line.get_label() for line in present.lines] == list(kept[0])
+    figure, axes = usage.plot(ax=present)
+    assert figure is None
+    assert axes is present
+    used, even = present.containers
+    expected = [100 * share for share in kept[-1]["utilization"].reshape(-1).tolist()]
+    assert [bar.get_height() for bar in used] == pytest.approx(expected)
+    shares = kept[-1]["perplexity"].reshape(-1) / torch.tensor(sizes)
+    assert [bar.get_height() for bar in even] == pytest.approx((100 * shares).tolist())
     usage.plot(kept, ax=over_time)
-    assert len(over_time.lines) == len(kept[0]) * usage.compute()["entropy"].numel()
+    codebooks = kept[0]["entropy"].numel()
+    assert len(over_time.lines) == 2 * codebooks
+    assert over_time.lines[0].get_ydata() == pytest.approx([12.5, 25, 37.5])
+    names = ["codes in use", "perplexity"]
+    numbered = [f"{number}: {name}" for number in range(codebooks) for name in names]
+    assert [line.get_label() for line in over_time.lines] == (names if sizes == 8 else numbered)
+
+
+def test_it_draws_a_figure_of_its_own() -> None:
+    pyplot = pytest.importorskip("matplotlib.pyplot", reason="the extra `bench` has it")
+    usage = CodebookUsage([8] * 20)
+    usage.update(torch.zeros(4, 20, dtype=torch.int64))
+    figure, axes = usage.plot()
+    assert axes.figure is figure
+    pyplot.close(figure)
+    figure, axes = usage.plot([usage.compute()] * 40)
+    assert len([line for line in axes.lines if not line.get_label().startswith("_")]) == 4  # first and last
+    pyplot.close(figure)
+    with pytest.raises(ValueError, match="val is an empty list"):
+        usage.plot([], ax=axes)
 
 
 def test_update_does_not_wait_for_the_device() -> None:

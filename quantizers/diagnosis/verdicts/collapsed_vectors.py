@@ -2,7 +2,7 @@
 
 from quantizers.diagnosis.findings import Finding
 from quantizers.diagnosis.measures import Measures
-from quantizers.diagnosis.verdicts.kinds import is_collapsed
+from quantizers.diagnosis.verdicts.kinds import is_collapsed, is_grid
 
 
 def judge(measures: Measures) -> Finding | None:
@@ -11,7 +11,7 @@ def judge(measures: Measures) -> Finding | None:
     This is a few roundings of float32 (2⁻²⁴ each), as an encoder makes them that computes the same vector from
     every input. Then one code represents all vectors, and quantizer losses fall to zero.
     """
-    if not is_collapsed(measures) or measures.part:
+    if not is_collapsed(measures) or measures.part or is_grid(measures):  # a bound makes large vectors equal
         return None
     return Finding(
         "loss-at-zero",
