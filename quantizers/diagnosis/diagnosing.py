@@ -113,7 +113,7 @@ def diagnose(
         )
     measures = _measures(model, observer, meter)
     findings = [(each.name, verdict) for each in measures for judge in VERDICTS if (verdict := judge(each))]
-    if not problem:
+    if not problem and (loss is not None or "" not in outer):  # a quantizer alone has no loss to measure
         problem = meter.why_not(outer)
     return Diagnosis(tuple(measures), joined_by_quantizer(findings), count, problem)
 

@@ -10,11 +10,13 @@ from quantizers.diagnosis.measures import Drawn, Measures
 try:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure  # not pyplot: no display, no global state
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 except ImportError as error:
     raise ImportError("Diagnosis.plot needs matplotlib: pip install 'quantizers-torch[cli]'") from error
 
 GREY, PALE = "#666666", "#c8c8c8"
 VECTOR, USED, DEAD = "#b8cfe0", "#0072B2", "#D55E00"
+PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 MOST_VECTORS = 2000
 MOST_CODES = 4096
 
@@ -46,7 +48,8 @@ def _scatter(axes: Axes, measures: Measures, drawn: Drawn) -> None:
     )
     if drawn.codes is not None:
         used = _used(drawn)
-        for chosen, color, label in ((~used, DEAD, "dead codes"), (used, USED, "codes in use")):
+        in_use = "codes in this sample" if measures.levels else "codes in use"
+        for chosen, color, label in ((~used, DEAD, "dead codes"), (used, USED, in_use)):
             codes = drawn.codes[chosen]
             if len(codes):
                 axes.scatter(
@@ -84,6 +87,10 @@ def _ranks(axes: Axes, drawn: Drawn) -> None:
     if len(shares) < size:
         axes.axvspan(len(shares) + 0.5, size, color=DEAD, alpha=0.12, linewidth=0)
     axes.set(xscale="log", yscale="log", xlim=(0.9, max(size, 2)))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(PLAIN)
+        axis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("rank of the code", fontsize=8.5)
     axes.set_ylabel("share of the vectors (%)", fontsize=8.5)
     axes.set_title(f"{len(shares):,} of {size:,} codes in use", fontsize=10, loc="left")

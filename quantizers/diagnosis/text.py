@@ -8,7 +8,6 @@ from quantizers.diagnosis.findings import Finding
 from quantizers.diagnosis.measures import Measures
 
 WIDTH = 100
-WIDEST_NAME = 27
 COLUMNS = (
     "quantizer", "codes", "vectors", "in use", "perplexity", "lost %", "spread", "of codes", "offset", "gradient"
 )  # fmt: skip
@@ -17,9 +16,12 @@ COLUMNS = (
 def table(measures: Iterable[Measures]) -> str:
     """The measures as text, one line for each quantizer and each of its parts."""
     rows = [COLUMNS, *map(_cells, measures)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    names, *others = zip(*rows, strict=True)
+    widths = [max(map(len, column)) for column in others]
+    room = min(max(map(len, names)), WIDTH - sum(width + 2 for width in widths))
     return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows
+        "  ".join([_shortened(row[0], room).ljust(room), *map(str.rjust, row[1:], widths)]).rstrip()
+        for row in rows
     )
 
 
@@ -57,10 +59,8 @@ def html_table(measures: Sequence[Measures], findings: Sequence[Finding], note: 
 
 
 def _cells(measures: Measures) -> tuple[str, ...]:
-    name = f"  {measures.part}" if measures.part else measures.label
-    name = name if len(name) <= WIDEST_NAME else f"…{name[1 - WIDEST_NAME :]}"
     return (
-        name,
+        f"  {measures.part}" if measures.part else measures.label,
         _codes(measures),
         f"{measures.vectors:,}",
         "" if measures.codes_in_use is None else f"{measures.codes_in_use:,}",
@@ -71,6 +71,10 @@ def _cells(measures: Measures) -> tuple[str, ...]:
         _number(measures.offset, ".2f"),
         _passed(measures),
     )
+
+
+def _shortened(name: str, room: int) -> str:
+    return name if len(name) <= room else f"…{name[1 - room :]}"
 
 
 def _codes(measures: Measures) -> str:
