@@ -34,6 +34,6 @@ def _remedy(measures: Measures) -> tuple[str, str]:
             f"torch.nn.BatchNorm1d({dim_of(measures)})  # before the quantizer",
         )
     return (
-        "Raise the weight of the entropy loss, which makes both values of a bit equally frequent.",
+        "Double the weight of the entropy loss, which makes both values of a bit frequent; again if needed.",
         f"{measures.path}.entropy_weight = {2 * weight or 0.1:.4g}",
     )

@@ -54,7 +54,10 @@ def _remedy(measures: Measures) -> tuple[str, str]:
     weight = getattr(quantizer, "entropy_weight", None)
     if weight is not None:
         larger = 2 * weight or 0.1
-        return "Raise the weight of the entropy loss.", f"{measures.path}.entropy_weight = {larger:.4g}"
+        return (
+            "Double the weight of the entropy loss; again if needed.",
+            f"{measures.path}.entropy_weight = {larger:.4g}",
+        )
     if is_grid(measures):
         return (
             "Use fewer levels, or train longer: the encoder does not spread its vectors over the grid.",
