@@ -183,8 +183,7 @@ assert found["groups of one bit"][1] < found["default groups"][1]
 #
 # As a stand-in for a transformer, a small network predicts the code of a patch from that of its left neighbour.
 # Both heads give cross entropies in bits per code, which can be compared with each other, and with what the
-# frequencies of the training codes alone predict. (The cat resembles none of the three training photographs, so do
-# not expect much.)
+# frequencies of the training codes alone predict.
 
 # %%
 tokenizer = models["default groups"]
