@@ -73,7 +73,8 @@ plt.show()
 #
 # Put the quantizer inside autocast like the rest of the model. The quantized vectors have the dtype of what the
 # encoder gave, so that the decoder goes on in it; indices are int64, and the loss is float32. With fp16 use a
-# gradient scaler, as always: a step that it skips because gradients overflowed leaves the codes unchanged.
+# gradient scaler, as always: a step that it skips because gradients overflowed changes no code that the loss
+# trains. (The moving averages of `ema_vq` follow the vectors of each forward.)
 
 
 # %%
