@@ -129,9 +129,7 @@ for name, model in models.items():
     share = nn.functional.mse_loss(reconstruction, held_out) / held_out.var()
     counts = quantizers.metrics.code_counts(indices, model.quantizer.codebook_size)
     used, bits = (counts > 0).sum(), quantizers.metrics.entropy(counts)
-    print(
-        f"{name}: error {share:.0%} of the variance, {used} codes in {indices.numel()} tokens, {bits:.1f} bits per token"
-    )
+    print(f"{name}: error {share:.0%} of the variance, {used} codes, {bits:.1f} bits per token")
 
 # %%
 model = models["fsq"]
