@@ -20,19 +20,22 @@ from torch import nn
 import quantizers
 from quantizers import metrics
 
-BITS, SIDE = 32, 8
+BITS, SIDE, WIDTH = 32, 8, 128
 torch.manual_seed(0)
 
 
 def patches(photograph):
-    """uint8 [H, W, 3] → float32 [rows, columns, 192] in [−1, 1], a row for each patch of 8 × 8 pixels."""
+    """uint8 [H, W, 3] → float32 [rows, columns, 192] in [−1, 1]: patches of 8 × 8 pixels."""
     pixels = torch.tensor(photograph) / 127.5 - 1
     return pixels.unfold(0, SIDE, SIDE).unfold(1, SIDE, SIDE).flatten(2)
 
 
-training = [patches(photograph) for photograph in (data.astronaut(), data.coffee(), data.rocket())]
+training = [patches(pixels) for pixels in (data.astronaut(), data.coffee(), data.rocket())]
 held_out = patches(data.chelsea())
-train_patches, test_patches = torch.cat([grid.flatten(0, 1) for grid in training]), held_out.flatten(0, 1)
+train_patches, test_patches = (
+    torch.cat([grid.flatten(0, 1) for grid in training]),
+    held_out.flatten(0, 1),
+)
 
 # %% [markdown]
 # ## A channel is a bit
@@ -86,9 +89,9 @@ class PatchCoder(nn.Module):
     def __init__(self, **options):
         super().__init__()
         torch.manual_seed(0)
-        self.encoder = nn.Sequential(nn.Linear(3 * SIDE**2, 128), nn.SiLU(), nn.Linear(128, BITS))
-        self.decoder = nn.Sequential(nn.Linear(BITS, 128), nn.SiLU(), nn.Linear(128, 3 * SIDE**2))
-        self.quantizer = quantizers.create("bsq", dim=BITS, codebook_size=2**BITS, **options)
+        self.encoder = nn.Sequential(nn.Linear(192, WIDTH), nn.SiLU(), nn.Linear(WIDTH, BITS))
+        self.decoder = nn.Sequential(nn.Linear(BITS, WIDTH), nn.SiLU(), nn.Linear(WIDTH, 192))
+        self.quantizer = quantizers.create("bsq", BITS, codebook_size=2**BITS, **options)
 
     def forward(self, x):
         quantized, indices, loss = self.quantizer(self.encoder(x))
@@ -107,7 +110,10 @@ def train(model, steps=300):
     return model.eval()
 
 
-models = {"groups of one bit": train(PatchCoder(group_bits=1)), "default groups": train(PatchCoder())}
+models = {
+    "groups of one bit": train(PatchCoder(group_bits=1)),
+    "default groups": train(PatchCoder()),
+}
 
 # %% [markdown]
 # ## Measure bits, not codes
@@ -132,26 +138,29 @@ def to_groups(indices):
 
 
 def entropies(indices):
-    """The sum of the entropies of single bits, and that of the four groups of eight, in bits per code."""
-    single = sum(metrics.entropy(metrics.code_counts(bit, 2)) for bit in to_bits(indices).T)
-    return single, sum(metrics.entropy(metrics.code_counts(group, 256)) for group in to_groups(indices).T)
+    """The sums of the entropies of single bits, and of groups of eight, in bits per code."""
+    bits = [metrics.code_counts(bit, 2) for bit in to_bits(indices).T]
+    groups = [metrics.code_counts(group, 256) for group in to_groups(indices).T]
+    return sum(map(metrics.entropy, bits)), sum(map(metrics.entropy, groups))
 
 
-figure, axes = plt.subplots(2, 2, figsize=(7, 4.6), layout="constrained", height_ratios=(1, 2.6), sharex="col")
+ratios = {"height_ratios": (1, 2.6)}
+figure, axes = plt.subplots(2, 2, figsize=(7, 4.6), layout="constrained", **ratios)
 found = {}
 for (top, bottom), (name, model) in zip(axes.T, models.items(), strict=True):
     with torch.no_grad():
         reconstruction, indices, _ = model(test_patches)
     found[name] = single, together = entropies(indices)
     error = nn.functional.mse_loss(reconstruction, test_patches)
-    print(f"{name}: single bits {single:.1f}, groups of eight {together:.1f} bits per code, error {error:.3f}")
+    print(f"{name}: bits {single:.1f}, groups of eight {together:.1f}, error {error:.3f}")
     bits = to_bits(indices).float()
     centred = bits - bits.mean(0)
     covariance = centred.T @ centred / len(bits)
     spread = covariance.diagonal().sqrt().clamp(min=1e-6)
     top.bar(range(BITS), bits.mean(0).numpy(), color="tab:gray")
     top.set(title=name, ylim=(0, 1), ylabel="share of ones")
-    shown = bottom.imshow((covariance / spread / spread[:, None]).abs().numpy(), vmin=0, vmax=1, cmap="Blues")
+    correlation = (covariance / spread / spread[:, None]).abs()
+    shown = bottom.imshow(correlation.numpy(), vmin=0, vmax=1, cmap="Blues")
     bottom.set(xlabel="bit", ylabel="bit")
 figure.colorbar(shown, ax=axes[1], label="absolute correlation")
 plt.show()
@@ -188,10 +197,11 @@ assert found["groups of one bit"][1] < found["default groups"][1]
 # %%
 tokenizer = models["default groups"]
 with torch.no_grad():
-    pairs = [tokenizer.quantizer.encode(tokenizer.encoder(grid)) for grid in [*training, held_out]]
-left = torch.cat([grid[:, :-1].flatten() for grid in pairs[:3]])
-right = torch.cat([grid[:, 1:].flatten() for grid in pairs[:3]])
-test_left, test_right = pairs[3][:, :-1].flatten(), pairs[3][:, 1:].flatten()
+    latents = [tokenizer.encoder(grid) for grid in [*training, held_out]]
+    codes = [tokenizer.quantizer.encode(z) for z in latents]
+left = torch.cat([grid[:, :-1].flatten() for grid in codes[:3]])
+right = torch.cat([grid[:, 1:].flatten() for grid in codes[:3]])
+test_left, test_right = codes[3][:, :-1].flatten(), codes[3][:, 1:].flatten()
 
 
 class GroupHeads(nn.Module):
@@ -203,7 +213,8 @@ class GroupHeads(nn.Module):
 
     def nats(self, state, targets):
         logits = self.heads(state).unflatten(-1, (4, 256))
-        return nn.functional.cross_entropy(logits.flatten(0, 1), to_groups(targets).flatten()) * 4
+        groups = to_groups(targets)
+        return 4 * nn.functional.cross_entropy(logits.flatten(0, 1), groups.flatten())
 
 
 class BitHeads(nn.Module):
@@ -215,7 +226,8 @@ class BitHeads(nn.Module):
 
     def nats(self, state, targets):
         bits = to_bits(targets).float()
-        return nn.functional.binary_cross_entropy_with_logits(self.heads(state), bits) * BITS
+        logits = self.heads(state)
+        return BITS * nn.functional.binary_cross_entropy_with_logits(logits, bits)
 
 
 counts = torch.stack([metrics.code_counts(group, 256) for group in to_groups(right).T]) + 1
@@ -228,13 +240,15 @@ for heads in (GroupHeads(128), BitHeads(128)):
     optimizer = torch.optim.Adam([*trunk.parameters(), *heads.parameters()], lr=2e-3)
     for _ in range(200):
         chosen = torch.randint(len(left), (256,))
-        heads.nats(trunk(tokenizer.quantizer.decode(left[chosen])), right[chosen]).backward()
+        state = trunk(tokenizer.quantizer.decode(left[chosen]))
+        heads.nats(state, right[chosen]).backward()
         optimizer.step()
         optimizer.zero_grad()
     with torch.no_grad():
         nats = heads.nats(trunk(tokenizer.quantizer.decode(test_left)), test_right).item()
     weights = sum(weight.numel() for weight in heads.parameters())
-    print(f"{type(heads).__name__}: {nats / math.log(2):.1f} bits per code, {weights:,} weights")
+    bits = nats / math.log(2)
+    print(f"{type(heads).__name__}: {bits:.1f} bits per code, {weights:,} weights")
 
 # %% [markdown]
 # To sample, draw from each head and put the parts together again: `(groups << torch.arange(0, 32, 8)).sum(-1)` is

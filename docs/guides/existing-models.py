@@ -23,14 +23,14 @@ from torch import nn
 import quantizers
 from quantizers.adapters import Adapter, QuantizerSpec, from_pretrained, register_contract
 
-digits = torch.tensor(load_digits().images, dtype=torch.float32)[:, None] / 8 - 1  # [1797, 1, 8, 8]
+digits = torch.tensor(load_digits().images).float()[:, None] / 8 - 1  # [1797, 1, 8, 8]
 held_out, training = digits[:297], digits[297:]
 
 
 def train(model, steps, rate=2e-3, every=0):
     """Train; returns the held-out error every so many steps."""
     torch.manual_seed(1)
-    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=rate)
+    optimizer = torch.optim.Adam(model.parameters(), lr=rate)
     errors = []
     for step in range(steps + 1):
         if every and step % every == 0:
@@ -68,7 +68,7 @@ model = new_model()
 train(model, 130)
 trained = {name: value.clone() for name, value in model.state_dict().items()}
 original_error = error(model)
-print(f"trained model: {type(model.quantize).__name__}, held-out error {original_error:.3f}")
+print(f"{type(model.quantize).__name__}, held-out error {original_error:.3f}")
 
 # %% [markdown]
 # ## Keep the trained codes
@@ -125,13 +125,14 @@ for name in ("ema_vq", "ema_vq, warm start", "fsq"):
     if "warm start" in name:
         quantizers.warm_start(model, training.split(256))
     curves[name] = train(model, 24, rate=5e-4, every=4)
-    print(f"{name}: error {curves[name][0]:.3f} at first, {curves[name][-1]:.3f} after 24 steps")
+    first, *_, last = curves[name]
+    print(f"{name}: error {first:.3f} at first, {last:.3f} after 24 steps")
 assert curves["ema_vq, warm start"][0] < curves["ema_vq"][0]
 
 figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
 for name, errors in curves.items():
     axes.plot(range(0, 25, 4), errors, marker=".", label=name)
-axes.axhline(original_error, color="black", linestyle="--", linewidth=1, label="trained model")
+axes.axhline(original_error, color="black", linestyle="--", label="trained model")
 axes.set(xlabel="steps after plug_in", ylabel="held-out error", yscale="log")
 axes.legend(frameon=False, fontsize=9)
 axes.spines[["top", "right"]].set_visible(False)
@@ -189,13 +190,21 @@ class MyQuantizer(nn.Module):
     def forward(self, x):
         tokens = torch.cdist(x, self.table.expand(len(x), -1, -1)).argmin(-1)
         chosen = self.table[tokens]
-        return {"tokens": tokens, "vectors": x + (chosen - x).detach(), "loss": (chosen - x).square().mean()}
+        return {
+            "tokens": tokens,
+            "vectors": x + (chosen - x).detach(),
+            "loss": (chosen - x).square().mean(),
+        }
 
 
 class MyModel(nn.Module):
     def __init__(self):
         super().__init__()
-        self.encoder, self.bottleneck, self.decoder = nn.Linear(16, 8), MyQuantizer(32, 8), nn.Linear(8, 16)
+        self.encoder, self.bottleneck, self.decoder = (
+            nn.Linear(16, 8),
+            MyQuantizer(32, 8),
+            nn.Linear(8, 16),
+        )
 
     def forward(self, x):
         found = self.bottleneck(self.encoder(x))

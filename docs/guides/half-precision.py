@@ -21,12 +21,13 @@ torch.manual_seed(0)
 
 
 def patches(photograph):
-    """uint8 [H, W, 3] → float32 [count, 192] in [−1, 1], a row for each patch of 8 × 8 pixels."""
+    """uint8 [H, W, 3] → float32 [count, 192] in [−1, 1]: patches of 8 × 8 pixels."""
     pixels = torch.tensor(photograph) / 127.5 - 1
     return pixels.unfold(0, SIDE, SIDE).unfold(1, SIDE, SIDE).flatten(2).flatten(0, 1)
 
 
-training = torch.cat([patches(data.astronaut()), patches(data.coffee()), patches(data.rocket())])
+photographs = (data.astronaut(), data.coffee(), data.rocket())
+training = torch.cat([patches(photograph) for photograph in photographs])
 held_out = patches(data.chelsea())
 
 # %% [markdown]
@@ -99,7 +100,7 @@ def train(model, dtype=None, scaled=False, steps=100):
     replacement = quantizers.DeadCodeReplacement(model, optimizer, decay=0.95)
     for _ in range(steps):
         x = training[torch.randint(len(training), (256,))]
-        with torch.autocast("cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None):
+        with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
             reconstruction, _, loss = model(x)
         loss = nn.functional.mse_loss(reconstruction.float(), x) + loss
         scaler.scale(loss).backward()
@@ -114,9 +115,8 @@ def train(model, dtype=None, scaled=False, steps=100):
 def report(name, model):
     reconstruction, indices, _ = model(held_out)
     error = nn.functional.mse_loss(reconstruction, held_out)
-    print(
-        f"{name:16} error {error:.4f}, {indices.unique().numel()} codes, codebook {model.quantizer.codebook.dtype}"
-    )
+    codes, dtype = indices.unique().numel(), model.quantizer.codebook.dtype
+    print(f"{name:16} error {error:.4f}, {codes} codes, codebook {dtype}")
 
 
 full = train(PatchCoder())
@@ -167,7 +167,7 @@ with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     rounded(torch.randn(100, 16))
 assert "its codes are rounded" in str(caught[0].message)
-rounded.train()  # the next train() or eval() restores float32, but not the digits that are lost
+rounded.train()  # train() and eval() restore float32, but not the digits that are lost
 assert rounded.codebook.dtype == torch.float32
 
 # %% [markdown]

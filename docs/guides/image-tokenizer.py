@@ -15,8 +15,6 @@ from torch import nn
 
 import quantizers
 
-torch.manual_seed(0)
-
 # %% [markdown]
 # ## Photographs
 #
@@ -47,7 +45,8 @@ def random_crops(photographs, count, side=32):
 
 def tiles(photograph, side=32):
     """The photograph cut into squares: [count, 3, side, side]."""
-    return photograph.unfold(1, side, side).unfold(2, side, side).flatten(1, 2).transpose(0, 1)
+    squares = photograph.unfold(1, side, side).unfold(2, side, side)
+    return squares.flatten(1, 2).transpose(0, 1)
 
 
 train_images = [to_tensor(photograph) for photograph in training]
@@ -95,7 +94,7 @@ class Tokenizer(nn.Module):
 
 def build(name):
     torch.manual_seed(0)
-    model = Tokenizer(nn.Identity())  # before the quantizer, so that each gets the same encoder and decoder
+    model = Tokenizer(nn.Identity())  # first, so that encoder and decoder start the same each time
     model.quantizer = quantizers.create(name, dim=32, codebook_size=512, channel_dim=1)
     return model
 
@@ -112,7 +111,8 @@ def build(name):
 def train(model, steps=160, replace=False):
     torch.manual_seed(1)  # the same crops each time
     optimizer = torch.optim.Adam(model.parameters(), lr=4e-3)
-    replacement = quantizers.DeadCodeReplacement(model, optimizer, decay=0.95) if replace else None
+    if replace:
+        replacement = quantizers.DeadCodeReplacement(model, optimizer, decay=0.95)
     model.train()
     for _ in range(steps):
         images = random_crops(train_images, 16)
@@ -120,7 +120,7 @@ def train(model, steps=160, replace=False):
         (nn.functional.mse_loss(reconstruction, images) + loss).backward()
         optimizer.step()
         optimizer.zero_grad()
-        if replacement is not None:
+        if replace:
             replacement.step()
     return model.eval()
 
@@ -171,14 +171,15 @@ print(f"fsq: {used:.1%} of the codes, PSNR {psnr:.1f} dB")
 # The network is fully convolutional, so that it takes larger images than it was trained on.
 
 # %%
-views = torch.stack([to_tensor(photograph)[:, 60:220, 120:280] for photograph in held_out])
+views = torch.stack([to_tensor(photograph)[:, 80:176, 150:246] for photograph in held_out])
 with torch.no_grad():
     rows = {"original": views} | {name: model(views)[0] for name, model in models.items()}
 figure, axes = plt.subplots(2, len(rows), figsize=(8, 4.3), layout="constrained")
 for column, (name, images) in zip(axes.T, rows.items(), strict=True):
     column[0].set_title(name.replace(", ", ",\n"), fontsize=10)
     for axis, image in zip(column, images, strict=True):
-        axis.imshow((image.clamp(-1, 1).permute(1, 2, 0) / 2 + 0.5).numpy())
+        pixels = image.clamp(-1, 1).permute(1, 2, 0) / 2 + 0.5
+        axis.imshow(pixels.numpy(), interpolation="nearest")
         axis.axis("off")
 plt.show()
 

@@ -19,7 +19,7 @@ from torch import nn
 import quantizers
 
 torch.manual_seed(0)
-digits = torch.tensor(load_digits().images, dtype=torch.float32)[:, None] / 8 - 1  # [1797, 1, 8, 8] in [−1, 1]
+digits = torch.tensor(load_digits().images).float()[:, None] / 8 - 1  # [1797, 1, 8, 8]
 held_out, training = digits[:297], digits[297:]
 
 # %% [markdown]
@@ -41,7 +41,12 @@ class Tokenizer(nn.Module):
             nn.Conv2d(32, 16, 3, padding=1),
         )
         self.quantizer = quantizers.create(
-            "var", dim=16, codebook_size=64, scales=(0.25, 0.5, 1.0), channel_dim=1, **options
+            "var",
+            dim=16,
+            codebook_size=64,
+            scales=(0.25, 0.5, 1.0),
+            channel_dim=1,
+            **options,
         )
         self.decoder = nn.Sequential(
             nn.Conv2d(16, 32, 3, padding=1),
@@ -60,7 +65,10 @@ model = Tokenizer()
 with torch.no_grad():
     reconstruction, indices, loss = model(training[:2])
 print("tokens", tuple(indices.shape))
-print("scale by scale", [tuple(tokens.shape) for tokens in model.quantizer.split(indices, (4, 4))])
+print(
+    "scale by scale",
+    [tuple(tokens.shape) for tokens in model.quantizer.split(indices, (4, 4))],
+)
 
 # %% [markdown]
 # At each scale the quantizer averages what is left of the map over the cells of a grid, quantizes the averages,
@@ -87,7 +95,8 @@ print("scale by scale", [tuple(tokens.shape) for tokens in model.quantizer.split
 def train(model, steps=120, replace=False):
     torch.manual_seed(1)
     optimizer = torch.optim.Adam(model.parameters(), lr=4e-3)
-    replacement = quantizers.DeadCodeReplacement(model, optimizer, decay=0.9) if replace else None
+    if replace:
+        replacement = quantizers.DeadCodeReplacement(model, optimizer, decay=0.9)
     model.train()
     for _ in range(steps):
         images = training[torch.randint(len(training), (64,))]
@@ -95,7 +104,7 @@ def train(model, steps=120, replace=False):
         (nn.functional.mse_loss(reconstruction, images) + loss).backward()
         optimizer.step()
         optimizer.zero_grad()
-        if replacement is not None:
+        if replace:
             replacement.step()
     return model.eval()
 
@@ -142,7 +151,8 @@ used["the same, dead codes replaced"] = codes_used(model)
 
 figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
 for number, (name, counts) in enumerate(used.items()):
-    bars = axes.bar([scale + 0.27 * number for scale in range(3)], counts, width=0.25, label=name)
+    places = [scale + 0.27 * number for scale in range(3)]
+    bars = axes.bar(places, counts, width=0.25, label=name)
     axes.bar_label(bars, fontsize=9)
 axes.set(ylabel="codes used, of 64", xlabel="tokens of the scale")
 axes.set_xticks([0.27, 1.27, 2.27], ["1 × 1", "2 × 2", "4 × 4"])
@@ -197,9 +207,9 @@ assert used["the same, dead codes replaced"][0] > 4 * used["a codebook for each 
 images = held_out[:8]
 with torch.no_grad():
     indices = model.quantizer.encode(model.encoder(images))
-    rows = [
-        model.decoder(model.quantizer.decode(indices[:, :end], [(1, 1), (2, 2), (4, 4)])) for end in (1, 5, 21)
-    ]
+    sizes = [(1, 1), (2, 2), (4, 4)]
+    maps = [model.quantizer.decode(indices[:, :end], sizes) for end in (1, 5, 21)]
+    rows = [model.decoder(quantized) for quantized in maps]
 figure, axes = plt.subplots(4, 8, figsize=(7, 3.8), layout="constrained")
 labels = ["1 token", "5 tokens", "21 tokens", "original"]
 for line, label, pictures in zip(axes, labels, [*rows, images], strict=True):
@@ -230,7 +240,7 @@ print("inputs", tuple(inputs.shape), "targets", tuple(targets.shape))
 steps = quantizer.start_scales(2, (4, 4))
 while steps.left:
     height, width = steps.size
-    logits = torch.randn(2, height * width, 64)  # your model, given steps.inputs (None at the first scale)
+    logits = torch.randn(2, height * width, 64)  # your model, given steps.inputs (at first None)
     steps.append(logits.argmax(-1))
 with torch.no_grad():
     sample = model.decoder(quantizer.decode(steps.indices, (4, 4)))

@@ -24,10 +24,16 @@ def moving_shapes(count, frames=FRAMES):
     clips = torch.full((count, 3, frames, SIDE, SIDE), 0.0)
     for clip in clips:
         for shape in ("disc", "square"):
-            start, speed, radius = 64 * torch.rand(2), 6 * torch.rand(2) - 3, 4 + 4 * torch.rand(())
-            row, column = ((start[:, None] + speed[:, None] * time) % 64 - 32).abs()  # 0 ... 32 and back
+            start, speed, radius = (
+                64 * torch.rand(2),
+                6 * torch.rand(2) - 3,
+                4 + 4 * torch.rand(()),
+            )
+            place = start[:, None] + speed[:, None] * time
+            row, column = (place % 64 - 32).abs()  # from 0 to 32 and back
             dy, dx = y - row[:, None, None], x - column[:, None, None]
-            distance = (dy**2 + dx**2).sqrt() if shape == "disc" else torch.maximum(dy.abs(), dx.abs())
+            disc, square = (dy**2 + dx**2).sqrt(), torch.maximum(dy.abs(), dx.abs())
+            distance = disc if shape == "disc" else square
             inside = (radius - distance).clamp(0, 1)  # [frames, 32, 32], with a soft edge
             colour = 2.0 * torch.randint(2, (3, 1, 1, 1)) - 1
             clip.mul_(1 - inside).add_(colour * inside)
@@ -61,7 +67,10 @@ class Block(nn.Module):
     def __init__(self, channels):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.SiLU(), CausalConv3d(channels), nn.SiLU(), nn.Conv3d(channels, channels, kernel_size=1)
+            nn.SiLU(),
+            CausalConv3d(channels),
+            nn.SiLU(),
+            nn.Conv3d(channels, channels, kernel_size=1),
         )
 
     def forward(self, x):
@@ -73,7 +82,9 @@ class VideoTokenizer(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.encoder = nn.Sequential(
-            nn.Conv3d(3, width, kernel_size=4, stride=4), Block(width), nn.Conv3d(width, dim, kernel_size=1)
+            nn.Conv3d(3, width, kernel_size=4, stride=4),
+            Block(width),
+            nn.Conv3d(width, dim, kernel_size=1),
         )
         self.decoder = nn.Sequential(
             nn.Conv3d(dim, width, kernel_size=1),
@@ -129,12 +140,13 @@ for name, model in models.items():
     share = nn.functional.mse_loss(reconstruction, held_out) / held_out.var()
     counts = quantizers.metrics.code_counts(indices, model.quantizer.codebook_size)
     used, bits = (counts > 0).sum(), quantizers.metrics.entropy(counts)
-    print(f"{name}: error {share:.0%} of the variance, {used} codes, {bits:.1f} bits per token")
+    print(f"{name}: error {share:.0%} of variance, {used} codes, {bits:.1f} bits per token")
 
 # %%
 model = models["fsq"]
 with torch.no_grad():
-    shown = torch.stack([held_out[:2], model(held_out[:2])[0]], 1).flatten(0, 1)  # a clip, its reconstruction, ...
+    decoded = model(held_out[:2])[0]
+shown = [held_out[0], decoded[0], held_out[1], decoded[1]]
 figure, axes = plt.subplots(4, FRAMES, figsize=(8, 3.7), layout="constrained")
 for line, clip, label in zip(axes, shown, ["clip", "decoded"] * 2, strict=True):
     for axis, frame in zip(line, clip.transpose(0, 1), strict=True):
@@ -180,7 +192,8 @@ with torch.no_grad():
 
 # %%
 quantizer = quantizers.create("preset:cosmos_dv8x16x16", channel_dim=1)
-quantized, indices, loss = quantizer(torch.randn(1, 6, 3, 16, 16))  # 17 frames of 256 × 256 pixels
+z = torch.randn(1, 6, 3, 16, 16)  # of 17 frames of 256 × 256 pixels
+quantized, indices, loss = quantizer(z)
 print(tuple(indices.shape), quantizer.level_counts)
 
 # %% [markdown]

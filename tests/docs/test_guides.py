@@ -10,26 +10,17 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+
+from tests.docs.run_guide import compiled
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs" / "guides"
 GUIDES = sorted(FOLDER.glob("*.py"))
 SECONDS = 300  # on a busy machine; alone, a guide takes 20
-
-RUN_OFFLINE = """
-import runpy, socket, sys
-
-def refused(self, address, connect=socket.socket.connect):
-    if self.family != socket.AF_UNIX and address[0] not in ("127.0.0.1", "::1", "localhost"):
-        raise OSError(f"a guide connects to {address}")
-    return connect(self, address)
-
-socket.socket.connect = refused
-runpy.run_path(sys.argv[1], run_name="__main__")
-"""
 
 
 def missing_packages(guide: Path) -> list[str]:
@@ -41,11 +32,6 @@ def missing_packages(guide: Path) -> list[str]:
     return [top for top in tops if importlib.util.find_spec(top) is None]
 
 
-def first_cell(guide: Path) -> str:
-    """The source of the first cell, with its marker."""
-    return re.split(r"^(?=# %%)", guide.read_text(), flags=re.M)[1]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda guide: guide.stem)
 def test_a_guide_runs(guide: Path, tmp_path: Path) -> None:
@@ -55,7 +41,7 @@ def test_a_guide_runs(guide: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": path, "MPLBACKEND": "Agg", "HF_HUB_OFFLINE": "1"}
     environment.pop("DISPLAY", None)  # Agg warns that it cannot show figures where there is a display
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", RUN_OFFLINE, guide],
+        [sys.executable, "-W", "error", "-m", "tests.docs.run_guide", guide],
         cwd=tmp_path,
         env=environment,
         capture_output=True,
@@ -71,9 +57,28 @@ def test_a_guide_runs(guide: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda guide: guide.stem)
 def test_a_guide_begins_with_its_title(guide: Path) -> None:
-    marker, title, *_ = first_cell(guide).splitlines()
+    marker, title, *_ = guide.read_text().splitlines()
     assert marker == "# %% [markdown]"
     assert title.startswith("# # ")
+
+
+@pytest.mark.parametrize(("line", "shown"), [("abs(-1)", True), ("print(1)", False), ("one = abs(-1)", False)])
+def test_a_value_that_only_a_notebook_shows_is_an_error(line: str, shown: bool) -> None:
+    code = compiled(f"# %% [markdown]\n# # Title\n\n# %%\nabs(-2)\n{line}\n\n# %%\nprint(2)\n", "guide.py")
+    expected = pytest.raises(AssertionError, match=r"shows the value of abs\(-1\)") if shown else nullcontext()
+    with expected as error:
+        exec(code, {})
+    if error:
+        assert error.traceback[-1].lineno + 1 == 6
+
+
+def test_a_guide_that_connects_fails(tmp_path: Path) -> None:
+    guide = tmp_path / "guide.py"
+    guide.write_text("import socket\nsocket.create_connection(('192.0.2.1', 80), timeout=1)\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.docs.run_guide", guide], cwd=ROOT, capture_output=True, text=True
+    )
+    assert "a guide connects to ('192.0.2.1', 80)" in done.stderr
 
 
 def test_the_list_of_guides_names_each() -> None:
