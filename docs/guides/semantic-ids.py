@@ -138,15 +138,13 @@ for policy in ("next_code", "auction", "extra_level", "keep"):
     table = SemanticIDs.from_quantizer(ids.quantizer, old, items=old_items, collisions=policy)
     decoded = ids.quantizer.decode(table.codes[:, :3]).detach()
     error = float((old - decoded).square().sum() / (old - old.mean(0)).square().sum())
-    print(
-        f"{policy:11} {table.sizes}, {table.collision_rate:5.1%} share their ID, error {error:.1%} of the variance"
-    )
+    print(f"{policy:11} {table.sizes}, {table.collision_rate:5.1%} share an ID, error {error:.1%} of variance")
 
 # %% [markdown]
 # - `next_code`, the default, and `auction` move items that collide to free codes nearby. IDs stay short; the error
 #   says what that costs.
-# - `extra_level` counts the items with equal codes by one more number, as TIGER does. No code is other than the
-#   nearest.
+# - `extra_level` counts the items with equal codes by one more number, as TIGER does. Each code
+#   stays the nearest.
 # - `keep` lets them share an ID, which is right where they are the same thing in several colours.
 #
 # ## New items
