@@ -2,10 +2,10 @@
 # # Tokens for robot actions
 #
 # At the end you will have a tokenizer that turns chunks of continuous actions, `[batch, time, action]`, into a few
-# tokens, a figure of its error against bits, and a small policy that predicts the tokens. Policies do so because
-# demonstrations disagree: where some pass an obstacle on the left and some on the right, regression predicts the
-# mean, which hits it. A distribution over tokens keeps both (BeT, VQ-BeT [1], and the action tokens of language
-# models that drive robots).
+# tokens, a figure of its error against bits, and a small policy that predicts the tokens. Policies predict tokens
+# because demonstrations disagree: where some pass an obstacle on the left and some on the right, regression
+# predicts the mean, which hits it. A distribution over tokens keeps both ways, as in BeT, in VQ-BeT [1], and in
+# language models that drive robots.
 
 # %%
 import math
@@ -18,6 +18,7 @@ from torch.nn import functional as F
 import quantizers
 
 torch.manual_seed(0)
+TIME, ACTIONS, RADIUS = 16, 3, 0.3  # actions of a chunk, numbers of an action, metres
 
 # %% [markdown]
 # ## Demonstrations
@@ -26,10 +27,8 @@ torch.manual_seed(0)
 # in metres (x, y) and the turn of the wrist in degrees; a chunk has 16 actions. The observation is the height of
 # start and goal.
 
+
 # %%
-TIME, ACTIONS, RADIUS = 16, 3, 0.3
-
-
 def demonstrations(count):
     start, goal, detour, speed = torch.rand(4, count, 1)
     side = torch.randint(2, (count, 1)) * 2 - 1
@@ -53,8 +52,8 @@ print(actions.shape)
 # ## Normalize first
 #
 # Quantization minimizes a squared error, and degrees are larger numbers than metres. Without normalization the
-# codes describe the wrist and little else. Use the statistics of the training set, and store them with the model.
-# (Quantiles instead of mean and deviation are usual where data has outliers.)
+# codes describe the wrist, and of the rest only what goes with it. Use the statistics of the training set, and
+# store them with the model. (Where data has outliers, quantiles are usual instead of mean and deviation.)
 
 # %%
 mean, deviation = actions.mean((0, 1)), actions.std((0, 1))
@@ -69,9 +68,9 @@ def error(original, decoded):
     return (original - decoded).square().mean((0, 1)) / deviation.square()
 
 
-def through_kmeans(train, test):
+def through_kmeans(fitted, test):
     quantizer = quantizers.create("residual", TIME * ACTIONS, num_quantizers=2, codebook_size=16).eval()
-    quantizers.fit(quantizer, train.flatten(1))
+    quantizers.fit(quantizer, fitted.flatten(1))
     return quantizer.decode(quantizer.encode(test.flatten(1))).detach().view_as(test)
 
 
@@ -178,8 +177,7 @@ assert lines["residual VQ"][-1][1] < lines["bins"][0][1]  # 16 bits are better t
 
 # %% [markdown]
 # The actions of a chunk depend on each other, and a code describes all of them at once. Try k-means first: it
-# takes a moment and has nothing to tune. A network pays where chunks are long, or come with images or
-# instructions.
+# takes a moment and has nothing to tune. A network can also take in what k-means cannot, such as an image.
 #
 # ## A policy over tokens
 #

@@ -73,7 +73,7 @@ print("codes moved:", not torch.equal(expected.quantizer.codebook, initial.quant
 # PyTorch, which does.)
 #
 # `aot_eager` computes exactly what eager mode does, and lets us compare. The default backend, Inductor, is the
-# fast one; like everywhere, it may round the layers around the quantizer otherwise.
+# fast one; as with any model, it may round the layers around the quantizer differently.
 
 # %%
 model = copy.deepcopy(initial)

@@ -143,8 +143,7 @@ for policy in ("next_code", "auction", "extra_level", "keep"):
 # %% [markdown]
 # - `next_code`, the default, and `auction` move items that collide to free codes nearby. IDs stay short; the error
 #   says what that costs.
-# - `extra_level` counts the items with equal codes by one more number, as TIGER does. Each code
-#   stays the nearest.
+# - `extra_level` counts the items with equal codes by one more number, as TIGER does. Each code stays the nearest.
 # - `keep` lets them share an ID, which is right where they are the same thing in several colours.
 #
 # ## New items

@@ -5,7 +5,7 @@
 # model that offers several bitrates, speech in bytes, and a figure of quality against bitrate.
 #
 # A codec turns a waveform into a few vectors per second and each vector into several codes. The first codebook
-# quantizes the vector, the second one what the first has left over, and so on. Fewer codebooks are fewer bits:
+# quantizes the vector, the second one what the first has left over, and so on. Fewer codebooks need fewer bits:
 #
 # $$
 # \text{bits per second} = \text{frames per second} \cdot \text{codebooks} \cdot \log_2 K
@@ -71,8 +71,8 @@ train, held_out = speech(96), speech(16)
 # 3.2, 4.8 and 6.4 kbit/s.
 #
 # - `quantizer="ema_vq"`: codes are moving averages of their vectors, as in SoundStream and EnCodec.
-# - `dropout=0.5`: in training, half of the clips use only their first stages, a random number of them. The decoder
-#   thus learns every bitrate. All clips (`1.0`) favour the low bitrates, none (`0.0`) the highest.
+# - `dropout=0.5`: in training, half of the clips use only their first stages, a random number of them, so that the
+#   decoder learns every bitrate. `1.0`, for all clips, favours the low bitrates, and `0.0` the highest one.
 # - `channel_dim=1`: the vectors stand in `[B, C, T]`.
 
 # %%
@@ -118,7 +118,7 @@ print(model(train[:2])[1].shape)  # [clips, frames, codebooks]
 #
 # Codes that no vector chooses are replaced after each step: in short trainings most codes would otherwise never be
 # used. The loss here is the squared error of the waveform, so that quality can be read as a signal-to-noise ratio.
-# Published codecs add distances of spectrograms and discriminators, which the quantizer need not know.
+# Published codecs add distances of spectrograms and discriminators; the quantizer stays as it is.
 
 # %%
 STEPS, BATCH, CLIP = 350, 4, RATE // 2
@@ -135,7 +135,7 @@ for _ in range(STEPS):
     optimizer.zero_grad()
     replacement.step()
     schedule.step()
-model.eval()
+model = model.eval()
 
 # %% [markdown]
 # ## Several bitrates from one model

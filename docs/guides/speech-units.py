@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Speech units, and targets for masked prediction
 #
-# Two ways to turn speech into tokens without a codec. At the end you will have
+# Two ways to turn speech into tokens without a codec. At the end you will have:
 #
 # - **units**, as HuBERT's k-means makes them [1]: clusters of the features of speech, for language models of
 #   speech, for voice conversion, or as targets;
