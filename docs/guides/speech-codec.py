@@ -70,7 +70,8 @@ train, held_out = speech(96), speech(16)
 # samples gives 200 vectors per second. The quantizer has four codebooks of 256 codes, so this codec offers 1.6,
 # 3.2, 4.8 and 6.4 kbit/s.
 #
-# - `quantizer="ema_vq"`: codes are moving averages of their vectors, as in SoundStream and EnCodec.
+# - `quantizer="ema_vq"`: codes are moving averages of their vectors, as in SoundStream and EnCodec. The usual
+#   `decay=0.99` would follow too slowly for a few hundred steps.
 # - `dropout=0.5`: in training, half of the clips use only their first stages, a random number of them, so that the
 #   decoder learns every bitrate. `1.0`, for all clips, favours the low bitrates, and `0.0` the highest one.
 # - `channel_dim=1`: the vectors stand in `[B, C, T]`.
@@ -116,9 +117,10 @@ print(model(train[:2])[1].shape)  # [clips, frames, codebooks]
 # %% [markdown]
 # ## Training
 #
-# Codes that no vector chooses are replaced after each step: in short trainings most codes would otherwise never be
-# used. The loss here is the squared error of the waveform, so that quality can be read as a signal-to-noise ratio.
+# The loss here is the squared error of the waveform, so that quality can be read as a signal-to-noise ratio.
 # Published codecs add distances of spectrograms and discriminators; the quantizer stays as it is.
+# `replacement.step()` moves codes that no vector chooses any more to vectors of the batch, as EnCodec does. This
+# short training hardly needs it; [many others do](../codebook-in-use.md).
 
 # %%
 STEPS, BATCH, CLIP = 350, 4, RATE // 2
