@@ -24,7 +24,7 @@ TIME, ACTIONS, RADIUS = 16, 3, 0.3  # actions of a chunk, numbers of an action, 
 # ## Demonstrations
 #
 # A gripper moves from the left to the right around an obstacle at the origin, on either side. An action is a step
-# in metres (x, y) and the turn of the wrist in degrees; a chunk has 16 actions. The observation is the height of
+# in metres (x, y) and the turn of the wrist in degrees; a chunk has 16 actions. The observation is the heights of
 # start and goal.
 
 

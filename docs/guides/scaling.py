@@ -123,9 +123,10 @@ dist.destroy_process_group()
 # - Each rank may choose its own `num_codebooks`.
 # - `process_group=None` keeps the statistics of `ema_vq`, `lfq` or `bsq` local to each rank; a `torch.distributed`
 #   group sums them over that group.
-# - With parameters in bfloat16, FSDP needs one line more, so that codes stay in float32. DeepSpeed, Lightning,
-#   accelerate and peft have settings of their own: see [the
-#   table](half-precision.md#wrappers-that-replace-the-state).
+# - With parameters in bfloat16, FSDP2 needs one line more, `fully_shard(model.quantizer)` first, so that codes
+#   stay in float32. DeepSpeed, Lightning, accelerate and peft have settings of their own: see [the
+#   table](half-precision.md#wrappers-that-replace-the-state). PyTorch 2.13 warns of any module that is sharded by
+#   itself and returns a view; heed it, and do not change `quantized` in place.
 #
 # The tests train every quantizer under DDP on two ranks, and those that the others are made of also on four and
 # under FSDP2. [Guarantees](../guarantees.md) says what else they check.

@@ -120,8 +120,8 @@ for size in (8, 50, 200):
     print(f"{size} units: {purity(found, held_out_phones, size):.0f} % of held-out frames, {bits:.1f} bits each")
 
 # %% [markdown]
-# More units are purer, and less comparable: a sound is spread over more of them. Which units stand for which
-# sound, and one utterance:
+# More units are purer, but each sound is spread over more of them. The figure shows which units stand for which
+# sound, and where the unit changes in an utterance:
 
 # %%
 found = units.encode(held_out)
@@ -180,8 +180,8 @@ for moment in ("before", "after"):
     targets.initialize_from(loud)
 
 # %% [markdown]
-# Several targets per frame, as Google USM has them [3], are `parallel` random projections; the published sizes are
-# in `create("preset:best_rq")`.
+# Several targets per frame, as in Google USM [3], come from `parallel` random projections. BEST-RQ's own sizes are
+# those of `create("preset:best_rq")`.
 
 # %%
 several = quantizers.create("parallel", STACK * BANDS, codebook_size=CODES, num_quantizers=4)
@@ -252,9 +252,9 @@ assert sounds_found(encoder) > before
 # %% [markdown]
 # ## Which of the two
 #
-# Random projections cost nothing and need no trained encoder, so they suit the first training. Units of a trained
-# encoder describe speech better, which is why HuBERT alternates clustering and training. As targets on the same
-# mel frames the two hardly differ: in [our example with three
+# Random projections need neither training nor a trained encoder, so they suit the first training. HuBERT got
+# better targets from the features of an encoder than from spectra, and therefore alternates clustering and
+# training. As targets on the same mel frames the two hardly differ: in [our example with three
 # seeds](../../benchmarks/results/examples-cpu/masked.json), a linear map found 61.9 ± 1.7 % of the vowels in
 # hidden frames after training on k-means, and 58.7 ± 1.7 % after random projection. Compare targets by such a
 # probe, never by how many are guessed, because some targets are easier to guess than others.
