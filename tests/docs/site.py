@@ -1,5 +1,6 @@
 """The built site, as its tests read it."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -51,6 +52,7 @@ class _Addresses(HTMLParser):
         self.ids.update(filter(None, (values.get("id"), values.get("name"))))
 
 
+@functools.cache
 def addresses(page: Path) -> tuple[list[Address], set[str]]:
     """The addresses and the anchors of a page."""
     parser = _Addresses()
@@ -69,12 +71,12 @@ def pages(folder: Path) -> list[Path]:
 
 def broken(folder: Path) -> Iterator[str]:
     """Addresses within the site that lead to no file or anchor."""
-    read = {page.resolve(): addresses(page) for page in pages(folder)}
+    read = {page: addresses(page) for page in pages(folder)}
     for page, (found, _) in read.items():
         for _, target in found:
             if is_external(target):
                 continue
             path, _, anchor = target.partition("#")
-            file = (page.parent / unquote(path)).resolve() if path else page
+            file = Path(os.path.normpath(page.parent / unquote(path))) if path else page
             if not file.is_file() or (anchor and file in read and unquote(anchor) not in read[file][1]):
-                yield f"{page.relative_to(folder.resolve())}: {target}"
+                yield f"{page.relative_to(folder)}: {target}"

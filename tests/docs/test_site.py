@@ -7,7 +7,7 @@ import pytest
 from filelock import FileLock
 
 import quantizers
-from docs._hooks import method_pages, public_names
+from docs._hooks import method_pages
 from tests.docs import site
 from tests.docs.packages import ROOT
 from tests.docs.site import Built
@@ -64,13 +64,13 @@ def test_every_page_for_language_models_exists(built: Built) -> None:
     assert (built.folder / "llms-full.txt").read_text().count("\n# ") >= len(listed) // 2
 
 
-def test_every_public_name_is_documented(built: Built) -> None:
+def test_the_reference_has_every_public_name(built: Built) -> None:
+    """A hook checks this and more when the site is built, see test_site_docstrings.py. This shows that it ran."""
     described: set[str] = set()
     for page in (built.folder / "reference").glob("*.html"):
         described |= site.addresses(page)[1]
-    names = list(public_names.public_names(public_names.mentions(public_names.documentation())))
-    assert {f"quantizers.{name}" for name in quantizers.__all__} <= {each.name for each in names}
-    assert public_names.problems(names, described) == []
+    last = {name.rpartition(".")[2] for name in described if name.startswith("quantizers.")}
+    assert set(quantizers.__all__) - last == set()
 
 
 @pytest.mark.parametrize("name", registered_by_the_library())
