@@ -109,7 +109,7 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
 
 
 def on_page_content(content: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Render equations, let wide tables scroll, and note what the reference describes."""
+    """Render equations, and note what the reference describes."""
     path = page.file.src_uri
     try:
         content = mathml.render(content)

@@ -4,10 +4,11 @@ import posixpath
 import re
 from collections.abc import Callable, Iterator
 
-_CODE = r"^(?P<fence>[ ]*(?:`{3,}|~{3,})).*?(?:^(?P=fence)|\Z)|(?<!`)(?P<tick>`+)(?!`).+?(?<!`)(?P=tick)(?!`)"
+_FENCED = r"^(?P<fence>[ ]*(?:`{3,}|~{3,})).*?(?:^(?P=fence)|\Z)"
+_QUOTED = r"(?<!`)(?P<tick>`+)(?!`)(?:(?!\n\n).)+?(?<!`)(?P=tick)(?!`)"
 _TARGET = r"(?P<before>\]\(\s*<?)(?P<target>[^\s<>()]+(?:\([^\s()]*\)[^\s<>()]*)*)"
 _DEFINITION = r"^(?P<label>[ ]{0,3}\[[^\]^][^\]]*\]:\s+)(?P<defined>\S+)"
-_FOUND = re.compile(f"{_CODE}|{_TARGET}|{_DEFINITION}", re.MULTILINE | re.DOTALL)
+_FOUND = re.compile(f"{_FENCED}|{_QUOTED}|{_TARGET}|{_DEFINITION}", re.MULTILINE | re.DOTALL)
 
 
 def changed(markdown: str, change: Callable[[str], str]) -> str:

@@ -1,8 +1,10 @@
 """Guides: notebooks that are kept as Python files, run when the site is built, and shown as pages."""
 
+import base64
 import hashlib
 import os
 import re
+import tempfile
 import time
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -64,7 +66,7 @@ def executed(source: Path, root: Path = ROOT, cache: Path = CACHE) -> NotebookNo
 
 
 def run(notebook: NotebookNode, name: str, root: Path = ROOT) -> NotebookNode:
-    """Run all cells in a fresh kernel, with the checkout's own package. Raises: NotebookError."""
+    """Run all cells in a fresh kernel and an empty folder, with the checkout's package. Raises: NotebookError."""
     end = time.monotonic() + SECONDS
     path = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
     settings = {
@@ -78,10 +80,11 @@ def run(notebook: NotebookNode, name: str, root: Path = ROOT) -> NotebookNode:
         kernel_name="python3",
         extra_arguments=["--IPKernelApp.log_level=ERROR"],  # or it warns of its own connection
         timeout_func=lambda cell: max(1.0, end - time.monotonic()),
-        resources={"metadata": {"path": str(root)}},
     )
     try:
-        client.execute(env={**os.environ, **settings})
+        with tempfile.TemporaryDirectory() as folder:
+            client.resources = {"metadata": {"path": folder}}
+            client.execute(env={**os.environ, **settings})
     except CellTimeoutError as error:
         raise NotebookError(f"{name} takes longer than {SECONDS} seconds") from error
     except CellExecutionError as error:
@@ -149,7 +152,8 @@ def _output(text: str) -> str:
 
 
 def _fenced(text: str, info: str) -> str:
-    marks = "`" * max(3, *(len(run) + 1 for run in re.findall(r"^`+", text, re.MULTILINE)), 3)
+    longest = max(map(len, re.findall(r"^`+", text, re.MULTILINE)), default=0)
+    marks = "`" * max(3, longest + 1)
     return f"{marks} {info}\n{text.rstrip()}\n{marks}"
 
 
@@ -159,8 +163,6 @@ def _width(output: NotebookNode, kind: str) -> str:
 
 
 def _bytes(data: str, kind: str) -> bytes:
-    import base64
-
     return data.encode() if kind == "image/svg+xml" else base64.b64decode(data)
 
 

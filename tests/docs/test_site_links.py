@@ -30,6 +30,7 @@ def root(tmp_path: Path) -> Path:
 def test_links_in_code_are_no_links() -> None:
     assert list(links.targets(CODE)) == []
     assert links.changed(CODE, lambda target: "x") == CODE
+    assert list(links.targets("a ` alone\n\n[d](e.md) `code`")) == ["e.md"]
 
 
 @pytest.mark.parametrize(
