@@ -110,12 +110,12 @@ def keep_parts(monkeypatch: pytest.MonkeyPatch, name: str, every: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("every", [8, pytest.param(1, marks=pytest.mark.long)])
 def test_smoke_runs_every_kernel(every: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keep_parts(monkeypatch, "smoke", every)
     parts = interpreted("smoke", tmp_path)
     kernels = {name for numbers in parts.values() for name in numbers["kernels"]}
-    assert len(kernels) > 10 // every
+    assert len(kernels) > 1
     assert kernels <= launched_kernels()
     assert every > 1 or kernels == launched_kernels()
 
