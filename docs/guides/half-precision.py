@@ -182,6 +182,9 @@ assert rounded.codebook.dtype == torch.float32
 # | peft's LoRA | `LoraConfig(..., modules_to_save=["quantizer"])`, or the quantizer's parameters are frozen |
 # | torchao's `quantize_`, `convert_to_float8_training`, `quantize_dynamic` | nothing (they change `nn.Linear`) |
 #
+# torchao leaves the projections of a quantizer alone; only a map of your own (`SimVQ(transform=...)`) may contain
+# `nn.Linear`. DeepSpeed's `"bf16"` setting trains with rounded codes.
+#
 # Tested with torch 2.13.0, deepspeed 0.19.8 (bf16, on a CPU), lightning 2.6.6, accelerate 1.15.0, peft 0.21.2 and
 # torchao 0.18.0.
 #
@@ -196,7 +199,7 @@ assert rounded.codebook.dtype == torch.float32
 #     return fully_shard(model, mp_policy=policy)
 # ```
 #
-# [Scale up](scaling.md) has the rest about several GPUs.
+# [The guide to DDP, FSDP, torch.compile and export](scaling.md) has the rest about several GPUs.
 #
 # ## How to check
 #

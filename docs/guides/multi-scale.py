@@ -159,7 +159,7 @@ axes.set_xticks([0.27, 1.27, 2.27], ["1 × 1", "2 × 2", "4 × 4"])
 figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=9)
 axes.spines[["top", "right"]].set_visible(False)
 plt.show()
-assert used["the same, dead codes replaced"][0] > 4 * used["a codebook for each scale"][0]
+assert used["the same, dead codes replaced"][0] > 2 * used["a codebook for each scale"][0]
 
 # %% [markdown]
 # A code is judged by the number of vectors that its scale had. With the defaults, 64 codes, and 64 images in a
