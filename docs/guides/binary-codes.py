@@ -64,11 +64,12 @@ print(indices.tolist())
 # first.)
 #
 # BSQ divides the vector by its norm before it takes the signs, so that its error is bounded; LFQ does not.
-# Everything below holds for both, and for [`bernoulli`](../methods/bernoulli.md), which draws the bits.
+# Everything below holds for both. [`bernoulli`](../methods/bernoulli.md) has the same codes, draws the bits in
+# training, and has another loss.
 #
 # ## The entropy loss, and its groups
 #
-# Without a push, an encoder leaves many bits constant. The loss of LFQ and BSQ therefore contains
+# Without a push, bits take one sign for nearly all vectors. The loss of LFQ and BSQ therefore contains
 #
 # $$
 # \sum_g \left( \frac{1}{N} \sum_n H(p_{ng}) - H\Big( \frac{1}{N} \sum_n p_{ng} \Big) \right)

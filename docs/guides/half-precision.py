@@ -1,10 +1,11 @@
 # %% [markdown]
 # # Half precision
 #
-# Quantizers of this library fit into models in bfloat16 and float16 without a setting: whatever the model computes
-# in, codes, distances and losses stay in float32. At the end of this guide you have seen why that matters, trained
-# a model under bf16 autocast and under fp16 with a gradient scaler, cast one to bf16 as a whole, and know which
-# wrappers need a setting, and how to check.
+# Quantizers of this library work inside models in bfloat16 and float16: whatever the model computes in, codes,
+# distances and losses stay in float32. A few wrappers need a setting for that.
+#
+# At the end of this guide you have seen why it matters, trained a model under bf16 autocast and under fp16 with a
+# gradient scaler, and cast one to bf16 as a whole; you know the wrappers, and how to check.
 
 # %%
 import warnings
