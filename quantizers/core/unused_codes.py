@@ -24,7 +24,7 @@ FIRST, LAST = 500, 600
 LEAST_SHARE = 0.05
 """The share of the codes below which a codebook is hardly used. The baseline VQ of `make bench` uses 2 to 3 %."""
 VECTORS_PER_CODE = 10
-"""The fewest vectors per code to judge by: equally likely codes would all but e⁻¹⁰ be used."""
+"""The fewest vectors per code to judge by: of equally likely codes, e⁻¹⁰ would remain unused."""
 LARGEST = 2**20
 """The most codes, in all codebooks together, that are counted."""
 MORE = (
@@ -57,7 +57,6 @@ def warn_unused_codes(enabled: bool = True) -> None:
 
         >>> import quantizers
         >>> quantizers.warn_unused_codes(False)
-        >>> quantizers.warn_unused_codes()
     """
     global _enabled, _warned
     _enabled, _warned = enabled, False
@@ -89,7 +88,9 @@ def _is_plain(indices: Tensor) -> bool:
 def _count(seen: _Seen, quantizer: Any, event: ForwardEvent, *, anew: bool) -> None:
     if anew or not seen.used:
         with torch.inference_mode(False):
-            seen.used = [torch.zeros(1 + size, dtype=torch.bool) for size in quantizer.codebook_sizes]
+            seen.used = [
+                torch.zeros(1 + size, dtype=torch.bool, device="cpu") for size in quantizer.codebook_sizes
+            ]
         seen.vectors = 0
     columns = quantizer.indices_by_codebook(event.indices, event.x, event.sizes)
     for used, column in zip(seen.used, columns, strict=False):

@@ -1,5 +1,6 @@
 """What is measured of a quantizer, or of a part of one."""
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,6 +13,11 @@ def python_path(name: str, root: str = "model") -> str:
     """How Python reaches the module of a name: "model.encoder[1]" for "encoder.1"."""
     steps = [f"[{step}]" if step.isdecimal() else f".{step}" for step in name.split(".") if step]
     return "".join([root, *steps])
+
+
+def _as_finite(values: dict[str, Any]) -> dict[str, Any]:
+    """The numbers, None for those that are not finite: JSON has neither NaN nor infinity."""
+    return {key: value if value is not None and math.isfinite(value) else None for key, value in values.items()}
 
 
 def root_of(name: str) -> str:
@@ -114,6 +120,6 @@ class Measures:
     def to_dict(self) -> dict[str, Any]:
         """The measures as numbers and strings that JSON can hold."""
         own = {key: value for key, value in vars(self).items() if key not in ("quantizer", "drawn", "gradients")}
-        own["gradients"] = None if self.gradients is None else asdict(self.gradients)
+        own["gradients"] = None if self.gradients is None else _as_finite(asdict(self.gradients))
         own["levels"] = None if self.levels is None else [list(counts) for counts in self.levels]
         return own

@@ -140,7 +140,7 @@ class Codebook:
         self.size = size
         self.vectors = Moments()
         self.sample = Sample()
-        self.counts = torch.zeros(size, dtype=torch.int64) if size <= MOST_COUNTED else None
+        self.counts = torch.zeros(size, dtype=torch.int64, device="cpu") if size <= MOST_COUNTED else None
         self.vectors_seen = 0
         self.codes: Tensor | None = None
 
@@ -194,7 +194,7 @@ def _new_levels(quantizer: Quantizer) -> list[Tensor] | None:
     """Zero counts of each level of each channel of a grid."""
     if not isinstance(quantizer, GridQuantizer) or max(quantizer.level_counts) > MOST_LEVELS:
         return None
-    return [torch.zeros(count, dtype=torch.int64) for count in quantizer.level_counts]
+    return [torch.zeros(count, dtype=torch.int64, device="cpu") for count in quantizer.level_counts]
 
 
 def _count_levels_(levels: list[Tensor], of_channels: Tensor) -> None:

@@ -118,6 +118,16 @@ def test_vectors_that_are_not_finite(value: float) -> None:
     assert kinds(quantizer, [x]) == ["nan"]
 
 
+def test_gradients_that_are_not_finite() -> None:
+    model = with_levels(VectorQuantizer(4, 8), 1)
+    report = diagnose(model, [drawn(200, 4)], loss=lambda model, x: model(x).quantized.mean() * math.nan)
+    finding = report.findings[0]
+    assert (finding.kind, finding.severity) == ("nan", "problem")
+    assert "The gradient of the loss at the quantizer is NaN" in finding.meaning
+    assert "gradients-that-vanish" not in [each.kind for each in report.findings]
+    assert report.to_dict()["measures"][0]["gradients"]["without"] is None
+
+
 def test_an_encoder_that_gives_one_vector() -> None:
     """Up to rounding. Vectors that differ in the fifth digit are not the same."""
     x = 1 + 1e-7 * drawn(60, 4)

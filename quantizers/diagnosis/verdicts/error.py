@@ -8,8 +8,9 @@ LEAST_EFFICIENCY = 0.25
 """The least share of the possible reduction of the error.
 
 With its bits, a codebook could reduce the error on Gaussian vectors of this covariance from 1 to D, see
-`rate.attainable_share`. Codes of k-means on Gaussian vectors reach 46 % of this reduction with two codes, the
-worst case, and more with more codes. So a codebook that reaches less than a quarter is not fitted to its vectors.
+`rate.attainable_share`. Codes of k-means on Gaussian vectors reach 46 % of this reduction with two codes in
+many channels, and more with more codes or fewer channels. So a codebook that reaches less than a quarter is not
+fitted to its vectors.
 """
 FEWEST_PER_CHANNEL = 10
 """The fewest vectors per channel of a code: fewer make some principal axes look shorter than they are."""

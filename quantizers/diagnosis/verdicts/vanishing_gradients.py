@@ -3,6 +3,7 @@
 from quantizers.diagnosis.findings import Finding
 from quantizers.diagnosis.measures import Measures
 from quantizers.diagnosis.verdicts.kinds import dim_of
+from quantizers.diagnosis.verdicts.not_finite import has_finite_gradients
 
 LEAST_PASSED = 0.01
 """The least norm of the gradient at the encoder's vectors, relative to that of the decoder's gradient.
@@ -15,7 +16,7 @@ tanh is 0.01 at |z| = 3, and so the finding means that vectors are beyond 3 in g
 def judge(measures: Measures) -> Finding | None:
     """Compare the two norms; a decoder without a gradient is a problem by itself."""
     gradients = measures.gradients
-    if gradients is None:
+    if gradients is None or not has_finite_gradients(measures):
         return None
     if not gradients.without:
         return Finding(
