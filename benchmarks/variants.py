@@ -18,12 +18,13 @@ from benchmarks.errors import InputError
 CORE = ["ema_vq", "fsq", "gumbel", "rotation_vq", "simvq", "vq", "ema_vq:decay=0.8:gradient=rotation"]
 
 # The default of `python -m benchmarks utilization`, which takes less than five minutes on two cores: plain VQ and
-# three ways to use more of its codes, a grid, several codes per vector, and the model without a quantizer.
+# three ways to use more of its codes, sampled codes, a grid, several codes per vector, and no quantizer.
 COMPARED = [
     "vq",
     "vq:warm_start=True:replace=dead",
     "ema_vq:decay=0.8:gradient=rotation",
     "simvq",
+    "gumbel",
     "fsq",
     "residual",
     "none",
