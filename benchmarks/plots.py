@@ -20,7 +20,7 @@ DPI = 130
 GREY, PALE = "#666666", "#e5e5e5"
 # Okabe and Ito's colours, which colour-blind people can distinguish, without their yellow (too pale on white).
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7")
-FIRST = ("ema_vq", "fsq", "residual", "rotation_vq", "simvq", "vq")  # have solid lines
+FIRST = ("ema_vq", "fsq", "residual", "gumbel", "simvq", "vq")  # have solid lines
 DASHES = ("-", ":", "-.", (0, (1, 4)), (0, (4, 1, 1, 1, 1, 1)))  # for more quantizers than colours
 VARIANT = "--"
 
