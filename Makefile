@@ -65,7 +65,7 @@ gpu:
 	$(if $(wildcard $(RUN)),$(RUN),$(PYTHON)) -m benchmarks gpu $(ARGS)
 
 test: $(FOR_TESTS)
-	$(RUN) $(TESTS) --share 4 --hypothesis-profile quick $(ARGS)
+	$(RUN) $(TESTS) --share 6 --hypothesis-profile quick $(ARGS)
 
 fuzz: $(FOR_TESTS)
 	$(RUN) $(TESTS) -m "" $(ARGS)

@@ -22,6 +22,7 @@ settings.register_profile(
 )
 settings.register_profile("thorough", settings.get_profile("default"), max_examples=1000)
 settings.register_profile("quick", settings.get_profile("default"), max_examples=8)  # `make test`, `make versions`
+settings.register_profile("fewest", settings.get_profile("default"), max_examples=3)  # for Triton's interpreter
 settings.load_profile("default")
 
 

@@ -446,6 +446,7 @@ def test_the_links_are_commands_of_their_own(tmp_path: Path):
         assert picture.size[0] > 10 * 8
 
 
+@pytest.mark.long("an end-to-end run")
 @pytest.mark.slow
 def test_the_chain_runs_from_end_to_end_and_again_from_its_checkpoints(
     photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

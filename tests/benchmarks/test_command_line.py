@@ -104,6 +104,7 @@ def test_a_rerun_trains_only_what_is_not_there(command, trained, no_pictures, tm
     assert trained_by("--seeds", 1) == ["vq"]
 
 
+@pytest.mark.long("an end-to-end run")
 def test_several_seeds_make_one_table(command, trained, tmp_path):
     result = command("--seeds", "1,0")
     assert result.exit_code == 0, result.output

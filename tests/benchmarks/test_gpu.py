@@ -120,6 +120,7 @@ def test_smoke_runs_every_kernel(every: int, tmp_path: Path, monkeypatch: pytest
     assert every > 1 or kernels == launched_kernels()
 
 
+@pytest.mark.long("an end-to-end run")
 @pytest.mark.slow
 def test_exact_counts_and_measures(tmp_path: Path) -> None:
     parts = interpreted("exact", tmp_path)
@@ -156,6 +157,7 @@ def run_on_cpu(rivals: Iterable[Rival]) -> set[str]:
     return {rival.name for rival in rivals if "cpu" in rival.devices}
 
 
+@pytest.mark.long("an end-to-end run")
 @pytest.mark.slow
 @pytest.mark.parametrize("every", [100, pytest.param(1, marks=pytest.mark.long)])
 def test_speed_times_searches(every: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,6 +182,7 @@ def steps_are_timed(parts: dict[str, Numbers]) -> bool:
     return True
 
 
+@pytest.mark.long("an end-to-end run")
 @pytest.mark.slow
 def test_tests_are_shared_and_counted(tmp_path: Path) -> None:
     parts = interpreted("tests", tmp_path)
@@ -245,6 +248,7 @@ def faulty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.processes.GRACE", 0.2)
 
 
+@pytest.mark.long("an end-to-end run")
 @pytest.mark.slow
 @pytest.mark.usefixtures("faulty")
 def test_the_other_parts_go_on_whatever_one_does(tmp_path: Path) -> None:
@@ -259,6 +263,7 @@ def test_the_other_parts_go_on_whatever_one_does(tmp_path: Path) -> None:
     assert len({first, second, third}) == 3  # a process whose device is broken runs nothing more
 
 
+@pytest.mark.long("an end-to-end run")
 @pytest.mark.slow
 @pytest.mark.usefixtures("faulty")
 def test_the_time_limit_ends_what_hangs(tmp_path: Path) -> None:

@@ -3,11 +3,14 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from benchmarks.imports import PROGRAMS, run, sheet
 
 COMMITTED = Path(__file__).parents[2] / "benchmarks" / "results" / "imports-cpu" / "imports.json"
 
 
+@pytest.mark.long("an end-to-end run")
 def test_each_program_is_imported_beside_torch() -> None:
     started: list[str] = []
     result = run(1, started.append)

@@ -29,7 +29,7 @@ def extras(commands: str) -> set[str]:
         ("bench", {"bench"}),
         ("sweep", {"bench"}),
         ("kernels", {"bench", "codec", "peers"}),
-        ("test", {"bench", "codec", "dev", "models", "peers", "test"}),
+        ("test", {"bench", "codec", "dev", "docs", "models", "peers", "test"}),
     ],
 )
 def test_a_command_installs_what_it_needs(target: str, expected: set[str], tmp_path: Path) -> None:

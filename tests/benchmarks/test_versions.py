@@ -139,6 +139,7 @@ def test_a_part_is_run_and_counted(part_of: Callable[[str], Part], tmp_path: Pat
     assert [found[outcome] for outcome in (*OUTCOMES, "error", "skips")] == [1, 1, 1, "", {"old": 1}]
 
 
+@pytest.mark.long("an end-to-end run")
 def test_what_was_found_before_the_limit_is_kept(part_of: Callable[[str], Part], tmp_path: Path) -> None:
     part = part_of("import time\ndef test_a(): pass\ndef test_b(): time.sleep(600)\n")
     found = run_tests(part, Path(sys.executable), tmp_path / "out", 12)
@@ -192,6 +193,7 @@ def finish(settings: Settings) -> dict[str, Any]:
 ALL = [(target.torch, part.name) for target in SETS for part in PARTS]
 
 
+@pytest.mark.long("an end-to-end run")
 @given(errors=st.sets(st.sampled_from(ALL)))
 def test_what_did_not_end_runs_again_and_nothing_else(
     errors: set[tuple[str, str]], tmp_path_factory: pytest.TempPathFactory

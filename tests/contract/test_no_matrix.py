@@ -148,6 +148,7 @@ def _growth(work: Callable[[], object]) -> int:
     return growth
 
 
+@pytest.mark.long("an end-to-end run")
 @pytest.mark.skipif(not CLEAR_REFS.exists(), reason="no /proc/self/clear_refs: no high-water mark to reset")
 def test_no_quantizer_takes_the_memory_of_a_matrix() -> None:
     """Less than one byte for each of N × K, by the fastest implementation, in a process that does nothing else."""

@@ -24,6 +24,7 @@ def test_the_contract_of_every_variation_on_a_device_without_float64() -> None:
     run_tests("tests.devices.emulated", CONTRACT, "-m", "long")
 
 
+@pytest.mark.long("an end-to-end run")
 @pytest.mark.slow
 def test_what_surrounds_the_contract_on_a_device_without_float64(effort: list[str]) -> None:
     files = [f"{FOLDER}/test_{name}.py" for name in ("stand_in", "operations", "training")]

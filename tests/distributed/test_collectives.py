@@ -121,6 +121,7 @@ def in_one_graph(quantizer: Quantizer) -> Any:
     return torch.compile(quantizer, fullgraph=True, backend="aot_eager")
 
 
+@pytest.mark.long("an end-to-end run")
 def test_a_compiled_step_is_the_eager_one(ranks: Ranks) -> None:
     """Bit for bit, the all-reduce in the graph."""
     results = ranks.run(2, compiled)

@@ -66,6 +66,7 @@ def imported(environment: Environment) -> tuple[list[str], list[str]]:
     return names.split(), [line for line in warned if line]
 
 
+@pytest.mark.long("an end-to-end run")
 @pytest.mark.slow
 def test_ours_after_theirs_warns_until_both_are_uninstalled(
     environment: Environment, ours: Path, theirs: Path

@@ -116,6 +116,7 @@ def test_a_process_killed_while_it_compiles_does_not_block_others(tmp_path: Path
     assert len(list(folder.glob("*.so"))) == 1
 
 
+@pytest.mark.long("an end-to-end run")
 @pytest.mark.slow
 def test_a_library_cut_short_is_made_again(tmp_path: Path, copying_compiler: str) -> None:
     folder = tmp_path / "cache"
@@ -126,6 +127,7 @@ def test_a_library_cut_short_is_made_again(tmp_path: Path, copying_compiler: str
     ctypes.CDLL(str(made))
 
 
+@pytest.mark.long("an end-to-end run")
 @pytest.mark.slow
 def test_where_the_cache_cannot_be_written_the_users_temporary_folder_keeps_the_library(
     tmp_path: Path, copying_compiler: str

@@ -165,9 +165,9 @@ def test_indices_that_do_not_fit_are_named(sizes: Any, indices: Any, error: type
         (lambda: CodebookUsage(0), "codebook_size is 0, expected an integer of at least 1"),
         (lambda: CodebookUsage([]), "codebook_size is empty"),
         (lambda: CodebookUsage([4, 2.5]), "codebook_size is 2.5, expected"),
-        (lambda: CodebookUsage(2**24 + 1), f"1 codebooks of up to {2**24 + 1} codes are too large"),
+        (lambda: CodebookUsage(2**24 + 1), f"codebook_size is {2**24 + 1} in 1 codebook"),
         (lambda: CodebookUsage([2**23, 2, 2]), "too large to count code by code"),
-        (lambda: CodebookUsage.of(quantizers.LFQ(63, 2**63)), f"up to {2**63} codes are too large"),
+        (lambda: CodebookUsage.of(quantizers.LFQ(63, 2**63)), f"codebook_size is {2**63} in 1 codebook"),
         (lambda: CodebookUsage.of(quantizers.Identity(4)), "codebook_size is 0"),
     ],
 )

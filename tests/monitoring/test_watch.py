@@ -270,7 +270,7 @@ def test_inference_mode_counts_and_leaves_counting_possible() -> None:
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (nn.Sequential(quantizers.LFQ(30, 2**30)), "quantizer '0': 1 codebooks of up to"),
+        (nn.Sequential(quantizers.LFQ(30, 2**30)), "quantizer '0': codebook_size is"),
         (nn.Linear(2, 2), "model is Linear, which contains no quantizer"),
     ],
 )

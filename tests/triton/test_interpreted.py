@@ -49,8 +49,11 @@ def run(modules: list[Path], results: Path, *options: str, **variables: str) -> 
 def test_passes_in_the_interpreter(
     modules: list[Path], tmp_path: Path, effort: list[str], pytestconfig: pytest.Config
 ) -> None:
-    """In `make test` a share of the cases, in larger programs."""
-    variables = {QUICK_VARIABLE: "1"} if pytestconfig.option.share > 1 else {}
+    """In `make test` a share of the cases and three examples of each law, in larger programs."""
+    variables = {}
+    if pytestconfig.option.share > 1:
+        effort = [*effort, "--hypothesis-profile=fewest"]
+        variables = {QUICK_VARIABLE: "1"}
     suite = run(modules, tmp_path / "results.xml", *effort, **variables)
     names = {case.attrib["classname"].rpartition(".")[2] for case in suite.iter("testcase")}
     assert names == {module.stem for module in modules}

@@ -38,6 +38,7 @@ def grown(path: Path, way: str) -> tuple[int, int, int]:
     return rows, drawn, bytes_
 
 
+@pytest.mark.long("an end-to-end run")
 @pytest.mark.slow
 @pytest.mark.parametrize(("way", "order"), [("path", "C"), ("mapped", "C"), ("path", "F")])
 def test_a_pass_over_400_megabytes_of_zeros(way: str, order: str, tmp_path: Path) -> None:
