@@ -73,8 +73,9 @@ def test_the_page_of_models_lists_every_contract() -> None:
 
 
 def is_there(target: Path) -> bool:
-    """Whether a file exists, or is a page that `make docs` makes from a guide or a derivation."""
+    """Whether a file exists, or is a page that `make docs` makes from a guide, a derivation or the changelog."""
     source = {
+        ROOT / "docs": ROOT / f"{target.stem.upper()}.md",
         ROOT / "docs" / "guides": target.with_suffix(".py"),
         ROOT / "docs" / "arithmetic": ROOT / "kernels" / target.stem / "README.md",
     }.get(target.parent.resolve(), target)

@@ -17,8 +17,15 @@ MODULES = sorted(
     for path in FOLDER.glob("test_*.py")
     if not path.name.startswith("test_compiles") and path != Path(__file__)
 )
-LONGEST = [FOLDER / "test_nearest.py", FOLDER / "test_certificate.py"]  # each takes as long as all others
-PARTS = {path.stem: [path] for path in LONGEST} | {"the rest": [path for path in MODULES if path not in LONGEST]}
+LONGEST = [FOLDER / "test_nearest.py", FOLDER / "test_certificate.py"]  # each takes as long as many others
+# Minutes in the interpreter: `make test` runs these kernels once each, in tests/benchmarks/test_gpu.py.
+PRUNED = [FOLDER / f"test_{name}.py" for name in ("pruned", "pruned_leaves", "tuning")]
+OTHERS = [path for path in MODULES if path not in (*LONGEST, *PRUNED)]
+PARTS = [
+    *(pytest.param([path], id=path.stem) for path in LONGEST),
+    pytest.param(PRUNED, id="pruned", marks=pytest.mark.long("minutes in Triton's interpreter")),
+    pytest.param(OTHERS, id="the rest"),
+]
 
 
 pytestmark = [
@@ -45,7 +52,7 @@ def run(modules: list[Path], results: Path, *options: str, **variables: str) -> 
     return suite
 
 
-@pytest.mark.parametrize("modules", PARTS.values(), ids=PARTS)
+@pytest.mark.parametrize("modules", PARTS)
 def test_passes_in_the_interpreter(
     modules: list[Path], tmp_path: Path, effort: list[str], pytestconfig: pytest.Config
 ) -> None:
