@@ -68,4 +68,5 @@ def test_actions_are_pinned_by_major_version_and_no_index_is_named() -> None:
 
 
 def test_every_job_ends_by_itself() -> None:
-    assert all(job["timeout-minutes"] <= 120 for job in JOBS.values())
+    for name, job in JOBS.items():
+        assert job["timeout-minutes"] <= (360 if name == "fuzz" else 120)  # a runner of GitHub ends after 360
