@@ -28,18 +28,22 @@ def _blocks(text: str) -> Iterator[list[str]]:
     """A docstring in pieces: sections with their indented lines, indented blocks, and paragraphs."""
     block: list[str] = []
     for line in _WITHIN.sub("\n", text).splitlines():
-        if block and not _continues(block[0], line):
+        if block and not _continues(block, line):
             yield block
             block = []
         block.append(line)
     yield block
 
 
-def _continues(first: str, line: str) -> bool:
-    """Whether a line belongs to the piece that begins with `first`."""
+def _continues(block: Sequence[str], line: str) -> bool:
+    """Whether a line belongs to the piece of which `block` is the beginning."""
     if SECTION.match(line):
         return False
-    if SECTION.match(first) or _is_indented(first):
+    first, last = block[0], block[-1]
+    if section := SECTION.match(first):
+        goes_on = bool(section[2]) and bool(last)  # "Source: ..." may continue without indentation
+        return not line or line.startswith(" ") or goes_on
+    if _is_indented(first):
         return not line or line.startswith(" ")
     return bool(line) == bool(first)
 

@@ -45,9 +45,8 @@ class CodebookUsage(Metric):
         codebook_size: K ≥ 1 of one codebook, or a sequence with the size of each codebook.
         kwargs: keyword arguments of torchmetrics.Metric, such as `process_group`.
 
-    Raises: ValueError for a size below 1, for an empty sequence, and for n codebooks of at most K codes where n ·
-    K
-        is more than 2²⁴. FSQ, LFQ and BSQ may have too many codes to count each.
+    Raises: ValueError for a size below 1, for an empty sequence, and for n codebooks of at most K codes where
+        n · K is more than 2²⁴. FSQ, LFQ and BSQ may have too many codes to count each.
     """
 
     is_differentiable = False

@@ -134,3 +134,8 @@ def test_a_page_for_language_models_has_its_docstrings() -> None:
 )
 def test_the_first_sentence_of_a_page(markdown: str, sentence: str) -> None:
     assert llms.first_sentence(markdown) == sentence
+
+
+def test_a_section_may_continue_without_indentation() -> None:
+    text = "Source: Tian et al. 2024\n(arXiv 2404.02905).\n\nNext."
+    assert to_markdown(text) == "**Source:** Tian et al. 2024\n(arXiv 2404.02905).\n\nNext."
