@@ -33,7 +33,7 @@ def finding_lines(number: int, finding: Finding) -> list[str]:
     lines += wrapped(finding.remedy, "   ", "   ")
     if finding.code:
         lines.append(f"       {finding.code}")
-    return [*lines, f"   See {finding.link}"]
+    return [*lines, f"   See docs/{finding.link}"]
 
 
 def wrapped(text: str, after: str = "", before: str = "") -> list[str]:

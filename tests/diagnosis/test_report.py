@@ -47,7 +47,7 @@ def test_it_fits_a_hundred_columns(report: Diagnosis) -> None:
     flat = " ".join(text.split())
     assert report.findings
     for finding in report.findings:
-        for part in (finding.meaning, finding.remedy, finding.code, f"See troubleshooting.md#{finding.kind}"):
+        for part in (finding.meaning, finding.remedy, finding.code, f"See docs/troubleshooting.md#{finding.kind}"):
             assert " ".join(part.split()) in flat
     assert "2^40" in text
     assert "…" in text
