@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import logging
 import os
 import re
 import tempfile
@@ -18,6 +19,8 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError
 from nbformat import NotebookNode
 
 from docs._hooks.places import ROOT
+
+log = logging.getLogger("mkdocs.hooks.site")
 
 CACHE = ROOT / ".cache" / "notebooks"
 SECONDS = 120  # for one notebook
@@ -57,6 +60,7 @@ def executed(source: Path, root: Path = ROOT, cache: Path = CACHE) -> NotebookNo
     stored = cache / f"{source.stem}-{_digest(source, root)}.ipynb"
     if stored.is_file():
         return nbformat.read(stored, as_version=4)
+    log.info("Running %s", source.name)
     notebook = run(read(source), source.name, root)
     cache.mkdir(parents=True, exist_ok=True)
     for older in cache.glob(f"{source.stem}-{'?' * 16}.ipynb"):
