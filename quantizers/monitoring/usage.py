@@ -181,8 +181,8 @@ def check_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
         check_at_least("codebook_size", size, 1)
     if len(sizes) * max(sizes) > LARGEST_TABLE:
         raise ValueError(
-            f"codebook_size is {max(sizes)} in {len(sizes)} codebook(s), too large to count code by code; expected "
-            f"at most {LARGEST_TABLE} codes in total"
+            f"codebook_size is {max(sizes)} in {len(sizes)} codebook(s), too large to count code by code; "
+            f"expected at most {LARGEST_TABLE} codes in total"
         )
     return tuple(sizes)
 
