@@ -10,7 +10,7 @@ from torch import Tensor
 
 from quantizers.cli.common import BatchSize, Column, Device, Embeddings, console
 from quantizers.cli.exits import NOTHING_WRITTEN, InputError, interruptible, sentences
-from quantizers.cli.files import check_target, write_json, written_whole
+from quantizers.cli.files import check_suffix, check_target, write_json, written_whole
 from quantizers.cli.picture import DPI
 from quantizers.cli.ranks import find_device
 from quantizers.cli.summary import say
@@ -63,7 +63,8 @@ def command(
         for path in (out, json):
             if path is not None:
                 check_target(path)
-        _check_picture(out)
+        if out is not None:
+            check_suffix(out, PICTURES)
         loaded = load(quantizer).to(target)
         if not loaded.per_vector:
             raise InputError(
@@ -90,8 +91,3 @@ def _blocks(quantizer: Quantizer, vectors: Vectors, rows: int, advance: Callable
     for block in vectors.blocks(rows):
         yield block if quantizer.channel_dim == -1 else block.movedim(-1, quantizer.channel_dim)
         advance(len(block))
-
-
-def _check_picture(out: Path | None) -> None:
-    if out is not None and out.suffix not in PICTURES:
-        raise InputError(f"--out: {out.name} ends in {out.suffix!r}, expected one of {', '.join(PICTURES)}")

@@ -5,7 +5,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,12 @@ def check_target(path: Path) -> None:
         raise InputError(f"--out: there is no folder {path.parent}")
     if not os.access(path.parent, os.W_OK):
         raise InputError(f"--out: cannot write in {path.parent}: permission denied")
+
+
+def check_suffix(path: Path, suffixes: Sequence[str]) -> None:
+    """Raises: InputError where the name of a file ends in none of these suffixes."""
+    if path.suffix not in suffixes:
+        raise InputError(f"--out: {path.name} ends in {path.suffix!r}, expected one of {', '.join(suffixes)}")
 
 
 @contextmanager

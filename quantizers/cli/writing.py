@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from quantizers.cli.exits import InputError
-from quantizers.cli.files import written_whole
+from quantizers.cli.files import check_suffix, written_whole
 from quantizers.core.base import Quantizer
 from quantizers.vectors.files import NpyWriter
 
@@ -27,8 +26,7 @@ class IndexWriter(Protocol):
 
 def check_format(path: Path) -> str:
     """The suffix of a file of indices. Raises: InputError for an unknown one."""
-    if path.suffix not in FORMATS:
-        raise InputError(f"--out: {path.name} ends in {path.suffix!r}, expected one of {', '.join(FORMATS)}")
+    check_suffix(path, FORMATS)
     return path.suffix
 
 

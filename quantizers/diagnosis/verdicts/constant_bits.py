@@ -2,7 +2,7 @@
 
 from quantizers.diagnosis.findings import Finding
 from quantizers.diagnosis.measures import Measures
-from quantizers.diagnosis.verdicts.kinds import dim_of
+from quantizers.diagnosis.verdicts.kinds import dim_of, larger_entropy
 from quantizers.diagnosis.verdicts.saturated_channels import FEWEST, ONE_LEVEL
 
 
@@ -27,13 +27,13 @@ def judge(measures: Measures) -> Finding | None:
 
 
 def _remedy(measures: Measures) -> tuple[str, str]:
-    weight = getattr(measures.quantizer, "entropy_weight", None)
-    if weight is None:
+    code = larger_entropy(measures)
+    if code is None:
         return (
             "Normalize the vectors in front of the quantizer, so that each channel has both signs.",
             f"torch.nn.BatchNorm1d({dim_of(measures)})  # before the quantizer",
         )
     return (
         "Double the weight of the entropy loss, which makes both values of a bit frequent; again if needed.",
-        f"{measures.path}.entropy_weight = {2 * weight or 0.1:.4g}",
+        code,
     )

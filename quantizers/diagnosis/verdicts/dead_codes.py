@@ -4,7 +4,14 @@ import math
 
 from quantizers.diagnosis.findings import Finding
 from quantizers.diagnosis.measures import Measures
-from quantizers.diagnosis.verdicts.kinds import REPLACEMENT, has_enough_vectors, is_grid, tables, warm_start
+from quantizers.diagnosis.verdicts.kinds import (
+    REPLACEMENT,
+    has_enough_vectors,
+    is_grid,
+    larger_entropy,
+    tables,
+    warm_start,
+)
 
 LEAST_IN_USE = 0.5
 """A codebook of which fewer than half of the codes are used gets a warning.
@@ -51,13 +58,8 @@ def _remedy(measures: Measures) -> tuple[str, str]:
         )
     if tables(quantizer):
         return "Replace dead codes while you train: replacement.step() after each optimizer.step().", REPLACEMENT
-    weight = getattr(quantizer, "entropy_weight", None)
-    if weight is not None:
-        larger = 2 * weight or 0.1
-        return (
-            "Double the weight of the entropy loss; again if needed.",
-            f"{measures.path}.entropy_weight = {larger:.4g}",
-        )
+    if (code := larger_entropy(measures)) is not None:
+        return "Double the weight of the entropy loss; again if needed.", code
     if is_grid(measures):
         return (
             "Use fewer levels, or train longer: the encoder does not spread its vectors over the grid.",

@@ -41,6 +41,12 @@ def warm_start(measures: Measures) -> str:
     return "quantizers.warm_start(model, batches)" if measures.name else "quantizer.initialize_from(vectors)"
 
 
+def larger_entropy(measures: Measures) -> str | None:
+    """The line that doubles the weight of an entropy loss; None for a quantizer without one."""
+    weight = getattr(measures.quantizer, "entropy_weight", None)
+    return None if weight is None else f"{measures.path}.entropy_weight = {2 * weight or 0.1:.4g}"
+
+
 def dim_of(measures: Measures) -> int | str:
     """The channels of the vectors, for a line of code."""
     return "dim" if measures.quantizer is None else measures.quantizer.dim
