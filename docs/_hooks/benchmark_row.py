@@ -5,6 +5,8 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from benchmarks.sweep.cuts import mean_of
+from benchmarks.sweep.report import words
 from docs._hooks.places import ROOT
 
 RESULTS = ROOT / "benchmarks" / "results" / "utilization-cpu" / "seeds.json"
@@ -68,10 +70,5 @@ def _cells(setting: str, numbers: Sequence[Numbers]) -> list[str]:
 
 def over_seeds(values: Sequence[float | None], form: str) -> str:
     """The mean of the values, with their range in parentheses where it shows; empty where they have no meaning."""
-    numbers = [value for value in values if value is not None]
-    if not numbers:
-        return ""
-    lowest, mean, highest = (
-        format(each, form) for each in (min(numbers), sum(numbers) / len(numbers), max(numbers))
-    )
-    return mean if lowest == highest else f"{mean} ({lowest} to {highest})"
+    mean = mean_of([value for value in values if value is not None])
+    return words(mean, form) if mean else ""

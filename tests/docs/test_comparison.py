@@ -4,29 +4,21 @@ import re
 
 from tests.docs.features import FEATURES
 from tests.docs.packages import ROOT
+from tests.docs.pages import table_rows
 
 PAGE = (ROOT / "docs" / "comparison.md").read_text()
 LIBRARIES = 5
 
 
-def rows(page: str) -> list[list[str]]:
-    """The cells of the rows of all tables in a page, without their heads."""
-    found = []
-    for table in re.findall(r"(?:^\|.*\n?)+", page, re.M):
-        lines = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in table.splitlines()]
-        found += lines[2:]
-    return found
-
-
 def problems(page: str, features: dict[str, list[str]]) -> list[str]:
     """What is wrong with the tables, a sentence each."""
     found = []
-    for feature, *cells in rows(page):
+    for feature, *cells in table_rows(page):
         if len(cells) != LIBRARIES or not all(cells):
             found.append(f"{feature}: a library has no cell")
         elif cells[0] != "–" and not features.get(feature):
             found.append(f"{feature}: no test holds it")
-    missing = features.keys() - {row[0] for row in rows(page)}
+    missing = features.keys() - {row[0] for row in table_rows(page)}
     found += [f"{feature}: the page has no such row" for feature in missing]
     for feature, tests in features.items():
         for file, _, name in (test.partition("::") for test in tests):
@@ -37,7 +29,7 @@ def problems(page: str, features: dict[str, list[str]]) -> list[str]:
 
 
 def test_each_feature_is_held_by_a_test() -> None:
-    assert len(rows(PAGE)) > 60
+    assert len(table_rows(PAGE)) > 60
     assert problems(PAGE, FEATURES) == []
 
 

@@ -2,11 +2,13 @@
 
 import re
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
 
-converter = pytest.importorskip("latex2mathml.converter")  # of the extra that builds the site
+from tests.docs.pages import DISPLAYED
+
+pytest.importorskip("latex2mathml")  # of the extra that builds the site
+from docs._hooks import mathml
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -17,30 +19,20 @@ PAGES = sorted(
 ESCAPES = re.compile(r"\\[^a-zA-Z]")
 """Commands of one sign, such as a thin space, of which GitHub's Markdown takes the backslash away."""
 
-BINARY = ("mfrac", "mover", "munder", "msub", "msup")
-
 
 def equations(text: str) -> list[str]:
     """The displayed equations of a page, then the ones within lines; code is left out."""
     text = re.sub(r"^( *)(```|~~~).*?^\1\2", "", text, flags=re.M | re.S)
     text = re.sub(r"(`+)[^`]+\1", "", text)
-    displayed = re.findall(r"^ *\$\$\n(.*?)\n *\$\$$", text, re.M | re.S)
-    inline = re.sub(r"^ *\$\$\n(.*?)\n *\$\$$", "", text, flags=re.M | re.S)
-    return displayed + re.findall(r"\$([^$\n]+)\$", inline)
+    return DISPLAYED.findall(text) + re.findall(r"\$([^$\n]+)\$", DISPLAYED.sub("", text))
 
 
 def problem_of(equation: str) -> str | None:
-    """What is wrong with an equation; None if it can be rendered."""
+    """What is wrong with an equation; None if the site renders it."""
     try:
-        markup = converter.convert(re.sub(r"\\tag\{\d+\}", "", equation))
-    except Exception as error:  # one class for each mistake, and IndexError
-        return f"{type(error).__name__}: {equation}"
-    for element in ElementTree.fromstring(re.sub(r"&(?!#|\w+;)", "&amp;", markup)).iter():
-        name, inside = element.tag.rpartition("}")[2], element.text or ""
-        if "\\" in inside or inside == "&":
-            return f"{inside} is not understood: {equation}"
-        if name in BINARY and len(element) != 2:
-            return f"something is missing: {equation}"
+        mathml.block(equation)
+    except mathml.EquationError as error:
+        return str(error)
     return None
 
 

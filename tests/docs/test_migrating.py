@@ -17,10 +17,10 @@ import vector_quantize_pytorch
 from diffusers.models.autoencoders.vae import VectorQuantizer
 
 import quantizers
+from tests.docs.pages import code_blocks
 
 FOLDER = Path(__file__).parents[2] / "docs" / "migrating"
 PAGES = sorted(path.name for path in FOLDER.glob("*.md"))
-CODE = re.compile(r"^```python\n(.*?)^```", re.M | re.S)
 SPAN = re.compile(r"`([^`]+)`")
 ARGUMENTS_OF_FORWARD = ("mask",)
 FORWARD = "`forward`:\n"
@@ -180,7 +180,7 @@ def test_every_class_that_is_not_installed_has_a_section(page: str) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_every_block_compares_theirs_with_ours(page: str) -> None:
     """By assertions; tests/docs/test_readme.py runs the blocks."""
-    for block in CODE.findall((FOLDER / page).read_text()):
+    for block in code_blocks((FOLDER / page).read_text()):
         assert "assert " in block, block
 
 

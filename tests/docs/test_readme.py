@@ -8,17 +8,18 @@ from pathlib import Path
 import pytest
 
 import quantizers
+from docs._hooks import links
 from quantizers.core.registry import _BUILDERS
+from tests.docs.pages import DISPLAYED, code_blocks
 
 ROOT = Path(__file__).parents[2]
-CODE = re.compile(r"^```python\n(.*?)^```", re.M | re.S)
 
 
 PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))
 
 
 def blocks(document: str) -> list[str]:
-    return CODE.findall((ROOT / document).read_text())
+    return code_blocks((ROOT / document).read_text())
 
 
 EXAMPLES = [(document, number) for document in ("README.md", *PAGES) for number in range(len(blocks(document)))]
@@ -86,14 +87,13 @@ def test_links_lead_somewhere() -> None:
     kernels = [path.relative_to(ROOT) for path in (ROOT / "kernels").rglob("README.md")]
     for document in ["README.md", "CONTRIBUTING.md", "tests/README.md", *PAGES, *kernels]:
         folder = (ROOT / document).parent
-        text = re.sub(r"^```.*?^```|`[^`\n]*`", "", (ROOT / document).read_text(), flags=re.M | re.S)
-        for target in re.findall(r"\]\((?!http)([^)#\s]+)", text):
-            assert is_there(folder / target), f"{document} links to {target}"
+        for target in filter(links.is_relative, links.targets((ROOT / document).read_text())):
+            assert is_there(folder / target.partition("#")[0]), f"{document} links to {target}"
 
 
 def equations(document: Path) -> list[int]:
     """The numbers of the equations that a derivation displays, in order."""
-    displayed = re.findall(r"^ *\$\$\n(.*?)\n *\$\$$", document.read_text(), re.M | re.S)
+    displayed = DISPLAYED.findall(document.read_text())
     return [int(number) for equation in displayed for number in re.findall(r"\\tag\{(\d+)\}", equation)]
 
 

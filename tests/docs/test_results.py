@@ -4,14 +4,10 @@ import json
 import re
 
 from tests.docs.packages import ROOT
+from tests.docs.pages import table_rows
 
 RESULTS = ROOT / "benchmarks" / "results" / "utilization-cpu"
 TABLE = re.compile(r"(?:^\|.*\n)+", re.M)
-
-
-def rows(table: str) -> list[list[str]]:
-    """The cells of each row below the head."""
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
 
 
 def test_the_page_on_utilization_shows_the_committed_table() -> None:
@@ -21,8 +17,8 @@ def test_the_page_on_utilization_shows_the_committed_table() -> None:
 
 def test_the_readme_shows_columns_of_the_committed_table() -> None:
     section = (ROOT / "README.md").read_text().partition("## What they do in the same autoencoder")[2]
-    shown = rows(TABLE.findall(section)[0])
-    committed = rows(TABLE.findall((RESULTS / "utilization.md").read_text())[0])
+    shown = table_rows(TABLE.findall(section)[0])
+    committed = table_rows(TABLE.findall((RESULTS / "utilization.md").read_text())[0])
     for ours, theirs in zip(shown, committed, strict=True):
         method = re.match(r"`?(\w+)", ours[0])
         assert method
