@@ -6,7 +6,7 @@ Elsewhere the state moves by PyTorch's own operations, those of reference.py, wh
 import torch
 from torch import Tensor
 
-from quantizers.kernels.common.dispatch import runs_triton
+from quantizers.kernels.common.dispatch import on_device_of, runs_triton
 from quantizers.kernels.sums.operation import EMA_CODE_SUMS
 
 
@@ -58,7 +58,7 @@ def average_codes_(
     EMA_CODE_SUMS.count("triton")
     # Autograd must see the writes of a kernel, as it sees those of an operation.
     torch.autograd.graph.increment_version([embedding, cluster_size, embedding_sum, previous])
-    with torch.cuda.device_of(z):  # type: ignore[no-untyped-call]
+    with on_device_of(z):
         triton.average_codes_(
             z, indices, embedding, cluster_size, embedding_sum, previous, decay, epsilon, is_cosine
         )

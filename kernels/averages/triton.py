@@ -12,6 +12,7 @@ from torch import Tensor
 from quantizers.kernels.averages.reference import LARGEST_ROUNDING
 from quantizers.kernels.common.triton.division import divide
 from quantizers.kernels.common.triton.loads import converted, load_tile, store_tile
+from quantizers.kernels.common.triton.replay import launched, replayed
 from quantizers.kernels.sums.triton import gathered_sums
 
 CODES = 32  # codes of a program
@@ -20,7 +21,7 @@ PARTS = 1024  # partial sums that a program reads at a time
 _LARGEST_ROUNDING = tl.constexpr(LARGEST_ROUNDING)
 
 
-@torch.no_grad()
+@replayed()
 def average_codes_(
     z: Tensor,
     indices: Tensor,
@@ -88,6 +89,7 @@ def _block(d: int) -> int:
     return block
 
 
+@launched
 @triton.jit(do_not_specialize=["parts", "codebook_size"])
 def _average_kernel(
     counts_ptr,
@@ -143,6 +145,7 @@ def _average_kernel(
     tl.store(changes_ptr + tl.program_id(0), tl.max(tl.where(inside, changes, 0)))
 
 
+@launched
 @triton.jit(do_not_specialize=["parts", "codebook_size"])
 def _write_kernel(
     new_size_ptr,

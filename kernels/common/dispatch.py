@@ -38,6 +38,7 @@ SMALLEST_CAPABILITY = (8, 0)  # the first with tf32 and bfloat16 products
 RunCounts = Counter[tuple[str, str]]
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
+_NO_BLOCK = contextlib.nullcontext()
 _chosen: ContextVar[str] = ContextVar("chosen", default="auto")
 _records: ContextVar[tuple[RunCounts, ...]] = ContextVar("records", default=())
 
@@ -72,7 +73,7 @@ class Operation(Generic[Arguments, Result]):
             result: Result = _carried(self.run(*_carried(arguments, CPU), **_carried(options, CPU)), tensor.device)
             return result
         self.count(name)
-        with without_autocast(tensor.device), _current_device(name, tensor):
+        with without_autocast(tensor.device), on_device_of(tensor) if name == "triton" else _NO_BLOCK:
             return function(*arguments, **options)
 
     def count(self, name: str) -> None:
@@ -157,21 +158,23 @@ def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[
 
     Programs that torch 2.4 to 2.6 export have no such block, unless they are exported under automatic casts.
     """
+    if not torch.compiler.is_compiling():
+        # The questions take a tenth of the time that the block takes.
+        available = torch.amp.is_autocast_available(device.type)
+        casts = available and torch.is_autocast_enabled(device.type)
+        return torch.autocast(device.type, enabled=False) if casts else _NO_BLOCK
     if exports_without_blocks() and not torch.is_autocast_enabled(device.type):
-        return contextlib.nullcontext()
-    # Before torch 2.6, graphs cannot contain the second question.
-    if torch.compiler.is_compiling() or torch.amp.is_autocast_available(device.type):
-        return torch.autocast(device.type, enabled=False)
-    return contextlib.nullcontext()
+        return _NO_BLOCK
+    # Before torch 2.6, graphs cannot ask whether a device has automatic casts.
+    return torch.autocast(device.type, enabled=False)
 
 
-def _current_device(name: str, tensor: Tensor) -> contextlib.AbstractContextManager[object]:
-    """Return a block for an implementation whose kernels are launched on the current device, which may differ from
-    its tensors' device.
-    """
-    if name != "triton":
-        return contextlib.nullcontext()
-    block: contextlib.AbstractContextManager[object] = torch.cuda.device_of(tensor)  # type: ignore[no-untyped-call]
+def on_device_of(tensor: Tensor) -> contextlib.AbstractContextManager[object]:
+    """Return a block whose launches of kernels go to a tensor's device."""
+    index = tensor.get_device()  # −1 on a CPU
+    if index < 0 or index == torch.cuda.current_device():
+        return _NO_BLOCK
+    block: contextlib.AbstractContextManager[object] = torch.cuda.device(index)
     return block
 
 

@@ -6,13 +6,14 @@ import triton.language as tl
 from torch import Tensor
 
 from quantizers.kernels.common.triton.loads import load_tile
+from quantizers.kernels.common.triton.replay import launched, replayed
 from quantizers.kernels.common.vectors import compute_dtype
 from quantizers.kernels.nearest.reference import relative_error
 
 BLOCK_N, BLOCK_K, CHUNK = 32, 32, 16
 
 
-@torch.no_grad()
+@replayed()
 def highest_score(x: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
     """Return argmax_k x·key_k + bias_k in float64, [N, D], [K, D], [K] → int64 [N]; lowest index on ties as in
     (3).
@@ -46,6 +47,7 @@ def highest_score(x: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
     return indices
 
 
+@launched
 @triton.jit(do_not_specialize=["n", "codebook_size"])
 def _highest_kernel(
     x_ptr,

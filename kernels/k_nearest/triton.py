@@ -3,11 +3,11 @@
 PyTorch multiplies, and sorts scores. A kernel decides the rows for which scores leave the order uncertain.
 """
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from quantizers.kernels.common.triton.replay import launched, replayed
 from quantizers.kernels.k_nearest.reference import first_by_score, in_blocks
 from quantizers.kernels.nearest import reference as nearest
 from quantizers.kernels.nearest.reference import Packed
@@ -18,7 +18,7 @@ CODES = 128  # per step
 _NONE = tl.constexpr(2**31 - 1)  # instead of an index
 
 
-@torch.no_grad()
+@replayed()
 def k_nearest_codes(x: Tensor, codebook: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """As in kernels/k_nearest/reference.py."""
     return in_blocks(x, codebook, k, _k_nearest_rows, SCORE_BUDGET)
@@ -44,6 +44,7 @@ def _k_nearest_rows(x: Tensor, packed: Packed, k: int) -> Tensor:
     return indices.where(finite[:, None], -1)
 
 
+@launched
 @triton.jit(do_not_specialize=["size", "k"])
 def _one_by_one(
     x_ptr, codes_ptr, scores_ptr, bound_ptr, uncertain_ptr, indices_ptr, size, d, k, CODES: tl.constexpr

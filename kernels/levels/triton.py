@@ -9,12 +9,14 @@ from torch import Tensor
 
 from quantizers.kernels.common.constants import LARGEST_LEVEL_MARGIN, LEVEL_MARGIN
 from quantizers.kernels.common.triton.division import divide
+from quantizers.kernels.common.triton.replay import launched, replayed
 
 TILE = 1024  # elements of z per program
 _LEVEL_MARGIN = tl.constexpr(LEVEL_MARGIN)
 _LARGEST_LEVEL_MARGIN = tl.constexpr(LARGEST_LEVEL_MARGIN)
 
 
+@replayed()
 def round_levels(z: Tensor, levels: Tensor, slope: float) -> tuple[Tensor, Tensor]:
     """Return the nearest code of the bounded z, and its index, by equation (1).
 
@@ -50,6 +52,7 @@ def round_levels(z: Tensor, levels: Tensor, slope: float) -> tuple[Tensor, Tenso
     return codes, index
 
 
+@replayed()
 def round_levels_backward(gradient: Tensor, z: Tensor, levels: Tensor, slope: float) -> Tensor:
     """Return the gradient of z from its code's gradient: straight-through, times the derivative of (1).
 
@@ -94,6 +97,7 @@ def _tile(d: int) -> tuple[int, int]:
     return max(1, TILE // block_d), block_d
 
 
+@launched
 @triton.jit(do_not_specialize=["n"])
 def _round_kernel(
     z_ptr,
@@ -126,6 +130,7 @@ def _round_kernel(
     tl.store(index_ptr + rows, index, mask=rows < n)
 
 
+@launched
 @triton.jit(do_not_specialize=["n"])
 def _slope_kernel(
     gradient_ptr,

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from quantizers.kernels.common.constants import LARGEST_RATIO, OPPOSITE
 from quantizers.kernels.common.triton.loads import load_tile, store_tile
+from quantizers.kernels.common.triton.replay import launched, replayed
 
 TILE = 1024  # elements of each input in the registers of one program with four warps, in float64
 LARGEST_ROW = 2048  # most channels of a row in registers; a program loops over longer rows
@@ -14,6 +15,7 @@ _LARGEST_RATIO = tl.constexpr(LARGEST_RATIO)
 _OPPOSITE = tl.constexpr(OPPOSITE)
 
 
+@replayed()
 def rotate_grad(gradient: Tensor, x: Tensor, quantized: Tensor) -> Tensor:
     """Return λ Rᵀ g, the backward of the rotation trick, by equations (1) to (5), in float64 like the reference.
 
@@ -46,6 +48,7 @@ def _tile(d: int) -> tuple[int, int]:
     return max(1, TILE // block_d), block_d
 
 
+@launched
 @triton.jit(do_not_specialize=["n"])
 def _rotate_kernel(
     gradient_ptr,

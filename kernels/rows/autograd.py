@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from quantizers.kernels.common.dispatch import on_device_of
 from quantizers.kernels.common.modes import is_differentiated_again
 from quantizers.kernels.rows import reference, triton
 
@@ -14,7 +15,7 @@ class FiniteRows(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
+        with on_device_of(x):
             vectors, valid = triton.finite_rows(x, mask)
         _save(ctx, x.dtype, valid)
         ctx.mark_non_differentiable(valid)
@@ -31,7 +32,7 @@ class MarkedRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, codes: Tensor, indices: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         _save(ctx, codes.dtype, valid)
-        with torch.cuda.device_of(codes):  # type: ignore[no-untyped-call]
+        with on_device_of(codes):
             marked, numbers = triton.marked_rows(codes, indices, valid)
         ctx.mark_non_differentiable(numbers)
         return marked, numbers
@@ -46,7 +47,7 @@ class MeanLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, losses: Tensor, valid: Tensor, channels: int) -> Tensor:
-        with torch.cuda.device_of(losses):  # type: ignore[no-untyped-call]
+        with on_device_of(losses):
             means, divisor = triton.mean_loss(losses, valid, channels)
         ctx.save_for_backward(valid, divisor)
         return means
@@ -55,7 +56,7 @@ class MeanLoss(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         if is_differentiated_again():
             return reference.mean_loss_gradient(gradient, *ctx.saved_tensors), None, None
-        with torch.cuda.device_of(gradient):  # type: ignore[no-untyped-call]
+        with on_device_of(gradient):
             return triton.mean_loss_gradient(gradient, *ctx.saved_tensors), None, None
 
 
@@ -69,5 +70,5 @@ def _gradient_of_rows(ctx: Any, gradient: Tensor) -> Tensor:
     (valid,) = ctx.saved_tensors
     if is_differentiated_again():
         return reference.rows_gradient(gradient, valid, ctx.dtype)
-    with torch.cuda.device_of(gradient):  # type: ignore[no-untyped-call]
+    with on_device_of(gradient):
         return triton.rows_gradient(gradient, valid, ctx.dtype)

@@ -6,6 +6,7 @@ import triton.language as tl
 from torch import Tensor
 
 from quantizers.kernels.common.triton.loads import converted, load_tile, store_tile
+from quantizers.kernels.common.triton.replay import launched, replayed
 from quantizers.kernels.common.vectors import compute_dtype
 
 TILE = 1024  # elements of a program's tile
@@ -13,7 +14,7 @@ LOSSES = 1024  # losses that a program adds at a time
 MOST_PARTS = 1024  # partial sums of a head's losses
 
 
-@torch.no_grad()
+@replayed()
 def finite_rows(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """As in kernels/rows/reference.py."""
     x = x.contiguous()
@@ -33,7 +34,7 @@ def finite_rows(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     return vectors, valid
 
 
-@torch.no_grad()
+@replayed()
 def marked_rows(codes: Tensor, indices: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """As in kernels/rows/reference.py."""
     codes, indices = codes.contiguous(), indices.contiguous()
@@ -47,7 +48,7 @@ def marked_rows(codes: Tensor, indices: Tensor, valid: Tensor) -> tuple[Tensor, 
     return marked, numbers
 
 
-@torch.no_grad()
+@replayed()
 def rows_gradient(gradient: Tensor, valid: Tensor, dtype: torch.dtype) -> Tensor:
     """As in kernels/rows/reference.py."""
     result = torch.empty(gradient.shape, dtype=dtype, device=gradient.device)
@@ -59,7 +60,7 @@ def rows_gradient(gradient: Tensor, valid: Tensor, dtype: torch.dtype) -> Tensor
     return result
 
 
-@torch.no_grad()
+@replayed()
 def mean_loss(losses: Tensor, valid: Tensor, channels: int) -> tuple[Tensor, Tensor]:
     """As in kernels/rows/reference.py, with sums in float64; also returns the divisor of its gradient."""
     losses = losses.contiguous()
@@ -73,7 +74,7 @@ def mean_loss(losses: Tensor, valid: Tensor, channels: int) -> tuple[Tensor, Ten
     return means, divisor
 
 
-@torch.no_grad()
+@replayed()
 def mean_loss_gradient(gradient: Tensor, valid: Tensor, divisor: Tensor) -> Tensor:
     """As in kernels/rows/reference.py."""
     heads, n = gradient.shape[0], valid.shape[0]
@@ -91,6 +92,7 @@ def _tile(d: int) -> tuple[int, int]:
     return TILE // block_d, block_d
 
 
+@launched
 @triton.jit(do_not_specialize=["n"])
 def _finite_kernel(
     x_ptr,
@@ -119,6 +121,7 @@ def _finite_kernel(
         store_tile(vectors_ptr + rows * d, inside, channel, d, 1, x, BLOCK_D)
 
 
+@launched
 @triton.jit(do_not_specialize=["n"])
 def _marked_kernel(
     codes_ptr,
@@ -145,6 +148,7 @@ def _marked_kernel(
         tl.store(numbers_ptr + rows * COLUMNS + column, index, mask=inside)
 
 
+@launched
 @triton.jit(do_not_specialize=["n"])
 def _gradient_kernel(
     gradient_ptr,
@@ -166,6 +170,7 @@ def _gradient_kernel(
         store_tile(result_ptr + rows * d, inside, channel, d, 1, tile, BLOCK_D)
 
 
+@launched
 @triton.jit(do_not_specialize=["n", "parts"])
 def _partial_kernel(losses_ptr, valid_ptr, partial_ptr, n, parts, LOSSES: tl.constexpr):
     """The sum of a part of a head's losses, and the number of its rows that count."""
@@ -180,6 +185,7 @@ def _partial_kernel(losses_ptr, valid_ptr, partial_ptr, n, parts, LOSSES: tl.con
     tl.store(partial_ptr + (head * 2 + 1) * parts + part, tl.sum(count).to(tl.float64))
 
 
+@launched
 @triton.jit(do_not_specialize=["parts"])
 def _mean_kernel(partial_ptr, means_ptr, divisor_ptr, parts, channels, PARTS: tl.constexpr):
     head = tl.program_id(0).to(tl.int64)
@@ -191,6 +197,7 @@ def _mean_kernel(partial_ptr, means_ptr, divisor_ptr, parts, channels, PARTS: tl
     tl.store(divisor_ptr, divisor, mask=head == 0)
 
 
+@launched
 @triton.jit(do_not_specialize=["n"])
 def _mean_gradient_kernel(gradient_ptr, stride, valid_ptr, divisor_ptr, result_ptr, n, LOSSES: tl.constexpr):
     head = tl.program_id(1).to(tl.int64)

@@ -24,6 +24,7 @@ import triton.language as tl
 from torch import Tensor
 
 from quantizers.kernels.common.triton.loads import converted, load_tile
+from quantizers.kernels.common.triton.replay import launched, replayed
 from quantizers.kernels.common.vectors import compute_dtype
 
 PIECE = 128  # most sorted rows that one program sums; longer runs are cut
@@ -32,7 +33,7 @@ LARGEST_BLOCK = 128  # most channels that a program sums at a time
 BINS = 256  # keys, or bins, per program
 
 
-@torch.no_grad()
+@replayed()
 def code_sums(x: Tensor, indices: Tensor, codebook_size: int) -> tuple[Tensor, Tensor]:
     """Return how many vectors chose each code, and their sum; bit-equal from run to run.
 
@@ -47,7 +48,7 @@ def code_sums(x: Tensor, indices: Tensor, codebook_size: int) -> tuple[Tensor, T
     return sums.counts, sums.sums
 
 
-@torch.no_grad()
+@replayed()
 def ema_code_sums(
     x: Tensor, indices: Tensor, cluster_size: Tensor, embedding_sum: Tensor, decay: float | Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -175,6 +176,7 @@ def _warps(block_d: int) -> int:
     return 8 if block_d <= 16 else 4
 
 
+@launched
 @triton.jit(do_not_specialize=["stride_h", "stride_n", "n", "codebook_size"])
 def _key_kernel(indices_ptr, stride_h, stride_n, bins_ptr, n, codebook_size, BINS: tl.constexpr):
     """The bin of each vector."""
@@ -186,6 +188,7 @@ def _key_kernel(indices_ptr, stride_h, stride_n, bins_ptr, n, codebook_size, BIN
     tl.store(bins_ptr + head * n + places, key.to(bins_ptr.dtype.element_ty), mask=places < n)
 
 
+@launched
 @triton.jit(do_not_specialize=["count", "bins", "heads", "codes", "steps"])
 def _start_kernel(
     bins_ptr, starts_ptr, moves_ptr, size_ptr, totals_ptr, count, bins, heads, codes, steps, BINS: tl.constexpr
@@ -208,6 +211,7 @@ def _start_kernel(
         tl.store(totals_ptr + tl.program_id(0), tl.sum(size))
 
 
+@launched
 @triton.jit(do_not_specialize=["head_step", "row_step", "n", "codebook_size"])
 def _piece_kernel(
     x_ptr,
@@ -239,6 +243,7 @@ def _piece_kernel(
     tl.store(partial_ptr + piece * d + channels, total, mask=channels < tl.where(used, d, 0))
 
 
+@launched
 @triton.jit(do_not_specialize=["head_step", "row_step", "n", "codebook_size"])
 def _code_kernel(
     x_ptr,
@@ -304,6 +309,7 @@ def _range_sum(partial_ptr, first, last, channel, d, BLOCK_R: tl.constexpr, BLOC
     return tl.sum(total, 0)
 
 
+@launched
 @triton.jit(do_not_specialize=["codes", "codebook_size"], do_not_specialize_on_alignment=["decay_ptr"])
 def _average_kernel(
     counts_ptr,

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from quantizers.kernels.common.triton import replay
 from quantizers.kernels.nearest.triton import pack, settle
 from tests.triton.interpreter import QUICK
 
@@ -22,3 +23,9 @@ def _large_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     if QUICK:
         monkeypatch.setattr(pack, "TILE", 4 * pack.TILE)
         monkeypatch.setattr(settle, "ELEMENTS", 8 * settle.ELEMENTS)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_recorded() -> None:
+    """A test may change the constants that a recorded call has read."""
+    replay.forget()

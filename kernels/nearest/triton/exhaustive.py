@@ -15,6 +15,7 @@ from torch import Tensor
 from quantizers.kernels.common.constants import EXTRA_ROUNDINGS, ROUNDOFF_FLOAT64
 from quantizers.kernels.common.triton.device import device_properties
 from quantizers.kernels.common.triton.loads import load_tile
+from quantizers.kernels.common.triton.replay import launched
 from quantizers.kernels.common.vectors import compute_dtype
 from quantizers.kernels.nearest.triton.frame import Frame
 from quantizers.kernels.nearest.triton.lookup import Found, distance_limit, look_up
@@ -133,6 +134,7 @@ def _scores(
     return tl.where((scores < float("inf")) & mask[:, None] & (code < size)[None, :], scores, float("inf"))
 
 
+@launched
 @triton.jit(
     do_not_specialize=["stride_xh", "stride_xn", "stride_ch", "stride_ck", "n", "size", "tasks"],
     do_not_specialize_on_alignment=["stride_xd", "stride_cd"],
@@ -240,6 +242,7 @@ def _squared_distances(
     return tl.where(near, squares, float("inf"))
 
 
+@launched
 @triton.jit(
     do_not_specialize=["stride_xh", "stride_xn", "stride_ch", "stride_ck", "n", "size", "tasks", "first", "total"],
     do_not_specialize_on_alignment=["stride_xd", "stride_cd"],

@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from quantizers.kernels.common.triton.loads import load_tile
+from quantizers.kernels.common.triton.replay import launched
 
 WIDEST = 256  # channels of a code that stay in registers, so that it is read once
 TILE = 2048  # elements of a tile of codes
@@ -83,6 +84,7 @@ def finite_rows(rows_ptr, mask, d, stride_d, CHANNELS: tl.constexpr):
     return mask
 
 
+@launched
 @triton.jit(
     do_not_specialize=["stride_h", "stride_k", "size", "slices", "share"],
     do_not_specialize_on_alignment=["stride_d"],
@@ -136,6 +138,7 @@ def _summarize(
         tl.store(count_ptr + head * slices + part, count)
 
 
+@launched
 @triton.jit(do_not_specialize=["heads", "slices"])
 def _combine(
     sum_ptr,

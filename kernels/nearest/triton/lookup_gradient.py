@@ -6,12 +6,13 @@ import triton.language as tl
 from torch import Tensor
 
 from quantizers.kernels.common.triton.loads import load_tile, store_tile
+from quantizers.kernels.common.triton.replay import launched, replayed
 from quantizers.kernels.sums.triton import code_sums
 
 TILE = 1024  # elements per program
 
 
-@torch.no_grad()
+@replayed()
 def lookup_vector_gradient(
     loss_gradient: Tensor, x: Tensor, codes: Tensor, indices: Tensor, weight: float
 ) -> Tensor:
@@ -19,7 +20,7 @@ def lookup_vector_gradient(
     return _differences(2 * weight, loss_gradient, x, codes, indices, None, torch.empty_like(x.contiguous()))
 
 
-@torch.no_grad()
+@replayed()
 def lookup_codebook_gradient(
     codes_gradient: Tensor | None,
     loss_gradient: Tensor,
@@ -63,6 +64,7 @@ def _tile(d: int) -> tuple[int, int]:
     return TILE // block_d, block_d
 
 
+@launched
 @triton.jit(do_not_specialize=["n"])
 def _differences_kernel(
     scale_ptr,

@@ -20,22 +20,29 @@ import torch
 from torch import Tensor
 
 from quantizers.kernels.common.triton.device import device_properties
+from quantizers.kernels.common.triton.replay import replayed
 from quantizers.kernels.common.vectors import compute_dtype
 from quantizers.kernels.nearest.triton.exhaustive import every_row, exhaustive, no_rows
 from quantizers.kernels.nearest.triton.frame import frame
 from quantizers.kernels.nearest.triton.lookup import Found, empty_found
 from quantizers.kernels.nearest.triton.pack import pack
 from quantizers.kernels.nearest.triton.precision import is_exact
+from quantizers.kernels.nearest.triton.pruned.order import orders
 from quantizers.kernels.nearest.triton.pruned.search import pruned_search, pruned_tiles, pruning, rows_at_a_time
 from quantizers.kernels.nearest.triton.search import search
 from quantizers.kernels.nearest.triton.settle import settle
-from quantizers.kernels.nearest.triton.tiles import BLOCK_N, Search, bound, layout, round_up, tiles_of
+from quantizers.kernels.nearest.triton.tiles import BLOCK_N, Search, bound, layout, round_up, tiles_of, tuned
 
 CHUNK = 2**26  # columns in packed rows at a time: 128 MiB
 HEADS = 65535  # in one grid
 
 
-@torch.no_grad()
+def settings() -> tuple[object, ...]:
+    """What the launches of a search depend on beside its arguments."""
+    return is_exact(), tuple(tuned.items()), tuple(orders)
+
+
+@replayed(settings)
 def nearest_code(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
     """Return the nearest code of each vector in Euclidean distance.
 
@@ -53,7 +60,7 @@ def nearest_code(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
     return indices, squared_distance
 
 
-@torch.no_grad()
+@replayed(settings)
 def nearest_lookup(x: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return `nearest_code` with the chosen codes [H, N, D] in float32 (float64 if an input is); zero where the
     index is −1.

@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from quantizers.kernels.common.triton.loads import load_tile
+from quantizers.kernels.common.triton.replay import launched
 from quantizers.kernels.nearest.triton.frame import Frame
 from quantizers.kernels.nearest.triton.tiles import BIAS_COLUMNS, Layout, Tiles, round_up
 
@@ -125,6 +126,7 @@ def inverse_power_of_two(value):
     return ((2046 - (bits >> 52)) << 52).to(tl.float64, bitcast=True)
 
 
+@launched
 @triton.jit(
     do_not_specialize=[
         "stride_ch", "stride_ck", "stride_xh", "stride_xn", "size", "padded_size", "code_blocks", "n", "padded",

@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from quantizers.kernels.common.triton.replay import launched
 from quantizers.kernels.nearest.triton.minima import combine_columns, empty_state, insert
 from quantizers.kernels.nearest.triton.pack import PackedCodes, PackedRows
 from quantizers.kernels.nearest.triton.tiles import CLASSES, Layout, Tiles
@@ -112,6 +113,7 @@ def step_scores(
     return sums
 
 
+@launched
 @triton.jit(do_not_specialize=["rows", "steps", "share"])
 def _search(
     x_ptr,

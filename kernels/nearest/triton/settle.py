@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from quantizers.kernels.common.triton.replay import launched
 from quantizers.kernels.nearest.triton.candidates import nearest_candidate, packed_scores
 from quantizers.kernels.nearest.triton.certificate import score_error
 from quantizers.kernels.nearest.triton.exhaustive import Rows
@@ -135,6 +136,7 @@ def _side_by_side(one, two, three, none, ROWS: tl.constexpr, MEMBERS: tl.constex
     return tl.reshape(all_four, [ROWS, 4 * MEMBERS])
 
 
+@launched
 @triton.jit(
     do_not_specialize=[
         "stride_xh", "stride_xn", "stride_ch", "stride_ck",

@@ -20,6 +20,7 @@ from torch import Tensor
 from quantizers.kernels.common.triton.device import device_properties
 from quantizers.kernels.common.triton.loads import load_tile, store_tile
 from quantizers.kernels.common.triton.noise import gumbel_tile
+from quantizers.kernels.common.triton.replay import launched, replayed
 from quantizers.kernels.soft.triton.forward import (
     PRECISION,
     Tiles,
@@ -58,7 +59,7 @@ class Saved(NamedTuple):
     log_sums: Tensor  # [N, 2]
 
 
-@torch.no_grad()
+@replayed()
 def soft_codes_backward(
     value_gradient: Tensor,
     divergence_gradient: Tensor,
@@ -160,6 +161,7 @@ def code_tiles(out: int) -> Tiles:
     return Tiles(rows=16, codes=64 if out < 64 else 32, chunk=16, out=out, warps=8, stages=2)
 
 
+@launched
 @triton.jit(do_not_specialize=["n", "codebook_size"])
 def _rows_kernel(
     problem,
@@ -204,6 +206,7 @@ def _rows_kernel(
     store_tile(x_gradient_ptr + rows * d, rows < n, channel, d, 1, result, OUT)
 
 
+@launched
 @triton.jit(do_not_specialize=["n", "codebook_size", "span"])
 def _codes_kernel(
     problem,

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from quantizers.kernels.common.triton.loads import load_tile, store_tile
 from quantizers.kernels.common.triton.noise import gumbel_tile
+from quantizers.kernels.common.triton.replay import launched, replayed
 
 PRECISION = tl.constexpr("tf32x3")  # of matrix products: about float32's; `ieee` would not use matrix units
 
 
-@torch.no_grad()
+@replayed()
 def soft_codes(
     x: Tensor, keys: Tensor, bias: Tensor, values: Tensor, temperature: Tensor, seed: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -109,6 +110,7 @@ def check_dtypes(**tensors: Tensor) -> None:
             )
 
 
+@launched
 @triton.jit(do_not_specialize=["n", "codebook_size"])
 def _forward_kernel(
     x_ptr,

@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from quantizers.kernels.common.triton.replay import launched
 from quantizers.kernels.nearest.triton.frame import Frame, finite_rows
 from quantizers.kernels.nearest.triton.pruned.order import COORDINATES, FEW_CHANNELS, PARTS, CodeOrder, axes_of
 from quantizers.kernels.nearest.triton.pruned.projection import coordinates_of, scale_of
@@ -78,6 +79,7 @@ def leaf_boxes(codebook: Tensor, where: Frame, order: CodeOrder) -> Tensor:
     return boxes
 
 
+@launched
 @triton.jit(
     do_not_specialize=["stride_xh", "stride_xn", "n", "parts", "nodes", "levels"],
     do_not_specialize_on_alignment=["stride_xd"],
@@ -128,6 +130,7 @@ def _place(
     tl.store(coordinates_ptr + out[:, None] * _COORDINATES + column[None, :], scaled, mask=inside[:, None])
 
 
+@launched
 @triton.jit(do_not_specialize=["stride_ch", "stride_ck", "size"], do_not_specialize_on_alignment=["stride_cd"])
 def _leaf_boxes(
     codes_ptr,

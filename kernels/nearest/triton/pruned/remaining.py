@@ -5,6 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from quantizers.kernels.common.triton.replay import launched
 from quantizers.kernels.nearest.triton.frame import Frame
 from quantizers.kernels.nearest.triton.pack import PackedCodes, PackedRows
 from quantizers.kernels.nearest.triton.pruned.coordinates import Placed
@@ -92,6 +93,7 @@ def _near(
     return tl.max((~(squares > limit[:, None])).to(tl.int32), 0) > 0
 
 
+@launched
 @triton.jit(do_not_specialize=["n", "rows", "leaves"])
 def _remaining(
     x_columns_ptr,

@@ -1,0 +1,301 @@
+"""Calls that are recorded once and then repeated without the Python code between their launches.
+
+A launcher reads shapes, chooses tiles and grids, allocates, and hands kernels to Triton, which finds the compiled
+one by all of their arguments. On the host this takes longer than small kernels take on the device. All of it
+depends on nothing but the shapes, strides, dtypes and alignment of the tensors, the other arguments, and settings.
+So the second call with the same ones is recorded as a graph of `torch.fx`, which allocates memory, launches
+compiled kernels and calls PyTorch's operations. Later calls run the graph.
+
+    @replayed(settings)
+    def nearest_code(x, codebook): ...
+
+    @launched
+    @triton.jit
+    def _search(...): ...
+
+The rules are those of CUDA graphs: the function reads no value from the device, and has no effects but launches
+of `launched` kernels, allocations and PyTorch's operations. A call is not recorded, and runs as it is each time,
+if it uses a tensor that is neither an argument nor made in it, reads a value, or allocates so much that the device
+is busy for longer than the host.
+"""
+
+import contextlib
+import functools
+import inspect
+import operator
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Generic, ParamSpec, TypeVar
+from weakref import WeakSet
+
+import torch
+from torch import Tensor
+from torch.fx import Graph, GraphModule, Node
+from torch.fx.node import map_aggregate
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from triton.runtime.jit import JITFunction, KernelInterface
+
+KEPT = 256  # kinds of calls that a function remembers; the least recent is forgotten
+LARGEST = 200  # nodes of a graph
+MOST_MEMORY = 2**28  # bytes that a recorded call allocates; a GPU takes tens of microseconds to write as many
+ALIGNMENT = 16  # bytes; Triton compiles a kernel for pointers that are divisible by it, or not
+
+_NO_BLOCK = contextlib.nullcontext()
+_PLAIN = (Tensor, torch.nn.Parameter)
+_CONSTANTS = (int, float, bool, str, type(None), torch.dtype)
+_OPTIONS = (torch.device, torch.layout, torch.memory_format)  # of PyTorch's operations
+_ALLOCATIONS = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+Replay = Callable[..., Any]
+
+
+class _Active(threading.local):
+    recorder: "_Recorder | None" = None
+
+
+_active = _Active()
+_all: WeakSet["Replayed[..., Any]"] = WeakSet()
+
+
+class Launched(KernelInterface):  # type: ignore[misc]
+    """A kernel of Triton whose launches are recorded."""
+
+    def __init__(self, fn: Any) -> None:
+        functools.update_wrapper(self, fn, updated=())
+        self.fn = fn
+        self.arg_names = fn.arg_names
+
+    def run(self, *arguments: Any, grid: Any, warmup: bool, **options: Any) -> Any:
+        recorder = _active.recorder
+        if recorder is None:
+            return self.fn.run(*arguments, grid=grid, warmup=warmup, **options)
+        with _disable_current_modes():
+            compiled = self.fn.run(*arguments, grid=grid, warmup=warmup, **options)
+        recorder.launch(self.fn, compiled, grid, arguments, options)
+        return compiled
+
+
+def launched(fn: Any) -> Launched:
+    """Decorate a kernel that a `replayed` function launches."""
+    return Launched(fn)
+
+
+class Replayed(Generic[Arguments, Result]):
+    """A function that launches kernels, whose calls of one kind are repeated from the third one on.
+
+    It computes without gradients. Two calls are of one kind if a graph of the one is a graph of the other.
+    """
+
+    def __init__(self, function: Callable[Arguments, Result], settings: Callable[[], Hashable] | None) -> None:
+        functools.update_wrapper(self, function)
+        self._function = torch.no_grad()(function)
+        self._settings = settings
+        # None for a kind that was met once; the function itself for one that cannot be recorded.
+        self._replays: OrderedDict[Hashable, Replay | None] = OrderedDict()
+        self._lock = threading.Lock()  # a backward runs in another thread
+        _all.add(self)
+
+    def __call__(self, *arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
+        kind = None if options or _is_watched() else _kind_of(arguments)
+        if kind is None:
+            return self._function(*arguments, **options)
+        if self._settings is not None:
+            kind = kind, self._settings()
+        met, replay = self._recall(kind)
+        if replay is not None:
+            result: Result = replay(*arguments)
+            return result
+        if not met:
+            return self._function(*arguments, **options)
+        result, replay = _record(self._function, arguments)
+        self._replays[kind] = replay or self._function
+        return result
+
+    def _recall(self, kind: Hashable) -> tuple[bool, Replay | None]:
+        """Return whether a call of this kind was met before, and what repeats it."""
+        with self._lock:
+            met = kind in self._replays
+            replay = self._replays[kind] = self._replays.pop(kind, None)  # now the most recent
+            if len(self._replays) > KEPT:
+                self._replays.popitem(last=False)
+        return met, replay
+
+    def forget(self) -> None:
+        """Forget all calls."""
+        with self._lock:
+            self._replays.clear()
+
+
+def replayed(
+    settings: Callable[[], Hashable] | None = None,
+) -> Callable[[Callable[Arguments, Result]], Replayed[Arguments, Result]]:
+    """Decorate a function that launches kernels: see `Replayed`.
+
+    Args:
+        settings: returns everything beside its arguments that the launches depend on.
+    """
+    return lambda function: Replayed(function, settings)
+
+
+def forget() -> None:
+    """Forget the calls of all functions, for instance after a change of the constants that they read."""
+    for each in list(_all):
+        each.forget()
+
+
+def _is_watched() -> bool:
+    """Whether calls are already recorded, or a mode of PyTorch wants to see what they do."""
+    return _active.recorder is not None or torch._C._len_torch_dispatch_stack() > 0
+
+
+def _kind_of(arguments: Sequence[Any]) -> Hashable | None:
+    """Return what calls have in common that can share a graph, or None if these arguments cannot be recorded."""
+    kind: list[Any] = []
+    for argument in arguments:
+        if type(argument) in _PLAIN:
+            kind += (argument.dtype, argument.shape, argument.stride(), argument.device)
+            kind.append(argument.data_ptr() % ALIGNMENT)
+        elif type(argument) in _CONSTANTS:
+            kind += (type(argument), argument)
+        else:
+            return None
+    return tuple(kind)
+
+
+def _record(function: Callable[..., Any], arguments: Sequence[Any]) -> tuple[Any, Replay | None]:
+    """Return the result of a call, and a function that repeats it, if there can be one."""
+    tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
+    if len(set(map(id, tensors))) < len(tensors):  # a graph could not tell them apart
+        return function(*arguments), None
+    recorder = _Recorder(arguments)
+    _active.recorder = recorder
+    try:
+        with recorder:
+            result = function(*arguments)
+    finally:
+        _active.recorder = None
+    return result, recorder.replay(result)
+
+
+class _Recorder(TorchDispatchMode):
+    """Records what a call with these arguments does, as a graph."""
+
+    def __init__(self, arguments: Sequence[Any]) -> None:
+        super().__init__()
+        self._graph = Graph()
+        self._nodes: dict[int, Node] = {}  # by the id of a tensor
+        self._alive: list[Tensor] = []  # so that no two of them have one id
+        self._memory = 0
+        self._fits = True
+        for place, argument in enumerate(arguments):
+            node = self._graph.placeholder(f"argument_{place}")
+            if isinstance(argument, Tensor):
+                self._name(argument, node)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if self._fits:
+            self._operation(func, args, kwargs or {}, result)
+        return result
+
+    def _operation(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
+        if func.is_view and _is_same(result, args[0]):
+            node = self._known(args[0])
+        elif func.overloadpacket.__name__ in _ALLOCATIONS:
+            sizes = tuple(result.shape), result.stride()
+            options = {"dtype": result.dtype, "device": result.device}
+            node = self._graph.call_function(torch.empty_strided, sizes, options)
+        else:
+            node = self._graph.call_function(func, self._known(tuple(args)), self._known(kwargs))
+        if not func.is_view:
+            self._memory += sum(each.nbytes for each in _tensors(result))
+        self._name(result, node)
+        self._require(self._memory <= MOST_MEMORY and len(self._graph.nodes) <= LARGEST)
+
+    def launch(self, fn: Any, compiled: Any, grid: Any, arguments: Sequence[Any], options: dict[str, Any]) -> None:
+        """Record a launch of a kernel."""
+        self._require(compiled is not None or not isinstance(fn, JITFunction))  # as where a test replaces `run`
+        self._require(isinstance(grid, tuple))
+        if not self._fits:
+            return
+        named = {name: value for name, value in options.items() if name in fn.arg_names}
+        bound = inspect.signature(fn.fn).bind(*arguments, **named)
+        bound.apply_defaults()
+        run = _run(fn, compiled, grid)
+        run.__name__, run.__module__ = fn.fn.__name__, fn.fn.__module__
+        self._graph.call_function(run, self._known(bound.args))
+
+    def replay(self, result: Any) -> Replay | None:
+        """Return the function that repeats the call; None if none would."""
+        output = self._known(result)
+        if not self._fits:
+            return None
+        self._graph.output(output)
+        for node in reversed(self._graph.nodes):
+            if isinstance(node.target, torch._ops.OpOverload) and node.target.is_view and not node.users:
+                self._graph.erase_node(node)
+        run = GraphModule(torch.nn.Module(), self._graph).forward
+
+        def replay(*arguments: Any) -> Any:
+            with torch.no_grad() if torch.is_grad_enabled() else _NO_BLOCK:
+                return run(*arguments)
+
+        return replay
+
+    def _require(self, condition: bool) -> None:
+        """Give up, and let go of all tensors, unless a condition is met."""
+        if not condition:
+            self._fits = False
+            self._nodes.clear()
+            self._alive.clear()
+
+    def _name(self, result: Any, node: Node) -> None:
+        """Remember which node a tensor, or each of several tensors, comes from."""
+        if isinstance(result, Tensor):
+            self._nodes[id(result)] = node
+            self._alive.append(result)
+        elif isinstance(result, (tuple, list)):
+            for place, each in enumerate(result):
+                self._name(each, self._graph.call_function(operator.getitem, (node, place)))
+        else:  # a value, on which the rest of the call may depend
+            self._require(result is None)
+
+    def _known(self, value: Any) -> Any:
+        """Return a value with nodes in the place of tensors."""
+
+        def node_of(each: Any) -> Any:
+            if isinstance(each, Tensor):
+                node = self._nodes.get(id(each))
+                self._require(node is not None)
+                return node
+            self._require(type(each) in _CONSTANTS or isinstance(each, _OPTIONS))
+            return each
+
+        return map_aggregate(value, node_of)
+
+
+def _run(fn: Any, compiled: Any, grid: tuple[int, ...]) -> Callable[..., Any]:
+    """Return a function of a kernel's arguments that launches it."""
+    if isinstance(fn, JITFunction):
+        run: Callable[..., Any] = compiled[(*grid, 1, 1)[:3]]
+        return run
+
+    def interpret(*arguments: Any) -> None:
+        fn.run(*arguments, grid=grid, warmup=False)
+
+    return interpret
+
+
+def _tensors(result: Any) -> list[Tensor]:
+    results = result if isinstance(result, (tuple, list)) else (result,)
+    return [each for each in results if isinstance(each, Tensor)]
+
+
+def _is_same(view: Any, of: Any) -> bool:
+    """Whether a view shows all of a tensor as it is."""
+    if not isinstance(view, Tensor) or not isinstance(of, Tensor) or view.dtype != of.dtype:
+        return False
+    return (view.shape, view.stride(), view.storage_offset()) == (of.shape, of.stride(), of.storage_offset())

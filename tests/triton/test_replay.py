@@ -1,0 +1,348 @@
+"""Calls that are repeated give what the function gives, and only those are repeated for which this holds."""
+
+import ast
+import contextlib
+import gc
+import importlib
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import triton
+import triton.language as tl
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from quantizers import kernels
+from quantizers.kernels.averages.triton import average_codes_
+from quantizers.kernels.common.triton import replay
+from quantizers.kernels.common.triton.replay import Launched, Replayed, launched, replayed
+from quantizers.kernels.highest.triton import highest_score
+from quantizers.kernels.levels import triton as levels
+from quantizers.kernels.nearest.triton import lookup_gradient, nearest
+from quantizers.kernels.rotation.triton import rotate_grad
+from quantizers.kernels.rows import triton as rows
+from quantizers.kernels.soft.triton import backward as soft_backward
+from quantizers.kernels.soft.triton import forward as soft
+from quantizers.kernels.sums import triton as sums
+from tests.triton.interpreter import device, runs_kernels
+
+pytestmark = runs_kernels
+
+BLOCK = 16
+
+
+@launched
+@triton.jit
+def _scale(x_ptr, stride, result_ptr, n, factor, BLOCK: tl.constexpr):
+    places = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + places * stride, mask=places < n)
+    tl.store(result_ptr + places, x * factor, mask=places < n)
+
+
+def _scaled(x: Tensor, factor: float) -> Tensor:
+    result = torch.empty(len(x), dtype=x.dtype, device=x.device)
+    _scale[(triton.cdiv(len(x), BLOCK),)](x, x.stride(0), result, len(x), factor, BLOCK)
+    return result
+
+
+@contextlib.contextmanager
+def counted(function: Replayed[..., Any]) -> Iterator[list[None]]:
+    """Yield a list with an element for each time that the function itself runs."""
+    runs: list[None] = []
+    plain = function._function
+
+    def counting(*arguments: Any) -> Any:
+        runs.append(None)
+        return plain(*arguments)
+
+    function.forget()
+    function._function = counting
+    try:
+        yield runs
+    finally:
+        function._function = plain
+        function.forget()
+
+
+def draw(*shape: int) -> Tensor:
+    return torch.randn(*shape).to(device())
+
+
+def chosen(n: int, size: int) -> Tensor:
+    return torch.randint(-1, size, (1, n)).to(device())
+
+
+def _averages() -> tuple[Any, ...]:
+    state = draw(9, 4), draw(9).abs(), draw(9, 4), draw(9, 4)
+    return (draw(20, 4), chosen(20, 9)[0], *state, 0.9, 1e-5, False)
+
+
+def _soft_backward() -> tuple[Any, ...]:
+    inputs = (
+        draw(20, 4),
+        draw(9, 4),
+        draw(9),
+        draw(9, 4),
+        torch.ones(()).to(device()),
+        torch.tensor(3).to(device()),
+    )
+    value, _, divergence, log_sums = soft.soft_codes(*inputs)
+    return (draw(20, 4), draw(20), *inputs, value, divergence, log_sums)
+
+
+CALLS: dict[str, tuple[Replayed[..., Any], Callable[[], tuple[Any, ...]]]] = {
+    "nearest_code": (nearest.nearest_code, lambda: (draw(2, 20, 4), draw(2, 9, 4))),
+    "nearest_lookup": (nearest.nearest_lookup, lambda: (draw(1, 20, 4), draw(1, 9, 4))),
+    "vector_gradient": (
+        lookup_gradient.lookup_vector_gradient,
+        lambda: (draw(1, 20), draw(1, 20, 4), draw(1, 20, 4), chosen(20, 9), 0.25),
+    ),
+    "codebook_gradient": (
+        lookup_gradient.lookup_codebook_gradient,
+        lambda: (draw(1, 20, 4), draw(1, 20), draw(1, 20, 4), draw(1, 20, 4), chosen(20, 9), 1.0, 9),
+    ),
+    "highest_score": (highest_score, lambda: (draw(20, 4), draw(9, 4), draw(9))),
+    "code_sums": (sums.code_sums, lambda: (draw(1, 20, 4), chosen(20, 9), 9)),
+    "ema_code_sums": (
+        sums.ema_code_sums,
+        lambda: (draw(1, 20, 4), chosen(20, 9), draw(1, 9).abs(), draw(1, 9, 4), 0.9),
+    ),
+    "average_codes_": (average_codes_, _averages),
+    "rotate_grad": (rotate_grad, lambda: (draw(20, 4), draw(20, 4), draw(20, 4))),
+    "round_levels": (levels.round_levels, lambda: (draw(20, 2), torch.tensor([5, 4]).to(device()), 1.0)),
+    "round_levels_backward": (
+        levels.round_levels_backward,
+        lambda: (draw(20, 2), draw(20, 2), torch.tensor([5, 4]).to(device()), 1.0),
+    ),
+    "finite_rows": (rows.finite_rows, lambda: (draw(20, 4) / draw(20, 4).round(), None)),
+    "marked_rows": (rows.marked_rows, lambda: (draw(20, 4), chosen(20, 9)[0], draw(20) > 0)),
+    "rows_gradient": (rows.rows_gradient, lambda: (draw(20, 4), draw(20) > 0, torch.float32)),
+    "mean_loss": (rows.mean_loss, lambda: (draw(1, 20), draw(20) > 0, 4)),
+    "mean_loss_gradient": (
+        rows.mean_loss_gradient,
+        lambda: (draw(1), draw(20) > 0, torch.tensor(20).to(device())),
+    ),
+    "soft_codes": (
+        soft.soft_codes,
+        lambda: (draw(20, 4), draw(9, 4), draw(9), draw(9, 4), torch.ones(()).to(device()), None),
+    ),
+    "soft_codes_backward": (soft_backward.soft_codes_backward, _soft_backward),
+}
+
+
+def copied(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(each.clone() if isinstance(each, Tensor) else each for each in arguments)
+
+
+def flat(result: Any) -> list[Tensor]:
+    results = [result] if isinstance(result, Tensor) else result or ()
+    return [each for each in results if isinstance(each, Tensor)]
+
+
+def assert_equal(actual: Any, expected: Any) -> None:
+    for a, b in zip(flat(actual), flat(expected), strict=True):
+        assert (a.dtype, a.shape, a.stride()) == (b.dtype, b.shape, b.stride())
+        assert torch.equal(a.nan_to_num(7.0), b.nan_to_num(7.0))
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_repeated_call_gives_what_the_function_gives(name: str) -> None:
+    """Bit for bit, in results and in arguments that the function writes to. The function does not run again."""
+    function, arguments = CALLS[name]
+    with counted(function) as runs:
+        for _ in range(2):
+            function(*arguments())
+        assert len(runs) == 2
+        for _ in range(2):
+            given_, again = (each := arguments()), copied(each)
+            assert_equal(function(*given_), function.__wrapped__(*again))
+            assert_equal(given_, again)
+        assert len(runs) == 2
+
+
+KINDS = st.tuples(
+    st.sampled_from([torch.float32, torch.float64]), st.integers(1, 40), st.integers(1, 3), st.integers(0, 4)
+)
+
+
+@given(calls=st.lists(st.tuples(KINDS, st.sampled_from([0.5, 2.0])), min_size=1, max_size=12))
+def test_calls_of_several_kinds_keep_apart(
+    calls: list[tuple[tuple[torch.dtype, int, int, int], float]],
+) -> None:
+    """Kinds differ in dtype, size, stride, alignment and other arguments."""
+    scaled = replayed()(_scaled)
+    for (dtype, size, stride, offset), factor in calls * 3:
+        x = torch.randn(offset + size * stride).to(device(), dtype)[offset::stride][:size]
+        assert torch.equal(scaled(x, factor), x * factor)
+
+
+def test_numbers_that_are_equal_may_be_of_two_kinds() -> None:
+    def kind_of(x: Tensor, number: float) -> Tensor:
+        return x.new_full((), 1 if type(number) is int else 2)
+
+    function = replayed()(kind_of)
+    for _ in range(3):
+        assert [function(draw(1), number).item() for number in (1, 1.0, True)] == [1, 2, 2]
+
+
+def test_a_function_that_reads_a_value_runs_each_time() -> None:
+    scaled = replayed()(lambda x, factor: _scaled(x, x[0].item()))
+    with counted(scaled) as runs:
+        for count in range(1, 5):
+            x = draw(5)
+            assert torch.equal(scaled(x, 2.0), x * x[0].item())
+            assert len(runs) == count
+
+
+def test_a_function_of_a_tensor_that_is_no_argument_runs_each_time() -> None:
+    other = draw(5)
+    added = replayed()(lambda x: _scaled(x, 1.0) + other)
+    for _ in range(4):
+        x, other = draw(5), draw(5)
+        assert torch.equal(added(x), x + other)
+
+
+def test_one_tensor_for_two_arguments() -> None:
+    added = replayed()(lambda a, b: _scaled(a, 1.0) + b)
+    for _ in range(4):
+        x, y = draw(5), draw(5)
+        assert torch.equal(added(x, x), 2 * x)
+        assert torch.equal(added(x, y), x + y)
+
+
+def test_an_argument_may_be_a_result() -> None:
+    same = replayed()(lambda x: (x, x[:], _scaled(x, 1.0)))
+    for _ in range(4):
+        x = draw(5)
+        assert same(x)[0] is x
+        assert_equal(same(x), (x, x, x))
+
+
+def test_settings_are_a_part_of_the_kind() -> None:
+    factor = 1.0
+    scaled = replayed(lambda: factor)(lambda x: _scaled(x, factor))
+    for factor in (1.0, 2.0, 1.0, 2.0, 1.0, 2.0, 3.0):
+        x = draw(5)
+        assert torch.equal(scaled(x), x * factor)
+
+
+@pytest.mark.parametrize("precision", ["highest", "high", "medium"])
+def test_a_search_follows_the_precision(precision: str) -> None:
+    """Its launches in the exact mode are others."""
+    x, codebook = 100 + draw(1, 40, 4), 100 + draw(1, 30, 4)
+    expected = {}
+    for mode in ("highest", precision) * 3:
+        torch.set_float32_matmul_precision(mode)
+        plain, actual = nearest.nearest_code.__wrapped__(x, codebook), nearest.nearest_code(x, codebook)
+        expected.setdefault(mode, plain)
+        assert_equal(actual, expected[mode])
+
+
+def test_a_mode_sees_what_runs() -> None:
+    """Where PyTorch watches operations, nothing is repeated behind its back."""
+
+    class Names(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            names.append(func.overloadpacket.__name__)
+            return func(*args, **(kwargs or {}))
+
+    names: list[str] = []
+    double = replayed()(lambda x: _scaled(x, 1.0) + x)
+    with counted(double) as runs:
+        for _ in range(3):
+            double(draw(5))
+        x = draw(5)
+        with Names():
+            double(x)
+        assert len(runs) == 3
+        assert "add" in names
+
+
+def test_a_repeated_call_computes_without_gradients() -> None:
+    double = replayed()(lambda x: x + x)
+    for _ in range(4):
+        assert not double(draw(5).requires_grad_()).requires_grad
+
+
+def test_recording_keeps_no_tensor_alive() -> None:
+    double = replayed()(lambda x: _scaled(x, 2.0))
+    for _ in range(3):
+        x = draw(5)
+        result, given_ = weakref.ref(double(x)), weakref.ref(x)
+        del x
+        gc.collect()
+        assert given_() is None
+        assert result() is None
+
+
+def test_a_call_that_allocates_much_is_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay, "MOST_MEMORY", 4 * 64)
+    scaled = replayed()(_scaled)
+    with counted(scaled) as runs:
+        for size in (64, 65):
+            for _ in range(4):
+                x = draw(size)
+                assert torch.equal(scaled(x, 2.0), x * 2.0)
+        assert len(runs) == 2 + 4
+
+
+def test_the_least_recent_kind_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay, "KEPT", 2)
+    scaled = replayed()(_scaled)
+    with counted(scaled) as runs:
+        for factor in (1.0, 1.0, 2.0, 2.0, 1.0):
+            scaled(draw(5), factor)
+        assert len(runs) == 4
+        scaled(draw(5), 3.0)  # the third kind
+        scaled(draw(5), 1.0)  # kept
+        assert len(runs) == 5
+        scaled(draw(5), 2.0)
+        assert len(runs) == 6
+
+
+def test_threads_share_what_is_recorded() -> None:
+    scaled = replayed()(torch.mul)  # the interpreter runs one kernel at a time
+    wrong: list[Tensor] = []
+
+    def run() -> None:
+        for size in [*range(1, 9)] * 5:
+            x = draw(size)
+            result = scaled(x, 2.0)
+            if not torch.equal(result, x * 2.0):
+                wrong.append(result)
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_an_error_is_raised_each_time() -> None:
+    for _ in range(4):
+        with pytest.raises(TypeError, match="float64"):
+            soft.soft_codes(draw(3, 2).double(), draw(4, 2), draw(4), draw(4, 2), torch.ones(()), None)
+
+
+def test_every_launch_can_be_recorded() -> None:
+    """A kernel without `launched` would be left out of what is repeated."""
+    found = []
+    for path in sorted(Path(kernels.__path__[0]).rglob("*.py")):
+        calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        subscripts = [call.func for call in calls if isinstance(call.func, ast.Subscript)]
+        names = [each.value.id for each in subscripts if isinstance(each.value, ast.Name)]
+        if names:
+            place = path.relative_to(kernels.__path__[0]).with_suffix("")
+            module = importlib.import_module(".".join(("quantizers.kernels", *place.parts)))
+            kinds = [getattr(module, name, None) for name in names]
+            found += [each for each in kinds if each is not None]
+    assert len(found) > 25
+    assert all(isinstance(each, Launched) for each in found), found
