@@ -50,7 +50,8 @@ app.command("search")(search.command)
 app.command("code")(code.command)
 app.command("versions")(versions.command)
 if importlib.util.find_spec("triton"):  # which exists on Linux only
-    from benchmarks.cli import gpu
+    from benchmarks.cli import gpu, host
 
+    app.command("host")(host.command)
     app.command("gpu")(gpu.command)
     app.command("gpu-report")(gpu.read_command)

@@ -265,6 +265,17 @@ def test_a_mode_sees_what_runs() -> None:
         assert "add" in names
 
 
+def test_replay_can_be_switched_off() -> None:
+    scaled = replayed()(_scaled)
+    with counted(scaled) as runs:
+        for _ in range(3):
+            scaled(draw(5), 2.0)
+        with replay.without_replay():
+            scaled(draw(5), 2.0)
+        scaled(draw(5), 2.0)
+        assert len(runs) == 3
+
+
 def test_a_repeated_call_computes_without_gradients() -> None:
     double = replayed()(lambda x: x + x)
     for _ in range(4):

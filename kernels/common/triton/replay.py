@@ -25,7 +25,7 @@ import inspect
 import operator
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, Generic, ParamSpec, TypeVar
 from weakref import WeakSet
 
@@ -57,6 +57,7 @@ class _Active(threading.local):
 
 
 _active = _Active()
+_switched_off = False
 _all: WeakSet["Replayed[..., Any]"] = WeakSet()
 
 
@@ -146,9 +147,20 @@ def forget() -> None:
         each.forget()
 
 
+@contextlib.contextmanager
+def without_replay() -> Iterator[None]:
+    """In the block, in all threads, functions run themselves: to debug a launcher, or to measure its time."""
+    global _switched_off
+    before, _switched_off = _switched_off, True
+    try:
+        yield
+    finally:
+        _switched_off = before
+
+
 def _is_watched() -> bool:
-    """Whether calls are already recorded, or a mode of PyTorch wants to see what they do."""
-    return _active.recorder is not None or torch._C._len_torch_dispatch_stack() > 0
+    """Whether calls are already recorded, or somebody wants to see what they do."""
+    return _switched_off or _active.recorder is not None or torch._C._len_torch_dispatch_stack() > 0
 
 
 def _kind_of(arguments: Sequence[Any]) -> Hashable | None:
