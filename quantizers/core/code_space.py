@@ -1,5 +1,7 @@
 """From a model's vectors to the space of the codes and back, in float32 whatever casts surround them."""
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 
@@ -42,6 +44,8 @@ class CodeSpace(QuantizerState):
 
     @staticmethod
     def _project(projection: nn.Module, rows: Tensor) -> Tensor:
+        if isinstance(projection, nn.Identity):
+            return rows
         parameters = [*projection.parameters(), rows]
         dtype = compute_dtype(parameters[0])
         return call_widened(projection, rows.to(dtype)).to(rows.dtype)
@@ -51,9 +55,9 @@ class CodeSpace(QuantizerState):
 
         Modules inside it do not count: offloading may leave them elsewhere until they are called.
         """
-        own = (*self.named_parameters(recurse=False), *self.named_buffers(recurse=False))
-        states = [value for name_of, value in own if name_of != INDEX_FORMAT] or [tensor]
-        device = states[0].device
+        own = itertools.chain(self._parameters.items(), self._buffers.items())
+        states = (value for name_of, value in own if value is not None and name_of != INDEX_FORMAT)
+        device = next(states, tensor).device
         if device != tensor.device:
             raise ValueError(f"{name} came on {tensor.device}, expected {device}, where the quantizer is")
 
@@ -62,7 +66,8 @@ class CodeSpace(QuantizerState):
         if torch.compiler.is_compiling() or self._half_state_is_known:
             return
         self._half_state_is_known = warn_of_half_state(self, thoroughly=not self._has_run)
-        self._has_run = True
+        if not self._has_run:
+            self._has_run = True
 
     def __getstate__(self) -> dict[str, object]:
         state: dict[str, object] = super().__getstate__()  # type: ignore[no-untyped-call]
