@@ -21,6 +21,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from quantizers.kernels.common.triton.replay import Launched
+
 SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024}  # bytes a block may use at most
 CAPABILITIES = tuple(SHARED_MEMORY)
 
@@ -41,7 +43,7 @@ def compile_for(
     aligned: Iterable[str | tuple[str, int]] = (),
     **options: Any,
 ) -> Any:
-    """The triton.jit function `fn`, compiled for compute capability `sm` (80, 90).
+    """The kernel `fn`, of `triton.jit` or `launched`, compiled for compute capability `sm` (80, 90).
 
     Args:
         signature: type of each argument that is not in `constexprs`: "*fp32", "*i64", "i32", "fp32", or of each
@@ -49,6 +51,7 @@ def compile_for(
         aligned: arguments divisible by 16, which a launch finds out (most pointers) and a compile is told; an
             element of a tuple by name and place.
     """
+    fn = fn.fn if isinstance(fn, Launched) else fn
     types = {name: "constexpr" if name in constexprs else signature[name] for name in fn.arg_names}
     paths = [(name,) if isinstance(name, str) else name for name in aligned]
     divisible = {(fn.arg_names.index(name), *place): [["tt.divisibility", 16]] for name, *place in paths}
