@@ -150,7 +150,9 @@ def chosen_implementation() -> str:
 
 def resume_implementation(name: str) -> contextlib.AbstractContextManager[object]:
     """Return a block for a backward, which uses what `chosen_implementation` returned in the forward."""
-    return contextlib.nullcontext() if torch.compiler.is_compiling() else use_implementation(name)
+    if torch.compiler.is_compiling() or name == _chosen.get():
+        return _NO_BLOCK
+    return use_implementation(name)
 
 
 def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:

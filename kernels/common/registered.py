@@ -51,6 +51,8 @@ class Registered:
             return self.operation(*arguments)
         if self._has_gradient and torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
             return self._differentiable(*arguments)
+        if not torch.is_grad_enabled():
+            return self._function(*arguments)
         with torch.no_grad():
             return self._function(*arguments)
 

@@ -42,7 +42,7 @@ def to_rows(
         something other than a dense tensor.
     """
     _check_input(x, dim, channel_dim)
-    channels_last = x.movedim(channel_dim, -1)
+    channels_last = x if channel_dim in (-1, x.ndim - 1) else x.movedim(channel_dim, -1)
     shape = channels_last.shape[:-1]
     vectors = channels_last.reshape(-1, dim)
     if mask is not None:
@@ -61,7 +61,9 @@ def from_rows(rows: Tensor, shape: torch.Size, channel_dim: int, like: Tensor | 
         like: a tensor whose memory format the result follows: contiguous, or channels last if `like` is not
             contiguous. Default: contiguous.
     """
-    result = rows.reshape(*shape, rows.shape[-1]).movedim(-1, channel_dim)
+    result = rows.reshape(*shape, rows.shape[-1])
+    if channel_dim not in (-1, len(shape)):
+        result = result.movedim(-1, channel_dim)
     return result.contiguous() if like is None or like.is_contiguous() else result
 
 
