@@ -85,11 +85,23 @@ def _pattern_sums(logits: Tensor, valid: Tensor) -> Tensor:
 
 def _patterns(logits: Tensor) -> Tensor:
     """The probabilities [..., 2^h] of all patterns of h bits with logits [..., h], in the order of numbers."""
-    sides = torch.stack([-logits, logits], -1).sigmoid()
-    table = torch.ones_like(logits.sum(-1, keepdim=True))
-    for bit in range(logits.shape[-1]):
-        table = (sides[..., bit, :, None] * table[..., None, :]).flatten(-2)
-    return table
+    if not logits.shape[-1]:
+        return logits.new_ones((*logits.shape[:-1], 1))
+    return _products(torch.stack([-logits, logits], -1).sigmoid())
+
+
+def _products(tables: Tensor) -> Tensor:
+    """All products of one number from each of m tables [..., m, w], [..., w^m]; the first table's place is the
+    lowest digit. Tables are multiplied in pairs, in about log₂ m operations."""
+    count = tables.shape[-2]
+    if count == 1:
+        return tables.squeeze(-2)
+    paired, *rest = tables.split(count // 2 * 2, -2)
+    low, high = paired.unflatten(-2, (count // 2, 2)).unbind(-2)
+    result = _products((high[..., :, None] * low[..., None, :]).flatten(-2))
+    for table in rest:  # the last of an odd number
+        result = (table.squeeze(-2)[..., :, None] * result[..., None, :]).flatten(-2)
+    return result
 
 
 def _entropy(p: Tensor) -> Tensor:

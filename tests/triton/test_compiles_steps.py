@@ -16,7 +16,7 @@ pytestmark = compiles_kernels
 MOST = {
     "affine_vq": 29,
     "bernoulli": 71,
-    "bsq": 234,
+    "bsq": 222,
     "bypass": 35,
     "dithered_fsq": 55,
     "diveq": 82,
@@ -29,7 +29,7 @@ MOST = {
     "ibq": 87,
     "interpolated": 35,
     "lattice": 71,
-    "lfq": 208,
+    "lfq": 196,
     "multihead": 33,
     "none": 10,
     "normalized_fsq": 123,
