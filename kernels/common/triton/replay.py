@@ -24,7 +24,6 @@ import functools
 import inspect
 import operator
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, Generic, ParamSpec, TypeVar
 from weakref import WeakSet
@@ -84,6 +83,16 @@ def launched(fn: Any) -> Launched:
     return Launched(fn)
 
 
+class _Met:
+    """A kind of calls that a function has met."""
+
+    __slots__ = ("last", "replay")
+
+    def __init__(self) -> None:
+        self.last = 0  # when a call of this kind was the last, in calls of the function
+        self.replay: Replay | None = None  # of the first call; then what repeats it, or the function itself
+
+
 class Replayed(Generic[Arguments, Result]):
     """A function that launches kernels, whose calls of one kind are repeated from the third one on.
 
@@ -94,8 +103,8 @@ class Replayed(Generic[Arguments, Result]):
         functools.update_wrapper(self, function)
         self._function = torch.no_grad()(function)
         self._settings = settings
-        # None for a kind that was met once; the function itself for one that cannot be recorded.
-        self._replays: OrderedDict[Hashable, Replay | None] = OrderedDict()
+        self._kinds: dict[Hashable, _Met] = {}
+        self._calls = 0
         self._lock = threading.Lock()  # a backward runs in another thread
         _all.add(self)
 
@@ -105,29 +114,33 @@ class Replayed(Generic[Arguments, Result]):
             return self._function(*arguments, **options)
         if self._settings is not None:
             kind = kind, self._settings()
-        met, replay = self._recall(kind)
-        if replay is not None:
-            result: Result = replay(*arguments)
-            return result
-        if not met:
+        met = self._kinds.get(kind)
+        if met is None:
+            self._meet(kind)
             return self._function(*arguments, **options)
+        self._calls += 1
+        met.last = self._calls
+        if met.replay is not None:
+            with torch.no_grad() if torch.is_grad_enabled() else _NO_BLOCK:
+                result: Result = met.replay(*arguments)
+            return result
         result, replay = _record(self._function, arguments)
-        self._replays[kind] = replay or self._function
+        met.replay = replay or self._function
         return result
 
-    def _recall(self, kind: Hashable) -> tuple[bool, Replay | None]:
-        """Return whether a call of this kind was met before, and what repeats it."""
+    def _meet(self, kind: Hashable) -> None:
+        """Remember a kind, and forget the one that was met least recently if there are too many."""
         with self._lock:
-            met = kind in self._replays
-            replay = self._replays[kind] = self._replays.pop(kind, None)  # now the most recent
-            if len(self._replays) > KEPT:
-                self._replays.popitem(last=False)
-        return met, replay
+            self._calls += 1
+            met = self._kinds.setdefault(kind, _Met())
+            met.last = self._calls
+            if len(self._kinds) > KEPT:
+                del self._kinds[min(self._kinds, key=lambda each: self._kinds[each].last)]
 
     def forget(self) -> None:
         """Forget all calls."""
         with self._lock:
-            self._replays.clear()
+            self._kinds.clear()
 
 
 def replayed(
@@ -249,12 +262,7 @@ class _Recorder(TorchDispatchMode):
         for node in reversed(self._graph.nodes):
             if isinstance(node.target, torch._ops.OpOverload) and node.target.is_view and not node.users:
                 self._graph.erase_node(node)
-        run = GraphModule(torch.nn.Module(), self._graph).forward
-
-        def replay(*arguments: Any) -> Any:
-            with torch.no_grad() if torch.is_grad_enabled() else _NO_BLOCK:
-                return run(*arguments)
-
+        replay: Replay = GraphModule(torch.nn.Module(), self._graph).forward
         return replay
 
     def _require(self, condition: bool) -> None:
