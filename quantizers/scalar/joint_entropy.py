@@ -97,7 +97,7 @@ def _products(tables: Tensor) -> Tensor:
     if count == 1:
         return tables.squeeze(-2)
     paired, *rest = torch.split(tables, count // 2 * 2, -2)
-    low, high = paired.unflatten(-2, (count // 2, 2)).unbind(-2)
+    low, high = torch.unflatten(paired, -2, (count // 2, 2)).unbind(-2)
     result = _products((high[..., :, None] * low[..., None, :]).flatten(-2))
     for table in rest:  # the last of an odd number
         result = (table.squeeze(-2)[..., :, None] * result[..., None, :]).flatten(-2)
