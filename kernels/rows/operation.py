@@ -42,7 +42,9 @@ def marked_rows(codes: Tensor, indices: Tensor, valid: Tensor) -> tuple[Tensor, 
 
 
 def mean_loss(losses: Tensor, valid: Tensor, channels: int) -> Tensor:
-    """Return the mean of losses [H, N] over the valid rows [N] and a number of channels, [H]; 0 without a row."""
+    """Return the mean of losses [N] or [H, N] over the valid rows [N] and a number of channels: [] or [H], zero
+    without a row.
+    """
     if not runs_triton(losses, valid):
         return reference.mean_loss(losses, valid, channels)
     from quantizers.kernels.rows.autograd import MeanLoss

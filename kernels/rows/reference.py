@@ -28,14 +28,15 @@ def rows_gradient(gradient: Tensor, valid: Tensor, dtype: torch.dtype) -> Tensor
 
 
 def mean_loss(losses: Tensor, valid: Tensor, channels: int) -> Tensor:
-    """Return the mean of losses [H, N] over the valid rows [N] and a number of channels, [H]; 0 without a row."""
+    """Return the mean of losses [..., N] over the valid rows [N] and a number of channels: [...], zero without
+    a row."""
     # Divide before the sum: the mean may fit float32 where the sum does not.
     return (losses.where(valid, 0.0) / (valid.sum().clamp(min=1) * channels)).sum(-1)
 
 
 def mean_loss_gradient(gradient: Tensor, valid: Tensor, divisor: Tensor) -> Tensor:
-    """Return the gradient [H, N] of the losses of `mean_loss` from that of the means [H].
+    """Return the gradient [..., N] of the losses of `mean_loss` from that of the means [...].
 
     Args: divisor: 0-d, the number of valid rows, at least 1, times the number of channels.
     """
-    return (gradient / divisor)[:, None].where(valid, 0.0)
+    return (gradient / divisor)[..., None].where(valid, 0.0)

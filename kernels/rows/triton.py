@@ -1,5 +1,7 @@
 """Rows that count and rows that do not, in one pass each; a mean in two, which add in a fixed order."""
 
+import math
+
 import torch
 import triton
 import triton.language as tl
@@ -64,10 +66,11 @@ def rows_gradient(gradient: Tensor, valid: Tensor, dtype: torch.dtype) -> Tensor
 def mean_loss(losses: Tensor, valid: Tensor, channels: int) -> tuple[Tensor, Tensor]:
     """As in kernels/rows/reference.py, with sums in float64; also returns the divisor of its gradient."""
     losses = losses.contiguous()
-    heads, n = losses.shape
+    *shape, n = losses.shape
+    heads = math.prod(shape)
     parts = min(MOST_PARTS, max(1, triton.cdiv(n, LOSSES)))
     partial = losses.new_empty(heads, 2, parts, dtype=torch.float64)
-    means, divisor = losses.new_empty(heads), losses.new_empty((), dtype=torch.int64)
+    means, divisor = losses.new_empty(shape), losses.new_empty((), dtype=torch.int64)
     if heads:
         _partial_kernel[(parts, heads)](losses, valid.contiguous(), partial, n, parts, LOSSES)
         _mean_kernel[(heads,)](partial, means, divisor, parts, channels, MOST_PARTS)
@@ -77,11 +80,11 @@ def mean_loss(losses: Tensor, valid: Tensor, channels: int) -> tuple[Tensor, Ten
 @replayed()
 def mean_loss_gradient(gradient: Tensor, valid: Tensor, divisor: Tensor) -> Tensor:
     """As in kernels/rows/reference.py."""
-    heads, n = gradient.shape[0], valid.shape[0]
-    result = gradient.new_empty(heads, n)
+    heads, n = gradient.numel(), valid.shape[0]
+    result = gradient.new_empty((*gradient.shape, n))
     if result.numel():
         _mean_gradient_kernel[(triton.cdiv(n, LOSSES), heads)](
-            gradient, gradient.stride(0), valid.contiguous(), divisor, result, n, LOSSES
+            gradient, gradient.stride(0) if gradient.dim() else 0, valid.contiguous(), divisor, result, n, LOSSES
         )
     return result
 

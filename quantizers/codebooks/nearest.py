@@ -139,7 +139,7 @@ class NearestCodeQuantizer(RowQuantizer):
         z = self._to_value_space(z)
         codebook = self._codebook()
         codes, indices, losses = self._assign(z, codebook, valid)
-        loss = torch.squeeze(mean_loss(losses[None], valid, self.code_dim), 0)
+        loss = mean_loss(losses, valid, self.code_dim)
         for regularizer in self.regularizers:
             loss = loss + regularizer(self._to_search_space(z), valid, self._to_search_space(codebook))
         quantized = self._pass_gradient(z, codes)
