@@ -22,7 +22,7 @@ from benchmarks.kernels.shapes import Shape, draw
 from benchmarks.kernels.steps import STEPS
 from benchmarks.kernels.timing import summary
 from benchmarks.machine import record
-from quantizers.kernels.common.triton.replay import without_replay
+from quantizers.kernels.common.triton.replay import FIRST, without_replay
 from quantizers.kernels.nearest.operation import nearest_code, nearest_lookup
 
 SHAPE = Shape(64, 40, 8)
@@ -67,6 +67,9 @@ def run(rounds: int, on_round: Callable[[], None] = lambda: None) -> dict[str, A
 
 def _rows(launches: Iterator[int], rounds: int, on_round: Callable[[], None]) -> Iterator[dict[str, Any]]:
     works = {call.name: _untimed_setup(call.prepare(*draw(SHAPE, torch.device("cpu")))) for call in calls()}
+    for work in works.values():
+        for _ in range(FIRST + 1):
+            work()
     samples: dict[tuple[str, bool], list[float]] = {}
     order = random.Random(0)
     for _ in range(rounds):

@@ -29,7 +29,8 @@ def rows_gradient(gradient: Tensor, valid: Tensor, dtype: torch.dtype) -> Tensor
 
 def mean_loss(losses: Tensor, valid: Tensor, channels: int) -> Tensor:
     """Return the mean of losses [..., N] over the valid rows [N] and a number of channels: [...], zero without
-    a row."""
+    a row.
+    """
     # Divide before the sum: the mean may fit float32 where the sum does not.
     return (losses.where(valid, 0.0) / (valid.sum().clamp(min=1) * channels)).sum(-1)
 

@@ -1,6 +1,7 @@
 """`python -m benchmarks host`: the host's time for a GPU's calls, without a GPU."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from benchmarks.cli.app import app
 from benchmarks.host.driver import Launch, host_only
 from benchmarks.host.report import sheet
 from benchmarks.host.run import run
+from benchmarks.python_processes import printed
 from quantizers.kernels.common.dispatch import use_implementation
-from quantizers.kernels.common.triton.replay import without_replay
+from quantizers.kernels.common.triton import replay
 from quantizers.kernels.nearest.operation import nearest_code, nearest_lookup
 from quantizers.kernels.sums.operation import code_sums
 from tests.triton.interpreter import compiles_kernels
@@ -47,15 +49,30 @@ def test_a_repeated_call_makes_the_launches_of_the_first(name: str) -> None:
     launches: list[Launch] = []
     with host_only(launches.append):
         seen = []
-        for _ in range(4):
+        for _ in range(replay.FIRST + 2):
             launches.clear()
             CALLS[name]()
             seen.append(comparable(launches))
         launches.clear()
-        with without_replay():
+        with replay.without_replay():
             CALLS[name]()
         assert len(launches) > 2
         assert all(each == comparable(launches) for each in seen)
+
+
+def test_replay_does_not_import_the_compiler_of_pytorch() -> None:
+    """That would take the first training steps a second or more."""
+    program = """
+import sys, json, torch
+from benchmarks.host.driver import host_only
+from quantizers.kernels.common.triton import replay
+from quantizers.kernels.rows.operation import finite_rows
+with host_only(id):
+    for _ in range(replay.FIRST + 2):
+        finite_rows(torch.ones(3, 2), None)
+print(json.dumps("torch._dynamo" in sys.modules))
+"""
+    assert printed(program, os.environ) is False
 
 
 def test_times_and_launches_of_each_call(tmp_path: Path) -> None:

@@ -36,6 +36,8 @@ from tests.triton.interpreter import device, runs_kernels
 pytestmark = runs_kernels
 
 BLOCK = 16
+RECORDED = replay.FIRST + 1  # calls of a kind until one is recorded
+REPEATED = RECORDED + 1  # calls until one is repeated
 
 
 @launched
@@ -157,14 +159,14 @@ def test_a_repeated_call_gives_what_the_function_gives(name: str) -> None:
     """Bit for bit, in results and in arguments that the function writes to. The function does not run again."""
     function, arguments = CALLS[name]
     with counted(function) as runs:
-        for _ in range(2):
+        for _ in range(RECORDED):
             function(*arguments())
-        assert len(runs) == 2
+        assert len(runs) == RECORDED
         for _ in range(2):
             given_, again = (each := arguments()), copied(each)
             assert_equal(function(*given_), function.__wrapped__(*again))
             assert_equal(given_, again)
-        assert len(runs) == 2
+        assert len(runs) == RECORDED
 
 
 KINDS = st.tuples(
@@ -178,7 +180,7 @@ def test_calls_of_several_kinds_keep_apart(
 ) -> None:
     """Kinds differ in dtype, size, stride, alignment and other arguments."""
     scaled = replayed()(_scaled)
-    for (dtype, size, stride, offset), factor in calls * 3:
+    for (dtype, size, stride, offset), factor in calls * REPEATED:
         x = torch.randn(offset + size * stride).to(device(), dtype)[offset::stride][:size]
         assert torch.equal(scaled(x, factor), x * factor)
 
@@ -188,14 +190,14 @@ def test_numbers_that_are_equal_may_be_of_two_kinds() -> None:
         return x.new_full((), 1 if type(number) is int else 2)
 
     function = replayed()(kind_of)
-    for _ in range(3):
+    for _ in range(REPEATED):
         assert [function(draw(1), number).item() for number in (1, 1.0, True)] == [1, 2, 2]
 
 
 def test_a_function_that_reads_a_value_runs_each_time() -> None:
     scaled = replayed()(lambda x, factor: _scaled(x, x[0].item()))
     with counted(scaled) as runs:
-        for count in range(1, 5):
+        for count in range(1, REPEATED + 2):
             x = draw(5)
             assert torch.equal(scaled(x, 2.0), x * x[0].item())
             assert len(runs) == count
@@ -204,14 +206,14 @@ def test_a_function_that_reads_a_value_runs_each_time() -> None:
 def test_a_function_of_a_tensor_that_is_no_argument_runs_each_time() -> None:
     other = draw(5)
     added = replayed()(lambda x: _scaled(x, 1.0) + other)
-    for _ in range(4):
+    for _ in range(REPEATED + 1):
         x, other = draw(5), draw(5)
         assert torch.equal(added(x), x + other)
 
 
 def test_one_tensor_for_two_arguments() -> None:
     added = replayed()(lambda a, b: _scaled(a, 1.0) + b)
-    for _ in range(4):
+    for _ in range(REPEATED + 1):
         x, y = draw(5), draw(5)
         assert torch.equal(added(x, x), 2 * x)
         assert torch.equal(added(x, y), x + y)
@@ -219,7 +221,7 @@ def test_one_tensor_for_two_arguments() -> None:
 
 def test_an_argument_may_be_a_result() -> None:
     same = replayed()(lambda x: (x, x[:], _scaled(x, 1.0)))
-    for _ in range(4):
+    for _ in range(REPEATED + 1):
         x = draw(5)
         assert same(x)[0] is x
         assert_equal(same(x), (x, x, x))
@@ -228,7 +230,7 @@ def test_an_argument_may_be_a_result() -> None:
 def test_settings_are_a_part_of_the_kind() -> None:
     factor = 1.0
     scaled = replayed(lambda: factor)(lambda x: _scaled(x, factor))
-    for factor in (1.0, 2.0, 1.0, 2.0, 1.0, 2.0, 3.0):
+    for factor in (*(1.0, 2.0) * REPEATED, 3.0):
         x = draw(5)
         assert torch.equal(scaled(x), x * factor)
 
@@ -238,7 +240,7 @@ def test_a_search_follows_the_precision(precision: str) -> None:
     """Its launches in the exact mode are others."""
     x, codebook = 100 + draw(1, 40, 4), 100 + draw(1, 30, 4)
     expected = {}
-    for mode in ("highest", precision) * 3:
+    for mode in ("highest", precision) * REPEATED:
         torch.set_float32_matmul_precision(mode)
         plain, actual = nearest.nearest_code.__wrapped__(x, codebook), nearest.nearest_code(x, codebook)
         expected.setdefault(mode, plain)
@@ -256,35 +258,35 @@ def test_a_mode_sees_what_runs() -> None:
     names: list[str] = []
     double = replayed()(lambda x: _scaled(x, 1.0) + x)
     with counted(double) as runs:
-        for _ in range(3):
+        for _ in range(REPEATED):
             double(draw(5))
         x = draw(5)
         with Names():
             double(x)
-        assert len(runs) == 3
+        assert len(runs) == RECORDED + 1
         assert "add" in names
 
 
 def test_replay_can_be_switched_off() -> None:
     scaled = replayed()(_scaled)
     with counted(scaled) as runs:
-        for _ in range(3):
+        for _ in range(REPEATED):
             scaled(draw(5), 2.0)
         with replay.without_replay():
             scaled(draw(5), 2.0)
         scaled(draw(5), 2.0)
-        assert len(runs) == 3
+        assert len(runs) == RECORDED + 1
 
 
 def test_a_repeated_call_computes_without_gradients() -> None:
     double = replayed()(lambda x: x + x)
-    for _ in range(4):
+    for _ in range(REPEATED + 1):
         assert not double(draw(5).requires_grad_()).requires_grad
 
 
 def test_recording_keeps_no_tensor_alive() -> None:
     double = replayed()(lambda x: _scaled(x, 2.0))
-    for _ in range(3):
+    for _ in range(REPEATED + 1):
         x = draw(5)
         result, given_ = weakref.ref(double(x)), weakref.ref(x)
         del x
@@ -298,24 +300,28 @@ def test_a_call_that_allocates_much_is_not_recorded(monkeypatch: pytest.MonkeyPa
     scaled = replayed()(_scaled)
     with counted(scaled) as runs:
         for size in (64, 65):
-            for _ in range(4):
+            for _ in range(REPEATED + 1):
                 x = draw(size)
                 assert torch.equal(scaled(x, 2.0), x * 2.0)
-        assert len(runs) == 2 + 4
+        assert len(runs) == RECORDED + REPEATED + 1
 
 
-def test_the_least_recent_kind_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replay, "KEPT", 2)
+def test_the_less_recent_kinds_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay, "KEPT", 4)
     scaled = replayed()(_scaled)
     with counted(scaled) as runs:
-        for factor in (1.0, 1.0, 2.0, 2.0, 1.0):
+        for factor in (1.0, 2.0, 3.0, 4.0):
+            for _ in range(REPEATED):
+                scaled(draw(5), factor)
+        scaled(draw(5), 1.0)
+        scaled(draw(5), 5.0)  # the fifth kind: the recent two of the other four are kept, one and four
+        runs.clear()
+        for factor in (1.0, 4.0):
             scaled(draw(5), factor)
-        assert len(runs) == 4
-        scaled(draw(5), 3.0)  # the third kind
-        scaled(draw(5), 1.0)  # kept
-        assert len(runs) == 5
-        scaled(draw(5), 2.0)
-        assert len(runs) == 6
+        assert not runs
+        for factor in (2.0, 3.0):
+            scaled(draw(5), factor)
+        assert len(runs) == 2
 
 
 def test_threads_share_what_is_recorded() -> None:
@@ -338,7 +344,7 @@ def test_threads_share_what_is_recorded() -> None:
 
 
 def test_an_error_is_raised_each_time() -> None:
-    for _ in range(4):
+    for _ in range(REPEATED + 1):
         with pytest.raises(TypeError, match="float64"):
             soft.soft_codes(draw(3, 2).double(), draw(4, 2), draw(4), draw(4, 2), torch.ones(()), None)
 

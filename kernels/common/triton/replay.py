@@ -3,8 +3,8 @@
 A launcher reads shapes, chooses tiles and grids, allocates, and hands kernels to Triton, which finds the compiled
 one by all of their arguments. On the host this takes longer than small kernels take on the device. All of it
 depends on nothing but the shapes, strides, dtypes and alignment of the tensors, the other arguments, and settings.
-So the second call with the same ones is recorded as a graph of `torch.fx`, which allocates memory, launches
-compiled kernels and calls PyTorch's operations. Later calls run the graph.
+So a function whose calls repeat has one of them recorded as a program (program.py), which allocates memory,
+launches compiled kernels and calls PyTorch's operations. Later calls run the program.
 
     @replayed(settings)
     def nearest_code(x, codebook): ...
@@ -22,7 +22,6 @@ is busy for longer than the host.
 import contextlib
 import functools
 import inspect
-import operator
 import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, Generic, ParamSpec, TypeVar
@@ -30,13 +29,14 @@ from weakref import WeakSet
 
 import torch
 from torch import Tensor
-from torch.fx import Graph, GraphModule, Node
-from torch.fx.node import map_aggregate
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from triton.runtime.jit import JITFunction, KernelInterface
 
-KEPT = 256  # kinds of calls that a function remembers; the least recent is forgotten
-LARGEST = 200  # nodes of a graph
+from quantizers.kernels.common.triton.program import Program
+
+FIRST = 4  # calls of a kind run as they are: to record one takes as long as a dozen save
+KEPT = 256  # kinds of calls that a function remembers; of more, the more recent half
+LARGEST = 200  # statements of a program
 MOST_MEMORY = 2**28  # bytes that a recorded call allocates; a GPU takes tens of microseconds to write as many
 ALIGNMENT = 16  # bytes; Triton compiles a kernel for pointers that are divisible by it, or not
 
@@ -86,17 +86,18 @@ def launched(fn: Any) -> Launched:
 class _Met:
     """A kind of calls that a function has met."""
 
-    __slots__ = ("last", "replay")
+    __slots__ = ("calls", "last", "replay")
 
     def __init__(self) -> None:
-        self.last = 0  # when a call of this kind was the last, in calls of the function
-        self.replay: Replay | None = None  # of the first call; then what repeats it, or the function itself
+        self.calls = 0
+        self.last = 0  # when this kind was met last, in calls of the function
+        self.replay: Replay | None = None  # what repeats a call, or the function itself if nothing can
 
 
 class Replayed(Generic[Arguments, Result]):
-    """A function that launches kernels, whose calls of one kind are repeated from the third one on.
+    """A function that launches kernels. After FIRST calls of a kind, one is recorded, and from then on repeated.
 
-    It computes without gradients. Two calls are of one kind if a graph of the one is a graph of the other.
+    It computes without gradients. Two calls are of one kind if a program of the one is a program of the other.
     """
 
     def __init__(self, function: Callable[Arguments, Result], settings: Callable[[], Hashable] | None) -> None:
@@ -114,28 +115,28 @@ class Replayed(Generic[Arguments, Result]):
             return self._function(*arguments, **options)
         if self._settings is not None:
             kind = kind, self._settings()
-        met = self._kinds.get(kind)
-        if met is None:
-            self._meet(kind)
-            return self._function(*arguments, **options)
+        met = self._kinds.get(kind) or self._meet(kind)
         self._calls += 1
         met.last = self._calls
         if met.replay is not None:
             with torch.no_grad() if torch.is_grad_enabled() else _NO_BLOCK:
                 result: Result = met.replay(*arguments)
             return result
+        met.calls += 1
+        if met.calls <= FIRST:
+            return self._function(*arguments, **options)
         result, replay = _record(self._function, arguments)
         met.replay = replay or self._function
         return result
 
-    def _meet(self, kind: Hashable) -> None:
-        """Remember a kind, and forget the one that was met least recently if there are too many."""
+    def _meet(self, kind: Hashable) -> _Met:
+        """Remember a kind, and forget those that were not met for the longest time if there are too many."""
         with self._lock:
-            self._calls += 1
-            met = self._kinds.setdefault(kind, _Met())
-            met.last = self._calls
-            if len(self._kinds) > KEPT:
-                del self._kinds[min(self._kinds, key=lambda each: self._kinds[each].last)]
+            if len(self._kinds) >= KEPT:
+                oldest_first = sorted(self._kinds, key=lambda each: self._kinds[each].last)
+                for each in oldest_first[: -(KEPT // 2)]:
+                    del self._kinds[each]
+            return self._kinds.setdefault(kind, _Met())
 
     def forget(self) -> None:
         """Forget all calls."""
@@ -206,19 +207,22 @@ def _record(function: Callable[..., Any], arguments: Sequence[Any]) -> tuple[Any
 
 
 class _Recorder(TorchDispatchMode):
-    """Records what a call with these arguments does, as a graph."""
+    """Records what a call with these arguments does."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # otherwise PyTorch imports its compiler, which takes a second or more
 
     def __init__(self, arguments: Sequence[Any]) -> None:
         super().__init__()
-        self._graph = Graph()
-        self._nodes: dict[int, Node] = {}  # by the id of a tensor
+        self._program = Program(len(arguments))
+        self._names: dict[int, str] = {}  # by the id of a tensor
         self._alive: list[Tensor] = []  # so that no two of them have one id
         self._memory = 0
         self._fits = True
-        for place, argument in enumerate(arguments):
-            node = self._graph.placeholder(f"argument_{place}")
+        for argument, name in zip(arguments, self._program.parameters, strict=True):
             if isinstance(argument, Tensor):
-                self._name(argument, node)
+                self._name(argument, name)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -228,73 +232,67 @@ class _Recorder(TorchDispatchMode):
 
     def _operation(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
         if func.is_view and _is_same(result, args[0]):
-            node = self._known(args[0])
-        elif func.overloadpacket.__name__ in _ALLOCATIONS:
-            sizes = tuple(result.shape), result.stride()
+            self._name(result, self._known(args[0]))
+            return
+        several = isinstance(result, (tuple, list))
+        results = result if several else (result,)
+        # If there is another value than a tensor, the rest of the call may depend on it.
+        self._require(all(isinstance(each, Tensor) for each in results) and len(self._program) < LARGEST)
+        if self._fits and not func.is_view:
+            self._memory += sum(each.nbytes for each in results)
+            self._require(self._memory <= MOST_MEMORY)
+        call, arguments, options = func, args, kwargs
+        if func.overloadpacket.__name__ in _ALLOCATIONS:
+            call, arguments = torch.empty_strided, (tuple(result.shape), result.stride())
             options = {"dtype": result.dtype, "device": result.device}
-            node = self._graph.call_function(torch.empty_strided, sizes, options)
-        else:
-            node = self._graph.call_function(func, self._known(tuple(args)), self._known(kwargs))
-        if not func.is_view:
-            self._memory += sum(each.nbytes for each in _tensors(result))
-        self._name(result, node)
-        self._require(self._memory <= MOST_MEMORY and len(self._graph.nodes) <= LARGEST)
+        names = self._program.call(
+            call,
+            [self._known(each) for each in arguments],
+            {name: self._known(each) for name, each in options.items()},
+            results=len(results) if several else None,
+            pure=func.is_view,
+        )
+        if self._fits:
+            for each, name in zip(results, names, strict=True):
+                self._name(each, name)
 
     def launch(self, fn: Any, compiled: Any, grid: Any, arguments: Sequence[Any], options: dict[str, Any]) -> None:
         """Record a launch of a kernel."""
         self._require(compiled is not None or not isinstance(fn, JITFunction))  # as where a test replaces `run`
         self._require(isinstance(grid, tuple))
-        if not self._fits:
-            return
-        named = {name: value for name, value in options.items() if name in fn.arg_names}
-        bound = inspect.signature(fn.fn).bind(*arguments, **named)
-        bound.apply_defaults()
-        run = _run(fn, compiled, grid)
-        run.__name__, run.__module__ = fn.fn.__name__, fn.fn.__module__
-        self._graph.call_function(run, self._known(bound.args))
+        if self._fits:
+            named = {name: value for name, value in options.items() if name in fn.arg_names}
+            bound = inspect.signature(fn.fn).bind(*arguments, **named)
+            bound.apply_defaults()
+            self._program.call(_run(fn, compiled, grid), [self._known(each) for each in bound.args])
 
     def replay(self, result: Any) -> Replay | None:
         """Return the function that repeats the call; None if none would."""
         output = self._known(result)
-        if not self._fits:
-            return None
-        self._graph.output(output)
-        for node in reversed(self._graph.nodes):
-            if isinstance(node.target, torch._ops.OpOverload) and node.target.is_view and not node.users:
-                self._graph.erase_node(node)
-        replay: Replay = GraphModule(torch.nn.Module(), self._graph).forward
-        return replay
+        return self._program.function(output) if self._fits else None
 
     def _require(self, condition: bool) -> None:
         """Give up, and let go of all tensors, unless a condition is met."""
         if not condition:
             self._fits = False
-            self._nodes.clear()
+            self._names.clear()
             self._alive.clear()
 
-    def _name(self, result: Any, node: Node) -> None:
-        """Remember which node a tensor, or each of several tensors, comes from."""
-        if isinstance(result, Tensor):
-            self._nodes[id(result)] = node
-            self._alive.append(result)
-        elif isinstance(result, (tuple, list)):
-            for place, each in enumerate(result):
-                self._name(each, self._graph.call_function(operator.getitem, (node, place)))
-        else:  # a value, on which the rest of the call may depend
-            self._require(result is None)
+    def _name(self, tensor: Tensor, name: str) -> None:
+        self._names[id(tensor)] = name
+        self._alive.append(tensor)
 
-    def _known(self, value: Any) -> Any:
-        """Return a value with nodes in the place of tensors."""
-
-        def node_of(each: Any) -> Any:
-            if isinstance(each, Tensor):
-                node = self._nodes.get(id(each))
-                self._require(node is not None)
-                return node
-            self._require(type(each) in _CONSTANTS or isinstance(each, _OPTIONS))
-            return each
-
-        return map_aggregate(value, node_of)
+    def _known(self, value: Any) -> str:
+        """Return an expression for a value: a tensor must be an argument of the call or made in it."""
+        if isinstance(value, Tensor):
+            self._require(id(value) in self._names)
+            return self._names.get(id(value), "")
+        if isinstance(value, (tuple, list)):
+            items = "".join(f"{self._known(each)}, " for each in value)
+            kind = "" if type(value) in (tuple, list) else self._program.constant(type(value))
+            return f"[{items}]" if type(value) is list else f"{kind}({items})"
+        self._require(type(value) in _CONSTANTS or isinstance(value, _OPTIONS))
+        return self._program.constant(value)
 
 
 def _run(fn: Any, compiled: Any, grid: tuple[int, ...]) -> Callable[..., Any]:
@@ -307,11 +305,6 @@ def _run(fn: Any, compiled: Any, grid: tuple[int, ...]) -> Callable[..., Any]:
         fn.run(*arguments, grid=grid, warmup=False)
 
     return interpret
-
-
-def _tensors(result: Any) -> list[Tensor]:
-    results = result if isinstance(result, (tuple, list)) else (result,)
-    return [each for each in results if isinstance(each, Tensor)]
 
 
 def _is_same(view: Any, of: Any) -> bool:
