@@ -6,7 +6,7 @@ import gc
 import importlib
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +20,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from quantizers import kernels
-from quantizers.kernels.averages.triton import average_codes_
 from quantizers.kernels.common.triton import replay
 from quantizers.kernels.common.triton.replay import Launched, Replayed, launched, replayed
-from quantizers.kernels.highest.triton import highest_score
-from quantizers.kernels.levels import triton as levels
-from quantizers.kernels.nearest.triton import lookup_gradient, nearest
-from quantizers.kernels.rotation.triton import rotate_grad
-from quantizers.kernels.rows import triton as rows
-from quantizers.kernels.soft.triton import backward as soft_backward
+from quantizers.kernels.nearest.triton import nearest
 from quantizers.kernels.soft.triton import forward as soft
-from quantizers.kernels.sums import triton as sums
+from tests.triton.calls import CALLS, assert_equal, copied, draw
 from tests.triton.interpreter import device, runs_kernels
 
 pytestmark = runs_kernels
@@ -71,87 +65,6 @@ def counted(function: Replayed[..., Any]) -> Iterator[list[None]]:
     finally:
         function._function = plain
         function.forget()
-
-
-def draw(*shape: int) -> Tensor:
-    return torch.randn(*shape).to(device())
-
-
-def chosen(n: int, size: int) -> Tensor:
-    return torch.randint(-1, size, (1, n)).to(device())
-
-
-def _averages() -> tuple[Any, ...]:
-    state = draw(9, 4), draw(9).abs(), draw(9, 4), draw(9, 4)
-    return (draw(20, 4), chosen(20, 9)[0], *state, 0.9, 1e-5, False)
-
-
-def _soft_backward() -> tuple[Any, ...]:
-    inputs = (
-        draw(20, 4),
-        draw(9, 4),
-        draw(9),
-        draw(9, 4),
-        torch.ones(()).to(device()),
-        torch.tensor(3).to(device()),
-    )
-    value, _, divergence, log_sums = soft.soft_codes(*inputs)
-    return (draw(20, 4), draw(20), *inputs, value, divergence, log_sums)
-
-
-CALLS: dict[str, tuple[Replayed[..., Any], Callable[[], tuple[Any, ...]]]] = {
-    "nearest_code": (nearest.nearest_code, lambda: (draw(2, 20, 4), draw(2, 9, 4))),
-    "nearest_lookup": (nearest.nearest_lookup, lambda: (draw(1, 20, 4), draw(1, 9, 4))),
-    "vector_gradient": (
-        lookup_gradient.lookup_vector_gradient,
-        lambda: (draw(1, 20), draw(1, 20, 4), draw(1, 20, 4), chosen(20, 9), 0.25),
-    ),
-    "codebook_gradient": (
-        lookup_gradient.lookup_codebook_gradient,
-        lambda: (draw(1, 20, 4), draw(1, 20), draw(1, 20, 4), draw(1, 20, 4), chosen(20, 9), 1.0, 9),
-    ),
-    "highest_score": (highest_score, lambda: (draw(20, 4), draw(9, 4), draw(9))),
-    "code_sums": (sums.code_sums, lambda: (draw(1, 20, 4), chosen(20, 9), 9)),
-    "ema_code_sums": (
-        sums.ema_code_sums,
-        lambda: (draw(1, 20, 4), chosen(20, 9), draw(1, 9).abs(), draw(1, 9, 4), 0.9),
-    ),
-    "average_codes_": (average_codes_, _averages),
-    "rotate_grad": (rotate_grad, lambda: (draw(20, 4), draw(20, 4), draw(20, 4))),
-    "round_levels": (levels.round_levels, lambda: (draw(20, 2), torch.tensor([5, 4]).to(device()), 1.0)),
-    "round_levels_backward": (
-        levels.round_levels_backward,
-        lambda: (draw(20, 2), draw(20, 2), torch.tensor([5, 4]).to(device()), 1.0),
-    ),
-    "finite_rows": (rows.finite_rows, lambda: (draw(20, 4) / draw(20, 4).round(), None)),
-    "marked_rows": (rows.marked_rows, lambda: (draw(20, 4), chosen(20, 9)[0], draw(20) > 0)),
-    "rows_gradient": (rows.rows_gradient, lambda: (draw(20, 4), draw(20) > 0, torch.float32)),
-    "mean_loss": (rows.mean_loss, lambda: (draw(1, 20), draw(20) > 0, 4)),
-    "mean_loss_gradient": (
-        rows.mean_loss_gradient,
-        lambda: (draw(1), draw(20) > 0, torch.tensor(20).to(device())),
-    ),
-    "soft_codes": (
-        soft.soft_codes,
-        lambda: (draw(20, 4), draw(9, 4), draw(9), draw(9, 4), torch.ones(()).to(device()), None),
-    ),
-    "soft_codes_backward": (soft_backward.soft_codes_backward, _soft_backward),
-}
-
-
-def copied(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(each.clone() if isinstance(each, Tensor) else each for each in arguments)
-
-
-def flat(result: Any) -> list[Tensor]:
-    results = [result] if isinstance(result, Tensor) else result or ()
-    return [each for each in results if isinstance(each, Tensor)]
-
-
-def assert_equal(actual: Any, expected: Any) -> None:
-    for a, b in zip(flat(actual), flat(expected), strict=True):
-        assert (a.dtype, a.shape, a.stride()) == (b.dtype, b.shape, b.stride())
-        assert torch.equal(a.nan_to_num(7.0), b.nan_to_num(7.0))
 
 
 @pytest.mark.parametrize("name", CALLS)
