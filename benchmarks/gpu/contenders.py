@@ -1,6 +1,11 @@
 """What the stage "speed" times at each shape: searches of this library, and what they are compared with.
 
-To time another search, add it to SEARCHES.
+To time another search, add it to SEARCHES; another training step, to PAIRS of benchmarks/kernels/steps.py.
+
+Those of other libraries are timed where their packages can be imported. All of these are pure Python, so that the
+unpacked wheels can be carried in a folder on PYTHONPATH to a machine without a network: flash_kmeans and tqdm for
+the searches; vector_quantize_pytorch, einops, einx, frozendict, loguru and torch_einops_utils for the steps. All
+else that they import comes with torch.
 """
 
 from collections.abc import Callable
@@ -24,7 +29,7 @@ from benchmarks.kernels.rivals import (
     prepare_cdist,
     prepare_ours,
 )
-from benchmarks.kernels.steps import EMA, GUMBEL, VQ, prepare_ema, prepare_gumbel, prepare_vq
+from benchmarks.kernels.steps import PAIRS
 
 
 @dataclass(frozen=True)
@@ -93,12 +98,8 @@ PRODUCTS = (
 LIMITS = (*PRODUCTS, Rival("copy", prepare_copy))
 OTHERS = (*TORCH, *LIMITS)
 RIVALS = (*OTHERS, *FLASHES, *FLASH_GRAPHS)
-STEPS = (
-    Rival(VQ, prepare_vq, against=VQ),
-    Rival(EMA, prepare_ema, against=EMA),
-    Rival(
-        GUMBEL, prepare_gumbel, against=GUMBEL, pairs=2**31
-    ),  # it computes the logits of all pairs anew, a nanosecond a pair at D 256
-)
+STEPS = tuple(pair.ours for pair in PAIRS)
+PEERS = tuple(pair.peer for pair in PAIRS)
+PEER_GRAPHS = tuple(map(as_graph, PEERS))
 SEARCHED = (*(search.rival for search in SEARCHES), *(search.graph for search in SEARCHES), *RIVALS)
 STEPPED = (*STEPS, *map(as_graph, STEPS))

@@ -3,13 +3,16 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from benchmarks.gpu.contenders import RIVALS, SEARCHES, STEPS, TORCH
+from benchmarks.gpu.contenders import PEER_GRAPHS, PEERS, RIVALS, SEARCHES, STEPS, TORCH
 from benchmarks.gpu.exact import EXACT
 from benchmarks.gpu.flash import COUNTERPARTS, FLASH_GRAPHS, FLASHES
+from benchmarks.gpu.goals import TIMES_PEER
 from benchmarks.gpu.graphs import as_graph
 from benchmarks.gpu.profiling import by_short_name, total_us
 from benchmarks.gpu.report import failures
-from benchmarks.gpu.speed import HOST, KERNELS, SEARCH, STEP
+from benchmarks.gpu.speed import HOST, KERNELS, KINDS, SEARCH, STEP
+from benchmarks.gpu.times import StepTimes, medians, steps
+from benchmarks.gpu.times import of_kind as _of
 from benchmarks.gpu.units import ALL
 
 SHARE = 0.5  # of the floor, from which on a search is fast enough
@@ -112,12 +115,20 @@ def other_errors(stages: dict[str, Any]) -> Iterator[str]:
 
 def contenders_that_fail(stages: dict[str, Any]) -> Iterator[str]:
     """This library's searches and steps; a rival's failure, for example for want of memory, is no finding."""
-    rivals = {rival.name for rival in RIVALS}
-    for kind in (SEARCH, STEP, KERNELS):
+    rivals = {rival.name for rival in (*RIVALS, *PEERS, *PEER_GRAPHS)}
+    for kind in KINDS:
         for shape, numbers in _of(_parts(stages, "speed"), kind):
             for name, error in numbers.get("failures", {}).items():
                 if name not in rivals and not error.startswith("not "):  # not run on purpose
                     yield f"{kind}{name} at {shape} fails: {brief(error)}"
+
+
+def left_out(stages: dict[str, Any]) -> Iterator[str]:
+    """What was not compared with, since its package is not installed."""
+    sentences = [
+        sentence for numbers in _parts(stages, "speed").values() for sentence in numbers.get("left_out", ())
+    ]
+    yield from (sentence.rstrip(".") for sentence in dict.fromkeys(sentences))
 
 
 def tests_that_fail(stages: dict[str, Any]) -> Iterator[str]:
@@ -171,25 +182,51 @@ def _slowest_kernel(stages: dict[str, Any], shape: str, name: str) -> str:
 
 def slower_than_torch(stages: dict[str, Any]) -> Iterator[str]:
     for shape, numbers in _of(_parts(stages, "speed"), SEARCH):
-        medians = {name: times["median"] for name, times in numbers.get("times_ms", {}).items()}
-        rivals = {rival.name: medians[rival.name] for rival in TORCH if rival.name in medians}
+        times = medians(numbers)
+        rivals = {rival.name: times[rival.name] for rival in TORCH if rival.name in times}
         for search in SEARCHES:
             name = search.rival.name
-            if name in medians and rivals and medians[name] > min(rivals.values()):
+            if name in times and rivals and times[name] > min(rivals.values()):
                 best = min(rivals, key=lambda rival: rivals[rival])
-                yield f"search {name} at {shape} takes {medians[name]:.3g} ms, {best} {rivals[best]:.3g} ms"
+                yield f"search {name} at {shape} takes {times[name]:.3g} ms, {best} {rivals[best]:.3g} ms"
 
 
 def slower_than_flash(stages: dict[str, Any]) -> Iterator[str]:
     """Searches whose graph takes longer than that of flash-kmeans with products of the same precision."""
     graphs = {rival.name: graph.name for rival, graph in zip(FLASHES, FLASH_GRAPHS, strict=True)}
     for shape, numbers in _of(_parts(stages, "speed"), SEARCH):
-        medians = {name: times["median"] for name, times in numbers.get("times_ms", {}).items()}
+        times = medians(numbers)
         for search in SEARCHES:
             ours, flash = search.graph.name, COUNTERPARTS.get(search.rival.name)
             theirs = graphs.get(flash) if flash else None
-            if ours in medians and theirs in medians and medians[ours] > medians[theirs]:
-                yield f"search {ours} at {shape} takes {medians[ours]:.3g} ms, {theirs} {medians[theirs]:.3g} ms"
+            if ours in times and theirs in times and times[ours] > times[theirs]:
+                yield f"search {ours} at {shape} takes {times[ours]:.3g} ms, {theirs} {times[theirs]:.3g} ms"
+
+
+def steps_behind_the_peer(stages: dict[str, Any]) -> Iterator[str]:
+    """Training steps that miss their goal beside the peer's, the farthest first, and what takes their time."""
+    found: list[tuple[float, str]] = []
+    for step in steps(_parts(stages, "speed")):
+        for graph in (False, True):
+            ratio = step.ratio(graph)
+            if ratio is not None and ratio < TIMES_PEER:
+                how, why = ("as a graph", _on_device(stages, step)) if graph else ("eager", _on_host(step))
+                name = f"step {step.pair.ours.name}, {how}, at {step.shape}"
+                goal = f"{ratio:.2g} times as fast as the peer's, expected {TIMES_PEER:g}"
+                found.append((ratio, f"{name} is {goal}{why}"))
+    yield from (sentence for _, sentence in sorted(found))
+
+
+def _on_host(step: StepTimes) -> str:
+    """Return how much of an eager step is the host's, as the end of a sentence."""
+    if step.ours is None or step.ours_graph is None:
+        return ""
+    host = max(0.0, step.ours - step.ours_graph)
+    return f"; the host takes {host:.3g} of its {step.ours:.3g} ms"
+
+
+def _on_device(stages: dict[str, Any], step: StepTimes) -> str:
+    return f"; the device takes {step.ours_graph:.3g} ms{_slowest_kernel(stages, step.shape, step.pair.ours.name)}"
 
 
 def limited_by_the_host(stages: dict[str, Any]) -> Iterator[str]:
@@ -232,13 +269,6 @@ def unfinished(stages: dict[str, Any]) -> Iterator[str]:
             yield f"the tests were stopped after {stage['limit']:.0f} s, before all of them had run"
 
 
-def _of(parts: Parts, kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield what follows `kind` in the names of its parts, and their numbers."""
-    for part, numbers in parts.items():
-        if part.startswith(kind):
-            yield part.removeprefix(kind), numbers
-
-
 LOOKS: tuple[Callable[[dict[str, Any]], Iterator[str]], ...] = (
     kernels_that_fail,
     wrong_certificates,
@@ -249,6 +279,7 @@ LOOKS: tuple[Callable[[dict[str, Any]], Iterator[str]], ...] = (
     contenders_that_fail,
     tests_that_fail,
     unfinished,
+    left_out,
 )
 # What the interpreter says nothing about: its sums are float32's, and its times are not the device's.
 LOOKS_ON_A_DEVICE: tuple[Callable[[dict[str, Any]], Iterator[str]], ...] = (
@@ -257,6 +288,7 @@ LOOKS_ON_A_DEVICE: tuple[Callable[[dict[str, Any]], Iterator[str]], ...] = (
     far_from_the_floor,
     slower_than_torch,
     slower_than_flash,
+    steps_behind_the_peer,
     limited_by_the_host,
     rows_left,
     generous_bound,

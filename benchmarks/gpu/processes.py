@@ -48,7 +48,10 @@ def run_phase(work: Work, phase: Phase) -> None:
     workers = min(phase.workers, len(phase.parts))
     with ThreadPoolExecutor(max(1, workers)) as pool:
         chunks = [phase.parts[i::workers] for i in range(workers)]
-        jobs = [pool.submit(_run_chunk, work, f"{work.stage}-{i}", chunk) for i, chunk in enumerate(chunks)]
+        jobs = [
+            pool.submit(_run_chunk, work, f"{work.stage}-{i}", chunk, phase.seconds)
+            for i, chunk in enumerate(chunks)
+        ]
         try:
             for job in jobs:
                 job.result()
@@ -57,14 +60,14 @@ def run_phase(work: Work, phase: Phase) -> None:
             raise
 
 
-def _run_chunk(work: Work, name: str, parts: Sequence[str]) -> None:
+def _run_chunk(work: Work, name: str, parts: Sequence[str], seconds: float) -> None:
     left = list(parts)
     while left:
         if work.is_over():
             _fail(work, left, f"not started: {TIME_OVER}")
             return
         before = len(left)
-        begun, reason = _run_process(work, name, left)
+        begun, reason = _run_process(work, name, left, seconds)
         if begun:
             _fail(work, [begun], reason)
             left.remove(begun)
@@ -78,8 +81,9 @@ def _fail(work: Work, parts: Sequence[str], reason: str) -> None:
         work.measured(part, {"error": reason})
 
 
-def _run_process(work: Work, name: str, left: list[str]) -> tuple[str, str]:
-    """Run a process for the parts in `left`, and remove each that ended from it.
+def _run_process(work: Work, name: str, left: list[str], seconds: float) -> tuple[str, str]:
+    """Run a process for the parts in `left`, and remove each that ended from it. A part that takes longer than
+    `seconds` ends the process.
 
     Returns the part in which the process ended, empty if it ended between two parts, and how it ended.
     """
@@ -89,14 +93,16 @@ def _run_process(work: Work, name: str, left: list[str]) -> tuple[str, str]:
     with log.open("w") as file:
         process = _start(work, lines.path, file, left)
         try:
-            while process.poll() is None and not work.is_over():
+            while process.poll() is None and not work.is_over() and lines.lasted() <= seconds:
                 time.sleep(POLL)
                 _hand_on(work, lines, left)
-            in_time = process.poll() is not None
+            in_time, slow = process.poll() is not None, lines.begun if lines.lasted() > seconds else ""
         finally:
             if process.poll() is None:
                 end(process)
     _hand_on(work, lines, left)
+    if not in_time and slow:
+        return slow if slow in left else "", f"stopped after {seconds:.0f} s, the limit of such a part"
     if not in_time:
         return lines.begun, f"stopped: {TIME_OVER}"
     ending = log.read_text(errors="replace").strip()[-LONGEST_ENDING:]
@@ -126,6 +132,7 @@ class _Lines:
 
     def __init__(self, path: Path) -> None:
         self.path, self.begun = path.absolute(), ""
+        self._since = time.monotonic()
         self.path.touch()
         self._offset = self.path.stat().st_size
 
@@ -137,10 +144,14 @@ class _Lines:
         self._offset += len(whole) + 1 if whole else 0
         found = []
         for entry in map(json.loads, whole.splitlines()):
-            self.begun = "" if "numbers" in entry else entry["part"]
+            self.begun, self._since = "" if "numbers" in entry else entry["part"], time.monotonic()
             if "numbers" in entry:
                 found.append((entry["part"], entry["numbers"]))
         return found
+
+    def lasted(self) -> float:
+        """Return the seconds since the part that has begun was seen; 0 between two parts."""
+        return time.monotonic() - self._since if self.begun else 0.0
 
 
 def _hand_on(work: Work, lines: _Lines, left: list[str]) -> None:

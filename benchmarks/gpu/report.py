@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.errors import InputError
-from benchmarks.gpu.contenders import SEARCHES, STEPS
+from benchmarks.gpu.contenders import SEARCHES
 from benchmarks.gpu.exact import EXACT, PRECISIONS
 from benchmarks.gpu.flash import FLASHES
+from benchmarks.gpu.goals import verdicts
 from benchmarks.gpu.graphs import as_graph
 from benchmarks.gpu.profiling import Launched, by_short_name, total_us
-from benchmarks.gpu.speed import HOST, KERNELS, SEARCH, STEP
+from benchmarks.gpu.speed import HOST, KERNELS, SEARCH
 from benchmarks.gpu.tiles import TIME as TILES
+from benchmarks.gpu.times import steps
 from benchmarks.gpu.units import SINGLE, UNITS
 from benchmarks.kernels.rivals import ADDMM, CDIST, FLASH
 from benchmarks.sheets import NOTHING, Sheet
@@ -51,7 +53,7 @@ def has_failed(record: dict[str, Any]) -> bool:
 
 
 def sheets(record: dict[str, Any]) -> list[Sheet]:
-    """Return the tables that have rows; last, the one of stages."""
+    """Return the tables that have rows; last, those of the goals and of the stages."""
     speed = record["stages"].get("speed", {"parts": {}})["parts"]
     exact = record["stages"].get("exact", {"parts": {}})["parts"]
     made = [
@@ -60,11 +62,12 @@ def sheets(record: dict[str, Any]) -> list[Sheet]:
         unit_sheet({part: numbers for part, numbers in exact.items() if "kept" in numbers}),
         host_sheet({part: numbers for part, numbers in speed.items() if "eager_us" in numbers}),
         kernel_sheet(speed),
-        step_sheet(_timed(speed, STEP)),
+        step_sheet(speed),
         search_sheet(_timed(speed, SEARCH)),
         tile_sheet(record["stages"].get("tiles", {"parts": {}})["parts"]),
     ]
-    return [*(sheet for sheet in made if sheet.rows), stage_sheet(record)]
+    goals = [] if record["interpreted"] else [goal_sheet(record)]
+    return [*(sheet for sheet in made if sheet.rows), *goals, stage_sheet(record)]
 
 
 def _timed(parts: dict[str, Any], kind: str) -> dict[str, dict[str, Any]]:
@@ -156,11 +159,37 @@ def _kernel_cells(call: str, launched: Launched) -> list[str]:
     return [call, str(launches), f"{total_us(launched):.3g}", *shown, *[NOTHING] * (SLOWEST - len(shown))]
 
 
-def step_sheet(times: dict[str, dict[str, Any]]) -> Sheet:
-    """Return a table of training steps in milliseconds, in eager mode and as graphs."""
-    rivals = [rival for step in STEPS for rival in (step, as_graph(step))]
-    body = [[shape, *(_cell(numbers, rival.name) for rival in rivals)] for shape, numbers in times.items()]
-    return Sheet("Training steps, ms", ["N, K, D", *(rival.name for rival in rivals)], body)
+def step_sheet(speed: dict[str, Any]) -> Sheet:
+    """Return a table of training steps in milliseconds, ours and the peer's, launched by the host and as graphs,
+    and how many times as fast ours is."""
+    body = [
+        [
+            step.shape,
+            step.pair.ours.name,
+            *(_number(each) for each in (step.ours, step.ours_graph, step.peer, step.peer_graph)),
+            *(_times_as(step.ratio(graph)) for graph in (False, True)),
+        ]
+        for step in steps(speed)
+    ]
+    headings = ["N, K, D", "step", "ours", "ours, graph", "peer", "peer, graph", "faster", "faster, graph"]
+    return Sheet("Training steps, ms", headings, body)
+
+
+def goal_sheet(record: dict[str, Any]) -> Sheet:
+    """Return a table of the goals: the verdict, the worst number, where, and how many places have none."""
+    body = [
+        [
+            each.goal.name,
+            each.goal.required,
+            each.verdict,
+            _number(each.number),
+            each.where,
+            str(len(each.measured.missing) or NOTHING),
+            str(len(each.measured.excused) or NOTHING),
+        ]
+        for each in verdicts(record)
+    ]
+    return Sheet("Goals", ["", "goal", "", "worst", "where", "not measured", "cannot run"], body)
 
 
 def tile_sheet(parts: dict[str, Any]) -> Sheet:
@@ -219,6 +248,14 @@ def search_sheet(times: dict[str, dict[str, Any]]) -> Sheet:
         for shape, numbers in times.items()
     ]
     return Sheet("Searches, ms (share of the floor)", ["N, K, D", *names, *(rival[0] for rival in rivals)], body)
+
+
+def _number(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.3g}"
+
+
+def _times_as(ratio: float | None) -> str:
+    return NOTHING if ratio is None else f"{ratio:.3g}×"
 
 
 def _text(value: object) -> str:

@@ -1,17 +1,24 @@
 """Times of searches and training steps, beside what torch has, the floors, and what the host does.
 
-A first phase compiles, in many processes at once, what the second then times alone. A third asks the profiler for
-single kernels, which would slow down what is timed after it in the same process.
+A first phase compiles, in many processes at once, what the next ones then time alone: searches and steps, then the
+peer's steps, whose memory and failures shall not touch ours, then their graphs, since a capture that fails may
+leave its process unusable. What is not part of a goal comes last (others.py), before the profiler's turn, which
+would slow down what is timed after it in the same process.
+
+The largest shapes come first, in case the time runs out. A part is stopped after some time, so that one that hangs
+does not take it from the others.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
 
 from benchmarks.gpu import host
-from benchmarks.gpu.contenders import OTHERS, SEARCHED, SEARCHES, STEPPED, STEPS
+from benchmarks.gpu.contenders import OTHERS, PEER_GRAPHS, PEERS, SEARCHED, SEARCHES, STEPPED, STEPS
 from benchmarks.gpu.flash import FLASHES
 from benchmarks.gpu.implementations import use_implementation
 from benchmarks.gpu.profiling import Launched, profiled
@@ -22,32 +29,48 @@ from benchmarks.kernels.shapes import Shape, draw
 from benchmarks.kernels.timing import LEAST, first_line, interleave, prepare_all
 
 SHAPES = (
-    Shape(8192, 1024, 256),
-    Shape(32768, 8192, 8),
-    Shape(16384, 16384, 64),
-    Shape(65536, 1024, 4),
     Shape(262144, 16384, 256),
-    Shape(1048576, 8192, 8),
     Shape(262144, 262144, 32),
+    Shape(1048576, 8192, 8),
+    Shape(16384, 16384, 64),
+    Shape(32768, 8192, 8),
+    Shape(8192, 1024, 256),
+    Shape(65536, 1024, 4),
 )
 TINY = Shape(64, 40, 8)  # in the interpreter
 BUDGET_S = 0.1  # of timed runs for each contender and shape, beyond the least number of runs
 WARM_ROWS = 256  # the number of vectors is a run-time argument of the search and of the steps
 COMPILED_PAIRS = 2**28  # largest N · K that torch.compile's functions run for while other processes compile
 
-COMPILE, SEARCH, STEP, HOST, KERNELS = KINDS = "compile ", "search ", "step ", "host ", "kernels "
+PART_S = 45.0  # the longest part took 24 seconds on an H200, and most take 3
+
+COMPILE, SEARCH, STEP, PEER, PEER_GRAPH, HOST, KERNELS = KINDS = (
+    "compile ",
+    "search ",
+    "step ",
+    "peer's step ",
+    "graph of the peer's step ",
+    "host ",
+    "kernels ",
+)
 
 
 def phases(interpreted: bool, workers: int) -> list[Phase]:
     shapes = [str(shape) for shape in (TINY,)] if interpreted else [str(shape) for shape in SHAPES]
-    compiled = () if interpreted else tuple(COMPILE + shape for shape in shapes)
-    steps = [STEP + shape for shape in reversed(shapes)]  # the largest first, in case the time runs out
+    limit = math.inf if interpreted else PART_S
+    compiled = () if interpreted else _of(COMPILE, shapes)
+    graphs = () if interpreted else _of(PEER_GRAPH, shapes)
     # Variants are counted in a process that has loaded no other kernel.
     return [
-        Phase((*compiled, HOST + host.VARIANTS), workers),
-        Phase((*(SEARCH + shape for shape in shapes), *steps)),
-        Phase((*(HOST + name for name in host.CALLS), *(KERNELS + shape for shape in shapes))),
+        Phase((*compiled, HOST + host.VARIANTS), workers, limit),
+        Phase((*_of(SEARCH, shapes), *_of(STEP, shapes), *_of(PEER, shapes)), seconds=limit),
+        Phase(graphs, seconds=limit),
+        Phase((*_of(HOST, host.CALLS), *_of(KERNELS, shapes)), seconds=limit),
     ]
+
+
+def _of(kind: str, names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(kind + name for name in names)
 
 
 def run(part: str, place: Place) -> Numbers:
@@ -57,12 +80,12 @@ def run(part: str, place: Place) -> Numbers:
     if kind == HOST:
         return host.measure(name, place)
     shape = next(shape for shape in (TINY, *SHAPES) if str(shape) == name)
-    if kind == COMPILE:
-        return _compile(shape, place)
-    if kind == KERNELS:
-        return _kernels(shape, place)
-    numbers = _times(SEARCHED if kind == SEARCH else STEPPED, shape, place)
-    return numbers | (_floors(shape, numbers["times_ms"], place) if kind == SEARCH else {})
+    return RUN[kind](shape, place)
+
+
+def _search(shape: Shape, place: Place) -> Numbers:
+    numbers = _times(SEARCHED, shape, place)
+    return numbers | _floors(shape, numbers["times_ms"], place)
 
 
 def _compile(shape: Shape, place: Place) -> Numbers:
@@ -79,14 +102,16 @@ def _compile(shape: Shape, place: Place) -> Numbers:
 
 
 def _times(contenders: Sequence[Rival], shape: Shape, place: Place) -> Numbers:
+    """Return the times of the contenders, the reasons of those that failed, and sentences on those left out."""
     torch._dynamo.reset()  # otherwise it would compile for all shapes from the second one on
-    fitting, _ = usable(contenders, place.device)
+    fitting, left_out = usable(contenders, place.device)
     with use_implementation("triton"):
         least = 2 if place.interpreted else LEAST
         times, failures = interleave(fitting, *draw(shape, place.device), budget_s=BUDGET_S, least=least)
     if not place.interpreted:
         torch.cuda.empty_cache()
-    return {"times_ms": {name: asdict(each) for name, each in times.items()}, "failures": failures}
+    numbers: Numbers = {"times_ms": {name: asdict(each) for name, each in times.items()}, "failures": failures}
+    return numbers | ({"left_out": left_out} if left_out else {})
 
 
 def _kernels(shape: Shape, place: Place) -> Numbers:
@@ -119,3 +144,13 @@ def _floors(shape: Shape, times: dict[str, dict[str, Any]], place: Place) -> Num
         if name in times
     }
     return {"floors_ms": floors, "share_of_floor": shares}
+
+
+RUN: dict[str, Callable[[Shape, Place], Numbers]] = {
+    COMPILE: _compile,
+    SEARCH: _search,
+    STEP: partial(_times, STEPPED),
+    PEER: partial(_times, PEERS),
+    PEER_GRAPH: partial(_times, PEER_GRAPHS),
+    KERNELS: _kernels,
+}

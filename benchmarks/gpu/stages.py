@@ -1,5 +1,6 @@
 """What a stage of `python -m benchmarks gpu` is made of: parts, which processes of their own run in phases."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,10 +30,14 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Phase:
-    """Parts that do not depend on each other, shared by at most `workers` processes at a time."""
+    """Parts that do not depend on each other, shared by at most `workers` processes at a time.
+
+    seconds  after which a part is stopped, so that one that hangs leaves time for the others
+    """
 
     parts: tuple[str, ...]
     workers: int = 1
+    seconds: float = math.inf
 
 
 @dataclass(frozen=True)
