@@ -37,7 +37,7 @@ def command(
         typer.Option(
             min=1,
             metavar="SECONDS",
-            help="Time for all stages. Each has a limit, too; the tests get what is left.",
+            help="Time for all stages. Each has a limit, too; speed gets what is left.",
         ),
     ] = BUDGET,
     interpret: Annotated[
@@ -49,15 +49,15 @@ def command(
         ),
     ] = False,
 ) -> None:
-    """Check the kernels on a CUDA device in stages: smoke, exact, speed, tests.
+    """Check the kernels on a CUDA device in stages: smoke, exact, tests, speed.
 
     smoke runs every kernel once against the reference. exact counts wrong indices on difficult data, and measures
-    how a matrix unit adds. speed times searches and training steps beside torch's own, flash-kmeans where it can
-    be imported, and the device's floors, and lists the kernels that each launches. tests runs the tests that need
-    a device. Each stage runs in processes of its own.
+    how a matrix unit adds. tests runs the tests that need a device. speed times searches and training steps beside
+    torch's own, the device's floors, and, where they can be imported, flash-kmeans and vector-quantize-pytorch;
+    lists the kernels that each launches; and runs make bench. Each stage runs in processes of its own.
 
     Writes gpu.json after every part, so that a run that is cut off leaves what it measured. Exits with 1 if
-    anything failed. `gpu-report` prints what to look at first.
+    anything failed. `gpu-report` prints which goals are met, and what to look at first.
     """
     console = Console()
     with sentences():

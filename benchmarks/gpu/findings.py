@@ -8,6 +8,7 @@ from benchmarks.gpu.exact import EXACT
 from benchmarks.gpu.flash import COUNTERPARTS, FLASH_GRAPHS, FLASHES
 from benchmarks.gpu.goals import TIMES_PEER
 from benchmarks.gpu.graphs import as_graph
+from benchmarks.gpu.others import TUNE
 from benchmarks.gpu.profiling import by_short_name, total_us
 from benchmarks.gpu.report import failures
 from benchmarks.gpu.speed import HOST, KERNELS, KINDS, SEARCH, STEP
@@ -106,6 +107,14 @@ def generous_bound(stages: dict[str, Any]) -> Iterator[str]:
             )
 
 
+def tuned_results(stages: dict[str, Any]) -> Iterator[str]:
+    """Ways to run a search that change its result in the exact mode."""
+    for shape, numbers in _of(_parts(stages, "speed"), TUNE):
+        for way, rows in numbers.get("different", {}).items():
+            if rows:
+                yield f"{rows} rows at {shape} have another result with {way}"
+
+
 def other_errors(stages: dict[str, Any]) -> Iterator[str]:
     for name in stages:
         if name != "smoke":
@@ -120,7 +129,8 @@ def contenders_that_fail(stages: dict[str, Any]) -> Iterator[str]:
         for shape, numbers in _of(_parts(stages, "speed"), kind):
             for name, error in numbers.get("failures", {}).items():
                 if name not in rivals and not error.startswith("not "):  # not run on purpose
-                    yield f"{kind}{name} at {shape} fails: {brief(error)}"
+                    what = f"{kind}{name} at {shape}" if shape else f"{kind}, {name},"
+                    yield f"{what} fails: {brief(error)}"
 
 
 def left_out(stages: dict[str, Any]) -> Iterator[str]:
@@ -275,6 +285,7 @@ LOOKS: tuple[Callable[[dict[str, Any]], Iterator[str]], ...] = (
     broken_bound,
     weaker_units,
     wrong_indices,
+    tuned_results,
     other_errors,
     contenders_that_fail,
     tests_that_fail,

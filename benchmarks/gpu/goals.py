@@ -13,8 +13,9 @@ from benchmarks.gpu.contenders import SEARCHES, Search
 from benchmarks.gpu.exact import EXACT, LARGE, SETS
 from benchmarks.gpu.flash import COUNTERPARTS
 from benchmarks.gpu.graphs import named_graph
+from benchmarks.gpu.others import BENCH
 from benchmarks.gpu.smoke import CASES
-from benchmarks.gpu.speed import SHAPES
+from benchmarks.gpu.speed import SEARCH, SHAPES
 from benchmarks.gpu.times import Parts, StepTimes, medians, of_kind, searches, steps
 from benchmarks.kernels.rivals import CDIST
 from benchmarks.kernels.shapes import Shape
@@ -147,7 +148,7 @@ def _failed_tests(stages: dict[str, Any]) -> Measured:
 
 def _share_of_floor(search: Search) -> Callable[[dict[str, Any]], Measured]:
     def measure(stages: dict[str, Any]) -> Measured:
-        measured, shares = Measured(), dict(of_kind(_parts(stages, "speed"), "search "))
+        measured, shares = Measured(), dict(of_kind(_parts(stages, "speed"), SEARCH))
         numbers = shares.get(str(LARGE_SHAPE), {}).get("share_of_floor", {})
         measured.add(str(LARGE_SHAPE), numbers.get(search.graph.name, numbers.get(search.rival.name)))
         return measured
@@ -158,10 +159,21 @@ def _share_of_floor(search: Search) -> Callable[[dict[str, Any]], Measured]:
 def _runs(stages: dict[str, Any]) -> Measured:
     """1 where the exact search of the largest shape ran, 0 where it failed."""
     measured, where = Measured(), str(WIDEST_SHAPE)
-    numbers = _parts(stages, "speed").get(f"search {where}", {})
+    numbers = _parts(stages, "speed").get(SEARCH + where, {})
     name = EXACT_SEARCH.rival.name
     ran, failed = name in medians(numbers), name in numbers.get("failures", {})
     measured.add(where, 1.0 if ran else 0.0 if failed else None)
+    return measured
+
+
+def _bench(stages: dict[str, Any]) -> Measured:
+    """1 if `make bench` came to its table on the device, 0 if it failed; no number without its packages."""
+    measured, numbers = Measured(), _parts(stages, "speed").get(BENCH, {"left_out": []})
+    error = numbers.get("error", "")
+    if error.startswith(("not started", "stopped")) or "left_out" in numbers:
+        measured.missing.append(BENCH)
+    else:
+        measured.add(BENCH, 0.0 if error else 1.0)
     return measured
 
 
@@ -181,11 +193,12 @@ def _over_cdist(graph: bool) -> Callable[[dict[str, Any]], Measured]:
 
 def _over_flash(graph: bool) -> Callable[[dict[str, Any]], Measured]:
     def measure(stages: dict[str, Any]) -> Measured:
-        measured, times = Measured(), searches(_parts(stages, "speed"))
+        measured, times, reasons = Measured(), searches(_parts(stages, "speed")), _reasons(stages)
         for shape in SHAPES:
             for ours, flash in COUNTERPARTS.items():
                 names = (named_graph(flash), named_graph(ours)) if graph else (flash, ours)
-                measured.add(f"{shape} {ours}", _ratio(times.get(str(shape), {}), *names))
+                number = _ratio(times.get(str(shape), {}), *names)
+                measured.add(f"{shape} {ours}", number, reasons.get(str(shape), {}).get(names[0], ""))
         return measured
 
     return measure
@@ -208,7 +221,7 @@ def _over_peer(pair: Pair, graph: bool) -> Callable[[dict[str, Any]], Measured]:
 
 def _reasons(stages: dict[str, Any]) -> dict[str, dict[str, str]]:
     """Return why searches have no time, by shape and name."""
-    return {shape: numbers.get("failures", {}) for shape, numbers in of_kind(_parts(stages, "speed"), "search ")}
+    return {shape: numbers.get("failures", {}) for shape, numbers in of_kind(_parts(stages, "speed"), SEARCH)}
 
 
 def _ratio(times: dict[str, float], rival: str, ours: str) -> float | None:
@@ -223,6 +236,7 @@ def _goals() -> Iterable[Goal]:
         text = f"{name}: share of the {search.floor} floor"
         yield Goal(text, SHARE_OF_FLOOR, at_least, _share_of_floor(search))
     yield Goal("exact: runs at the widest shape", 1.0, at_least, _runs)
+    yield Goal("make bench: comes to its table", 1.0, at_least, _bench)
     for how, graph in (("graph", True), ("eager", False)):
         yield Goal(f"high and medium, {how}: times as fast as flash-kmeans", 1.0, above, _over_flash(graph))
     for how, graph in (("graph", True), ("eager", False)):

@@ -9,13 +9,14 @@ from benchmarks.gpu.contenders import SEARCHES
 from benchmarks.gpu.exact import EXACT, PRECISIONS
 from benchmarks.gpu.flash import FLASHES
 from benchmarks.gpu.goals import verdicts
-from benchmarks.gpu.graphs import as_graph
+from benchmarks.gpu.graphs import as_graph, named_graph
+from benchmarks.gpu.others import CDIST_TOPK, FIT, K_NEAREST, TUNE
 from benchmarks.gpu.profiling import Launched, by_short_name, total_us
 from benchmarks.gpu.speed import HOST, KERNELS, SEARCH
 from benchmarks.gpu.tiles import TIME as TILES
-from benchmarks.gpu.times import steps
+from benchmarks.gpu.times import medians, of_kind, steps
 from benchmarks.gpu.units import SINGLE, UNITS
-from benchmarks.kernels.rivals import ADDMM, CDIST, FLASH
+from benchmarks.kernels.rivals import ADDMM, CDIST, FLASH, OURS
 from benchmarks.sheets import NOTHING, Sheet
 
 SLOWEST = 4  # kernels of a call that the table shows
@@ -62,6 +63,8 @@ def sheets(record: dict[str, Any]) -> list[Sheet]:
         unit_sheet({part: numbers for part, numbers in exact.items() if "kept" in numbers}),
         host_sheet({part: numbers for part, numbers in speed.items() if "eager_us" in numbers}),
         kernel_sheet(speed),
+        other_sheet(speed),
+        tune_sheet(speed),
         step_sheet(speed),
         search_sheet(_timed(speed, SEARCH)),
         tile_sheet(record["stages"].get("tiles", {"parts": {}})["parts"]),
@@ -173,6 +176,29 @@ def step_sheet(speed: dict[str, Any]) -> Sheet:
     ]
     headings = ["N, K, D", "step", "ours", "ours, graph", "peer", "peer, graph", "faster", "faster, graph"]
     return Sheet("Training steps, ms", headings, body)
+
+
+def other_sheet(speed: dict[str, Any]) -> Sheet:
+    """Return a table of what is built on the search, in milliseconds, beside the same with cdist."""
+    body = []
+    for kind, rival in ((K_NEAREST, CDIST_TOPK), (FIT, CDIST)):
+        for shape, numbers in of_kind(speed, kind):
+            times = medians(numbers)
+            ours, theirs = times.get(OURS), times.get(rival)
+            ratio = theirs / ours if ours and theirs else None
+            cells = (ours, times.get(named_graph(OURS)), theirs)
+            body.append([shape, kind.strip(), *map(_number, cells), _times_as(ratio)])
+    return Sheet("Built on the search, ms", ["N, K, D", "", "ours", "ours, graph", "by cdist", "faster"], body)
+
+
+def tune_sheet(speed: dict[str, Any]) -> Sheet:
+    """Return a table of the ways to search clustered data, the fastest first."""
+    body = [
+        [shape, way, _number(milliseconds), str(numbers["different"][way])]
+        for shape, numbers in of_kind(speed, TUNE)
+        for way, milliseconds in sorted(numbers.get("ways_ms", {}).items(), key=lambda item: item[1])
+    ]
+    return Sheet("Ways to search clustered data", ["N, K, D", "way", "ms", "rows that differ"], body)
 
 
 def goal_sheet(record: dict[str, Any]) -> Sheet:

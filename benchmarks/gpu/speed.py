@@ -2,8 +2,8 @@
 
 A first phase compiles, in many processes at once, what the next ones then time alone: searches and steps, then the
 peer's steps, whose memory and failures shall not touch ours, then their graphs, since a capture that fails may
-leave its process unusable. What is not part of a goal comes last (others.py), before the profiler's turn, which
-would slow down what is timed after it in the same process.
+leave its process unusable. The profiler has a phase to itself, since it slows down what is timed after it in the
+same process. Last comes what is built on the searches (others.py).
 
 The largest shapes come first, in case the time runs out. A part is stopped after some time, so that one that hangs
 does not take it from the others.
@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu import host
+from benchmarks.gpu import host, others
 from benchmarks.gpu.contenders import OTHERS, PEER_GRAPHS, PEERS, SEARCHED, SEARCHES, STEPPED, STEPS
 from benchmarks.gpu.flash import FLASHES
 from benchmarks.gpu.implementations import use_implementation
@@ -25,7 +25,7 @@ from benchmarks.gpu.profiling import Launched, profiled
 from benchmarks.gpu.stages import Numbers, Phase, Place
 from benchmarks.kernels.floors import floors_ms, has_floors
 from benchmarks.kernels.rivals import Rival, usable
-from benchmarks.kernels.shapes import Shape, draw
+from benchmarks.kernels.shapes import Shape, draw, parse
 from benchmarks.kernels.timing import LEAST, first_line, interleave, prepare_all
 
 SHAPES = (
@@ -42,9 +42,9 @@ BUDGET_S = 0.1  # of timed runs for each contender and shape, beyond the least n
 WARM_ROWS = 256  # the number of vectors is a run-time argument of the search and of the steps
 COMPILED_PAIRS = 2**28  # largest N · K that torch.compile's functions run for while other processes compile
 
-PART_S = 45.0  # the longest part took 24 seconds on an H200, and most take 3
+PART_S = 60.0  # the longest part took 24 seconds on an H200, and most took 3
 
-COMPILE, SEARCH, STEP, PEER, PEER_GRAPH, HOST, KERNELS = KINDS = (
+COMPILE, SEARCH, STEP, PEER, PEER_GRAPH, HOST, KERNELS = (
     "compile ",
     "search ",
     "step ",
@@ -53,6 +53,7 @@ COMPILE, SEARCH, STEP, PEER, PEER_GRAPH, HOST, KERNELS = KINDS = (
     "host ",
     "kernels ",
 )
+KINDS = (COMPILE, SEARCH, STEP, PEER, PEER_GRAPH, HOST, KERNELS, others.BENCH, *others.RUN)
 
 
 def phases(interpreted: bool, workers: int) -> list[Phase]:
@@ -66,7 +67,13 @@ def phases(interpreted: bool, workers: int) -> list[Phase]:
         Phase((*_of(SEARCH, shapes), *_of(STEP, shapes), *_of(PEER, shapes)), seconds=limit),
         Phase(graphs, seconds=limit),
         Phase((*_of(HOST, host.CALLS), *_of(KERNELS, shapes)), seconds=limit),
+        Phase((others.BENCH,), seconds=limit),
+        Phase(tuple(part for kind in others.RUN for part in _others(kind, interpreted)), seconds=limit),
     ]
+
+
+def _others(kind: str, interpreted: bool) -> tuple[str, ...]:
+    return _of(kind, map(str, (TINY,) if interpreted else others.SHAPES[kind]))
 
 
 def _of(kind: str, names: Iterable[str]) -> tuple[str, ...]:
@@ -79,8 +86,9 @@ def run(part: str, place: Place) -> Numbers:
     name = part.removeprefix(kind)
     if kind == HOST:
         return host.measure(name, place)
-    shape = next(shape for shape in (TINY, *SHAPES) if str(shape) == name)
-    return RUN[kind](shape, place)
+    if kind == others.BENCH:
+        return others.bench(place)
+    return RUN[kind](parse(name), place)
 
 
 def _search(shape: Shape, place: Place) -> Numbers:
@@ -153,4 +161,5 @@ RUN: dict[str, Callable[[Shape, Place], Numbers]] = {
     PEER: partial(_times, PEERS),
     PEER_GRAPH: partial(_times, PEER_GRAPHS),
     KERNELS: _kernels,
+    **others.RUN,
 }

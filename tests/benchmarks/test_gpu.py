@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import json
+import math
 import os
 import re
 import subprocess
@@ -23,7 +24,7 @@ from typer.testing import CliRunner
 
 from benchmarks.cli.app import app
 from benchmarks.errors import InputError
-from benchmarks.gpu import contenders, findings, host, processes, report, smoke, speed, suites
+from benchmarks.gpu import contenders, findings, host, others, processes, report, smoke, speed, suites
 from benchmarks.gpu import run as running
 from benchmarks.gpu.compiling import watch_compiler
 from benchmarks.gpu.exact import EXACT
@@ -33,7 +34,7 @@ from benchmarks.gpu.registry import ON_REQUEST, STAGES
 from benchmarks.gpu.stages import Numbers, Phase, Stage
 from benchmarks.gpu.summary import summary, worst_shares
 from benchmarks.gpu.units import ALL, UNITS
-from benchmarks.kernels.rivals import FLASH, OURS, OURS_HIGH, OURS_MEDIUM, Rival
+from benchmarks.kernels.rivals import FLASH, OURS, OURS_HIGH, OURS_MEDIUM, Rival, usable
 from tests.benchmarks import faulty_stage
 from tests.triton.aot import compile_for
 from tests.triton.interpreter import compiles_kernels
@@ -179,6 +180,12 @@ def steps_are_timed(parts: dict[str, Numbers]) -> bool:
     assert not kernels["failures"]
     searches = {search.rival.name for search in contenders.SEARCHES}
     assert set(kernels["launched"]) == searches | {step.name for step in contenders.STEPS}
+    peers = parts[f"peer's step {speed.TINY}"]
+    assert set(peers["times_ms"]) == {peer.name for peer in usable(contenders.PEERS, torch.device("cpu"))[0]}
+    for kind in (others.K_NEAREST, others.FIT):
+        assert parts[f"{kind}{speed.TINY}"]["times_ms"]
+    assert not any(parts[f"{others.TUNE}{speed.TINY}"]["different"].values())
+    assert parts[others.BENCH]["table"].startswith("| quantizer |")
     return True
 
 
@@ -235,10 +242,12 @@ def test_smoke_accepts_codes_that_rounded_products_cannot_tell_apart() -> None:
 # -- processes that end early
 
 
-def run_faulty(out: Path, parts: tuple[str, ...], seconds: float, workers: int = 1) -> dict[str, Numbers]:
+def run_faulty(
+    out: Path, parts: tuple[str, ...], seconds: float, workers: int = 1, part_seconds: float = math.inf
+) -> dict[str, Numbers]:
     found: dict[str, Numbers] = {}
     work = Work("faulty", out, True, time.monotonic() + seconds, Event(), found.__setitem__)
-    run_phase(work, Phase(parts, workers))
+    run_phase(work, Phase(parts, workers, part_seconds))
     return found
 
 
@@ -273,6 +282,16 @@ def test_the_time_limit_ends_what_hangs(tmp_path: Path) -> None:
     assert found["fine"]["pid"]
     assert found["hangs and ignores signals"]["error"].startswith("stopped")
     assert found["fine as well"]["error"].startswith("not started")
+
+
+@pytest.mark.long("an end-to-end run")
+@pytest.mark.slow
+@pytest.mark.usefixtures("faulty")
+def test_a_part_that_hangs_leaves_the_others_their_time(tmp_path: Path) -> None:
+    found = run_faulty(tmp_path, ("fine", "hangs and ignores signals", "fine as well"), 300, part_seconds=3)
+    assert list(found) == ["fine", "hangs and ignores signals", "fine as well"]
+    assert found["hangs and ignores signals"]["error"] == "stopped after 3 s, the limit of such a part"
+    assert found["fine"]["pid"] != found["fine as well"]["pid"]
 
 
 @pytest.mark.usefixtures("faulty")
@@ -586,7 +605,7 @@ def test_the_modules_with_a_gpu_mark_are_found() -> None:
     ("options", "sentence"),
     [
         ([], "no CUDA device was found"),
-        (["--stage", "smok"], "got 'smok'; expected some of smoke, exact, speed, tests"),
+        (["--stage", "smok"], "got 'smok'; expected some of smoke, exact, tests, speed"),
         (["--stage", "smoke,"], "got ''; expected some of"),
         (["--interpret", "--out", __file__], "cannot write"),
     ],
