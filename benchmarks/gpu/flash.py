@@ -1,8 +1,5 @@
 """flash-kmeans beside the searches of this library, where its package can be imported: no dependency of ours."""
 
-import importlib.metadata
-from contextlib import suppress
-
 from torch import Tensor
 
 from benchmarks.gpu.graphs import as_graph
@@ -22,13 +19,6 @@ FLASHES = (
 )
 FLASH_GRAPHS = tuple(map(as_graph, FLASHES))
 COUNTERPARTS = {OURS_HIGH: FLASH, OURS_MEDIUM: FLASH_BF16}  # by searches whose products have the same precision
-
-
-def flash_version() -> dict[str, str]:
-    """Return the version by the package's name; nothing if it is not installed."""
-    with suppress(importlib.metadata.PackageNotFoundError):
-        return {FLASH: importlib.metadata.version(FLASH)}
-    return {}
 
 
 def wrong_by_flash(x: Tensor, codebook: Tensor, judged: slice) -> tuple[dict[str, float], dict[str, str]]:

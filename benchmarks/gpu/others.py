@@ -36,6 +36,8 @@ STEPS, FEWEST_STEPS = 100, 2  # of each training of `make bench`; the second in 
 INTERPRETED = ("vq", "fsq")  # what is trained there
 
 CDIST_TOPK = "cdist + topk"
+# `python -m benchmarks utilization` without the other commands, which import more than this one needs.
+ALONE = "import typer; from benchmarks.cli.utilization import command; typer.run(command)"
 CODES_OF_A_CLUSTER = 64
 SPREAD = 0.1  # of a cluster, whose centre is normal
 NEAREST = 8  # codes of a vector
@@ -138,7 +140,7 @@ def bench(place: Place) -> Numbers:
     options = ["--device", place.device.type, "--steps", str(steps), "--out", str(out), "--fresh"]
     if place.interpreted:
         options += ["--quantizers", ",".join(INTERPRETED)]
-    command = [sys.executable, "-m", "benchmarks", "utilization", *options]
+    command = [sys.executable, "-c", ALONE, *options]
     log = place.out / "processes" / "bench.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as file:

@@ -1,9 +1,10 @@
 """The command: the stages in order, each in processes of its own, with a report after every part."""
 
+import importlib.metadata
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from signal import SIGTERM, signal
@@ -16,10 +17,10 @@ import triton
 
 from benchmarks.errors import InputError
 from benchmarks.files import write_json
-from benchmarks.gpu.flash import flash_version
 from benchmarks.gpu.processes import Work, run_phase
 from benchmarks.gpu.registry import ON_REQUEST, STAGES
 from benchmarks.gpu.stages import Numbers, Stage
+from benchmarks.kernels.rivals import FLASH, PEER
 from benchmarks.machine import record as machine_record
 from benchmarks.machine import usable_cores
 from quantizers.kernels.common.dispatch import interpreter_obstacle, triton_obstacle
@@ -88,7 +89,7 @@ def run(settings: Settings, said: Callable[[str, str, Numbers], None]) -> dict[s
 def new_report(settings: Settings) -> dict[str, Any]:
     """Return a report without stages: device, versions, revision."""
     where = machine_record(settings.device)
-    where["versions"] |= {"triton": triton.__version__, **flash_version()}
+    where["versions"] |= {"triton": triton.__version__, **rival_versions()}
     if not settings.interpreted:
         properties = torch.cuda.get_device_properties(0)
         where["machine"] |= {
@@ -104,6 +105,15 @@ def new_report(settings: Settings) -> dict[str, Any]:
         "finished": False,
         "interrupted": False,
     }
+
+
+def rival_versions() -> dict[str, str]:
+    """Return the version of each rival's package that is installed, by its name."""
+    found = {}
+    for name in (FLASH, PEER):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 class _Run:

@@ -9,6 +9,7 @@ The largest shapes come first, in case the time runs out. A part is stopped afte
 does not take it from the others.
 """
 
+import gc
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
@@ -16,6 +17,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from benchmarks.gpu import host, others
 from benchmarks.gpu.contenders import OTHERS, PEER_GRAPHS, PEERS, SEARCHED, SEARCHES, STEPPED, STEPS
@@ -26,7 +28,7 @@ from benchmarks.gpu.stages import Numbers, Phase, Place
 from benchmarks.kernels.floors import floors_ms, has_floors
 from benchmarks.kernels.rivals import Rival, usable
 from benchmarks.kernels.shapes import Shape, draw, parse
-from benchmarks.kernels.timing import LEAST, first_line, interleave, prepare_all
+from benchmarks.kernels.timing import LEAST, Times, first_line, interleave, prepare_all
 
 SHAPES = (
     Shape(262144, 16384, 256),
@@ -113,11 +115,41 @@ def _times(contenders: Sequence[Rival], shape: Shape, place: Place) -> Numbers:
     """Return the times of the contenders, the reasons of those that failed, and sentences on those left out."""
     torch._dynamo.reset()  # otherwise it would compile for all shapes from the second one on
     fitting, left_out = usable(contenders, place.device)
-    with use_implementation("triton"):
-        least = 2 if place.interpreted else LEAST
-        times, failures = interleave(fitting, *draw(shape, place.device), budget_s=BUDGET_S, least=least)
-    if not place.interpreted:
-        torch.cuda.empty_cache()
+    times, failures = _interleaved(fitting, *draw(shape, place.device), place)
+    return _numbers(times, failures, left_out)
+
+
+def _times_of_each(contenders: Sequence[Rival], shape: Shape, place: Place) -> Numbers:
+    """Return the same of one contender after the other, since the matrices of each may fill the memory."""
+    fitting, left_out = usable(contenders, place.device)
+    x, codebook = draw(shape, place.device)
+    times: dict[str, Times] = {}
+    failures: dict[str, str] = {}
+    for rival in fitting:
+        try:
+            time, failed = _interleaved([rival], x, codebook, place)
+        except RuntimeError as error:  # for example no memory left, later than in the first run
+            failures[rival.name] = first_line(error)
+        else:
+            times |= time
+            failures |= failed
+    return _numbers(times, failures, left_out)
+
+
+def _interleaved(
+    rivals: Sequence[Rival], x: Tensor, codebook: Tensor, place: Place
+) -> tuple[dict[str, Times], dict[str, str]]:
+    least = 2 if place.interpreted else LEAST
+    try:
+        with use_implementation("triton"):
+            return interleave(rivals, x, codebook, budget_s=BUDGET_S, least=least)
+    finally:
+        if not place.interpreted:
+            gc.collect()  # a graph holds its memory until it is gone
+            torch.cuda.empty_cache()
+
+
+def _numbers(times: dict[str, Times], failures: dict[str, str], left_out: list[str]) -> Numbers:
     numbers: Numbers = {"times_ms": {name: asdict(each) for name, each in times.items()}, "failures": failures}
     return numbers | ({"left_out": left_out} if left_out else {})
 
@@ -158,8 +190,8 @@ RUN: dict[str, Callable[[Shape, Place], Numbers]] = {
     COMPILE: _compile,
     SEARCH: _search,
     STEP: partial(_times, STEPPED),
-    PEER: partial(_times, PEERS),
-    PEER_GRAPH: partial(_times, PEER_GRAPHS),
+    PEER: partial(_times_of_each, PEERS),
+    PEER_GRAPH: partial(_times_of_each, PEER_GRAPHS),
     KERNELS: _kernels,
     **others.RUN,
 }

@@ -104,7 +104,7 @@ def test_the_command_is_that_of_make_bench(place: Place, monkeypatch: pytest.Mon
     monkeypatch.setattr(others, "run", run)
     assert others.bench(place) == {"table": "| vq |"}
     (command,) = commands
-    assert command[:3] == ["-m", "benchmarks", "utilization"]
+    assert command[:2] == ["-c", others.ALONE]
     assert command[command.index("--device") + 1] == "cpu"
     on_device = place._replace(device=torch.device("cuda"))
     others.bench(on_device)

@@ -2,16 +2,18 @@
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from benchmarks.gpu import contenders, findings, graphs, report
+from benchmarks.gpu import contenders, findings, graphs, report, speed
 from benchmarks.gpu.graphs import captured, first_cause
+from benchmarks.gpu.stages import Place
 from benchmarks.kernels.memory import resident_peak
-from benchmarks.kernels.rivals import PEER
+from benchmarks.kernels.rivals import CDIST, PEER, Rival, prepare_cdist
 from benchmarks.kernels.shapes import Shape, draw
 from benchmarks.kernels.steps import GUMBEL, PAIRS, ROTATION, SIMVQ, VQ, Pair
 from benchmarks.residency import is_measurable
@@ -78,6 +80,31 @@ def test_each_step_is_timed_in_four_ways() -> None:
     assert all(rival.package == "vector_quantize_pytorch" for rival in contenders.PEERS)
     assert all(rival.devices == ("cuda",) for rival in contenders.PEER_GRAPHS)
     assert {rival.against for rival in contenders.PEERS} == {rival.name for rival in contenders.STEPS}
+
+
+def test_a_peer_that_fails_leaves_the_others_their_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it is prepared, or later, when memory is short."""
+
+    def prepare(x: torch.Tensor, codebook: torch.Tensor) -> Any:
+        runs: list[int] = []
+
+        def work() -> tuple[torch.Tensor, ...]:
+            runs.append(0)
+            if len(runs) == 2:
+                raise RuntimeError("out of memory\nby some bytes")
+            return ()
+
+        return work
+
+    def refuse(x: torch.Tensor, codebook: torch.Tensor) -> Any:
+        raise RuntimeError("operation not permitted")
+
+    rivals = [Rival("late", prepare), Rival("early", refuse), Rival(CDIST, prepare_cdist)]
+    absent = Rival("absent", refuse, package="no_such_package")
+    numbers = speed._times_of_each([*rivals, absent], Shape(20, 9, 4), Place(CPU, tmp_path))
+    assert list(numbers["times_ms"]) == [CDIST]
+    assert numbers["failures"] == {"late": "out of memory", "early": "operation not permitted"}
+    assert numbers["left_out"] == ["absent is left out: the package no_such_package is not installed."]
 
 
 # -- graphs, on a stand-in for CUDA
