@@ -11,7 +11,7 @@ from benchmarks.gpu.graphs import as_graph
 from benchmarks.gpu.others import TUNE
 from benchmarks.gpu.profiling import by_short_name, total_us
 from benchmarks.gpu.report import failures
-from benchmarks.gpu.speed import HOST, KERNELS, KINDS, SEARCH, STEP
+from benchmarks.gpu.speed import HOST, KERNELS, KINDS, PEER, PEER_GRAPH, SEARCH, STEP
 from benchmarks.gpu.times import StepTimes, medians, steps
 from benchmarks.gpu.times import of_kind as _of
 from benchmarks.gpu.units import ALL
@@ -22,6 +22,8 @@ EAGER = 2.0  # times as long as a graph, from which on the host is what limits a
 LEFT = 0.01  # of normal vectors
 LEAST_STEP = 8  # products that a matrix unit adds at once, of the constant ACCUMULATION
 LONGEST = 200  # characters of an error
+
+OF_OTHERS = {rival.name for rival in (*RIVALS, *PEERS, *PEER_GRAPHS)}
 
 Parts = dict[str, dict[str, Any]]
 
@@ -123,12 +125,11 @@ def other_errors(stages: dict[str, Any]) -> Iterator[str]:
 
 
 def contenders_that_fail(stages: dict[str, Any]) -> Iterator[str]:
-    """This library's searches and steps; a rival's failure, for example for want of memory, is no finding."""
-    rivals = {rival.name for rival in (*RIVALS, *PEERS, *PEER_GRAPHS)}
+    """What this library cannot run; see `rivals_that_fail` for the others."""
     for kind in KINDS:
         for shape, numbers in _of(_parts(stages, "speed"), kind):
             for name, error in numbers.get("failures", {}).items():
-                if name not in rivals and not error.startswith("not "):  # not run on purpose
+                if name not in OF_OTHERS and not error.startswith("not "):  # not run on purpose
                     what = f"{kind}{name} at {shape}" if shape else f"{kind}, {name},"
                     yield f"{what} fails: {brief(error)}"
 
@@ -270,6 +271,18 @@ def slow_compiles(stages: dict[str, Any]) -> Iterator[str]:
             yield f"{kernel} takes {seconds:.0f} s to compile"
 
 
+def rivals_that_fail(stages: dict[str, Any]) -> Iterator[str]:
+    """Which other library's search, step or graph could not run, where and why."""
+    where: dict[tuple[str, str], list[str]] = {}
+    for kind in (SEARCH, PEER, PEER_GRAPH):
+        for shape, numbers in _of(_parts(stages, "speed"), kind):
+            for name, error in numbers.get("failures", {}).items():
+                if name in OF_OTHERS:
+                    where.setdefault((name, brief(error)), []).append(shape)
+    for (name, reason), shapes in where.items():
+        yield f"{name} cannot run at {', '.join(shapes)}: {reason}"
+
+
 def unfinished(stages: dict[str, Any]) -> Iterator[str]:
     for name, stage in stages.items():
         missing = sum(error.startswith("not started") for error in failures(stage).values())
@@ -304,4 +317,5 @@ LOOKS_ON_A_DEVICE: tuple[Callable[[dict[str, Any]], Iterator[str]], ...] = (
     rows_left,
     generous_bound,
     slow_compiles,
+    rivals_that_fail,
 )

@@ -436,6 +436,7 @@ def test_findings_come_in_the_order_of_urgency() -> None:
         "search ours at 8x8x8 takes 4.0 times as long as its CUDA graph",
         "5.0% of the rows are left to the exhaustive search: normal, K 8192, D 8",
         "_slow takes 30 s to compile",
+        "cdist + argmin cannot run at 9x9x9: not enough memory",
     ]
     assert len(found) == len(starts), found
     for sentence, start in zip(found, starts, strict=True):

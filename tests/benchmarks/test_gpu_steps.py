@@ -243,13 +243,18 @@ def test_findings_say_by_what_a_goal_is_missed() -> None:
         "the device takes 0.5 ms; _search takes 100% of its kernels' time",
         "step VQ, eager, at 8x8x8 is 4 times as fast as the peer's, expected 5; the host takes 4.5 of its 5 ms",
     ]
+    assert f"{PEER}, EMA, graph cannot run at 8x8x8: operation not permitted" in findings.findings(steps_record())
 
 
-def test_a_peer_that_is_not_there_is_said_once_and_one_that_fails_is_no_finding() -> None:
+def test_peers_that_are_not_there_or_cannot_run_are_said_once() -> None:
     sentence = f"{PEER}, learned is left out: the package vector_quantize_pytorch is not installed."
     parts = {f"peer's step {n}x8x8": {"times_ms": {}, "failures": {}, "left_out": [sentence]} for n in (8, 9)}
-    parts["peer's step 7x8x8"] = {"times_ms": {}, "failures": {of(VQ).peer.name: "not enough memory"}}
-    assert findings.findings(record(parts)) == [sentence.rstrip(".")]
+    for n in (6, 7):
+        parts[f"peer's step {n}x8x8"] = {"times_ms": {}, "failures": {of(VQ).peer.name: "not enough memory"}}
+    assert findings.findings(record(parts)) == [
+        sentence.rstrip("."),
+        f"{PEER}, learned cannot run at 6x8x8, 7x8x8: not enough memory",
+    ]
 
 
 def test_graphs_are_named_alike() -> None:
