@@ -12,8 +12,7 @@ from benchmarks.gpu.others import TUNE
 from benchmarks.gpu.profiling import by_short_name, total_us
 from benchmarks.gpu.report import failures
 from benchmarks.gpu.speed import HOST, KERNELS, KINDS, PEER, PEER_GRAPH, SEARCH, STEP
-from benchmarks.gpu.times import StepTimes, medians, steps
-from benchmarks.gpu.times import of_kind as _of
+from benchmarks.gpu.times import Parts, StepTimes, medians, of_kind, parts_of, steps
 from benchmarks.gpu.units import ALL
 
 SHARE = 0.5  # of the floor, from which on a search is fast enough
@@ -24,8 +23,6 @@ LEAST_STEP = 8  # products that a matrix unit adds at once, of the constant ACCU
 LONGEST = 200  # characters of an error
 
 OF_OTHERS = {rival.name for rival in (*RIVALS, *PEERS, *PEER_GRAPHS)}
-
-Parts = dict[str, dict[str, Any]]
 
 
 def findings(record: dict[str, Any]) -> list[str]:
@@ -40,10 +37,6 @@ def brief(error: str) -> str:
     return lines[-1 if "its process ended" in lines[0] else 0][:LONGEST]
 
 
-def _parts(stages: dict[str, Any], name: str) -> Parts:
-    return stages.get(name, {"parts": {}})["parts"]
-
-
 def _started(stages: dict[str, Any], name: str) -> Iterator[tuple[str, str]]:
     for part, error in failures(stages.get(name, {"parts": {}})).items():
         if not error.startswith("not started"):
@@ -56,19 +49,19 @@ def kernels_that_fail(stages: dict[str, Any]) -> Iterator[str]:
 
 
 def wrong_certificates(stages: dict[str, Any]) -> Iterator[str]:
-    for part, numbers in _parts(stages, "exact").items():
+    for part, numbers in parts_of(stages, "exact").items():
         if numbers.get("certain but wrong"):
             yield f"the certificate is wrong for {numbers['certain but wrong']} of {numbers['rows']} rows: {part}"
 
 
 def wrong_indices(stages: dict[str, Any]) -> Iterator[str]:
-    for part, numbers in _parts(stages, "exact").items():
+    for part, numbers in parts_of(stages, "exact").items():
         if share := numbers.get("wrong_share", {}).get(EXACT):
             yield f"{share:.2%} of the indices of the exact search are wrong: {part}"
 
 
 def _sums(stages: dict[str, Any]) -> Parts:
-    return {part: numbers for part, numbers in _parts(stages, "exact").items() if "share_of_bound" in numbers}
+    return {part: numbers for part, numbers in parts_of(stages, "exact").items() if "share_of_bound" in numbers}
 
 
 def broken_bound(stages: dict[str, Any]) -> Iterator[str]:
@@ -86,7 +79,7 @@ def broken_bound(stages: dict[str, Any]) -> Iterator[str]:
 
 def weaker_units(stages: dict[str, Any]) -> Iterator[str]:
     """A matrix unit that keeps fewer bits, or adds fewer products in a step, than the model behind (10)."""
-    for part, numbers in _parts(stages, "exact").items():
+    for part, numbers in parts_of(stages, "exact").items():
         if "kept" not in numbers:
             continue
         for where, bits in numbers["kept"].items():
@@ -111,7 +104,7 @@ def generous_bound(stages: dict[str, Any]) -> Iterator[str]:
 
 def tuned_results(stages: dict[str, Any]) -> Iterator[str]:
     """Ways to run a search that change its result in the exact mode."""
-    for shape, numbers in _of(_parts(stages, "speed"), TUNE):
+    for shape, numbers in of_kind(parts_of(stages, "speed"), TUNE):
         for way, rows in numbers.get("different", {}).items():
             if rows:
                 yield f"{rows} rows at {shape} have another result with {way}"
@@ -127,7 +120,7 @@ def other_errors(stages: dict[str, Any]) -> Iterator[str]:
 def contenders_that_fail(stages: dict[str, Any]) -> Iterator[str]:
     """What this library cannot run; see `rivals_that_fail` for the others."""
     for kind in KINDS:
-        for shape, numbers in _of(_parts(stages, "speed"), kind):
+        for shape, numbers in of_kind(parts_of(stages, "speed"), kind):
             for name, error in numbers.get("failures", {}).items():
                 if name not in OF_OTHERS and not error.startswith("not "):  # not run on purpose
                     what = f"{kind}{name} at {shape}" if shape else f"{kind}, {name},"
@@ -137,14 +130,14 @@ def contenders_that_fail(stages: dict[str, Any]) -> Iterator[str]:
 def left_out(stages: dict[str, Any]) -> Iterator[str]:
     """What was not compared with, since its package is not installed."""
     sentences = [
-        sentence for numbers in _parts(stages, "speed").values() for sentence in numbers.get("left_out", ())
+        sentence for numbers in parts_of(stages, "speed").values() for sentence in numbers.get("left_out", ())
     ]
     yield from (sentence.rstrip(".") for sentence in dict.fromkeys(sentences))
 
 
 def tests_that_fail(stages: dict[str, Any]) -> Iterator[str]:
     kinds: dict[str, tuple[int, str]] = {}
-    for numbers in _parts(stages, "tests").values():
+    for numbers in parts_of(stages, "tests").values():
         for kind in numbers.get("failures", ()):
             times, first = kinds.get(kind["error"], (0, kind["first"]))
             kinds[kind["error"]] = times + kind["times"], first
@@ -153,7 +146,7 @@ def tests_that_fail(stages: dict[str, Any]) -> Iterator[str]:
 
 
 def waits(stages: dict[str, Any]) -> Iterator[str]:
-    for name, numbers in _of(_parts(stages, "speed"), HOST):
+    for name, numbers in of_kind(parts_of(stages, "speed"), HOST):
         if numbers.get("waits"):
             yield f"{name} waits for the device: {brief(numbers['waits'])}"
         if numbers.get("no_graph"):
@@ -161,7 +154,7 @@ def waits(stages: dict[str, Any]) -> Iterator[str]:
 
 
 def variants(stages: dict[str, Any]) -> Iterator[str]:
-    for _, numbers in _of(_parts(stages, "speed"), HOST):
+    for _, numbers in of_kind(parts_of(stages, "speed"), HOST):
         for kernel, count in numbers.get("variants", {}).items():
             if count > 1:
                 yield f"{kernel} is compiled in {count} variants for eleven batch sizes"
@@ -170,7 +163,7 @@ def variants(stages: dict[str, Any]) -> Iterator[str]:
 def far_from_the_floor(stages: dict[str, Any]) -> Iterator[str]:
     """Searches below half of their floor, as graphs where there are any, the farthest first."""
     found = []
-    for shape, numbers in _of(_parts(stages, "speed"), SEARCH):
+    for shape, numbers in of_kind(parts_of(stages, "speed"), SEARCH):
         shares = numbers.get("share_of_floor", {})
         for search in SEARCHES:
             name = search.rival.name
@@ -183,7 +176,7 @@ def far_from_the_floor(stages: dict[str, Any]) -> Iterator[str]:
 
 def _slowest_kernel(stages: dict[str, Any], shape: str, name: str) -> str:
     """Return which kernel takes most of the device's time in a search, as the end of a sentence."""
-    part = _parts(stages, "speed").get(KERNELS + shape, {})
+    part = parts_of(stages, "speed").get(KERNELS + shape, {})
     launched = by_short_name(part.get("launched", {}).get(name, {}))
     if not launched:
         return ""
@@ -192,7 +185,7 @@ def _slowest_kernel(stages: dict[str, Any], shape: str, name: str) -> str:
 
 
 def slower_than_torch(stages: dict[str, Any]) -> Iterator[str]:
-    for shape, numbers in _of(_parts(stages, "speed"), SEARCH):
+    for shape, numbers in of_kind(parts_of(stages, "speed"), SEARCH):
         times = medians(numbers)
         rivals = {rival.name: times[rival.name] for rival in TORCH if rival.name in times}
         for search in SEARCHES:
@@ -205,7 +198,7 @@ def slower_than_torch(stages: dict[str, Any]) -> Iterator[str]:
 def slower_than_flash(stages: dict[str, Any]) -> Iterator[str]:
     """Searches whose graph takes longer than that of flash-kmeans with products of the same precision."""
     graphs = {rival.name: graph.name for rival, graph in zip(FLASHES, FLASH_GRAPHS, strict=True)}
-    for shape, numbers in _of(_parts(stages, "speed"), SEARCH):
+    for shape, numbers in of_kind(parts_of(stages, "speed"), SEARCH):
         times = medians(numbers)
         for search in SEARCHES:
             ours, flash = search.graph.name, COUNTERPARTS.get(search.rival.name)
@@ -217,7 +210,7 @@ def slower_than_flash(stages: dict[str, Any]) -> Iterator[str]:
 def steps_behind_the_peer(stages: dict[str, Any]) -> Iterator[str]:
     """Training steps that miss their goal beside the peer's, the farthest first, and what takes their time."""
     found: list[tuple[float, str]] = []
-    for step in steps(_parts(stages, "speed")):
+    for step in steps(parts_of(stages, "speed")):
         for graph in (False, True):
             ratio = step.ratio(graph)
             if ratio is not None and ratio < TIMES_PEER:
@@ -242,7 +235,7 @@ def _on_device(stages: dict[str, Any], step: StepTimes) -> str:
 
 def limited_by_the_host(stages: dict[str, Any]) -> Iterator[str]:
     for kind, timed in ((SEARCH, [search.rival for search in SEARCHES]), (STEP, STEPS)):
-        for shape, numbers in _of(_parts(stages, "speed"), kind):
+        for shape, numbers in of_kind(parts_of(stages, "speed"), kind):
             times = numbers.get("times_ms", {})
             for rival in timed:
                 graph = as_graph(rival).name
@@ -253,7 +246,7 @@ def limited_by_the_host(stages: dict[str, Any]) -> Iterator[str]:
 
 
 def rows_left(stages: dict[str, Any]) -> Iterator[str]:
-    for part, numbers in _parts(stages, "exact").items():
+    for part, numbers in parts_of(stages, "exact").items():
         if part.startswith("normal") and numbers.get("left", 0) > LEFT:
             yield f"{numbers['left']:.1%} of the rows are left to the exhaustive search: {part}"
 
@@ -275,7 +268,7 @@ def rivals_that_fail(stages: dict[str, Any]) -> Iterator[str]:
     """Which other library's search, step or graph could not run, where and why."""
     where: dict[tuple[str, str], list[str]] = {}
     for kind in (SEARCH, PEER, PEER_GRAPH):
-        for shape, numbers in _of(_parts(stages, "speed"), kind):
+        for shape, numbers in of_kind(parts_of(stages, "speed"), kind):
             for name, error in numbers.get("failures", {}).items():
                 if name in OF_OTHERS:
                     where.setdefault((name, brief(error)), []).append(shape)

@@ -4,11 +4,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.gpu.graphs import as_graph
+from benchmarks.gpu.graphs import named_graph
 from benchmarks.gpu.speed import PEER, PEER_GRAPH, SEARCH, STEP
 from benchmarks.kernels.steps import PAIRS, Pair
 
 Parts = dict[str, dict[str, Any]]
+
+
+def parts_of(stages: dict[str, Any], name: str) -> Parts:
+    """Return the parts of a stage; none if it did not run."""
+    parts: Parts = stages.get(name, {"parts": {}})["parts"]
+    return parts
 
 
 def of_kind(parts: Parts, kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -51,7 +57,8 @@ class StepTimes:
 
     def reason(self, graph: bool) -> str:
         """Return why there is no time of the peer's, or an empty string."""
-        return self.reasons.get(as_graph(self.pair.peer).name if graph else self.pair.peer.name, "")
+        peer = self.pair.peer.name
+        return self.reasons.get(named_graph(peer) if graph else peer, "")
 
 
 def steps(parts: Parts) -> list[StepTimes]:
@@ -67,5 +74,13 @@ def steps(parts: Parts) -> list[StepTimes]:
 
 
 def _step(shape: str, pair: Pair, times: dict[str, float], reasons: dict[str, str]) -> StepTimes:
-    names = (pair.ours.name, as_graph(pair.ours).name, pair.peer.name, as_graph(pair.peer).name)
-    return StepTimes(shape, pair, *map(times.get, names), reasons)
+    ours, peer = pair.ours.name, pair.peer.name
+    return StepTimes(
+        shape,
+        pair,
+        ours=times.get(ours),
+        ours_graph=times.get(named_graph(ours)),
+        peer=times.get(peer),
+        peer_graph=times.get(named_graph(peer)),
+        reasons=reasons,
+    )

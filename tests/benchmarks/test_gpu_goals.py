@@ -105,7 +105,7 @@ def test_a_ratio_meets_its_goal_if_it_passes(start: str, number: float) -> None:
     goal = named(start)
     # The ratio of two medians is rounded.
     near = abs(number - goal.limit) < 1e-9
-    expected = {MET, MISSED} if near else {MET if goal.passes(number, goal.limit) else MISSED}
+    expected = {MET, MISSED} if near else {MET if goal.passes(number) else MISSED}
     assert found[goal.name].verdict in expected
     assert found[goal.name].number == pytest.approx(number)
     assert {each.verdict for name, each in found.items() if name != goal.name} == {MET}

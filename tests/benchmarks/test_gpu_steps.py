@@ -1,6 +1,7 @@
 """Training steps of this library and of the main peer in `python -m benchmarks gpu`, and graphs that fail."""
 
 import contextlib
+import importlib.metadata
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import torch
 
 from benchmarks.gpu import contenders, findings, graphs, report, speed
 from benchmarks.gpu.graphs import captured, first_cause
+from benchmarks.gpu.run import rival_versions
 from benchmarks.gpu.stages import Place
 from benchmarks.kernels.memory import resident_peak
 from benchmarks.kernels.rivals import CDIST, PEER, Rival, prepare_cdist
@@ -255,6 +257,16 @@ def test_peers_that_are_not_there_or_cannot_run_are_said_once() -> None:
         sentence.rstrip("."),
         f"{PEER}, learned cannot run at 6x8x8, 7x8x8: not enough memory",
     ]
+
+
+def test_a_report_has_the_versions_of_what_it_compares_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        if name != PEER:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "1.2.3"
+
+    monkeypatch.setattr("importlib.metadata.version", version)
+    assert rival_versions() == {PEER: "1.2.3"}
 
 
 def test_graphs_are_named_alike() -> None:
