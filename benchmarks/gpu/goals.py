@@ -24,8 +24,8 @@ from benchmarks.kernels.steps import PAIRS, Pair
 
 LARGE_SHAPE, WIDEST_SHAPE = Shape(262144, 16384, 256), Shape(262144, 262144, 32)
 SHARE_OF_FLOOR, TIMES_CDIST, TIMES_PEER = 0.5, 5.0, 5.0
-# With fewer pairs of vector and code, cdist + argmin is bound by its launches: 2²³ took it 0.36 ms on an H200, whose
-# memory could bring six matrices of that size in 0.04.
+# With fewer pairs of vector and code, cdist + argmin is bound by its launches: 2²³ took it 0.36 ms on an H200,
+# whose memory could bring six matrices of that size in 0.04.
 LAUNCHED = 2**25
 EXACT_SEARCH, _, BF16_SEARCH = SEARCHES
 COMPARISONS = {"≥": operator.ge, ">": operator.gt, "≤": operator.le}
