@@ -19,7 +19,7 @@ import quantizers
 from benchmarks.host.driver import host_only
 from benchmarks.kernels.rivals import WithSetup, Work, usable
 from benchmarks.kernels.shapes import Shape, draw
-from benchmarks.kernels.steps import STEPS
+from benchmarks.kernels.steps import GUMBEL, PAIRS
 from benchmarks.kernels.timing import summary
 from benchmarks.machine import record
 from quantizers.kernels.common.triton.replay import FIRST, without_replay
@@ -46,8 +46,11 @@ def calls() -> list[Call]:
         Call(SEARCH, lambda x, codes: lambda: nearest_code(x[None], codes[None]), SEARCH),
         Call(LOOKUP, lambda x, codes: lambda: nearest_lookup(x[None], codes[None], 0.25, 0.25), LOOKUP),
     ]
-    steps, _ = usable(STEPS, torch.device("cpu"))
-    return searches + [Call(step.name, step.prepare, step.against or step.name) for step in steps]
+    # Sampled codes are looked up on the CPU, by indices that no kernel has written.
+    methods = [pair for pair in PAIRS if pair.ours.name != GUMBEL]
+    pairs = [(rival, pair.ours.name) for pair in methods for rival in (pair.ours, pair.peer)]
+    fitting, _ = usable([rival for rival, _ in pairs], torch.device("cpu"))
+    return searches + [Call(rival.name, rival.prepare, ours) for rival, ours in pairs if rival in fitting]
 
 
 def run(rounds: int, on_round: Callable[[], None] = lambda: None) -> dict[str, Any]:

@@ -109,7 +109,7 @@ def _flat(result: Any) -> list[Tensor]:
 
 
 def assert_equal(actual: Any, expected: Any) -> None:
-    """The tensors of two results, or of the arguments of two calls, are equal in layout and bits; NaN equals NaN."""
+    """The tensors of two results, or of two calls' arguments, are equal in layout and values; NaN equals NaN."""
     for a, b in zip(_flat(actual), _flat(expected), strict=True):
         assert (a.dtype, a.shape, a.stride()) == (b.dtype, b.shape, b.stride())
         assert torch.equal(a.nan_to_num(7.0), b.nan_to_num(7.0))

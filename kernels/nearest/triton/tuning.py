@@ -7,6 +7,7 @@ tree over the codes let enough of them be skipped.
 
 import statistics
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -40,8 +41,9 @@ def tune(x: Tensor, codebook: Tensor, repetitions: int = 5) -> dict[Choice, floa
         x, codebook: [H, N, D] and [H, K, D], on the GPU.
         repetitions: runs for each choice; their median counts.
 
-    Returns: milliseconds for each choice. The results of a search do not depend on it, except that the modes
-        without a certificate may take another of several codes with equal or nearly equal scores.
+    Returns: milliseconds of the device for each choice, of a CUDA graph of the search. The results of a search do
+        not depend on it, except that the modes without a certificate may take another of several codes with equal
+        or nearly equal scores.
 
     Raises: RuntimeError where Triton's kernels cannot run, with the reason.
     """
@@ -55,7 +57,8 @@ def tune(x: Tensor, codebook: Tensor, repetitions: int = 5) -> dict[Choice, floa
         for choice in [Choice(programs, pruned) for pruned in ways for programs in PROGRAMS]:
             _use(search, choice, order)
             nearest_code(x, codebook)  # compiles
-            times[choice] = statistics.median(_milliseconds(x, codebook) for _ in range(repetitions))
+            run = _captured(x, codebook) if x.is_cuda else lambda: nearest_code(x, codebook)
+            times[choice] = statistics.median(_milliseconds(run, x.device) for _ in range(repetitions))
     _use(search, min(times, key=lambda choice: times[choice]), order)
     return times
 
@@ -73,14 +76,28 @@ def _use(search: Search, choice: Choice, order: CodeOrder | None) -> None:
         orders[search] = order
 
 
-def _milliseconds(x: Tensor, codebook: Tensor) -> float:
-    _wait(x.device)
-    start = time.perf_counter()
-    nearest_code(x, codebook)
-    _wait(x.device)
-    return (time.perf_counter() - start) * 1000
+def _captured(x: Tensor, codebook: Tensor) -> Callable[[], object]:
+    """Return the replay of a CUDA graph of the search: the host may need more time than the device."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        nearest_code(x, codebook)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        nearest_code(x, codebook)
+    return graph.replay
 
 
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def _milliseconds(run: Callable[[], object], device: torch.device) -> float:
+    if device.type != "cuda":  # in the interpreter
+        start = time.perf_counter()
+        run()
+        return (time.perf_counter() - start) * 1000
+    before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    before.record()
+    run()
+    after.record()
+    after.synchronize()
+    milliseconds: float = before.elapsed_time(after)
+    return milliseconds
