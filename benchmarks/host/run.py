@@ -13,9 +13,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+import triton
 from torch import Tensor
 
 import quantizers
+from benchmarks.gpu.run import rival_versions
 from benchmarks.host.driver import host_only
 from benchmarks.kernels.rivals import WithSetup, Work, usable
 from benchmarks.kernels.shapes import Shape, draw
@@ -62,10 +64,12 @@ def run(rounds: int, on_round: Callable[[], None] = lambda: None) -> dict[str, A
         launches = itertools.count()
         with host_only(lambda launch: next(launches)):
             rows = [*_rows(launches, rounds, on_round)]
+        where = record(torch.device("cpu"))
     finally:
         torch.set_num_threads(threads)
         quantizers.warn_unused_codes(True)
-    return {**record(torch.device("cpu")), "shape": str(SHAPE), "rounds": rounds, "runs": RUNS, "calls": rows}
+    where["versions"] |= {"triton": triton.__version__, **rival_versions()}
+    return {**where, "shape": str(SHAPE), "rounds": rounds, "runs": RUNS, "calls": rows}
 
 
 def _rows(launches: Iterator[int], rounds: int, on_round: Callable[[], None]) -> Iterator[dict[str, Any]]:
