@@ -13,11 +13,14 @@ from typer.testing import CliRunner
 from benchmarks.cli.app import app
 from benchmarks.host.driver import Launch, host_only
 from benchmarks.host.report import sheet
-from benchmarks.host.run import run
+from benchmarks.host.run import LOOKUP, SEARCH, run
+from benchmarks.machine import ROOT
 from benchmarks.python_processes import printed
+from benchmarks.sheets import NOTHING, markdown_rows
 from quantizers.kernels.common.dispatch import use_implementation
 from quantizers.kernels.common.triton import replay
 from quantizers.kernels.nearest.operation import nearest_code, nearest_lookup
+from quantizers.kernels.soft.operation import soft_codes
 from quantizers.kernels.sums.operation import code_sums
 from tests.triton.interpreter import compiles_kernels
 
@@ -26,6 +29,7 @@ pytestmark = compiles_kernels
 CALLS = {
     "nearest_code": lambda: nearest_code(torch.randn(2, 64, 8), torch.randn(2, 40, 8)),
     "nearest_lookup": lambda: nearest_lookup(torch.randn(1, 64, 8), torch.randn(1, 40, 8), 0.25, 1.0),
+    "soft_codes": lambda: soft_codes(*map(torch.randn, [(64, 8), (40, 8), (40,), (40, 8)]), torch.ones(()), None),
     "code_sums": lambda: code_sums(torch.randn(1, 64, 8), torch.zeros(1, 64, dtype=torch.int64), 40),
 }
 
@@ -35,6 +39,8 @@ def comparable(launches: list[Launch]) -> list[tuple[Any, ...]]:
     numbers: dict[int, int] = {}
 
     def number(argument: Any) -> Any:
+        if isinstance(argument, tuple):
+            return tuple(map(number, argument))
         if not isinstance(argument, Tensor):
             return argument
         place = numbers.setdefault(argument.data_ptr(), len(numbers))
@@ -56,7 +62,7 @@ def test_a_repeated_call_makes_the_launches_of_the_first(name: str) -> None:
         launches.clear()
         with replay.without_replay():
             CALLS[name]()
-        assert len(launches) > 2
+        assert launches
         assert all(each == comparable(launches) for each in seen)
 
 
@@ -110,3 +116,23 @@ def test_the_block_leaves_nothing_behind() -> None:
     assert torch.get_num_threads() == before
     with use_implementation("triton"), pytest.raises(RuntimeError, match="cannot run nearest_code"):
         CALLS["nearest_code"]()
+
+
+def test_the_page_on_speed_shows_what_is_committed() -> None:
+    """The table, where and when it was measured, and every number of the text beside it."""
+    record = json.loads((ROOT / "benchmarks" / "results" / "host-cpu" / "host.json").read_text())
+    text = " ".join((ROOT / "docs" / "results" / "speed.md").read_text().split())
+    assert " ".join(" ".join(markdown_rows(sheet(record))).split()) in text
+    versions = record["versions"]
+    where = f"{record['machine']['processor']}, torch {versions['torch']}, triton {versions['triton']}"
+    assert f"{where}, {record['date'][:10]}, revision {record['revision']['commit'][:7]}" in text
+    assert f"Medians of {record['rounds']} rounds of {record['runs']} runs" in text
+    assert not record["revision"]["dirty"]
+    calls = {row["name"]: row for row in record["calls"]}
+    ours = [row for row in calls.values() if "us_without_replay" in row]
+    gains = [row["us_without_replay"]["median"] / row["us"]["median"] for row in ours]
+    steps = [gain for gain, row in zip(gains, ours, strict=True) if row["name"] not in (SEARCH, LOOKUP)]
+    assert f"A search takes {gains[0]:.1f} times as long without it" in text
+    assert f"and a step {min(steps):.1f} to {max(steps):.1f} times." in text
+    ratios = [float(row[-1]) for row in sheet(record).rows if row[-1] != NOTHING]
+    assert f"{min(ratios):.2f} to {max(ratios):.2f} on vectors this few" in text
