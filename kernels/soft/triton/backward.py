@@ -19,38 +19,37 @@ from torch import Tensor
 
 from quantizers.kernels.common.triton.device import device_properties
 from quantizers.kernels.common.triton.loads import load_tile, store_tile
-from quantizers.kernels.common.triton.noise import gumbel_tile
-from quantizers.kernels.common.triton.replay import launched, replayed
-from quantizers.kernels.soft.triton.forward import (
-    PRECISION,
-    Tiles,
-    check_dtypes,
-    logit_tile,
-    padded,
+from quantizers.kernels.common.triton.noise import LOG_2_OF_LOG_2, binary_gumbel_tile, code_order
+from quantizers.kernels.soft.triton.forward import LN_2, LOG2_E, NEVER, check_dtypes, sum_by_thread
+from quantizers.kernels.soft.triton.pieces import (
+    add_product,
+    load_pieces,
+    pack,
     product_tile,
-    row_tiles,
+    split,
 )
+from quantizers.kernels.soft.triton.tiles import code_tiles, rows_tiles
 
 PROGRAMS = 2  # of the code kernel per multiprocessor, if the codes alone give fewer
+TERMS = 5
+_CHUNK = tl.constexpr(16)  # channels of a step of `_row_dots`
 
 
 class Problem(NamedTuple):
-    """The inputs of the forward, contiguous."""
+    """What both kernels read: the packed inputs, how far their pieces lie apart, and 0-d tensors."""
 
-    x: Tensor  # [N, D]
-    keys: Tensor  # [K, D]
-    bias: Tensor  # [K]
-    values: Tensor  # [K, V]
-    temperature: Tensor  # 0-d
-    seed: Tensor  # 0-d int64; not read without noise
-
-    def sizes(self) -> tuple[int, int, int, int]:
-        """Return N, K, D and V."""
-        return *self.x.shape[:1], *self.keys.shape, self.values.shape[1]
+    x: Tensor  # [3, R, D] pieces
+    keys: Tensor  # [3, S, D] pieces
+    bias: Tensor  # [S] times log2 e
+    values: Tensor  # [3, S, V] pieces
+    value_gradient: Tensor  # [3, R, V] pieces
+    temperature: Tensor
+    seed: Tensor  # int64; not read without noise
+    terms: Tensor  # [5, R] float32 of rows: see `_row_terms`
 
 
 class Saved(NamedTuple):
-    """What the backward knows beside the problem: results of the forward, and their gradients, contiguous."""
+    """Results of the forward and their gradients, contiguous."""
 
     value_gradient: Tensor  # [N, V]
     divergence_gradient: Tensor  # [N]
@@ -59,7 +58,21 @@ class Saved(NamedTuple):
     log_sums: Tensor  # [N, 2]
 
 
-@replayed()
+class Sizes(NamedTuple):
+    """Sizes of the problem, and from a number's piece to the next in each packed matrix."""
+
+    n: int
+    codebook_size: int
+    d: int
+    width: int
+    padded: int  # R
+    x_stride: int
+    keys_stride: int
+    values_stride: int
+    gradient_stride: int
+
+
+@torch.no_grad()
 def soft_codes_backward(
     value_gradient: Tensor,
     divergence_gradient: Tensor,
@@ -82,229 +95,277 @@ def soft_codes_backward(
     Raises: TypeError for float64.
     """
     check_dtypes(x=x, keys=keys, bias=bias, values=values)
-    if x.shape[0] == 0:
+    n, d = x.shape
+    if n == 0:
         return torch.empty_like(x), torch.zeros_like(keys), torch.zeros_like(bias), torch.zeros_like(values)
-    noisy = seed is not None
-    inputs = (x, keys, bias, values, temperature, temperature if seed is None else seed)
-    problem = Problem(*(tensor.contiguous() for tensor in inputs))
     results = (value_gradient, divergence_gradient, value, divergence, log_sums)
     saved = Saved(*(tensor.contiguous() for tensor in results))
-    x_gradient, agreement = _rows(problem, saved, noisy)
-    sums = _codes(problem, saved, agreement, noisy)
+    (rows, gradient), (packed_keys, packed_values), packed_bias = pack(
+        [x, saved.value_gradient], [keys, values], bias
+    )
+    padded = rows.pieces.shape[1]
+    problem = Problem(
+        rows.pieces,
+        packed_keys.pieces,
+        packed_bias,
+        packed_values.pieces,
+        gradient.pieces,
+        temperature,
+        temperature if seed is None else seed,
+        torch.empty(TERMS, padded, device=x.device),
+    )
+    strides = (each.stride for each in (rows, packed_keys, packed_values, gradient))
+    sizes = Sizes(n, *keys.shape, values.shape[1], padded, *strides)
+    noisy = seed is not None
+    x_gradient = torch.empty(n, d, dtype=x.dtype, device=x.device)
+    _rows(problem, saved, sizes, noisy, x_gradient)
+    sums = _codes(problem, sizes, noisy)
     keys_gradient, bias_gradient, values_gradient = (
         total.to(tensor.dtype) for total, tensor in zip(sums, (keys, bias, values), strict=True)
     )
     return x_gradient, keys_gradient, bias_gradient, values_gradient
 
 
-def _rows(problem: Problem, saved: Saved, noisy: bool) -> tuple[Tensor, Tensor]:
-    """Return the gradient of x [N, D], and g·value [N]."""
-    n, _, d, _ = problem.sizes()
-    tiles = row_tiles(d)
-    gradient, agreement = torch.empty_like(problem.x), torch.empty(n, device=problem.x.device)
-    _rows_kernel[(triton.cdiv(n, tiles.rows), triton.cdiv(d, tiles.out))](
+def _rows(problem: Problem, saved: Saved, sizes: Sizes, noisy: bool, x_gradient: Tensor) -> None:
+    """Store the gradient of x [N, D], and the terms of rows."""
+    d, width = problem.x.shape[2], problem.values.shape[2]
+    tiles = rows_tiles(d, width)
+    _rows_kernel[(triton.cdiv(sizes.n, tiles.rows), d // tiles.out_d)](
         problem,
         saved,
-        gradient,
-        agreement,
-        *problem.sizes(),
-        noisy,
-        tiles.rows,
-        tiles.codes,
-        tiles.chunk,
-        tiles.out,
-        num_warps=tiles.warps,
-        num_stages=tiles.stages,
-        enable_fp_fusion=True,
+        x_gradient,
+        *sizes,
+        NOISY=noisy,
+        D=d,
+        V=width,
+        **tiles.constants(),
+        **tiles.options(),
     )
-    return gradient, agreement
 
 
-def _codes(problem: Problem, saved: Saved, agreement: Tensor, noisy: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _codes(problem: Problem, sizes: Sizes, noisy: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of keys, bias and values, float32."""
-    n, size, d, width = problem.sizes()
+    n, size, d, width, *_ = sizes
     device = problem.x.device
-    tiles = code_tiles(max(d, width))
-    blocks, outs = triton.cdiv(size, tiles.codes), triton.cdiv(max(d, width), tiles.out)
+    packed_d, packed_width = problem.x.shape[2], problem.values.shape[2]
+    tiles = code_tiles(packed_d, packed_width)
+    blocks = triton.cdiv(size, tiles.codes)
+    outs = max(packed_d // tiles.out_d, packed_width // tiles.out_width)
     row_blocks = triton.cdiv(n, tiles.rows)
     splits = max(1, min(PROGRAMS * device_properties(device).multiprocessors // (blocks * outs), row_blocks))
     span = triton.cdiv(row_blocks, splits) * tiles.rows
     splits = triton.cdiv(n, span)
-    keys = torch.empty(splits, size, d, device=device)
-    bias = torch.empty(splits, size, device=device)
-    codes = torch.empty(splits, size, width, device=device)
+    sums = torch.empty(splits, size * (d + 1 + width), device=device)
     _codes_kernel[(blocks, splits, outs)](
         problem,
-        saved,
-        agreement,
-        keys,
-        bias,
-        codes,
-        *problem.sizes(),
+        sums,
+        *sizes,
         span,
-        noisy,
-        tiles.rows,
-        tiles.codes,
-        tiles.chunk,
-        tiles.out,
-        num_warps=tiles.warps,
-        num_stages=tiles.stages,
-        enable_fp_fusion=True,
+        NOISY=noisy,
+        D=packed_d,
+        V=packed_width,
+        **tiles.constants(),
+        **tiles.options(),
     )
-    return keys.sum(0), bias.sum(0), codes.sum(0)
+    total = sums.sum(0) if splits > 1 else sums[0]
+    keys, values, bias = total.split([size * d, size * width, size])
+    return keys.view(size, d), bias, values.view(size, width)
 
 
-def code_tiles(out: int) -> Tiles:
-    """Return tiles for the kernel over codes, by the larger of D and V: it holds `out` channels of both
-    results."""
-    out = min(128, padded(out))
-    return Tiles(rows=16, codes=64 if out < 64 else 32, chunk=16, out=out, warps=8, stages=2)
+SIZES = [name for name in Sizes._fields if name not in ("d", "width")]
 
 
-@launched
-@triton.jit(do_not_specialize=["n", "codebook_size"])
+@triton.jit(do_not_specialize=SIZES)
 def _rows_kernel(
     problem,
     saved,
     x_gradient_ptr,
-    agreement_ptr,
     n,
     codebook_size,
     d,
     width,
+    padded,
+    x_stride,
+    keys_stride,
+    values_stride,
+    gradient_stride,
     NOISY: tl.constexpr,
+    D: tl.constexpr,
+    V: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
-    CHUNK: tl.constexpr,
-    OUT: tl.constexpr,
+    D_STEP: tl.constexpr,
+    V_STEP: tl.constexpr,
+    OUT_D: tl.constexpr,
+    OUT_V: tl.constexpr,
+    WARPS: tl.constexpr,
 ):
-    """The gradient of a block of rows, for OUT of its channels."""
-    sizes = (n, codebook_size, d, width)
-    keys_ptr = problem[1]
-    rows = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
-    channel = tl.program_id(1) * OUT
-    agreement = _row_dots(saved[0], saved[2], rows, n, width, BLOCK_N, CHUNK)
+    """The gradient of a block of rows, for OUT_D of its channels."""
+    x_ptr, keys_ptr, bias_ptr, values_ptr, gradient_ptr, temperature_ptr, seed_ptr, terms_ptr = problem
+    first_row = tl.program_id(0).to(tl.int64) * BLOCK_N
+    rows, columns = first_row + tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_K)
+    channel = tl.program_id(1) * OUT_D
+    inverse = 1.0 / tl.load(temperature_ptr).to(tl.float32)
+    terms = _row_terms(saved, rows, n, codebook_size, width, inverse, NOISY, BLOCK_N)
     if tl.program_id(1) == 0:
-        tl.store(agreement_ptr + rows, agreement, mask=rows < n)
-    result = tl.zeros((BLOCK_N, OUT), tl.float32)
+        for i in tl.static_range(5):
+            tl.store(terms_ptr + i * padded + rows, terms[i])
+    log_sum, noisy_log_sum, weight, rest, agreement = terms
+    if NOISY:
+        seed = tl.load(seed_ptr)
+    x = load_pieces(x_ptr, x_stride, first_row, 0, BLOCK_N, D, D_STEP)
+    g = load_pieces(gradient_ptr, gradient_stride, first_row, 0, BLOCK_N, V, V_STEP)
+    result = tl.zeros((BLOCK_N, OUT_D), tl.float32)
     for first in range(0, codebook_size, BLOCK_K):
-        _, slope = _logit_gradient(
-            problem,
-            saved,
-            agreement,
-            rows,
-            first,
-            sizes,
-            NOISY,
-            BLOCK_N,
-            BLOCK_K,
-            CHUNK,
+        keys = load_pieces(keys_ptr, keys_stride, first, 0, BLOCK_K, D, D_STEP)
+        logits = product_tile(
+            x, x_ptr, x_stride, first_row, keys, keys_ptr, keys_stride, first, D, D_STEP, BLOCK_N, BLOCK_K
         )
-        codes = (first + tl.arange(0, BLOCK_K)).to(tl.int64)
-        keys = load_tile(keys_ptr + codes * d, codes < codebook_size, channel, d, 1, OUT, tl.float32)
-        result = tl.dot(slope, keys, result, input_precision=PRECISION)
-    store_tile(x_gradient_ptr + rows * d, rows < n, channel, d, 1, result, OUT)
+        logits = logits * LOG2_E + tl.load(bias_ptr + first + columns)[None, :]
+        values = load_pieces(values_ptr, values_stride, first, 0, BLOCK_K, V, V_STEP)
+        gain = product_tile(
+            g, gradient_ptr, gradient_stride, first_row, values, values_ptr, values_stride, first,
+            V, V_STEP, BLOCK_N, BLOCK_K,
+        )  # fmt: skip
+        noisy = logits
+        if NOISY:
+            noisy += binary_gumbel_tile(seed, first_row, first, BLOCK_N, BLOCK_K, WARPS)
+        y = tl.exp2(noisy * inverse - noisy_log_sum[:, None])
+        slope = _slope(
+            logits, y, gain * inverse + agreement[:, None], log_sum[:, None], weight[:, None], rest[:, None]
+        )
+        if OUT_D < D or D_STEP < D:
+            keys = load_pieces(keys_ptr, keys_stride, first, channel, BLOCK_K, D, OUT_D)
+        result = add_product(result, split(slope, keys_ptr.dtype.element_ty), keys)
+    store_tile(x_gradient_ptr + rows * d, rows < n, channel, d, 1, result, OUT_D)
 
 
-@launched
-@triton.jit(do_not_specialize=["n", "codebook_size", "span"])
+@triton.jit(do_not_specialize=[*SIZES, "span"])
 def _codes_kernel(
     problem,
-    saved,
-    agreement_ptr,
-    keys_gradient_ptr,
-    bias_gradient_ptr,
-    values_gradient_ptr,
+    sums_ptr,
     n,
     codebook_size,
     d,
     width,
+    padded,
+    x_stride,
+    keys_stride,
+    values_stride,
+    gradient_stride,
     span,
     NOISY: tl.constexpr,
+    D: tl.constexpr,
+    V: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
-    CHUNK: tl.constexpr,
-    OUT: tl.constexpr,
+    D_STEP: tl.constexpr,
+    V_STEP: tl.constexpr,
+    OUT_D: tl.constexpr,
+    OUT_V: tl.constexpr,
+    WARPS: tl.constexpr,
 ):
-    """The contribution of `span` rows to the gradients of a block of codes: OUT channels of key and of value."""
-    sizes = (n, codebook_size, d, width)
-    x_ptr, value_gradient_ptr = problem[0], saved[0]
+    """The sums over `span` rows for a block of codes: OUT_D channels of keys and OUT_V of values."""
+    x_ptr, keys_ptr, bias_ptr, values_ptr, gradient_ptr, temperature_ptr, seed_ptr, terms_ptr = problem
     first, part = tl.program_id(0) * BLOCK_K, tl.program_id(1).to(tl.int64)
-    codes, channel = first + tl.arange(0, BLOCK_K), tl.program_id(2) * OUT
-    keys, values = tl.zeros((BLOCK_K, OUT), tl.float32), tl.zeros((BLOCK_K, OUT), tl.float32)
-    bias = tl.zeros((BLOCK_K,), tl.float32)
-    for start in range(part * span, tl.minimum((part + 1) * span, n), BLOCK_N):
-        rows = start + tl.arange(0, BLOCK_N).to(tl.int64)
-        y, slope = _logit_gradient(
-            problem,
-            saved,
-            tl.load(agreement_ptr + rows, mask=rows < n, other=0.0),
-            rows,
-            first,
-            sizes,
-            NOISY,
-            BLOCK_N,
-            BLOCK_K,
-            CHUNK,
-        )
-        bias += tl.sum(slope, 0)
-        x = load_tile(x_ptr + rows * d, rows < n, channel, d, 1, OUT, tl.float32)
-        g = load_tile(value_gradient_ptr + rows * width, rows < n, channel, width, 1, OUT, tl.float32)
-        keys = tl.dot(tl.trans(slope), x, keys, input_precision=PRECISION)
-        values = tl.dot(tl.trans(y), g, values, input_precision=PRECISION)
-    mask = codes < codebook_size
-    codes = part * codebook_size + codes
-    store_tile(keys_gradient_ptr + codes * d, mask, channel, d, 1, keys, OUT)
-    store_tile(values_gradient_ptr + codes * width, mask, channel, width, 1, values, OUT)
-    if tl.program_id(2) == 0:
-        tl.store(bias_gradient_ptr + codes, bias, mask=mask)
-
-
-@triton.jit
-def _logit_gradient(
-    problem,
-    saved,
-    agreement,
-    rows,
-    first,
-    sizes,
-    NOISY: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-    CHUNK: tl.constexpr,
-):
-    """y and dl of a tile, both zero outside of it; `agreement` is g·value of the rows."""
-    x_ptr, keys_ptr, bias_ptr, values_ptr, temperature_ptr, seed_ptr = problem
-    value_gradient_ptr, divergence_gradient_ptr, _, divergence_ptr, log_sums_ptr = saved
-    n, codebook_size, d, width = sizes
-    codes = first + tl.arange(0, BLOCK_K)
+    # Programs beyond the last channels of the narrower matrix repeat these, and store nothing of it.
+    out_d, out_v = tl.minimum(tl.program_id(2), D // OUT_D - 1), tl.minimum(tl.program_id(2), V // OUT_V - 1)
     inverse = 1.0 / tl.load(temperature_ptr).to(tl.float32)
-    logits = logit_tile(x_ptr, keys_ptr, bias_ptr, rows, codes, n, codebook_size, d, BLOCK_N, BLOCK_K, CHUNK)
-    # A row beyond the last has log-sums +∞, hence no probability.
-    log_sum = tl.load(log_sums_ptr + 2 * rows, mask=rows < n, other=float("inf"))
-    noisy_log_sum = tl.load(log_sums_ptr + 2 * rows + 1, mask=rows < n, other=float("inf"))
-    divergence = tl.load(divergence_ptr + rows, mask=rows < n, other=0.0)
-    divergence -= tl.log(tl.zeros((BLOCK_N,), tl.float32) + codebook_size)
-    weight = tl.load(divergence_gradient_ptr + rows, mask=rows < n, other=0.0).to(tl.float32)
-
-    log_p = logits - log_sum[:, None]
-    p = tl.exp(log_p)
-    slope = weight[:, None] * p * tl.where(p > 0, log_p - divergence[:, None], 0.0)  # not zero times −∞
+    keys = load_pieces(keys_ptr, keys_stride, first, 0, BLOCK_K, D, D_STEP)
+    values = load_pieces(values_ptr, values_stride, first, 0, BLOCK_K, V, V_STEP)
+    bias = tl.load(bias_ptr + first + tl.arange(0, BLOCK_K))
+    key_sums, value_sums = tl.zeros((BLOCK_K, OUT_D), tl.float32), tl.zeros((BLOCK_K, OUT_V), tl.float32)
     if NOISY:
-        logits += gumbel_tile(tl.load(seed_ptr), rows, first, BLOCK_N, BLOCK_K)
-    y = tl.exp(logits * inverse - noisy_log_sum[:, None])
-    gain = product_tile(
-        value_gradient_ptr, values_ptr, rows, codes, n, codebook_size, width, BLOCK_N, BLOCK_K, CHUNK
+        seed = tl.load(seed_ptr)
+    bias_sums = tl.zeros((BLOCK_K, 4), tl.float32)
+    for first_row in range(part * span, tl.minimum((part + 1) * span, n), BLOCK_N):
+        row = terms_ptr + first_row + tl.arange(0, BLOCK_N)
+        x = load_pieces(x_ptr, x_stride, first_row, 0, BLOCK_N, D, D_STEP)
+        logits = product_tile(
+            keys, keys_ptr, keys_stride, first, x, x_ptr, x_stride, first_row, D, D_STEP, BLOCK_K, BLOCK_N
+        )
+        logits = logits * LOG2_E + bias[:, None]
+        noisy = logits
+        if NOISY:
+            noisy += tl.trans(binary_gumbel_tile(seed, first_row, first, BLOCK_N, BLOCK_K, WARPS))
+        y = tl.exp2(noisy * inverse - tl.load(row + padded)[None, :])
+        g = load_pieces(gradient_ptr, gradient_stride, first_row, 0, BLOCK_N, V, V_STEP)
+        sums_g = g
+        if OUT_V < V or V_STEP < V:
+            sums_g = load_pieces(gradient_ptr, gradient_stride, first_row, out_v * OUT_V, BLOCK_N, V, OUT_V)
+        # Before the rest of dl, so that the registers of y's pieces serve dl's.
+        value_sums = add_product(value_sums, split(y, x_ptr.dtype.element_ty), sums_g)
+        gain = product_tile(
+            values, values_ptr, values_stride, first, g, gradient_ptr, gradient_stride, first_row,
+            V, V_STEP, BLOCK_K, BLOCK_N,
+        )  # fmt: skip
+        slope = _slope(
+            logits,
+            y,
+            gain * inverse + tl.load(row + 4 * padded)[None, :],
+            tl.load(row)[None, :],
+            tl.load(row + 2 * padded)[None, :],
+            tl.load(row + 3 * padded)[None, :],
+        )
+        bias_sums += sum_by_thread(slope, BLOCK_K, BLOCK_N)
+        if OUT_D < D or D_STEP < D:
+            x = load_pieces(x_ptr, x_stride, first_row, out_d * OUT_D, BLOCK_N, D, OUT_D)
+        key_sums = add_product(key_sums, split(slope, x_ptr.dtype.element_ty), x)
+    codes = first + code_order(tl.arange(0, BLOCK_K))
+    mask, codes = codes < codebook_size, codes.to(tl.int64)
+    sums_ptr += part * codebook_size * (d + 1 + width)
+    values_ptr, bias_ptr = (
+        sums_ptr + codebook_size.to(tl.int64) * d,
+        sums_ptr + codebook_size.to(tl.int64) * (d + width),
     )
-    return y, slope + y * (gain - agreement[:, None]) * inverse
+    store_tile(sums_ptr + codes * d, mask & (out_d == tl.program_id(2)), out_d * OUT_D, d, 1, key_sums, OUT_D)
+    store_tile(
+        values_ptr + codes * width, mask & (out_v == tl.program_id(2)), out_v * OUT_V, width, 1, value_sums, OUT_V
+    )
+    if tl.program_id(2) == 0:
+        tl.store(bias_ptr + codes, tl.sum(bias_sums, 1), mask=mask)
 
 
 @triton.jit
-def _row_dots(a_ptr, b_ptr, rows, n, width, BLOCK_N: tl.constexpr, CHUNK: tl.constexpr):
+def _row_terms(saved, rows, n, codebook_size, width, inverse, NOISY: tl.constexpr, BLOCK_N: tl.constexpr):
+    """What `_logit_gradient` needs of rows, five times [BLOCK_N]; the first two are +∞ beyond the last row, which
+    hence has no probability.
+
+    They are the log-sums in units of ln 2, the second for noise with its constant; c ln 2 and c (ln K − KL); and
+    −g·value / τ.
+    """
+    gradient_ptr, weight_ptr, value_ptr, divergence_ptr, log_sums_ptr = saved
+    inside = rows < n
+    log_sum = tl.load(log_sums_ptr + 2 * rows, mask=inside, other=float("inf")) * LOG2_E
+    noisy_log_sum = tl.load(log_sums_ptr + 2 * rows + 1, mask=inside, other=float("inf")) * LOG2_E
+    if NOISY:
+        noisy_log_sum += LOG_2_OF_LOG_2 * inverse
+    uniform = tl.log(tl.zeros((BLOCK_N,), tl.float32) + codebook_size)
+    weight = tl.load(weight_ptr + rows, mask=inside, other=0.0).to(tl.float32)
+    rest = uniform - tl.load(divergence_ptr + rows, mask=inside, other=0.0)
+    agreement = _row_dots(gradient_ptr, value_ptr, rows, n, width, BLOCK_N)
+    return log_sum, noisy_log_sum, weight * LN_2, weight * rest, -agreement * inverse
+
+
+@triton.jit
+def _slope(logits, y, gain, log_sum, weight, rest):
+    """dl of a tile, zero outside of it.
+
+    Args:
+        logits: in units of ln 2.
+        gain: (g·value_k − g·value) / τ.
+        log_sum, weight, rest: terms of the rows, from `_row_terms`.
+    """
+    log_p = tl.maximum(logits - log_sum, NEVER, propagate_nan=tl.PropagateNan.ALL)  # not −∞ times zero
+    return tl.exp2(log_p) * (log_p * weight + rest) + y * gain
+
+
+@triton.jit
+def _row_dots(a_ptr, b_ptr, rows, n, width, BLOCK_N: tl.constexpr):
     """Σ a·b of each row, [BLOCK_N] float32."""
-    total = tl.zeros((BLOCK_N, CHUNK), tl.float32)
-    for start in range(0, width, CHUNK):
-        a = load_tile(a_ptr + rows * width, rows < n, start, width, 1, CHUNK, tl.float32)
-        b = load_tile(b_ptr + rows * width, rows < n, start, width, 1, CHUNK, tl.float32)
+    total = tl.zeros((BLOCK_N, _CHUNK), tl.float32)
+    for start in range(0, width, _CHUNK):
+        a = load_tile(a_ptr + rows * width, rows < n, start, width, 1, _CHUNK, tl.float32)
+        b = load_tile(b_ptr + rows * width, rows < n, start, width, 1, _CHUNK, tl.float32)
         total += a * b
     return tl.sum(total, 1)

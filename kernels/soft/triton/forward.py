@@ -1,24 +1,31 @@
 """Softmax-weighted codes under Gumbel noise, without an N × K matrix: (1) to (6) of kernels/soft/README.md.
 
 A program processes a block of rows and passes over the codes once, as attention passes over its keys. It maintains
-running maxima and sums, and scales down the previous sums when a maximum rises.
+a running maximum and sums, and scales down the previous sums when the maximum rises.
 """
-
-from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from quantizers.kernels.common.triton.loads import load_tile, store_tile
-from quantizers.kernels.common.triton.noise import gumbel_tile
-from quantizers.kernels.common.triton.replay import launched, replayed
+from quantizers.kernels.common.triton.noise import LOG_2_OF_LOG_2, binary_gumbel_tile, code_order
+from quantizers.kernels.soft.triton.pieces import (
+    add_product,
+    load_pieces,
+    pack,
+    product_tile,
+    split,
+)
+from quantizers.kernels.soft.triton.tiles import forward_tiles
 
-PRECISION = tl.constexpr("tf32x3")  # of matrix products: about float32's; `ieee` would not use matrix units
+LOG2_E = tl.constexpr(1.4426950408889634)
+LN_2 = tl.constexpr(0.6931471805599453)
+NEVER = tl.constexpr(-1000.0)  # 2 to this power is zero
+_NO_CODE = tl.constexpr(2**31 - 1)
 
 
-@replayed()
+@torch.no_grad()
 def soft_codes(
     x: Tensor, keys: Tensor, bias: Tensor, values: Tensor, temperature: Tensor, seed: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -41,17 +48,18 @@ def soft_codes(
     Raises: TypeError for float64.
     """
     check_dtypes(x=x, keys=keys, bias=bias, values=values)
-    (n, d), (size, width) = x.shape, values.shape
-    tiles = row_tiles(width)
+    n, (size, width) = x.shape[0], values.shape
     value = torch.empty(n, width, device=x.device)
     indices = torch.empty(n, dtype=torch.int64, device=x.device)
     divergence, log_sums = torch.empty(n, device=x.device), torch.empty(n, 2, device=x.device)
     if n:
-        _forward_kernel[(triton.cdiv(n, tiles.rows), triton.cdiv(width, tiles.out))](
-            x.contiguous(),
-            keys.contiguous(),
-            bias.contiguous(),
-            values.contiguous(),
+        (rows,), (packed_keys, packed_values), packed_bias = pack([x], [keys, values], bias)
+        tiles = forward_tiles(rows.width, packed_values.width)
+        _forward_kernel[(triton.cdiv(n, tiles.rows), packed_values.width // tiles.out_width)](
+            rows.pieces,
+            packed_keys.pieces,
+            packed_bias,
+            packed_values.pieces,
             temperature,
             temperature if seed is None else seed,
             value,
@@ -60,45 +68,17 @@ def soft_codes(
             log_sums,
             n,
             size,
-            d,
             width,
-            seed is not None,
-            tiles.rows,
-            tiles.codes,
-            tiles.chunk,
-            tiles.out,
-            num_warps=tiles.warps,
-            num_stages=tiles.stages,
-            enable_fp_fusion=True,
+            rows.stride,
+            packed_keys.stride,
+            packed_values.stride,
+            NOISY=seed is not None,
+            D=rows.width,
+            V=packed_values.width,
+            **tiles.constants(),
+            **tiles.options(),
         )
     return value, indices, divergence, log_sums
-
-
-class Tiles(NamedTuple):
-    """Tile sizes of one program of a soft kernel."""
-
-    rows: int
-    codes: int
-    chunk: int  # channels per step of a product over channels
-    out: int  # channels of the result that stay in registers; other programs compute further ones
-    warps: int
-    stages: int
-
-
-def row_tiles(out: int) -> Tiles:
-    """Return tiles for a kernel that passes over the codes for a block of rows, by the number of channels of its
-    result.
-
-    The limit is the number of registers: tf32x3 splits each operand of a product in two. With more than 32
-    channels of the result, only 16 codes would fit. For some such tiles ptxas 12.8 makes code for sm_90 that takes
-    the address of an operand from a register that nothing has set, and one of the three products is lost.
-    """
-    return Tiles(rows=64, codes=32, chunk=16, out=min(32, padded(out)), warps=8, stages=2)
-
-
-def padded(channels: int) -> int:
-    """Return the power of two, at least 16, that matrix units require."""
-    return max(16, int(triton.next_power_of_2(channels)))
 
 
 def check_dtypes(**tensors: Tensor) -> None:
@@ -110,8 +90,7 @@ def check_dtypes(**tensors: Tensor) -> None:
             )
 
 
-@launched
-@triton.jit(do_not_specialize=["n", "codebook_size"])
+@triton.jit(do_not_specialize=["n", "codebook_size", "x_stride", "keys_stride", "values_stride"])
 def _forward_kernel(
     x_ptr,
     keys_ptr,
@@ -125,109 +104,110 @@ def _forward_kernel(
     log_sums_ptr,
     n,
     codebook_size,
-    d,
     width,
+    x_stride,
+    keys_stride,
+    values_stride,
     NOISY: tl.constexpr,
+    D: tl.constexpr,
+    V: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
-    CHUNK: tl.constexpr,
-    OUT: tl.constexpr,
+    D_STEP: tl.constexpr,
+    V_STEP: tl.constexpr,
+    OUT_D: tl.constexpr,
+    OUT_V: tl.constexpr,
+    WARPS: tl.constexpr,
 ):
-    rows = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
-    channel = tl.program_id(1) * OUT
+    first_row = tl.program_id(0).to(tl.int64) * BLOCK_N
+    rows, columns = first_row + tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_K)
+    channel = tl.program_id(1) * OUT_V
+    order = code_order(columns)
     inverse = 1.0 / tl.load(temperature_ptr).to(tl.float32)
-    zero = tl.zeros((BLOCK_N,), tl.float32)
-    top, total, moment = zero - float("inf"), zero, zero  # of the logits
-    best, noisy_total = zero - float("inf"), zero  # of the noisy logits
-    index = tl.zeros((BLOCK_N,), tl.int32)
-    value = tl.zeros((BLOCK_N, OUT), tl.float32)
+    if NOISY:
+        seed = tl.load(seed_ptr)
+    zero = tl.zeros((BLOCK_N, 4), tl.float32)
+    # Logits are in units of ln 2. The maximum of the noisy ones serves both softmaxes: noise is at most 17.
+    best = tl.full((BLOCK_N,), -float("inf"), tl.float32)
+    # Four sums and samples of each row, of the columns that a thread holds.
+    total, moment, noisy_total = zero, zero, zero
+    leader, index = zero - float("inf"), tl.zeros((BLOCK_N, 4), tl.int32)
+    value = tl.zeros((BLOCK_N, OUT_V), tl.float32)
+    x = load_pieces(x_ptr, x_stride, first_row, 0, BLOCK_N, D, D_STEP)
     for first in range(0, codebook_size, BLOCK_K):
-        codes = first + tl.arange(0, BLOCK_K)
-        logits = logit_tile(x_ptr, keys_ptr, bias_ptr, rows, codes, n, codebook_size, d, BLOCK_N, BLOCK_K, CHUNK)
-        top, total, moment = _add_moments(top, total, moment, logits)
+        keys = load_pieces(keys_ptr, keys_stride, first, 0, BLOCK_K, D, D_STEP)
+        logits = product_tile(
+            x, x_ptr, x_stride, first_row, keys, keys_ptr, keys_stride, first, D, D_STEP, BLOCK_N, BLOCK_K
+        )
+        logits = logits * LOG2_E + tl.load(bias_ptr + first + columns)[None, :]
+        noisy = logits
         if NOISY:
-            logits += gumbel_tile(tl.load(seed_ptr), rows, first, BLOCK_N, BLOCK_K)
-        higher, index = _highest(best, index, logits, codes)
+            noisy += binary_gumbel_tile(seed, first_row, first, BLOCK_N, BLOCK_K, WARPS)
+        highest = tl.max(tl.max(by_thread(noisy, BLOCK_N, BLOCK_K), 3), 1)
+        equal = by_thread(noisy, BLOCK_N, BLOCK_K) == highest[:, None, :, None]
+        orders = by_thread(tl.broadcast_to(order[None, :], (BLOCK_N, BLOCK_K)), BLOCK_N, BLOCK_K)
+        code = tl.min(tl.min(tl.where(equal, orders, _NO_CODE), 3), 1)
+        index = tl.where(highest > leader, first + code, index)
+        leader = tl.maximum(leader, highest)
+        higher = tl.maximum(best, tl.max(highest, 1))
         shift = _finite(higher)
-        # The difference is scaled instead of the logits, which is more accurate near the maximum.
-        fall, y = tl.exp((best - shift) * inverse), tl.exp((logits - shift[:, None]) * inverse)
-        noisy_total = noisy_total * fall + tl.sum(y, 1)
+        drop = best - shift
         best = higher
-        tile_ptr = values_ptr + codes.to(tl.int64) * width
-        tile = load_tile(tile_ptr, codes < codebook_size, channel, width, 1, OUT, tl.float32)
-        value = tl.dot(y, tile, value * fall[:, None], input_precision=PRECISION)
+        fall = tl.exp2(drop * inverse)
+        # One rounding near the maximum, where the exponent is small.
+        y = tl.exp2(noisy * inverse - (shift * inverse)[:, None])
+        noisy_total = noisy_total * fall[:, None] + sum_by_thread(y, BLOCK_N, BLOCK_K)
+        total, moment = _add_moments(total, moment, drop, logits - shift[:, None], BLOCK_N, BLOCK_K)
+        values = load_pieces(values_ptr, values_stride, first, channel, BLOCK_K, V, OUT_V)
+        value = add_product(value * fall[:, None], split(y, values_ptr.dtype.element_ty), values)
 
-    store_tile(value_ptr + rows * width, rows < n, channel, width, 1, value / noisy_total[:, None], OUT)
+    noisy_total, total, moment = tl.sum(noisy_total, 1), tl.sum(total, 1), tl.sum(moment, 1)
+    channels = channel + tl.arange(0, OUT_V)
+    places = value_ptr + rows[:, None] * width + channels[None, :]
+    tl.store(places, value / noisy_total[:, None], mask=(rows < n)[:, None] & (channels < width)[None, :])
     if tl.program_id(1) == 0:
-        log_total = tl.log(total)
-        tl.store(indices_ptr + rows, index.to(tl.int64), mask=rows < n)
-        tl.store(divergence_ptr + rows, moment / total - log_total + tl.log(zero + codebook_size), mask=rows < n)
-        tl.store(log_sums_ptr + 2 * rows, _finite(top) + log_total, mask=rows < n)
-        tl.store(log_sums_ptr + 2 * rows + 1, _finite(best) * inverse + tl.log(noisy_total), mask=rows < n)
+        first_best = tl.max(leader, 1)
+        sample = tl.min(tl.where(leader == first_best[:, None], index, _NO_CODE), 1)
+        sample = tl.where(sample == _NO_CODE, 0, sample)  # if no logit is a number
+        log_total = tl.log2(total)
+        entropy = LN_2 * (moment / total - log_total)
+        log_sum = LN_2 * (_finite(best) + log_total)
+        if NOISY:
+            best -= LOG_2_OF_LOG_2
+        noisy_log_sum = LN_2 * (_finite(best) * inverse + tl.log2(noisy_total))
+        uniform = tl.log(tl.zeros((BLOCK_N,), tl.float32) + codebook_size)
+        tl.store(indices_ptr + rows, sample.to(tl.int64), mask=rows < n)
+        tl.store(divergence_ptr + rows, entropy + uniform, mask=rows < n)
+        tl.store(log_sums_ptr + 2 * rows, log_sum, mask=rows < n)
+        tl.store(log_sums_ptr + 2 * rows + 1, noisy_log_sum, mask=rows < n)
 
 
 @triton.jit
-def logit_tile(
-    x_ptr,
-    keys_ptr,
-    bias_ptr,
-    rows,
-    codes,
-    n,
-    codebook_size,
-    d,
-    BLOCK_N: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-    CHUNK: tl.constexpr,
-):
-    """x·key + bias, [BLOCK_N, BLOCK_K] float32; −∞ outside the codebook."""
-    bias = tl.load(bias_ptr + codes, mask=codes < codebook_size, other=-float("inf")).to(tl.float32)
-    return product_tile(x_ptr, keys_ptr, rows, codes, n, codebook_size, d, BLOCK_N, BLOCK_K, CHUNK) + bias[None, :]
+def by_thread(tile, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):
+    """A tile as [BLOCK_N, BLOCK_K / 8, 4, 2]: the third axis numbers the threads that hold parts of a row."""
+    return tl.reshape(tile, [BLOCK_N, BLOCK_K // 8, 4, 2])
 
 
 @triton.jit
-def product_tile(
-    a_ptr,
-    b_ptr,
-    rows,
-    codes,
-    n,
-    codebook_size,
-    width,
-    BLOCK_N: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-    CHUNK: tl.constexpr,
-):
-    """a[rows] · b[codes]ᵀ, [BLOCK_N, BLOCK_K] float32, of matrices with `width` columns; zero outside of them."""
-    product = tl.zeros((BLOCK_N, BLOCK_K), tl.float32)
-    codes = codes.to(tl.int64)
-    for start in range(0, width, CHUNK):
-        a = load_tile(a_ptr + rows * width, rows < n, start, width, 1, CHUNK, tl.float32)
-        b = load_tile(b_ptr + codes * width, codes < codebook_size, start, width, 1, CHUNK, tl.float32)
-        product = tl.dot(a, b.T, product, input_precision=PRECISION)
-    return product
+def sum_by_thread(tile, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):
+    """Four sums of each row, [BLOCK_N, 4], without an exchange between threads."""
+    return tl.sum(tl.sum(by_thread(tile, BLOCK_N, BLOCK_K), 3), 1)
 
 
 @triton.jit
-def _add_moments(top, total, moment, logits):
-    """Maximum m, Σ exp(l − m) and Σ (l − m) exp(l − m) of all logits l so far, including those of a tile."""
-    higher = tl.maximum(top, tl.max(tl.where(logits == logits, logits, -float("inf")), 1))
-    shift = _finite(higher)
-    drop = tl.where(total > 0, top - shift, 0.0)  # otherwise −∞ times zero
-    fall = tl.exp(top - shift)
-    distance = logits - shift[:, None]
-    weight = tl.exp(distance)
-    moment = fall * (moment + total * drop) + tl.sum(weight * tl.where(weight > 0, distance, 0.0), 1)
-    return higher, total * fall + tl.sum(weight, 1), moment
+def _add_moments(total, moment, drop, distance, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):
+    """Σ exp2(l − m) and Σ (l − m) exp2(l − m), [BLOCK_N, 4], of all logits l so far, including those of a tile.
 
-
-@triton.jit
-def _highest(best, index, logits, codes):
-    """The highest logit so far and its code, lowest on ties; NaN counts as the highest, as in torch.argmax."""
-    logits = tl.where(logits == logits, logits, float("inf"))
-    highest = tl.max(logits, 1)
-    code = tl.min(tl.where(logits == highest[:, None], codes[None, :], 2**31 - 1), 1)
-    return tl.maximum(best, highest), tl.where(highest > best, code, index)
+    Args:
+        drop: [BLOCK_N], by how much the shift m was lower before this tile, negated.
+        distance: [BLOCK_N, BLOCK_K], l − m.
+    """
+    fall = tl.exp2(drop)[:, None]
+    drop = tl.maximum(drop, NEVER)[:, None]  # −∞ times zero would be NaN, as below
+    distance = tl.maximum(distance, NEVER, propagate_nan=tl.PropagateNan.ALL)
+    weight = tl.exp2(distance)
+    moment = fall * (moment + total * drop) + sum_by_thread(weight * distance, BLOCK_N, BLOCK_K)
+    return total * fall + sum_by_thread(weight, BLOCK_N, BLOCK_K), moment
 
 
 @triton.jit
