@@ -1,4 +1,5 @@
-"""All kernels but the nearest code's, compiled ahead of time in every configuration that a launcher chooses.
+"""All kernels but those of the search and of soft codes, compiled ahead of time in every configuration that a
+launcher chooses.
 
 `make test` compiles for one capability, `make fuzz` for all.
 
@@ -19,8 +20,6 @@ from quantizers.kernels.levels import triton as levels
 from quantizers.kernels.nearest.triton import lookup_gradient
 from quantizers.kernels.rotation import triton as rotation
 from quantizers.kernels.rows import triton as rows
-from quantizers.kernels.soft.triton import backward as soft_backward
-from quantizers.kernels.soft.triton import forward as soft
 from quantizers.kernels.sums import triton as sums
 from tests.triton.aot import CAPABILITIES, SHARED_MEMORY, _unset_registers, compile_for, report, unset_registers
 from tests.triton.interpreter import compiles_kernels
@@ -29,7 +28,6 @@ pytestmark = [compiles_kernels, pytest.mark.slow]
 
 # Types of arguments that do not follow the inputs' dtype; counts are int32.
 TYPES = {
-    "seed_ptr": "*i64",
     "indices_ptr": "*i64",
     "levels_ptr": "*i64",
     "index_ptr": "*i64",
@@ -53,8 +51,7 @@ TYPES = {
 }
 _capability: ContextVar[int] = ContextVar("_capability")
 ONE = {"d": 1}  # the one size that a launch turns into a constant
-TUPLES = {"problem": soft_backward.Problem._fields, "saved": soft_backward.Saved._fields}
-UNALIGNED = ("seed_ptr", "temperature_ptr", "decay_ptr", "divisor_ptr")  # 0-d tensors
+UNALIGNED = ("decay_ptr", "divisor_ptr")  # 0-d tensors
 
 
 @pytest.fixture(autouse=True, params=[90, pytest.param(80, marks=pytest.mark.long)], ids="sm_{}".format)
@@ -66,22 +63,15 @@ def capability(request: pytest.FixtureRequest) -> Iterator[int]:
     _capability.reset(token)
 
 
-def types(kernel: Any, constants: dict[str, Any], dtype: str = "*fp32") -> dict[str, str | tuple[str, ...]]:
-    """The type of each run-time argument, or tuple of them: that of TYPES, or else a pointer to `dtype` or i32."""
-    found: dict[str, str | tuple[str, ...]] = {}
-    for name in kernel.arg_names:
-        if name in TUPLES:
-            found[name] = tuple(TYPES.get(f"{field}_ptr", dtype) for field in TUPLES[name])
-        elif name not in constants:
-            found[name] = TYPES.get(name, dtype if name.endswith("_ptr") else "i32")
-    return found
+def types(kernel: Any, constants: dict[str, Any], dtype: str = "*fp32") -> dict[str, str]:
+    """The type of each run-time argument: that of TYPES, or else a pointer to `dtype` or i32."""
+    names = [name for name in kernel.arg_names if name not in constants]
+    return {name: TYPES.get(name, dtype if name.endswith("_ptr") else "i32") for name in names}
 
 
-def aligned_pointers(signature: dict[str, str | tuple[str, ...]]) -> list[str | tuple[str, int]]:
-    """All pointers, in tuples too, but those to 0-d tensors, which may lie anywhere."""
-    alone = [name for name in signature if name.endswith("_ptr") and name not in UNALIGNED]
-    places = [(name, place) for name in TUPLES if name in signature for place in range(len(TUPLES[name]))]
-    return alone + [(name, place) for name, place in places if f"{TUPLES[name][place]}_ptr" not in UNALIGNED]
+def aligned_pointers(signature: dict[str, str]) -> list[str]:
+    """All pointers but those to 0-d tensors, which may lie anywhere."""
+    return [name for name in signature if name.endswith("_ptr") and name not in UNALIGNED]
 
 
 def check(
@@ -109,62 +99,6 @@ def check(
     assert unset_registers(compiled) == [], said
 
 
-def soft_constants(tiles: soft.Tiles, noisy: bool) -> dict[str, Any]:
-    sizes = {"BLOCK_N": tiles.rows, "BLOCK_K": tiles.codes, "CHUNK": tiles.chunk, "OUT": tiles.out}
-    return {"NOISY": noisy, **sizes}
-
-
-KERNELS = {
-    "forward": (soft._forward_kernel, soft.row_tiles),
-    "rows": (soft_backward._rows_kernel, soft.row_tiles),
-    "codes": (soft_backward._codes_kernel, soft_backward.code_tiles),
-}
-
-
-WIDTHS = [(kernel, out) for kernel in KERNELS for out in (16, 32, 64, 128) if kernel == "codes" or out <= 32]
-
-
-def check_soft(
-    kernel: str, out: int, dtype: str = "*fp32", *, noisy: bool = True, aligned: bool = False, **sizes: int
-) -> None:
-    function, choose = KERNELS[kernel]
-    tiles = choose(out)
-    assert tiles.out == out
-    constants = {**soft_constants(tiles, noisy), **sizes}
-    check(function, constants, dtype, aligned, num_warps=tiles.warps, num_stages=tiles.stages)
-
-
-@pytest.mark.parametrize(("kernel", "out"), WIDTHS)
-def test_soft_codes(kernel: str, out: int) -> None:
-    """What takes the most registers: with noise, and channels that are no multiple of 16."""
-    check_soft(kernel, out)
-
-
-KINDS: dict[str, dict[str, Any]] = {
-    "aligned": {"aligned": True},
-    "half": {"dtype": "*bf16"},
-    "one channel": ONE,
-    "without noise": {"out": 16, "noisy": False},
-    "one channel and one result": {"out": 16, **ONE, "width": 1},
-}
-
-
-@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_soft_codes_of_other_kinds(kernel: str, kind: dict[str, Any]) -> None:
-    """The widest results unless the kind says otherwise."""
-    widest = max(out for name, out in WIDTHS if name == kernel)
-    check_soft(kernel, **{"out": widest, **kind})
-
-
-def test_a_kernel_short_of_registers_is_seen_to_spill() -> None:
-    function, choose = KERNELS["codes"]
-    tiles = choose(128)
-    constants = soft_constants(tiles, noisy=True)
-    compiled = compile_for(function, types(function, constants), constants, num_warps=tiles.warps, maxnreg=64)
-    assert min(report(compiled)["spills"]) > 0
-
-
 def test_registers_that_nothing_has_set_are_seen() -> None:
     """Of a product whose operand's address ptxas forgot to set."""
     lines = [
@@ -175,14 +109,6 @@ def test_registers_that_nothing_has_set_are_seen() -> None:
     listing = "".join(f"        /*{16 * i:04x}*/    {line} ;\n" for i, line in enumerate(lines))
     assert _unset_registers(listing) == lines[1:]  # the product reads UR4, which is set, and UR5
     assert _unset_registers(listing.replace("UR50, 0x2", "UR4, 0x2").replace("ULDC UR4", "ULDC.64 UR4")) == []
-
-
-def test_wider_results_take_the_widest_tiles() -> None:
-    """So the tests above see every configuration."""
-    widths = range(1, 2000)
-    assert {soft.row_tiles(width) for width in widths} == {soft.row_tiles(out) for out in (16, 32)}
-    expected = {soft_backward.code_tiles(out) for out in (16, 32, 64, 128)}
-    assert {soft_backward.code_tiles(width) for width in widths} == expected
 
 
 @pytest.mark.parametrize("dtype", ["*fp32", "*fp64"])

@@ -18,7 +18,7 @@ from quantizers.kernels.soft import reference as soft
 from quantizers.kernels.soft.triton.backward import soft_codes_backward
 from quantizers.kernels.soft.triton.forward import soft_codes
 from tests.effort import examples
-from tests.triton.interpreter import INTERPRETED, device, runs_kernels
+from tests.triton.interpreter import device, runs_kernels
 
 pytestmark = runs_kernels
 

@@ -48,34 +48,34 @@ def binary_gumbel_tile(
 
     A softmax does not notice the constant. Arguments and order are those of `noise_words`.
 
-    The uniform numbers equal the reference's bit for bit. −log2 v has a relative error of at most 2⁻²¹·⁴, from one
-    of two sources. `lg2.approx` has an absolute error of 2⁻²² between ½ and 2 and a relative one of 2⁻²² elsewhere,
-    according to NVIDIA; for v ≤ 0.625, |log2 v| > 0.678. For larger v, which yields the largest noise, a polynomial
-    in t = 1 − v, which is exact, has a relative error of 2⁻²³·⁸ and rounding adds to 2⁻²²·⁴. The second logarithm
-    turns a relative error r into an absolute one of r log2 e and adds 2⁻²² max(1, |log2(−log2 v)|). The noise in
-    nats therefore has an absolute error of at most 2⁻²¹·⁴ + 2⁻²² (0.7 + |G|) and less than 2⁻²³ (1 + |G|) for the
-    roundings: less than 2⁻²⁰ (1 + |G|).
+    The uniform numbers equal the reference's bit for bit. −log2 v has a relative error r of at most 2⁻²⁰·⁷, from
+    one of two sources. According to NVIDIA, `lg2.approx` has an absolute error of 2⁻²² between ½ and 2, and a
+    relative one of 2⁻²² elsewhere; for v ≤ ¾, |log2 v| > 0.415. For larger v, which yield the largest noise, there
+    is a polynomial in t = 1 − v, which is exact; it has a relative error of 2⁻²⁴·⁶, and with its roundings 2⁻²²·⁶.
+    The second logarithm adds an absolute error of 2⁻²² max(1, |log2(−log2 v)|) to that of r log2 e. In nats, the
+    noise has an absolute error of at most r + 2⁻²² (0.7 + |G|), and less than 2⁻²³ (1 + |G|) for roundings: less
+    than 2⁻²⁰ (1 + |G|).
     """
     words = noise_words(seed, first_row, first_code, BLOCK_N, BLOCK_K, WARPS)
     # The bits of a number in [1, 2), from which an exact difference makes (⌊word / 2⁹⌋ + ½) 2⁻²³.
     uniform = ((words >> _UNUSED_BITS) | _ONE_BITS).to(tl.float32, bitcast=True) - _BELOW_ONE
     rest = 1 - uniform
-    series = 0.797588586807251 * rest - 0.147851824760437
-    series = series * rest + 0.40056538581848145
-    series = series * rest + 0.34484392404556274
-    series = series * rest + 0.48193833231925964
-    series = series * rest + 0.721322238445282
-    series = series * rest + 1.442695140838623
-    return -fast_log2(tl.where(uniform > 0.625, series * rest, -fast_log2(uniform)))
+    series = 0.4902242124080658 * rest + 0.20762555301189423
+    series = series * rest + 0.371925950050354
+    series = series * rest + 0.48021063208580017
+    series = series * rest + 0.7213626503944397
+    series = series * rest + 1.4426950216293335
+    return -fast_log2(tl.where(uniform > 0.75, series * rest, -fast_log2(uniform)))
 
 
 @triton.jit
 def fast_log2(x):
     """log2 of positive float32 numbers that are not subnormal, by one instruction (`lg2.approx`)."""
     if _INTERPRETED:
-        return tl.log2(x)
+        result = tl.log2(x)
     else:
-        return tl.inline_asm_elementwise("lg2.approx.ftz.f32 $0, $1;", "=f,f", [x], tl.float32, True, 1)
+        result = tl.inline_asm_elementwise("lg2.approx.ftz.f32 $0, $1;", "=f,f", [x], tl.float32, True, 1)
+    return result
 
 
 @triton.jit

@@ -36,7 +36,7 @@ _CHUNK = tl.constexpr(16)  # channels of a step of `_row_dots`
 
 
 class Problem(NamedTuple):
-    """What both kernels read: the packed inputs, how far their pieces lie apart, and 0-d tensors."""
+    """What both kernels read."""
 
     x: Tensor  # [3, R, D] pieces
     keys: Tensor  # [3, S, D] pieces
@@ -59,17 +59,14 @@ class Saved(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """Sizes of the problem, and from a number's piece to the next in each packed matrix."""
+    """Sizes of the problem."""
 
     n: int
     codebook_size: int
     d: int
     width: int
     padded: int  # R
-    x_stride: int
-    keys_stride: int
-    values_stride: int
-    gradient_stride: int
+    padded_size: int  # S
 
 
 @torch.no_grad()
@@ -100,22 +97,19 @@ def soft_codes_backward(
         return torch.empty_like(x), torch.zeros_like(keys), torch.zeros_like(bias), torch.zeros_like(values)
     results = (value_gradient, divergence_gradient, value, divergence, log_sums)
     saved = Saved(*(tensor.contiguous() for tensor in results))
-    (rows, gradient), (packed_keys, packed_values), packed_bias = pack(
-        [x, saved.value_gradient], [keys, values], bias
-    )
-    padded = rows.pieces.shape[1]
+    packed, packed_bias = pack([x, saved.value_gradient], [keys, values], bias)
+    packed_x, packed_gradient, packed_keys, packed_values = packed
+    sizes = Sizes(n, *keys.shape, values.shape[1], packed_x.shape[1], packed_keys.shape[1])
     problem = Problem(
-        rows.pieces,
-        packed_keys.pieces,
+        packed_x,
+        packed_keys,
         packed_bias,
-        packed_values.pieces,
-        gradient.pieces,
+        packed_values,
+        packed_gradient,
         temperature,
         temperature if seed is None else seed,
-        torch.empty(TERMS, padded, device=x.device),
+        torch.empty(TERMS, sizes.padded, device=x.device),
     )
-    strides = (each.stride for each in (rows, packed_keys, packed_values, gradient))
-    sizes = Sizes(n, *keys.shape, values.shape[1], padded, *strides)
     noisy = seed is not None
     x_gradient = torch.empty(n, d, dtype=x.dtype, device=x.device)
     _rows(problem, saved, sizes, noisy, x_gradient)
@@ -172,10 +166,7 @@ def _codes(problem: Problem, sizes: Sizes, noisy: bool) -> tuple[Tensor, Tensor,
     return keys.view(size, d), bias, values.view(size, width)
 
 
-SIZES = [name for name in Sizes._fields if name not in ("d", "width")]
-
-
-@triton.jit(do_not_specialize=SIZES)
+@triton.jit(do_not_specialize=["n", "codebook_size"])
 def _rows_kernel(
     problem,
     saved,
@@ -185,10 +176,7 @@ def _rows_kernel(
     d,
     width,
     padded,
-    x_stride,
-    keys_stride,
-    values_stride,
-    gradient_stride,
+    padded_size,
     NOISY: tl.constexpr,
     D: tl.constexpr,
     V: tl.constexpr,
@@ -213,18 +201,18 @@ def _rows_kernel(
     log_sum, noisy_log_sum, weight, rest, agreement = terms
     if NOISY:
         seed = tl.load(seed_ptr)
-    x = load_pieces(x_ptr, x_stride, first_row, 0, BLOCK_N, D, D_STEP)
-    g = load_pieces(gradient_ptr, gradient_stride, first_row, 0, BLOCK_N, V, V_STEP)
+    x = load_pieces(x_ptr, padded, first_row, 0, BLOCK_N, D, D_STEP)
+    g = load_pieces(gradient_ptr, padded, first_row, 0, BLOCK_N, V, V_STEP)
     result = tl.zeros((BLOCK_N, OUT_D), tl.float32)
     for first in range(0, codebook_size, BLOCK_K):
-        keys = load_pieces(keys_ptr, keys_stride, first, 0, BLOCK_K, D, D_STEP)
+        keys = load_pieces(keys_ptr, padded_size, first, 0, BLOCK_K, D, D_STEP)
         logits = product_tile(
-            x, x_ptr, x_stride, first_row, keys, keys_ptr, keys_stride, first, D, D_STEP, BLOCK_N, BLOCK_K
+            x, x_ptr, padded, first_row, keys, keys_ptr, padded_size, first, D, D_STEP, BLOCK_N, BLOCK_K
         )
         logits = logits * LOG2_E + tl.load(bias_ptr + first + columns)[None, :]
-        values = load_pieces(values_ptr, values_stride, first, 0, BLOCK_K, V, V_STEP)
+        values = load_pieces(values_ptr, padded_size, first, 0, BLOCK_K, V, V_STEP)
         gain = product_tile(
-            g, gradient_ptr, gradient_stride, first_row, values, values_ptr, values_stride, first,
+            g, gradient_ptr, padded, first_row, values, values_ptr, padded_size, first,
             V, V_STEP, BLOCK_N, BLOCK_K,
         )  # fmt: skip
         noisy = logits
@@ -235,12 +223,12 @@ def _rows_kernel(
             logits, y, gain * inverse + agreement[:, None], log_sum[:, None], weight[:, None], rest[:, None]
         )
         if OUT_D < D or D_STEP < D:
-            keys = load_pieces(keys_ptr, keys_stride, first, channel, BLOCK_K, D, OUT_D)
+            keys = load_pieces(keys_ptr, padded_size, first, channel, BLOCK_K, D, OUT_D)
         result = add_product(result, split(slope, keys_ptr.dtype.element_ty), keys)
     store_tile(x_gradient_ptr + rows * d, rows < n, channel, d, 1, result, OUT_D)
 
 
-@triton.jit(do_not_specialize=[*SIZES, "span"])
+@triton.jit(do_not_specialize=["n", "codebook_size", "span"])
 def _codes_kernel(
     problem,
     sums_ptr,
@@ -249,10 +237,7 @@ def _codes_kernel(
     d,
     width,
     padded,
-    x_stride,
-    keys_stride,
-    values_stride,
-    gradient_stride,
+    padded_size,
     span,
     NOISY: tl.constexpr,
     D: tl.constexpr,
@@ -271,32 +256,33 @@ def _codes_kernel(
     # Programs beyond the last channels of the narrower matrix repeat these, and store nothing of it.
     out_d, out_v = tl.minimum(tl.program_id(2), D // OUT_D - 1), tl.minimum(tl.program_id(2), V // OUT_V - 1)
     inverse = 1.0 / tl.load(temperature_ptr).to(tl.float32)
-    keys = load_pieces(keys_ptr, keys_stride, first, 0, BLOCK_K, D, D_STEP)
-    values = load_pieces(values_ptr, values_stride, first, 0, BLOCK_K, V, V_STEP)
+    keys = load_pieces(keys_ptr, padded_size, first, 0, BLOCK_K, D, D_STEP)
+    values = load_pieces(values_ptr, padded_size, first, 0, BLOCK_K, V, V_STEP)
     bias = tl.load(bias_ptr + first + tl.arange(0, BLOCK_K))
     key_sums, value_sums = tl.zeros((BLOCK_K, OUT_D), tl.float32), tl.zeros((BLOCK_K, OUT_V), tl.float32)
     if NOISY:
         seed = tl.load(seed_ptr)
     bias_sums = tl.zeros((BLOCK_K, 4), tl.float32)
     for first_row in range(part * span, tl.minimum((part + 1) * span, n), BLOCK_N):
+        first_row = tl.multiple_of(first_row, BLOCK_N)
         row = terms_ptr + first_row + tl.arange(0, BLOCK_N)
-        x = load_pieces(x_ptr, x_stride, first_row, 0, BLOCK_N, D, D_STEP)
+        x = load_pieces(x_ptr, padded, first_row, 0, BLOCK_N, D, D_STEP)
         logits = product_tile(
-            keys, keys_ptr, keys_stride, first, x, x_ptr, x_stride, first_row, D, D_STEP, BLOCK_K, BLOCK_N
+            keys, keys_ptr, padded_size, first, x, x_ptr, padded, first_row, D, D_STEP, BLOCK_K, BLOCK_N
         )
         logits = logits * LOG2_E + bias[:, None]
         noisy = logits
         if NOISY:
             noisy += tl.trans(binary_gumbel_tile(seed, first_row, first, BLOCK_N, BLOCK_K, WARPS))
         y = tl.exp2(noisy * inverse - tl.load(row + padded)[None, :])
-        g = load_pieces(gradient_ptr, gradient_stride, first_row, 0, BLOCK_N, V, V_STEP)
+        g = load_pieces(gradient_ptr, padded, first_row, 0, BLOCK_N, V, V_STEP)
         sums_g = g
         if OUT_V < V or V_STEP < V:
-            sums_g = load_pieces(gradient_ptr, gradient_stride, first_row, out_v * OUT_V, BLOCK_N, V, OUT_V)
+            sums_g = load_pieces(gradient_ptr, padded, first_row, out_v * OUT_V, BLOCK_N, V, OUT_V)
         # Before the rest of dl, so that the registers of y's pieces serve dl's.
         value_sums = add_product(value_sums, split(y, x_ptr.dtype.element_ty), sums_g)
         gain = product_tile(
-            values, values_ptr, values_stride, first, g, gradient_ptr, gradient_stride, first_row,
+            values, values_ptr, padded_size, first, g, gradient_ptr, padded, first_row,
             V, V_STEP, BLOCK_K, BLOCK_N,
         )  # fmt: skip
         slope = _slope(
@@ -309,7 +295,7 @@ def _codes_kernel(
         )
         bias_sums += sum_by_thread(slope, BLOCK_K, BLOCK_N)
         if OUT_D < D or D_STEP < D:
-            x = load_pieces(x_ptr, x_stride, first_row, out_d * OUT_D, BLOCK_N, D, OUT_D)
+            x = load_pieces(x_ptr, padded, first_row, out_d * OUT_D, BLOCK_N, D, OUT_D)
         key_sums = add_product(key_sums, split(slope, x_ptr.dtype.element_ty), x)
     codes = first + code_order(tl.arange(0, BLOCK_K))
     mask, codes = codes < codebook_size, codes.to(tl.int64)

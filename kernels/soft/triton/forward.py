@@ -53,13 +53,15 @@ def soft_codes(
     indices = torch.empty(n, dtype=torch.int64, device=x.device)
     divergence, log_sums = torch.empty(n, device=x.device), torch.empty(n, 2, device=x.device)
     if n:
-        (rows,), (packed_keys, packed_values), packed_bias = pack([x], [keys, values], bias)
-        tiles = forward_tiles(rows.width, packed_values.width)
-        _forward_kernel[(triton.cdiv(n, tiles.rows), packed_values.width // tiles.out_width)](
-            rows.pieces,
-            packed_keys.pieces,
+        packed, packed_bias = pack([x], [keys, values], bias)
+        packed_x, packed_keys, packed_values = packed
+        d, v = packed_x.shape[2], packed_values.shape[2]
+        tiles = forward_tiles(d, v)
+        _forward_kernel[(triton.cdiv(n, tiles.rows), v // tiles.out_width)](
+            packed_x,
+            packed_keys,
             packed_bias,
-            packed_values.pieces,
+            packed_values,
             temperature,
             temperature if seed is None else seed,
             value,
@@ -69,12 +71,11 @@ def soft_codes(
             n,
             size,
             width,
-            rows.stride,
-            packed_keys.stride,
-            packed_values.stride,
+            packed_x.shape[1],
+            packed_keys.shape[1],
             NOISY=seed is not None,
-            D=rows.width,
-            V=packed_values.width,
+            D=d,
+            V=v,
             **tiles.constants(),
             **tiles.options(),
         )
@@ -90,7 +91,7 @@ def check_dtypes(**tensors: Tensor) -> None:
             )
 
 
-@triton.jit(do_not_specialize=["n", "codebook_size", "x_stride", "keys_stride", "values_stride"])
+@triton.jit(do_not_specialize=["n", "codebook_size"])
 def _forward_kernel(
     x_ptr,
     keys_ptr,
@@ -105,9 +106,8 @@ def _forward_kernel(
     n,
     codebook_size,
     width,
-    x_stride,
-    keys_stride,
-    values_stride,
+    padded,
+    padded_size,
     NOISY: tl.constexpr,
     D: tl.constexpr,
     V: tl.constexpr,
@@ -133,11 +133,11 @@ def _forward_kernel(
     total, moment, noisy_total = zero, zero, zero
     leader, index = zero - float("inf"), tl.zeros((BLOCK_N, 4), tl.int32)
     value = tl.zeros((BLOCK_N, OUT_V), tl.float32)
-    x = load_pieces(x_ptr, x_stride, first_row, 0, BLOCK_N, D, D_STEP)
+    x = load_pieces(x_ptr, padded, first_row, 0, BLOCK_N, D, D_STEP)
     for first in range(0, codebook_size, BLOCK_K):
-        keys = load_pieces(keys_ptr, keys_stride, first, 0, BLOCK_K, D, D_STEP)
+        keys = load_pieces(keys_ptr, padded_size, first, 0, BLOCK_K, D, D_STEP)
         logits = product_tile(
-            x, x_ptr, x_stride, first_row, keys, keys_ptr, keys_stride, first, D, D_STEP, BLOCK_N, BLOCK_K
+            x, x_ptr, padded, first_row, keys, keys_ptr, padded_size, first, D, D_STEP, BLOCK_N, BLOCK_K
         )
         logits = logits * LOG2_E + tl.load(bias_ptr + first + columns)[None, :]
         noisy = logits
@@ -158,7 +158,7 @@ def _forward_kernel(
         y = tl.exp2(noisy * inverse - (shift * inverse)[:, None])
         noisy_total = noisy_total * fall[:, None] + sum_by_thread(y, BLOCK_N, BLOCK_K)
         total, moment = _add_moments(total, moment, drop, logits - shift[:, None], BLOCK_N, BLOCK_K)
-        values = load_pieces(values_ptr, values_stride, first, channel, BLOCK_K, V, OUT_V)
+        values = load_pieces(values_ptr, padded_size, first, channel, BLOCK_K, V, OUT_V)
         value = add_product(value * fall[:, None], split(y, values_ptr.dtype.element_ty), values)
 
     noisy_total, total, moment = tl.sum(noisy_total, 1), tl.sum(total, 1), tl.sum(moment, 1)

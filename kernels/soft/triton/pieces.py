@@ -5,8 +5,6 @@ are exact unless the last underflows. Of the nine products of pieces, six matter
 product.
 """
 
-from typing import NamedTuple
-
 import torch
 import triton
 import triton.language as tl
@@ -24,18 +22,6 @@ _HIGH_BITS = tl.constexpr(-(2**16))  # of float32's: those that bfloat16 keeps
 _LOG2_E = tl.constexpr(1.4426950408889634)
 
 
-class Packed(NamedTuple):
-    """Pieces of a matrix, padded by zeros."""
-
-    pieces: Tensor  # [3, R, C] bfloat16; float32 in the interpreter, whose products of bfloat16 are wrong
-    width: int  # C: a power of two of at least 16, or a multiple of PADDING
-
-    @property
-    def stride(self) -> int:
-        """From a number's piece to the next."""
-        return self.pieces.shape[1] * self.width
-
-
 def padded_width(columns: int) -> int:
     """Return how many columns a packed matrix has."""
     if columns <= PADDING:
@@ -43,37 +29,40 @@ def padded_width(columns: int) -> int:
     return triton.cdiv(columns, PADDING) * PADDING
 
 
-def pack(rows: list[Tensor], codes: list[Tensor], bias: Tensor) -> tuple[list[Packed], list[Packed], Tensor]:
-    """Return the pieces of matrices of rows [N, *] and of codes [K, *], and bias [K] times log2 e; one launch.
+def pack(rows: list[Tensor], codes: list[Tensor], bias: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Return the pieces of matrices of rows [N, *], then of codes [K, *], and bias [K] times log2 e; one launch.
 
-    Codes are in the order of `code_order`. The bias is padded by −∞.
+    Codes are in the order of `code_order`. What is padded is zero, but −∞ for the bias.
+
+    Returns: [3, R, C] each, in bfloat16 (float32 in the interpreter, whose products of bfloat16 are wrong), with R
+    a multiple of PADDING and C of `padded_width`; and [R] float32.
     """
     matrices = [matrix.contiguous() for matrix in (*rows, *codes)]
-    dtype = torch.bfloat16 if bias.is_cuda or bias.is_meta else torch.float32
+    dtype = torch.float32 if bias.device.type == "cpu" else torch.bfloat16
     packed = []
     for matrix in matrices:
-        count, width = triton.cdiv(matrix.shape[0], PADDING) * PADDING, padded_width(matrix.shape[1])
-        packed.append(Packed(torch.empty(PIECES, count, width, dtype=dtype, device=bias.device), width))
-    packed_bias = torch.empty(packed[-1].pieces.shape[1], device=bias.device)
-    most = max(each.pieces.shape[1] for each in packed)
-    _pack[(triton.cdiv(most, ROWS), len(matrices))](
+        shape = PIECES, triton.cdiv(matrix.shape[0], PADDING) * PADDING, padded_width(matrix.shape[1])
+        packed.append(torch.empty(shape, dtype=dtype, device=bias.device))
+    padded, padded_size = packed[0].shape[1], packed[-1].shape[1]
+    packed_bias = torch.empty(padded_size, device=bias.device)
+    _pack[(max(padded, padded_size) // ROWS, len(matrices))](
         tuple(matrices),
-        tuple(each.pieces for each in packed),
+        tuple(packed),
         tuple(matrix.shape[1] for matrix in matrices),
-        tuple(each.width for each in packed),
+        tuple(each.shape[2] for each in packed),
         bias.contiguous(),
         packed_bias,
         rows[0].shape[0],
-        packed[0].pieces.shape[1],
+        padded,
         bias.shape[0],
-        packed_bias.shape[0],
+        padded_size,
         len(rows),
         len(matrices),
     )
-    return packed[: len(rows)], packed[len(rows) :], packed_bias
+    return packed, packed_bias
 
 
-@triton.jit(do_not_specialize=["n", "padded", "size", "padded_size"])
+@triton.jit(do_not_specialize=["n", "size"])
 def _pack(
     matrices,
     outs,
@@ -131,16 +120,14 @@ def _top(values):
 
 
 @triton.jit
-def load_pieces(
-    base_ptr, stride, first, column, ROWS: tl.constexpr, WIDTH: tl.constexpr, COLUMNS: tl.constexpr
-):  # fmt: skip
-    """The pieces of ROWS rows from `first` on of a packed matrix: COLUMNS of its WIDTH columns from `column` on."""
-    # What differs between steps is the same for all threads.
+def load_pieces(base_ptr, padded, first, column, ROWS: tl.constexpr, WIDTH: tl.constexpr, COLUMNS: tl.constexpr):
+    """The pieces of ROWS rows from `first` on of a packed matrix with `padded` rows: COLUMNS of its WIDTH columns
+    from `column` on."""
+    # Only the pointer to the first differs between the steps of a loop.
     base_ptr += tl.cast(first, tl.int64) * WIDTH + column
     places = tl.arange(0, ROWS)[:, None] * WIDTH + tl.arange(0, COLUMNS)[None, :]
-    return (
-        tl.load(base_ptr + places), tl.load(base_ptr + stride + places), tl.load(base_ptr + 2 * stride + places)
-    )  # fmt: skip
+    piece = tl.cast(padded, tl.int64) * WIDTH
+    return tl.load(base_ptr + places), tl.load(base_ptr + piece + places), tl.load(base_ptr + 2 * piece + places)
 
 
 @triton.jit
@@ -161,7 +148,7 @@ def add_product(sums, a, b):
 
 @triton.jit
 def product_tile(
-    a, a_ptr, a_stride, a_first, b, b_ptr, b_stride, b_first,
+    a, a_ptr, a_padded, a_first, b, b_ptr, b_padded, b_first,
     WIDTH: tl.constexpr, STEP: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """a·bᵀ [BLOCK_M, BLOCK_N] of consecutive rows of two packed matrices of WIDTH columns.
@@ -174,7 +161,7 @@ def product_tile(
         sums = add_product(sums, a, transposed(b))
     else:
         for column in range(0, WIDTH, STEP):
-            part = load_pieces(a_ptr, a_stride, a_first, column, BLOCK_M, WIDTH, STEP)
-            other = load_pieces(b_ptr, b_stride, b_first, column, BLOCK_N, WIDTH, STEP)
+            part = load_pieces(a_ptr, a_padded, a_first, column, BLOCK_M, WIDTH, STEP)
+            other = load_pieces(b_ptr, b_padded, b_first, column, BLOCK_N, WIDTH, STEP)
             sums = add_product(sums, part, transposed(other))
     return sums

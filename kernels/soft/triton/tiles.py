@@ -38,11 +38,11 @@ STAGES = 2
 
 def forward_tiles(d: int, width: int) -> Tiles:
     """Return tiles of the forward for packed matrices of d and `width` columns."""
-    widest = max(d, width)
     columns = {"d": d if d <= 128 else 32, "width": width, "out_d": d, "out_width": min(128, width)}
-    if widest <= 32:
-        return Tiles(64, 32, **columns, warps=4, registers=96 if widest == 16 else 128)
-    return Tiles(128, 32, **columns, warps=8, registers=128 if widest == 64 else 255)
+    if d == 128:  # rows fill so much shared memory that only one block fits
+        return Tiles(128, 32, **columns, warps=8, registers=255)
+    registers = 168 if d == width == 64 else {16: 96, 32: 128}.get(max(d, width), 255)
+    return Tiles(64, 32, **columns, warps=4, registers=registers)
 
 
 def rows_tiles(d: int, width: int) -> Tiles:
