@@ -72,7 +72,7 @@ def compiled(
     kernel: str, d: int, width: int, *, noisy: bool = True, sm: int = 90, dtype: str = "*fp32", **options: Any
 ) -> tuple[Any, tiles.Tiles]:
     function, choose = FUNCTIONS[kernel]
-    sizes = choose(d, width)
+    sizes = choose(d, width, sm == 90)
     constants = {"NOISY": noisy, "D": d, "V": width, **sizes.constants()}
     types, aligned = signature(function, constants, dtype)
     return compile_for(function, types, constants, sm, aligned=aligned, **sizes.options(), **options), sizes
@@ -123,16 +123,19 @@ def test_results_in_16_bits(dtype: str) -> None:
     fits(compiled("rows", 16, 16, dtype=dtype)[0], 90)
 
 
-def test_wider_matrices_take_the_widest_tiles() -> None:
+def resolved(sizes: tiles.Tiles) -> tiles.Tiles:
+    """Tiles without what only bounds the widths of matrices."""
+    return sizes._replace(out_d=0, out_width=0, d=min(sizes.d, 128), width=min(sizes.width, 128))
+
+
+@pytest.mark.parametrize("groups", [True, False])
+@pytest.mark.parametrize("kernel", FUNCTIONS)
+def test_wider_matrices_take_the_widest_tiles(kernel: str, groups: bool) -> None:
     """So the tests above see every configuration."""
-    for _, choose in FUNCTIONS.values():
-        for width in (384, 512, 2048):
-            for other in WIDTHS:
-                for pair in ((width, other), (other, width), (width, width)):
-                    narrow = (min(256, each) for each in pair)
-                    assert choose(*pair)._replace(out_d=0, out_width=0, width=0) == choose(*narrow)._replace(
-                        out_d=0, out_width=0, width=0
-                    )
+    _, choose = FUNCTIONS[kernel]
+    for widths in product((*WIDTHS, 384, 512, 2048), repeat=2):
+        narrow = (min(WIDTHS[-1], width) for width in widths)
+        assert resolved(choose(*widths, groups)) == resolved(choose(*narrow, groups))
 
 
 @pytest.mark.parametrize("dtype", ["*fp32", "*bf16"])
@@ -151,7 +154,7 @@ def test_pack(sm: int, dtype: str) -> None:
 
 def test_a_kernel_short_of_registers_is_seen_to_spill() -> None:
     function, choose = FUNCTIONS["codes"]
-    sizes = choose(16, 16)._replace(registers=96)
+    sizes = choose(16, 16, True)._replace(registers=96)
     constants = {"NOISY": True, "D": 16, "V": 16, **sizes.constants()}
     types, aligned = signature(function, constants, "*fp32")
     kernel = compile_for(function, types, constants, aligned=aligned, **sizes.options())

@@ -15,6 +15,7 @@ from quantizers.kernels.common.triton.noise import code_order, gumbel_tile, nois
 from quantizers.kernels.highest import reference as highest
 from quantizers.kernels.highest.triton import highest_score
 from quantizers.kernels.soft import reference as soft
+from quantizers.kernels.soft.triton import backward, forward
 from quantizers.kernels.soft.triton.backward import soft_codes_backward
 from quantizers.kernels.soft.triton.forward import soft_codes
 from tests.effort import examples
@@ -53,9 +54,11 @@ class Bounds:
         self.logits = torch.addmm(bias.double(), self.x, self.keys.T)
         rows = torch.arange(len(x))
         self.noisy = self.logits + (0.0 if seed is None else noise.gumbel_noise(seed, rows, self.size))
-        terms = x.shape[1] + 3  # D products, their sum and the bias
+        terms = x.shape[1] + 5  # D products, their sum, the bias, and the change of the base with its bias
         largest = torch.addmm(bias.double().abs(), self.x.abs(), self.keys.abs().T).amax(-1)
         self.logit = (terms * U + PRODUCT) * largest
+        # The sums' common shift is the largest noisy logit. It is added and subtracted again.
+        self.shift = 0.0 if seed is None else 8 * U * LARGEST_NOISE
         self.noisy_logit = self.logit + (0 if seed is None else NOISE * (1 + LARGEST_NOISE))
         # Relative, of y and p: the exponent in numerator and denominator, which exp, the sum over K codes and the
         # quotient round; twice, for what is of second order.
@@ -68,11 +71,11 @@ class Bounds:
 
     def divergence(self) -> Tensor:
         """Σ p ln p + ln K: each logit moves it by at most p |ln p + entropy|, in sum 2 ln K."""
-        return self.p * (2 * math.log(self.size) + 1)
+        return self.p * (2 * math.log(self.size) + 1) + self.shift
 
     def log_sums(self) -> Tensor:
         plain, scaled = self.logits.logsumexp(-1), (self.noisy * self.inverse).logsumexp(-1)
-        errors = [self.p + 4 * U * plain.abs(), self.y + 4 * U * scaled.abs()]
+        errors = [self.p + 4 * U * plain.abs() + self.shift, self.y + 4 * U * scaled.abs()]
         return torch.stack(errors, -1)
 
     def gradients(self, g: Tensor, c: Tensor) -> list[Tensor]:
@@ -136,6 +139,16 @@ def assert_soft(inputs: list[Tensor | None], gradients: list[Tensor]) -> None:
 def test_soft_codes_and_gradients(n: int, size: int, d: int, width: int, seed: int | None) -> None:
     """One tile and several of rows, codes, channels of x and channels of values; any 64 bits of seed."""
     assert_soft(*problem(n, size, d, width, seed))
+
+
+@pytest.mark.parametrize("groups", [True, False])
+@pytest.mark.parametrize(("n", "size", "d", "width"), [(130, 70, 5, 3), (3, 40, 40, 130), (20, 33, 150, 65)])
+def test_tiles_of_any_device(
+    n: int, size: int, d: int, width: int, groups: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (forward, backward):
+        monkeypatch.setattr(module, "has_warp_groups", lambda _: groups)
+    assert_soft(*problem(n, size, d, width, 11))
 
 
 @examples(10)

@@ -28,9 +28,9 @@ from quantizers.kernels.soft.triton.pieces import (
     product_tile,
     split,
 )
-from quantizers.kernels.soft.triton.tiles import code_tiles, rows_tiles
+from quantizers.kernels.soft.triton.tiles import code_tiles, has_warp_groups, rows_tiles
 
-PROGRAMS = 2  # of the code kernel per multiprocessor, if the codes alone give fewer
+PROGRAMS = 6  # of the code kernel per multiprocessor, which runs two or three at a time, unless rows are fewer
 TERMS = 5
 _CHUNK = tl.constexpr(16)  # channels of a step of `_row_dots`
 
@@ -123,7 +123,7 @@ def soft_codes_backward(
 def _rows(problem: Problem, saved: Saved, sizes: Sizes, noisy: bool, x_gradient: Tensor) -> None:
     """Store the gradient of x [N, D], and the terms of rows."""
     d, width = problem.x.shape[2], problem.values.shape[2]
-    tiles = rows_tiles(d, width)
+    tiles = rows_tiles(d, width, has_warp_groups(problem.x.device))
     _rows_kernel[(triton.cdiv(sizes.n, tiles.rows), d // tiles.out_d)](
         problem,
         saved,
@@ -142,7 +142,7 @@ def _codes(problem: Problem, sizes: Sizes, noisy: bool) -> tuple[Tensor, Tensor,
     n, size, d, width, *_ = sizes
     device = problem.x.device
     packed_d, packed_width = problem.x.shape[2], problem.values.shape[2]
-    tiles = code_tiles(packed_d, packed_width)
+    tiles = code_tiles(packed_d, packed_width, has_warp_groups(device))
     blocks = triton.cdiv(size, tiles.codes)
     outs = max(packed_d // tiles.out_d, packed_width // tiles.out_width)
     row_blocks = triton.cdiv(n, tiles.rows)

@@ -17,7 +17,7 @@ from quantizers.kernels.soft.triton.pieces import (
     product_tile,
     split,
 )
-from quantizers.kernels.soft.triton.tiles import forward_tiles
+from quantizers.kernels.soft.triton.tiles import forward_tiles, has_warp_groups
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
@@ -56,7 +56,7 @@ def soft_codes(
         packed, packed_bias = pack([x], [keys, values], bias)
         packed_x, packed_keys, packed_values = packed
         d, v = packed_x.shape[2], packed_values.shape[2]
-        tiles = forward_tiles(d, v)
+        tiles = forward_tiles(d, v, has_warp_groups(x.device))
         _forward_kernel[(triton.cdiv(n, tiles.rows), v // tiles.out_width)](
             packed_x,
             packed_keys,
