@@ -69,13 +69,18 @@ def signature(function: Any, constants: dict[str, Any], dtype: str) -> tuple[dic
 
 
 def compiled(
-    kernel: str, d: int, width: int, *, noisy: bool = True, sm: int = 90, dtype: str = "*fp32", **options: Any
+    kernel: str, d: int, width: int, /, noisy: bool = True, sm: int = 90, dtype: str = "*fp32", **sizes: int
 ) -> tuple[Any, tiles.Tiles]:
+    """The kernel for packed matrices of d and width columns, and its tiles.
+
+    Args:
+        sizes: integer arguments of the kernel that are constants.
+    """
     function, choose = FUNCTIONS[kernel]
-    sizes = choose(d, width, sm == 90)
-    constants = {"NOISY": noisy, "D": d, "V": width, **sizes.constants()}
+    chosen = choose(d, width, sm == 90)
+    constants = {"NOISY": noisy, "D": d, "V": width, **chosen.constants(), **sizes}
     types, aligned = signature(function, constants, dtype)
-    return compile_for(function, types, constants, sm, aligned=aligned, **sizes.options(), **options), sizes
+    return compile_for(function, types, constants, sm, aligned=aligned, **chosen.options()), chosen
 
 
 def fits(kernel: Any, sm: int, registers: int = 255) -> None:
@@ -121,6 +126,17 @@ def test_matrices_of_two_widths(kernel: str, d: int, width: int, noisy: bool, sm
 @pytest.mark.parametrize("dtype", ["*bf16", "*fp16"])
 def test_results_in_16_bits(dtype: str) -> None:
     fits(compiled("rows", 16, 16, dtype=dtype)[0], 90)
+
+
+@pytest.mark.parametrize("sizes", [{"d": 1}, {"width": 1}, {"d": 1, "width": 1}], ids=str)
+@pytest.mark.parametrize("kernel", FUNCTIONS)
+def test_one_channel(kernel: str, sizes: dict[str, int]) -> None:
+    """The one size that a launch turns into a constant."""
+    function = FUNCTIONS[kernel][0]
+    fits(
+        compiled(kernel, 16, 16, **{name: size for name, size in sizes.items() if name in function.arg_names})[0],
+        90,
+    )
 
 
 def resolved(sizes: tiles.Tiles) -> tiles.Tiles:
