@@ -16,7 +16,8 @@ FUNCTIONS = {
     "rows": (backward._rows_kernel, tiles.rows_tiles),
     "codes": (backward._codes_kernel, tiles.code_tiles),
 }
-WIDTHS = (16, 32, 64, 128, 256)  # of packed matrices; wider ones have the tiles of the widest here
+WIDTHS = (16, 32, 64, 128, 256)  # of packed matrices
+WIDEST = 384  # still wider ones have its tiles
 
 # With noise on sm_90, at most so many registers a thread, and instructions a (row, code) pair in the main loop, by
 # kernel and width of both matrices: all instructions, since each takes an issue slot. The bounds are what triton
@@ -35,6 +36,7 @@ BOUNDS: dict[tuple[str, int], tuple[int, float]] = {
     ("codes", 32): (255, 73.4),
     ("codes", 64): (255, 81.6),
 }
+PAIRS = [pair for pair in product(WIDTHS, WIDTHS) if pair[0] != pair[1]] + [(256, WIDEST)]
 PACKED = ("x", "keys", "values")  # and the gradient of the value in `problem`
 
 
@@ -108,7 +110,7 @@ def test_registers_and_instructions_of_a_pair(kernel: str, width: int) -> None:
 
 @pytest.mark.parametrize("sm", [90, pytest.param(80, marks=pytest.mark.long)])
 @pytest.mark.parametrize("noisy", [True, False])
-@pytest.mark.parametrize(("d", "width"), [(16, 16), (32, 32), (64, 64), (128, 128), (256, 256)])
+@pytest.mark.parametrize(("d", "width"), [(width, width) for width in (*WIDTHS, WIDEST)])
 @pytest.mark.parametrize("kernel", FUNCTIONS)
 def test_matrices_of_one_width(kernel: str, d: int, width: int, noisy: bool, sm: int) -> None:
     fits(compiled(kernel, d, width, noisy=noisy, sm=sm)[0], sm)
@@ -117,7 +119,7 @@ def test_matrices_of_one_width(kernel: str, d: int, width: int, noisy: bool, sm:
 @pytest.mark.long
 @pytest.mark.parametrize("sm", CAPABILITIES)
 @pytest.mark.parametrize("noisy", [True, False])
-@pytest.mark.parametrize(("d", "width"), [pair for pair in product(WIDTHS, WIDTHS) if pair[0] != pair[1]])
+@pytest.mark.parametrize(("d", "width"), PAIRS)
 @pytest.mark.parametrize("kernel", FUNCTIONS)
 def test_matrices_of_two_widths(kernel: str, d: int, width: int, noisy: bool, sm: int) -> None:
     fits(compiled(kernel, d, width, noisy=noisy, sm=sm)[0], sm)
@@ -149,8 +151,8 @@ def resolved(sizes: tiles.Tiles) -> tiles.Tiles:
 def test_wider_matrices_take_the_widest_tiles(kernel: str, groups: bool) -> None:
     """So the tests above see every configuration."""
     _, choose = FUNCTIONS[kernel]
-    for widths in product((*WIDTHS, 384, 512, 2048), repeat=2):
-        narrow = (min(WIDTHS[-1], width) for width in widths)
+    for widths in product((*WIDTHS, WIDEST, 512, 2048), repeat=2):
+        narrow = (min(WIDEST, width) for width in widths)
         assert resolved(choose(*widths, groups)) == resolved(choose(*narrow, groups))
 
 

@@ -57,7 +57,7 @@ def forward_tiles(d: int, width: int, groups: bool) -> Tiles:
     columns = {"d": d if d <= 128 else 32, "width": width, "out_d": d, "out_width": min(128, width)}
     if d == 128:  # a row takes so much shared memory that only one block fits
         return Tiles(128, 32, **columns, warps=8, registers=255)
-    registers = {16: 96, 32: 128}.get(max(d, width), 240)
+    registers = {16: 96, 32: 128}.get(max(d, width), 255 if d < 128 else 240)
     return Tiles(64, 32, **columns, warps=4, registers=168 if d == width == 64 else registers)
 
 
@@ -71,17 +71,20 @@ def rows_tiles(d: int, width: int, groups: bool) -> Tiles:
         "out_d": min(128, d),
         "out_width": width,
     }
-    registers = {16: 128, 32: 168, 64: 168, 128: 255}.get(max(d, width), 232)
+    registers = {16: 128, 32: 168, 64: 168, 128: 255}.get(max(d, width), 240)
     return Tiles(64, 32, **columns, warps=4, registers=registers)
 
 
 def code_tiles(d: int, width: int, groups: bool) -> Tiles:
     """Return tiles of the backward over codes; arguments as for `forward_tiles`."""
     if not groups:
-        return _small_tiles(d, width, 32)._replace(rows=32, codes=64)
+        step = 32 if d == width else 16
+        return _small_tiles(d, width, 32)._replace(rows=32, codes=64, d=min(step, d), width=min(step, width))
+    step = 32 if d == width <= 256 else 16
     columns = {
-        "d": d if d <= 64 else 32,
-        "width": width if width <= 64 else 32,
+        "d": d if d <= 64 else step,
+        # ptxas 12.8 forgets to set the address of an operand if 32 columns stay beside longer rows of keys.
+        "width": width if width <= 64 and not (width == 32 and d > 64) else step,
         "out_d": min(64, d),
         "out_width": min(64, width),
     }
