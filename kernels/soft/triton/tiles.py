@@ -77,10 +77,9 @@ def rows_tiles(d: int, width: int, groups: bool) -> Tiles:
 
 def code_tiles(d: int, width: int, groups: bool) -> Tiles:
     """Return tiles of the backward over codes; arguments as for `forward_tiles`."""
-    if not groups:
-        step = 32 if d == width else 16
-        return _small_tiles(d, width, 32)._replace(rows=32, codes=64, d=min(step, d), width=min(step, width))
     step = 32 if d == width <= 256 else 16
+    if not groups:
+        return _small_tiles(d, width, 32)._replace(rows=32, codes=64, d=min(step, d), width=min(step, width))
     columns = {
         "d": d if d <= 64 else step,
         # ptxas 12.8 forgets to set the address of an operand if 32 columns stay beside longer rows of keys.
