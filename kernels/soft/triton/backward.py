@@ -99,7 +99,7 @@ def soft_codes_backward(
     saved = Saved(*(tensor.contiguous() for tensor in results))
     packed, packed_bias = pack([x, saved.value_gradient], [keys, values], bias)
     packed_x, packed_gradient, packed_keys, packed_values = packed
-    sizes = Sizes(n, *keys.shape, values.shape[1], packed_x.shape[1], packed_keys.shape[1])
+    sizes = Sizes(n, keys.shape[0], d, values.shape[1], packed_x.shape[1], packed_keys.shape[1])
     problem = Problem(
         packed_x,
         packed_keys,

@@ -26,7 +26,7 @@ def padded_width(columns: int) -> int:
     """Return how many columns a packed matrix has."""
     if columns <= PADDING:
         return max(16, int(triton.next_power_of_2(columns)))
-    return triton.cdiv(columns, PADDING) * PADDING
+    return int(triton.cdiv(columns, PADDING)) * PADDING
 
 
 def pack(rows: list[Tensor], codes: list[Tensor], bias: Tensor) -> tuple[list[Tensor], Tensor]:
