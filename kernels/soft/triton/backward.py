@@ -20,6 +20,7 @@ from torch import Tensor
 from quantizers.kernels.common.triton.device import device_properties
 from quantizers.kernels.common.triton.loads import load_tile, store_tile
 from quantizers.kernels.common.triton.noise import LOG_2_OF_LOG_2, binary_gumbel_tile, code_order
+from quantizers.kernels.common.triton.replay import launched, replayed
 from quantizers.kernels.soft.triton.forward import LN_2, LOG2_E, NEVER, check_dtypes, sum_by_thread
 from quantizers.kernels.soft.triton.pieces import (
     add_product,
@@ -69,7 +70,7 @@ class Sizes(NamedTuple):
     padded_size: int  # S
 
 
-@torch.no_grad()
+@replayed()
 def soft_codes_backward(
     value_gradient: Tensor,
     divergence_gradient: Tensor,
@@ -108,7 +109,7 @@ def soft_codes_backward(
         packed_gradient,
         temperature,
         temperature if seed is None else seed,
-        torch.empty(TERMS, sizes.padded, device=x.device),
+        torch.empty(TERMS, sizes.padded, dtype=torch.float32, device=x.device),
     )
     noisy = seed is not None
     x_gradient = torch.empty(n, d, dtype=x.dtype, device=x.device)
@@ -149,7 +150,7 @@ def _codes(problem: Problem, sizes: Sizes, noisy: bool) -> tuple[Tensor, Tensor,
     splits = max(1, min(PROGRAMS * device_properties(device).multiprocessors // (blocks * outs), row_blocks))
     span = triton.cdiv(row_blocks, splits) * tiles.rows
     splits = triton.cdiv(n, span)
-    sums = torch.empty(splits, size * (d + 1 + width), device=device)
+    sums = torch.empty(splits, size * (d + 1 + width), dtype=torch.float32, device=device)
     _codes_kernel[(blocks, splits, outs)](
         problem,
         sums,
@@ -166,6 +167,7 @@ def _codes(problem: Problem, sizes: Sizes, noisy: bool) -> tuple[Tensor, Tensor,
     return keys.view(size, d), bias, values.view(size, width)
 
 
+@launched
 @triton.jit(do_not_specialize=["n", "codebook_size"])
 def _rows_kernel(
     problem,
@@ -228,6 +230,7 @@ def _rows_kernel(
     store_tile(x_gradient_ptr + rows * d, rows < n, channel, d, 1, result, OUT_D)
 
 
+@launched
 @triton.jit(do_not_specialize=["n", "codebook_size", "span"])
 def _codes_kernel(
     problem,

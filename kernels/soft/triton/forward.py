@@ -10,6 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from quantizers.kernels.common.triton.noise import LOG_2_OF_LOG_2, binary_gumbel_tile, code_order
+from quantizers.kernels.common.triton.replay import launched, replayed
 from quantizers.kernels.soft.triton.pieces import (
     add_product,
     load_pieces,
@@ -25,7 +26,7 @@ NEVER = tl.constexpr(-1000.0)  # 2 to this power is zero
 _NO_CODE = tl.constexpr(2**31 - 1)
 
 
-@torch.no_grad()
+@replayed()
 def soft_codes(
     x: Tensor, keys: Tensor, bias: Tensor, values: Tensor, temperature: Tensor, seed: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -49,9 +50,10 @@ def soft_codes(
     """
     check_dtypes(x=x, keys=keys, bias=bias, values=values)
     n, (size, width) = x.shape[0], values.shape
-    value = torch.empty(n, width, device=x.device)
+    value = torch.empty(n, width, dtype=torch.float32, device=x.device)
     indices = torch.empty(n, dtype=torch.int64, device=x.device)
-    divergence, log_sums = torch.empty(n, device=x.device), torch.empty(n, 2, device=x.device)
+    divergence = torch.empty(n, dtype=torch.float32, device=x.device)
+    log_sums = torch.empty(n, 2, dtype=torch.float32, device=x.device)
     if n:
         packed, packed_bias = pack([x], [keys, values], bias)
         packed_x, packed_keys, packed_values = packed
@@ -91,6 +93,7 @@ def check_dtypes(**tensors: Tensor) -> None:
             )
 
 
+@launched
 @triton.jit(do_not_specialize=["n", "codebook_size"])
 def _forward_kernel(
     x_ptr,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from quantizers.kernels.common.triton.loads import load_tile
 from quantizers.kernels.common.triton.noise import code_order
+from quantizers.kernels.common.triton.replay import launched
 
 PIECES = 3
 PADDING = 128  # packed rows, and columns beyond so many, are a multiple of this
@@ -44,7 +45,7 @@ def pack(rows: list[Tensor], codes: list[Tensor], bias: Tensor) -> tuple[list[Te
         shape = PIECES, triton.cdiv(matrix.shape[0], PADDING) * PADDING, padded_width(matrix.shape[1])
         packed.append(torch.empty(shape, dtype=dtype, device=bias.device))
     padded, padded_size = packed[0].shape[1], packed[-1].shape[1]
-    packed_bias = torch.empty(padded_size, device=bias.device)
+    packed_bias = torch.empty(padded_size, dtype=torch.float32, device=bias.device)
     _pack[(max(padded, padded_size) // ROWS, len(matrices))](
         tuple(matrices),
         tuple(packed),
@@ -62,6 +63,7 @@ def pack(rows: list[Tensor], codes: list[Tensor], bias: Tensor) -> tuple[list[Te
     return packed, packed_bias
 
 
+@launched
 @triton.jit(do_not_specialize=["n", "size"])
 def _pack(
     matrices,
