@@ -163,7 +163,9 @@ def _codes(problem: Problem, sizes: Sizes, noisy: bool) -> tuple[Tensor, Tensor,
         **tiles.options(),
     )
     total = sums.sum(0) if splits > 1 else sums[0]
-    keys, values, bias = total.split([size * d, size * width, size])
+    # Copies, since the results of an operation must not share memory.
+    split_copy = torch.ops.aten.split_with_sizes_copy.default
+    keys, values, bias = split_copy(total, [size * d, size * width, size])
     return keys.view(size, d), bias, values.view(size, width)
 
 
