@@ -178,7 +178,7 @@ def _is_watched() -> bool:
 
 
 def _kind_of(arguments: Sequence[Any]) -> Hashable | None:
-    """Return what calls have in common that can share a graph, or None if these arguments cannot be recorded."""
+    """Return what calls have in common that can share a program; None if these arguments cannot be recorded."""
     kind: list[Any] = []
     for argument in arguments:
         if type(argument) in _PLAIN:
@@ -194,7 +194,7 @@ def _kind_of(arguments: Sequence[Any]) -> Hashable | None:
 def _record(function: Callable[..., Any], arguments: Sequence[Any]) -> tuple[Any, Replay | None]:
     """Return the result of a call, and a function that repeats it, if there can be one."""
     tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
-    if len(set(map(id, tensors))) < len(tensors):  # a graph could not tell them apart
+    if len(set(map(id, tensors))) < len(tensors):  # a program could not tell them apart
         return function(*arguments), None
     recorder = _Recorder(arguments)
     _active.recorder = recorder
