@@ -32,6 +32,7 @@ from tests.cases import (
     seeded,
     state_of,
 )
+from tests.default_dtype import default_dtype
 from tests.robustness.test_checkpoints import assert_continue_alike, trained
 
 FILES = {"config.json", "model.safetensors"}
@@ -89,11 +90,8 @@ def test_float64_stays(name: str, tmp_path: Path) -> None:
 def test_a_part_in_float64_stays_so_and_the_default_dtype_does_not_matter(tmp_path: Path) -> None:
     quantizer = ResidualQuantizer(4, [VectorQuantizer(4, 8), EMAVectorQuantizer(4, 8).double()])
     quantizers.save(quantizer, tmp_path)
-    torch.set_default_dtype(torch.float64)
-    try:
+    with default_dtype(torch.float64):
         loaded = quantizers.load(tmp_path)
-    finally:
-        torch.set_default_dtype(torch.float32)
     assert {n: t.dtype for n, t in state_of(loaded).items()} == {
         n: t.dtype for n, t in state_of(quantizer).items()
     }

@@ -1,28 +1,16 @@
 """State is float32, whoever builds a quantizer, casts it, or fills it."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 import torch
 from torch import nn
 
 from quantizers import MultiScaleQuantizer, Quantizer, SimVQ, VectorQuantizer
 from tests.cases import Case, assert_same_state, batch, every_case, seeded, state_of
+from tests.default_dtype import default_dtype
 
 pytestmark = pytest.mark.methods
 
 halves = pytest.mark.parametrize("half", [torch.bfloat16, torch.float16], ids=str)
-
-
-@contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 def built_under(case: Case, dtype: torch.dtype) -> Quantizer:

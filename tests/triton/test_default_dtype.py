@@ -1,25 +1,13 @@
 """PyTorch's default dtype, which some libraries change while they build a model, changes no result."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 import torch
 
+from tests.default_dtype import default_dtype
 from tests.triton.calls import CALLS, assert_equal, copied
 from tests.triton.interpreter import runs_kernels
 
 pytestmark = runs_kernels
-
-
-@contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
