@@ -22,9 +22,8 @@ from quantizers.kernels.nearest.triton.precision import ACCUMULATION, is_exact
 from quantizers.kernels.nearest.triton.pruned.order import orders
 from quantizers.kernels.nearest.triton.search import search
 from quantizers.kernels.nearest.triton.settle import settle
-from quantizers.kernels.nearest.triton.tiles import BLOCK_N, Layout, Search, Tiles, bound, layout, tiles_of, tuned
-from quantizers.kernels.nearest.triton.tuning import order_for
-from quantizers.kernels.nearest.triton.tuning import tune as tune_search
+from quantizers.kernels.nearest.triton.tiles import BLOCK_N, Layout, Tiles, bound, layout, tiles_of, tuned
+from quantizers.kernels.nearest.triton.tuning import order_for, tune, use
 from quantizers.kernels.rotation.operation import rotate_grad
 from quantizers.kernels.soft.operation import soft_codes
 from quantizers.kernels.sums.operation import code_sums, ema_code_sums
@@ -73,15 +72,15 @@ def measured_ways(x: Tensor, codebook: Tensor, repetitions: int) -> tuple[dict[s
 
     Returns: by way, the milliseconds, and the rows whose index or distance is not, bit for bit, that of the first.
     """
-    times, properties = tune_search(x, codebook, repetitions), search_of(x, codebook)
+    times, properties = tune(x, codebook, repetitions), search_of(x, codebook)
+    order = order_for(properties, codebook)
     milliseconds: dict[str, float] = {}
     different: dict[str, int] = {}
     first: tuple[Tensor, Tensor] | None = None
     try:
         for way in times:
-            tuned[properties] = way.programs
-            with pruned(x, codebook) if way.pruned else _all_codes(properties):
-                found = nearest_code(x, codebook)
+            use(properties, way, order)
+            found = nearest_code(x, codebook)
             first = first or found
             changed = (found[0] != first[0]) | (found[1] != first[1])
             name = f"{way.programs} programs a multiprocessor, {'pruned' if way.pruned else 'all codes'}"
@@ -90,13 +89,6 @@ def measured_ways(x: Tensor, codebook: Tensor, repetitions: int) -> tuple[dict[s
         tuned.pop(properties, None)
         orders.pop(properties, None)
     return milliseconds, different
-
-
-@contextlib.contextmanager
-def _all_codes(properties: Search) -> Iterator[None]:
-    """Let searches of these properties compare all codes, whatever was tuned."""
-    orders.pop(properties, None)
-    yield
 
 
 class Decided(NamedTuple):

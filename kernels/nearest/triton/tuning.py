@@ -55,11 +55,11 @@ def tune(x: Tensor, codebook: Tensor, repetitions: int = 5) -> dict[Choice, floa
         order = order_for(search, codebook) if compute_dtype(x, codebook) != torch.float64 else None
         ways = (False, True) if order is not None else (False,)
         for choice in [Choice(programs, pruned) for pruned in ways for programs in PROGRAMS]:
-            _use(search, choice, order)
+            use(search, choice, order)
             nearest_code(x, codebook)  # compiles
             run = _captured(x, codebook) if x.is_cuda else lambda: nearest_code(x, codebook)
             times[choice] = statistics.median(_milliseconds(run, x.device) for _ in range(repetitions))
-    _use(search, min(times, key=lambda choice: times[choice]), order)
+    use(search, min(times, key=lambda choice: times[choice]), order)
     return times
 
 
@@ -69,7 +69,8 @@ def order_for(search: Search, codebook: Tensor) -> CodeOrder:
     return build_order(codebook, leaf_of(tiles_of(search, cut), cut))
 
 
-def _use(search: Search, choice: Choice, order: CodeOrder | None) -> None:
+def use(search: Search, choice: Choice, order: CodeOrder | None) -> None:
+    """Run searches of these properties in this way from now on, in this order of the codes if it is pruned."""
     tuned[search] = choice.programs
     orders.pop(search, None)
     if choice.pruned and order is not None:
