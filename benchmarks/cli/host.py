@@ -8,7 +8,7 @@ from rich.console import Console
 
 from benchmarks.cli.common import Out
 from benchmarks.cli.exits import make_writable, sentences
-from benchmarks.files import write_json
+from benchmarks.files import write_json, write_text
 from benchmarks.host.report import sheet
 from benchmarks.host.run import run
 from benchmarks.kernels.progress import bar
@@ -26,5 +26,5 @@ def command(
         with bar(console, rounds) as on_start:
             result = run(rounds, lambda: on_start("calls"))
         write_json(out / "host.json", result)
-        (out / "host.md").write_text("\n".join(markdown_rows(sheet(result))) + "\n")
+        write_text(out / "host.md", "\n".join(markdown_rows(sheet(result))) + "\n")
     console.print(rich_table(sheet(result)))

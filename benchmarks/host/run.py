@@ -73,20 +73,20 @@ def run(rounds: int, on_round: Callable[[], None] = lambda: None) -> dict[str, A
 
 
 def _rows(launches: Iterator[int], rounds: int, on_round: Callable[[], None]) -> Iterator[dict[str, Any]]:
-    works = {call.name: _untimed_setup(call.prepare(*draw(SHAPE, torch.device("cpu")))) for call in calls()}
+    measured = calls()
+    works = {call.name: _untimed_setup(call.prepare(*draw(SHAPE, torch.device("cpu")))) for call in measured}
     for work in works.values():
         for _ in range(FIRST + 1):
             work()
     samples: dict[tuple[str, bool], list[float]] = {}
-    order = random.Random(0)
+    order, turns = random.Random(0), [(call.name, replays) for call in measured for replays in _ways(call)]
     for _ in range(rounds):
-        turns = [(call.name, replays) for call in calls() for replays in _ways(call)]
         order.shuffle(turns)
         for name, replays in turns:
             with _way(replays):
                 samples.setdefault((name, replays), []).append(_microseconds(works[name]))
         on_round()
-    for call in calls():
+    for call in measured:
         before = next(launches)
         works[call.name]()
         row: dict[str, Any] = {"name": call.name, "against": call.peer, "launches": next(launches) - before - 1}
