@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from quantizers.kernels.common import noise
-from quantizers.kernels.common.triton.noise import code_order, gumbel_tile, noise_words
+from quantizers.kernels.common.triton.noise import LOG_2_OF_LOG_2, binary_gumbel_tile, code_order, noise_words
 from quantizers.kernels.highest import reference as highest
 from quantizers.kernels.highest.triton import highest_score
 from quantizers.kernels.soft import reference as soft
 from quantizers.kernels.soft.triton import backward, forward
 from quantizers.kernels.soft.triton.backward import soft_codes_backward
-from quantizers.kernels.soft.triton.forward import soft_codes
+from quantizers.kernels.soft.triton.forward import LN_2, soft_codes
 from tests.effort import examples
 from tests.triton.interpreter import device, runs_kernels
 
@@ -284,7 +284,8 @@ def _noise_kernel(
     seed = tl.load(seed_ptr)
     places = tl.arange(0, N)[:, None] * K + code_order(tl.arange(0, K))[None, :]
     tl.store(words_ptr + places, noise_words(seed, row, first, N, K, WARPS).to(tl.int64))
-    tl.store(noise_ptr + places, gumbel_tile(seed, row, first, N, K, WARPS))
+    binary = binary_gumbel_tile(seed, row, first, N, K, WARPS)
+    tl.store(noise_ptr + places, (binary - LOG_2_OF_LOG_2) * LN_2)
 
 
 @example(seed=273071, row=12345, first=32, shape=(64, 32, 4))
@@ -296,7 +297,7 @@ def _noise_kernel(
     shape=st.sampled_from([(16, 16, 1), (64, 32, 4), (64, 64, 8), (128, 32, 4), (128, 32, 8)]),
 )
 def test_noise_is_the_reference_s(seed: int, row: int, first: int, shape: tuple[int, int, int]) -> None:
-    """Words bit for bit; the noise within the bound of `gumbel_tile`."""
+    """Words bit for bit; the noise within the bound of `binary_gumbel_tile`."""
     n, size, warps = shape
     words = torch.empty(n, size, dtype=torch.int64, device=device())
     drawn = torch.empty(n, size, device=device())

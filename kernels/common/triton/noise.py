@@ -29,18 +29,6 @@ LOG_2_OF_LOG_2 = tl.constexpr(math.log2(math.log(2)))
 
 
 @triton.jit
-def gumbel_tile(
-    seed, first_row, first_code, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, WARPS: tl.constexpr
-):  # fmt: skip
-    """Noise G [BLOCK_N, BLOCK_K] float32; arguments and order as for `noise_words`.
-
-    The absolute error is at most 2⁻²⁰ (1 + |G|): see `binary_gumbel_tile`.
-    """
-    binary = binary_gumbel_tile(seed, first_row, first_code, BLOCK_N, BLOCK_K, WARPS)
-    return (binary - LOG_2_OF_LOG_2) * 0.6931471805599453
-
-
-@triton.jit
 def binary_gumbel_tile(
     seed, first_row, first_code, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, WARPS: tl.constexpr
 ):  # fmt: skip
