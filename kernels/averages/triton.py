@@ -12,7 +12,8 @@ from torch import Tensor
 from quantizers.kernels.averages.reference import LARGEST_ROUNDING
 from quantizers.kernels.common.triton.division import divide
 from quantizers.kernels.common.triton.loads import converted, load_tile, store_tile
-from quantizers.kernels.common.triton.replay import launched, replayed
+from quantizers.kernels.common.triton.recording import launched
+from quantizers.kernels.common.triton.replay import replayed
 from quantizers.kernels.sums.triton import gathered_sums
 
 CODES = 32  # codes of a program

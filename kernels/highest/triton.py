@@ -6,7 +6,8 @@ import triton.language as tl
 from torch import Tensor
 
 from quantizers.kernels.common.triton.loads import load_tile
-from quantizers.kernels.common.triton.replay import launched, replayed
+from quantizers.kernels.common.triton.recording import launched
+from quantizers.kernels.common.triton.replay import replayed
 from quantizers.kernels.common.vectors import compute_dtype
 from quantizers.kernels.nearest.reference import relative_error
 

@@ -7,7 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quantizers.kernels.common.triton.replay import launched, replayed
+from quantizers.kernels.common.triton.recording import launched
+from quantizers.kernels.common.triton.replay import replayed
 from quantizers.kernels.k_nearest.reference import first_by_score, in_blocks
 from quantizers.kernels.nearest import reference as nearest
 from quantizers.kernels.nearest.reference import Packed

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from quantizers.kernels.common.constants import LARGEST_LEVEL_MARGIN, LEVEL_MARGIN
 from quantizers.kernels.common.triton.division import divide
-from quantizers.kernels.common.triton.replay import launched, replayed
+from quantizers.kernels.common.triton.recording import launched
+from quantizers.kernels.common.triton.replay import replayed
 
 TILE = 1024  # elements of z per program
 _LEVEL_MARGIN = tl.constexpr(LEVEL_MARGIN)

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from quantizers.kernels.common.constants import LARGEST_RATIO, OPPOSITE
 from quantizers.kernels.common.triton.loads import load_tile, store_tile
-from quantizers.kernels.common.triton.replay import launched, replayed
+from quantizers.kernels.common.triton.recording import launched
+from quantizers.kernels.common.triton.replay import replayed
 
 TILE = 1024  # elements of each input in the registers of one program with four warps, in float64
 LARGEST_ROW = 2048  # most channels of a row in registers; a program loops over longer rows

@@ -8,7 +8,8 @@ import triton.language as tl
 from torch import Tensor
 
 from quantizers.kernels.common.triton.loads import converted, load_tile, store_tile
-from quantizers.kernels.common.triton.replay import launched, replayed
+from quantizers.kernels.common.triton.recording import launched
+from quantizers.kernels.common.triton.replay import replayed
 from quantizers.kernels.common.vectors import compute_dtype
 
 TILE = 1024  # elements of a program's tile

@@ -24,7 +24,8 @@ import triton.language as tl
 from torch import Tensor
 
 from quantizers.kernels.common.triton.loads import converted, load_tile
-from quantizers.kernels.common.triton.replay import launched, replayed
+from quantizers.kernels.common.triton.recording import launched
+from quantizers.kernels.common.triton.replay import replayed
 from quantizers.kernels.common.vectors import compute_dtype
 
 PIECE = 128  # most sorted rows that one program sums; longer runs are cut

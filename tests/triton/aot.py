@@ -21,7 +21,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from quantizers.kernels.common.triton.replay import Launched
+from quantizers.kernels.common.triton.recording import Launched
 
 SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024}  # bytes a block may use at most
 CAPABILITIES = tuple(SHARED_MEMORY)

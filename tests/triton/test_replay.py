@@ -20,8 +20,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from quantizers import kernels
-from quantizers.kernels.common.triton import replay
-from quantizers.kernels.common.triton.replay import Launched, Replayed, launched, replayed
+from quantizers.kernels.common.triton import recording, replay
+from quantizers.kernels.common.triton.recording import Launched, launched
+from quantizers.kernels.common.triton.replay import Replayed, replayed
 from quantizers.kernels.nearest.triton import nearest
 from quantizers.kernels.soft.triton import forward as soft
 from tests.triton.calls import CALLS, assert_equal, copied, draw
@@ -209,7 +210,7 @@ def test_recording_keeps_no_tensor_alive() -> None:
 
 
 def test_a_call_that_allocates_much_is_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replay, "MOST_MEMORY", 4 * 64)
+    monkeypatch.setattr(recording, "MOST_MEMORY", 4 * 64)
     scaled = replayed()(_scaled)
     with counted(scaled) as runs:
         for size in (64, 65):

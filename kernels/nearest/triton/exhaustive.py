@@ -15,7 +15,7 @@ from torch import Tensor
 from quantizers.kernels.common.constants import EXTRA_ROUNDINGS, ROUNDOFF_FLOAT64
 from quantizers.kernels.common.triton.device import device_properties
 from quantizers.kernels.common.triton.loads import load_tile
-from quantizers.kernels.common.triton.replay import launched
+from quantizers.kernels.common.triton.recording import launched
 from quantizers.kernels.common.vectors import compute_dtype
 from quantizers.kernels.nearest.triton.frame import Frame
 from quantizers.kernels.nearest.triton.lookup import Found, distance_limit, look_up

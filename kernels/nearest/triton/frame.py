@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from quantizers.kernels.common.triton.loads import load_tile
-from quantizers.kernels.common.triton.replay import launched
+from quantizers.kernels.common.triton.recording import launched
 
 WIDEST = 256  # channels of a code that stay in registers, so that it is read once
 TILE = 2048  # elements of a tile of codes

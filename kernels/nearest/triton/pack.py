@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from quantizers.kernels.common.triton.loads import load_tile
-from quantizers.kernels.common.triton.replay import launched
+from quantizers.kernels.common.triton.recording import launched
 from quantizers.kernels.nearest.triton.frame import Frame
 from quantizers.kernels.nearest.triton.tiles import BIAS_COLUMNS, Layout, Tiles, round_up
 

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quantizers.kernels.common.triton.replay import launched
+from quantizers.kernels.common.triton.recording import launched
 from quantizers.kernels.nearest.triton.minima import combine_columns, empty_state, insert
 from quantizers.kernels.nearest.triton.pack import PackedCodes, PackedRows
 from quantizers.kernels.nearest.triton.tiles import CLASSES, Layout, Tiles

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quantizers.kernels.common.triton.replay import launched
+from quantizers.kernels.common.triton.recording import launched
 from quantizers.kernels.nearest.triton.candidates import nearest_candidate, packed_scores
 from quantizers.kernels.nearest.triton.certificate import score_error
 from quantizers.kernels.nearest.triton.exhaustive import Rows

@@ -20,7 +20,8 @@ from torch import Tensor
 from quantizers.kernels.common.triton.device import device_properties
 from quantizers.kernels.common.triton.loads import load_tile, store_tile
 from quantizers.kernels.common.triton.noise import LOG_2_OF_LOG_2, binary_gumbel_tile, code_order
-from quantizers.kernels.common.triton.replay import launched, replayed
+from quantizers.kernels.common.triton.recording import launched
+from quantizers.kernels.common.triton.replay import replayed
 from quantizers.kernels.soft.triton.forward import LN_2, LOG2_E, NEVER, check_dtypes, sum_by_thread
 from quantizers.kernels.soft.triton.pieces import (
     add_product,

@@ -10,7 +10,8 @@ import triton.language as tl
 from torch import Tensor
 
 from quantizers.kernels.common.triton.noise import LOG_2_OF_LOG_2, binary_gumbel_tile, code_order
-from quantizers.kernels.common.triton.replay import launched, replayed
+from quantizers.kernels.common.triton.recording import launched
+from quantizers.kernels.common.triton.replay import replayed
 from quantizers.kernels.soft.triton.pieces import (
     add_product,
     load_pieces,

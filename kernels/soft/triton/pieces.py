@@ -12,7 +12,7 @@ from torch import Tensor
 
 from quantizers.kernels.common.triton.loads import load_tile
 from quantizers.kernels.common.triton.noise import code_order
-from quantizers.kernels.common.triton.replay import launched
+from quantizers.kernels.common.triton.recording import launched
 
 PIECES = 3
 PADDING = 128  # packed rows, and columns beyond so many, are a multiple of this

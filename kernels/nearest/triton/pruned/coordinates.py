@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quantizers.kernels.common.triton.replay import launched
+from quantizers.kernels.common.triton.recording import launched
 from quantizers.kernels.nearest.triton.frame import Frame, finite_rows
 from quantizers.kernels.nearest.triton.pruned.order import COORDINATES, FEW_CHANNELS, PARTS, CodeOrder, axes_of
 from quantizers.kernels.nearest.triton.pruned.projection import coordinates_of, scale_of

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quantizers.kernels.common.triton.replay import launched
+from quantizers.kernels.common.triton.recording import launched
 from quantizers.kernels.nearest.triton.frame import Frame
 from quantizers.kernels.nearest.triton.pack import PackedCodes, PackedRows
 from quantizers.kernels.nearest.triton.pruned.coordinates import Placed
