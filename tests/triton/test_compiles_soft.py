@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from quantizers.kernels.soft.triton import backward, forward, pieces, tiles
+from quantizers.kernels.soft.triton import code_gradients, forward, pieces, row_gradients, tiles
+from quantizers.kernels.soft.triton.problem import Problem, Saved
 from tests.triton.aot import CAPABILITIES, SHARED_MEMORY, compile_for, main_loop, report, unset_registers
 from tests.triton.interpreter import compiles_kernels
 
@@ -13,8 +14,8 @@ pytestmark = [compiles_kernels, pytest.mark.slow]
 
 FUNCTIONS = {
     "forward": (forward._forward_kernel, tiles.forward_tiles),
-    "rows": (backward._rows_kernel, tiles.rows_tiles),
-    "codes": (backward._codes_kernel, tiles.code_tiles),
+    "rows": (row_gradients._rows_kernel, tiles.rows_tiles),
+    "codes": (code_gradients._codes_kernel, tiles.code_tiles),
 }
 WIDTHS = (16, 32, 64, 128, 256)  # of packed matrices
 WIDEST = 384  # still wider ones have its tiles
@@ -51,7 +52,7 @@ def signature(function: Any, constants: dict[str, Any], dtype: str) -> tuple[dic
     """The types of the run-time arguments, and those that are aligned to 16 bytes or divisible by 16."""
     types: dict[str, Any] = {}
     aligned: list[Any] = []
-    tuples = {"problem": backward.Problem._fields, "saved": backward.Saved._fields}
+    tuples = {"problem": Problem._fields, "saved": Saved._fields}
     for name in function.arg_names:
         if name in constants:
             continue

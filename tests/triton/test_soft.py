@@ -15,7 +15,7 @@ from quantizers.kernels.common.triton.noise import LOG_2_OF_LOG_2, binary_gumbel
 from quantizers.kernels.highest import reference as highest
 from quantizers.kernels.highest.triton import highest_score
 from quantizers.kernels.soft import reference as soft
-from quantizers.kernels.soft.triton import backward, forward
+from quantizers.kernels.soft.triton import code_gradients, forward, row_gradients
 from quantizers.kernels.soft.triton.backward import soft_codes_backward
 from quantizers.kernels.soft.triton.forward import LN_2, soft_codes
 from tests.effort import examples
@@ -146,7 +146,7 @@ def test_soft_codes_and_gradients(n: int, size: int, d: int, width: int, seed: i
 def test_tiles_of_any_device(
     n: int, size: int, d: int, width: int, groups: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (forward, backward):
+    for module in (forward, row_gradients, code_gradients):
         monkeypatch.setattr(module, "has_warp_groups", lambda _: groups)
     assert_soft(*problem(n, size, d, width, 11))
 
